@@ -33,4 +33,12 @@ class StoreError(AgileactError, RuntimeError):
 
 
 class TrialError(AgileactError, RuntimeError):
-    """A trial could not be run to its end."""
+    """Trials could not be run to their end.
+
+    Attributes:
+        details: What the failed trials printed, for a log rather than for a terminal.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details

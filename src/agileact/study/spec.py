@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,17 +38,25 @@ def _frozen_value(value: Any) -> Any:
 
 def _check(name: str, value: float, *, least: float, exclusive: bool = False) -> None:
     wrong = value <= least if exclusive else value < least
-    if not value == value or wrong:  # NaN is unequal to itself
+    if math.isnan(value) or wrong:
         bound = f"greater than {least}" if exclusive else f"at least {least}"
         raise ArgumentError(f"{name} must be {bound}, not {value}")
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data set by its registered name, and how many training samples are set aside for validation."""
+    """A data set by its registered name.
+
+    Attributes:
+        name: The registered name.
+        validation: Training samples that are set aside for validation.
+        fingerprint: Hash of the arrays that were found under the name, so that trials on other data
+            of the same name never mix; empty until the data has been loaded.
+    """
 
     name: str
     validation: int = 500
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         _check("the number of validation samples", self.validation, least=1)

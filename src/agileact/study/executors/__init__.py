@@ -1,1 +1,54 @@
-"""Where trials run; every executor takes specs and returns results, none writes the store."""
+"""Where trials run; every executor takes specs and yields events, none writes the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agileact.study.result import TrialResult
+from agileact.study.spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class Started:
+    """A trial has begun."""
+
+    spec: TrialSpec
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """A running trial has reached ``iteration`` with this loss on its last batch."""
+
+    spec: TrialSpec
+    iteration: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial has returned its result."""
+
+    spec: TrialSpec
+    result: TrialResult
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A trial could not be run; ``reason`` is one line, ``details`` whatever more is known."""
+
+    spec: TrialSpec
+    reason: str
+    details: str = ""
+
+
+Event = Started | Advanced | Finished | Failed
+
+
+class Executor(Protocol):
+    """Runs trials somewhere; local processes, a cluster and a test double look alike to the runner."""
+
+    def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
+        """Run ``specs``, started in their order, and yield what happens; closing the iterator stops all."""
+        ...

@@ -1,0 +1,138 @@
+"""Lay a parameter along axes of an input, and sum a gradient back over all others in a fixed order.
+
+Both are linear, and each is the transpose of the other. What is summed here are the sums of the paper's equations
+(13), (14), (21) and (22). PyTorch's own sum may use another order for another number of threads, when it sums over
+an axis that is not the innermost one or when a single number is left; sums over the innermost axis of
+a contiguous tensor are independent of each other and always go the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WIDE = {
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+}
+"""The dtype of arithmetic for each dtype of input; no other dtype is supported."""
+
+# Below this size ATen sums with one thread (its GRAIN_SIZE), whatever the number of threads.
+_SERIAL = 32768
+_BLOCK = 4096
+
+
+def spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    """Lay a flat parameter along the axes ``start`` to ``stop`` of ``shape``, repeated along all others.
+
+    Args:
+        parameter: A 1-D tensor with as many elements as these axes have.
+        shape: The shape to fill.
+        start: The first of the parameter's axes.
+        stop: The axis behind the last of them. With ``start == stop`` the parameter has one element for all.
+        dtype: The dtype of the result.
+
+    Returns:
+        A view of the given shape, without memory of its own if ``dtype`` is the parameter's. Its gradient
+        arrives at the parameter in the parameter's dtype, summed in a fixed order in the wider of the two dtypes.
+    """
+    # A compiler generates its own sums, and cannot look into an autograd function that has a rule for forward mode.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return _spread(parameter, shape, start, stop, dtype)
+    result: Tensor = _Spread.apply(parameter, shape, start, stop, dtype)
+    return result
+
+
+def collect(gradient: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    """Sum over all axes but those from ``start`` to ``stop``, in a fixed order; the transpose of :func:`spread`.
+
+    Args:
+        gradient: A tensor of any shape.
+        start: The first axis to keep.
+        stop: The axis behind the last one to keep. With ``start == stop`` one element is left.
+        dtype: The dtype of the result; the sum itself is done in the wider of this and the gradient's.
+
+    Returns:
+        A 1-D tensor with as many elements as the axes kept have.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return _collect(gradient, start, stop, dtype)
+    result: Tensor = _Collect.apply(gradient, start, stop, dtype)
+    return result
+
+
+def _spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    wide = parameter.to(torch.promote_types(dtype, parameter.dtype))
+    aligned = wide.reshape((1,) * start + tuple(shape[start:stop]) + (1,) * (len(shape) - stop))
+    return aligned.expand(shape).to(dtype)
+
+
+def _collect(gradient: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    shape = gradient.shape
+    outer, kept, inner = math.prod(shape[:start]), math.prod(shape[start:stop]), math.prod(shape[stop:])
+    wide = torch.promote_types(gradient.dtype, dtype)
+    rows = _sum_rows(gradient.reshape(outer * kept, inner), wide)
+    return _sum_rows(rows.reshape(outer, kept).t().contiguous(), wide).to(dtype)
+
+
+def _sum_rows(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum each row of a contiguous matrix, independently of the number of threads."""
+    rows, length = matrix.shape
+    if length == 1:
+        return matrix.reshape(rows).to(dtype)
+    if rows != 1 or length < _SERIAL:
+        return matrix.sum(1, dtype=dtype)
+    # One long row would be cut into as many pieces as there are threads; cut it into pieces of one size instead.
+    whole = length - length % _BLOCK
+    blocks = _sum_rows(matrix[:, :whole].reshape(-1, _BLOCK), dtype)
+    return _sum_rows(blocks.reshape(1, -1), dtype) + matrix[:, whole:].sum(1, dtype=dtype)
+
+
+class _Spread(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        return _spread(parameter, shape, start, stop, dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        parameter, *ctx.arguments = inputs
+        ctx.dtype = parameter.dtype
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        _, start, stop, _ = ctx.arguments
+        return collect(gradient, start, stop, ctx.dtype), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return _spread(tangent, *ctx.arguments)
+
+
+class _Collect(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        return _collect(gradient, start, stop, dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        gradient, *ctx.arguments = inputs
+        ctx.shape, ctx.dtype = gradient.shape, gradient.dtype
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        start, stop, _ = ctx.arguments
+        return spread(gradient, ctx.shape, start, stop, ctx.dtype), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return _collect(tangent, *ctx.arguments)
+

@@ -1,0 +1,147 @@
+"""What the table says, in words: where our order agrees with the paper's and where it does not.
+
+Each sentence follows from the numbers by a rule; none claims a difference that the interval over seeds
+does not show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agileact.paper.recipe import PAPER_TABLE, PaperRow
+from agileact.paper.table import Row, of_combination
+from agileact.study.analysis import Difference, paired_difference, pairs_in_same_order, rank_correlation
+from agileact.study.result import TrialResult
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An agile combination against the one that differs from it in one part alone."""
+
+    agile: PaperRow
+    plain: PaperRow
+    difference: Difference
+
+    @property
+    def verdict(self) -> str:
+        """How our difference stands to the paper's: agrees, contradicts, undecided or one seed."""
+        paper = (self.agile.loss > self.plain.loss) - (self.agile.loss < self.plain.loss)
+        if self.difference.low is None:
+            same = self.difference.mean * paper > 0
+            return "same direction, one seed" if same else "other direction, one seed"
+        if self.difference.sign == 0:
+            return "undecided"
+        return "agrees" if self.difference.sign == paper else "contradicts"
+
+
+_PLAIN_OF = {"agile-sigmoid": "sigmoid", "agile-relu": "relu"}
+
+
+def comparisons(results: Sequence[TrialResult], measure: Callable[[TrialResult], float | None]) -> list[Comparison]:
+    """Compare each agile part with its plain twin, the other part being equal, paired by seed.
+
+    The intervals hold together at 95 % (Bonferroni over all of them).
+    """
+    known = {(row.conv, row.fc): row for row in PAPER_TABLE}
+    pairs = []
+    for row in PAPER_TABLE:
+        for twin in ((_PLAIN_OF.get(row.conv), row.fc), (row.conv, _PLAIN_OF.get(row.fc))):
+            if twin in known:
+                pairs.append((row, known[twin]))  # type: ignore[index]
+    found = []
+    for agile, plain in pairs:
+        first = {t.spec.seed: measure(t) for t in of_combination(results, agile.conv, agile.fc)}
+        second = {t.spec.seed: measure(t) for t in of_combination(results, plain.conv, plain.fc)}
+        seeds = [s for s in first if first[s] is not None and second.get(s) is not None]
+        if seeds:
+            found.append((agile, plain, [first[s] for s in seeds], [second[s] for s in seeds]))
+    return [
+        Comparison(agile, plain, paired_difference(a, b, comparisons=len(found)))  # type: ignore[arg-type]
+        for agile, plain, a, b in found
+    ]
+
+
+def sentences(results: Sequence[TrialResult], table: Sequence[Row]) -> list[str]:
+    """Return the reading of a table as sentences, the most important first."""
+    known = [row for row in table if row.paper and row.lowest_test_loss and row.lowest_iteration]
+    if len(known) < 2:
+        return ["Fewer than two of the paper's combinations were run; there is no order to compare."]
+    return [
+        *_orders(known),
+        *_pairs("lowest test loss", comparisons(results, lambda t: t.best_test_loss)),
+        *_pairs("test loss at the validated iteration", comparisons(results, lambda t: t.selected_test_loss)),
+        *_caveats(results, known),
+    ]
+
+
+def _orders(known: Sequence[Row]) -> list[str]:
+    paper_loss = [row.paper.loss for row in known if row.paper]
+    ours = [row.lowest_test_loss.mean for row in known if row.lowest_test_loss]
+    same, total = pairs_in_same_order(paper_loss, ours)
+    paper_speed = [float(row.paper.iterations) for row in known if row.paper]
+    speed = [row.lowest_iteration.mean for row in known if row.lowest_iteration]
+    same_speed, _ = pairs_in_same_order(paper_speed, speed)
+
+    def name(values: Sequence[float]) -> str:
+        row = known[min(range(len(values)), key=values.__getitem__)]
+        return f"{row.conv} - {row.fc}"
+
+    return [
+        f"Order by lowest test loss: {same} of {total} pairs of combinations stand as in the paper "
+        f"(rank correlation {rank_correlation(paper_loss, ours):+.2f}).",
+        f"Order by iterations to the lowest test loss: {same_speed} of {total} pairs as in the paper "
+        f"(rank correlation {rank_correlation(paper_speed, speed):+.2f}).",
+        f"Lowest test loss: paper {name(paper_loss)}, here {name(ours)}.",
+        f"Fewest iterations: paper {name(paper_speed)}, here {name(speed)}.",
+    ]
+
+
+def _pairs(measure: str, found: Sequence[Comparison]) -> list[str]:
+    if not found:
+        return []
+    seeds = min(c.difference.pairs for c in found)
+    lines = [
+        f"An agile part against its plain twin, by {measure} (agile minus plain, negative is better; "
+        + (
+            f"{seeds} paired seeds, intervals hold together at 95 %):"
+            if seeds > 1
+            else "one seed, so no interval and no conclusion):"
+        )
+    ]
+    for c in found:
+        d = c.difference
+        interval = "" if d.low is None or d.high is None else f" [{d.low:+.4f}, {d.high:+.4f}]"
+        lines.append(
+            f"- {c.agile.conv} - {c.agile.fc} against {c.plain.conv} - {c.plain.fc}: "
+            f"{d.mean:+.4f}{interval}; paper {c.agile.loss - c.plain.loss:+.4f}: {c.verdict}."
+        )
+    count = {verdict: sum(c.verdict == verdict for c in found) for verdict in dict.fromkeys(c.verdict for c in found)}
+    lines.append(f"By {measure}: " + ", ".join(f"{n} {verdict}" for verdict, n in count.items()) + ".")
+    return lines
+
+
+def _caveats(results: Sequence[TrialResult], known: Sequence[Row]) -> list[str]:
+    budget = results[0].spec.task.budget
+    arm = results[0].spec.arm
+    lines = [
+        f"All combinations share one learning rate ({arm.optimizer}, {arm.lr:g}); an order at one learning rate "
+        "is not the order at another, and scale and location act like a larger step size.",
+        "The lowest test loss over iterations is chosen on the test set, as in the paper, and flatters every row; "
+        "the columns chosen on validation do not.",
+    ]
+    late = [
+        f"{row.conv} - {row.fc}"
+        for row in known
+        if row.lowest_iteration and row.lowest_iteration.mean > 0.95 * budget.iterations
+    ]
+    if late:
+        lines.append(
+            f"Still falling when training stopped at iteration {budget.iterations}, so not at their lowest: "
+            + ", ".join(late)
+            + "."
+        )
+    diverged = sum(result.status == "diverged" for result in results)
+    if diverged:
+        lines.append(f"{diverged} trials diverged; they count with what they reached before.")
+    return lines

@@ -1,0 +1,158 @@
+"""The paper's experiment (section 4) as a list of trials."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agileact._errors import ArgumentError
+from agileact.study import optimizers
+from agileact.study.models import parse_activation, unknown
+from agileact.study.spec import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
+
+CONV = ("sigmoid", "agile-sigmoid", "relu", "agile-relu")
+FC = ("relu", "agile-relu", "agile-sigmoid")
+FIGURE_11 = ("sigmoid", "agile-sigmoid")
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One row of the paper's Table 1; which names belong to a row is our reading of it."""
+
+    n: int
+    conv: str
+    fc: str
+    loss: float
+    iterations: int
+
+
+PAPER_TABLE = tuple(
+    PaperRow(n, conv, fc, loss, iterations)
+    for n, ((conv, fc), (loss, iterations)) in enumerate(
+        zip(
+            itertools.product(CONV, FC),
+            (
+                (0.18850, 5030),
+                (0.16094, 5045),
+                (0.14456, 9908),
+                (0.16259, 5036),
+                (0.16684, 4317),
+                (0.15600, 7808),
+                (0.18127, 1187),
+                (0.17529, 1187),
+                (0.16031, 3400),
+                (0.17666, 1050),
+                (0.18261, 809),
+                (0.15027, 3261),
+            ),
+            strict=True,
+        ),
+        start=1,
+    )
+)
+"""Table 1 of doi 10.3745/KTSDE.2020.9.7.213: loss and iterations of the twelve combinations."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of the paper's experiment; what the paper does not say is our choice and an option.
+
+    Attributes:
+        data: Name of the data set.
+        seeds: One network a combination and seed.
+        iterations: Training steps.
+        evaluate_every: Steps between evaluations.
+        probe_every: Steps between probes of a single step, for Figs. 5 and 9.
+        conv: Activations of the convolutional layers.
+        fc: Activations of the hidden layers; every pair with ``conv`` is a combination.
+        figure_11: Activations of the fully connected network without convolution (Fig. 11).
+        filters: Filters of each convolutional layer (paper: 16, 8, 4).
+        nodes: Nodes of each hidden layer (paper: 30).
+        kernel: Kernel size (not given in the paper).
+        pooling: Pooling size (not given in the paper).
+        batch_size: Samples a step (paper: 100).
+        validation: Training digits set aside for validation.
+        optimizer: Name of the optimizer (not given in the paper; its equations are plain gradient descent).
+        lr: Learning rate of the weights.
+        activation_lr: Learning rate of scale and location; None means ``lr``.
+    """
+
+    data: str = "mnist5k-split"
+    seeds: tuple[int, ...] = (0,)
+    iterations: int = 2000
+    evaluate_every: int = 50
+    probe_every: int = 10
+    conv: tuple[str, ...] = CONV
+    fc: tuple[str, ...] = FC
+    figure_11: tuple[str, ...] = FIGURE_11
+    filters: tuple[int, ...] = (16, 8, 4)
+    nodes: tuple[int, ...] = (30,)
+    kernel: int = 3
+    pooling: int = 2
+    batch_size: int = 100
+    validation: int = 500
+    optimizer: str = "adam"
+    lr: float = 0.001
+    activation_lr: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ArgumentError("at least one seed is needed")
+        for text in (*self.conv, *self.fc, *self.figure_11):
+            parse_activation(text)
+        if self.optimizer not in optimizers.names():
+            raise ArgumentError(unknown("optimizer", self.optimizer, optimizers.names()))
+
+    def trials(self, fingerprint: str = "") -> list[TrialSpec]:
+        """Return all trials, seed after seed, so that a run that is cut short has whole seeds.
+
+        Args:
+            fingerprint: Hash of the loaded data; part of each trial's identity.
+
+        Example:
+            >>> len(Recipe(seeds=(0, 1)).trials())
+            28
+        """
+        data = DataSpec(self.data, self.validation, fingerprint)
+        budget = Budget(self.iterations, self.batch_size, self.evaluate_every, self.probe_every, test_curve=True)
+        cnn_options = {
+            "filters": self.filters,
+            "nodes": self.nodes,
+            "kernel": self.kernel,
+            "pooling": self.pooling,
+        }
+        cnn = TaskSpec(data, ModelSpec("cnn", freeze(cnn_options)), budget)
+        mlp = TaskSpec(data, ModelSpec("mlp", freeze({"nodes": self.nodes})), budget)
+        trials = []
+        for seed in self.seeds:
+            for conv, fc in itertools.product(self.conv, self.fc):
+                trials.append(TrialSpec(cnn, self._arm(conv=conv, fc=fc), seed))
+            for fc in self.figure_11:
+                trials.append(TrialSpec(mlp, self._arm(fc=fc), seed))
+        return trials
+
+    def _arm(self, **roles: str) -> ArmSpec:
+        return ArmSpec(freeze(roles), self.optimizer, self.lr, self.activation_lr)
+
+
+PRESETS: dict[str, Recipe] = {
+    "smoke": Recipe(iterations=60, evaluate_every=20, probe_every=5),
+    "quick": Recipe(),
+    "full": Recipe(seeds=tuple(range(10)), iterations=10_000, evaluate_every=100, probe_every=50),
+}
+"""``smoke`` proves that everything runs, ``quick`` shows the picture, ``full`` is the experiment."""
+
+
+def preset(name: str, **changes: Any) -> Recipe:
+    """Return the preset ``name`` with ``changes``.
+
+    Example:
+        >>> preset("full", seeds=(0, 1)).iterations
+        10000
+    """
+    try:
+        recipe = PRESETS[name]
+    except KeyError:
+        raise ArgumentError(unknown("preset", name, PRESETS)) from None
+    return replace(recipe, **changes)

@@ -1,0 +1,70 @@
+"""A worker process: reads specs as JSON lines, runs them, writes events as JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from agileact._errors import AgileactError, DataError
+from agileact.study import data as data_room
+from agileact.study.data import DataSet
+from agileact.study.spec import DataSpec, TrialSpec
+from agileact.study.trial import run_trial
+
+
+def main() -> int:
+    """Serve until standard input ends or nobody reads the answers any more."""
+    parser = argparse.ArgumentParser(prog="python -m agileact.study.executors.worker")
+    parser.add_argument("--data-dir", type=Path)
+    data_dir = parser.parse_args().data_dir
+    # Ctrl-C reaches the whole process group; the parent decides what ends and when.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whatever a library prints must not get between the JSON lines.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def say(event: str, **fields: Any) -> None:
+        answers.write(json.dumps({"event": event, **fields}) + "\n")
+        answers.flush()
+
+    loaded: dict[DataSpec, DataSet] = {}
+    try:
+        for line in sys.stdin:
+            try:
+                spec = TrialSpec.from_json(line)
+                data = _load(spec.task.data, data_dir, loaded)
+                result = run_trial(spec, data, lambda iteration, loss: say("advanced", iteration=iteration, loss=loss))
+            except BrokenPipeError:
+                raise
+            except AgileactError as error:
+                say("failed", reason=str(error), details="")
+            except Exception as error:
+                say("failed", reason=f"{type(error).__name__}: {error}", details=traceback.format_exc())
+            else:
+                say("finished", result=result.to_json())
+    except BrokenPipeError:
+        # The parent is gone. Leave at once: closing `answers` would fail again on what it still buffers.
+        os._exit(1)
+    return 0
+
+
+def _load(spec: DataSpec, data_dir: Path | None, loaded: dict[DataSpec, DataSet]) -> DataSet:
+    if spec not in loaded:
+        data = data_room.load(spec, data_dir=data_dir)
+        if spec.fingerprint and data.fingerprint != spec.fingerprint:
+            raise DataError(
+                f"the data {spec.name!r} changed while the study ran: fingerprint {data.fingerprint}, "
+                f"planned with {spec.fingerprint}"
+            )
+        loaded[spec] = data
+    return loaded[spec]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""Run one trial and return its result: nothing is written here."""
+
+from __future__ import annotations
+
+import copy
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from agileact.nn import Agile, CombinedAgile
+from agileact.optim import param_groups
+from agileact.study import models, optimizers
+from agileact.study.data import DataSet
+from agileact.study.result import Curve, LayerTrace, Probe, TrialResult
+from agileact.study.spec import TrialSpec
+
+Progress = Callable[[int, float], None]
+"""Called as ``progress(iteration, loss)`` about twice a second."""
+
+_EVALUATION_BATCH = 500
+_SECONDS_BETWEEN_REPORTS = 0.5
+
+
+def run_trial(spec: TrialSpec, data: DataSet, progress: Progress | None = None) -> TrialResult:
+    """Train one network on one thread and return everything that was measured.
+
+    The result is a function of ``spec`` and ``data`` alone, to the bit on one machine: one thread, weights
+    and batches from streams of the seed that no arm shifts.
+
+    Args:
+        spec: What to run.
+        data: The data set that ``spec.task.data`` names.
+        progress: Called with the iteration and the loss of the last batch, about twice a second.
+    """
+    with _one_thread():
+        return _Trial(spec, data, progress).run()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on.
+
+    Example:
+        >>> sorted(versions())
+        ['agileact', 'numpy', 'python', 'torch']
+    """
+    return {
+        "agileact": version("agileact"),
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+class _Trial:
+    """State of one running trial."""
+
+    def __init__(self, spec: TrialSpec, data: DataSet, progress: Progress | None) -> None:
+        self.spec = spec
+        self.budget = spec.task.budget
+        self.data = data
+        self.progress = progress
+        self.model = models.build(
+            spec.task.model,
+            spec.arm,
+            input_shape=tuple(data.train_x.shape[1:]),
+            classes=data.classes,
+            seed=spec.seed,
+        )
+        self.optimizer = optimizers.build(
+            spec.arm.optimizer,
+            param_groups(self.model, lr=spec.arm.lr, activation_lr=spec.arm.activation_lr),
+        )
+        self.agile: dict[str, Agile | CombinedAgile] = {
+            name.removesuffix("_activation"): module
+            for name, module in self.model.named_modules()
+            if isinstance(module, (Agile, CombinedAgile))
+        }
+        self.curve = Curve()
+        self.probe = Probe()
+        self.layers = {name: LayerTrace() for name in self.agile}
+        self.best_state: dict[str, Tensor] | None = None
+
+    def run(self) -> TrialResult:
+        start = time.perf_counter()
+        durations: list[float] = []
+        status = self._train(durations)
+        chosen = _lowest(self.curve.validation_loss)
+        best = _lowest(self.curve.test_loss)
+        test_loss, test_accuracy = self._selected_test(chosen)
+        return TrialResult(
+            spec=self.spec,
+            status=status,
+            curve=self.curve,
+            probe=self.probe,
+            layers=self.layers,
+            best_test_loss=None if best is None else self.curve.test_loss[best],
+            best_iteration=None if best is None else self.curve.iteration[best],
+            selected_iteration=None if chosen is None else self.curve.iteration[chosen],
+            selected_test_loss=test_loss,
+            selected_test_accuracy=test_accuracy,
+            parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            seconds_per_iteration=statistics.median(durations) if durations else 0.0,
+            seconds=time.perf_counter() - start,
+            versions=versions(),
+        )
+
+    def _train(self, durations: list[float]) -> str:
+        """Take the budget's steps; return the status. ``durations`` receives the length of each step."""
+        budget = self.budget
+        train_loss, _ = evaluate(self.model, self.data.train_x, self.data.train_y)
+        self._measure(0, train_loss)
+        batches = _batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
+        total = torch.zeros(())
+        since, reported = 0, time.perf_counter()
+        for iteration in range(1, budget.iterations + 1):
+            begin = time.perf_counter()
+            chosen = next(batches)
+            x, y = self.data.train_x[chosen], self.data.train_y[chosen]
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = cross_entropy(self.model(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if budget.probe_every and (iteration - 1) % budget.probe_every == 0:
+                self._probed_step(iteration, float(loss.detach()), x, y)
+            else:
+                self.optimizer.step()
+                durations.append(time.perf_counter() - begin)
+            total += loss.detach()
+            since += 1
+            last = iteration == budget.iterations
+            if iteration % budget.evaluate_every == 0 or last:
+                mean = float(total) / since
+                self._measure(iteration, mean)
+                total.zero_()
+                since = 0
+                if not math.isfinite(mean) or not math.isfinite(self.curve.validation_loss[-1]):
+                    return "diverged"
+            now = time.perf_counter()
+            if self.progress and (last or now - reported > _SECONDS_BETWEEN_REPORTS):
+                self.progress(iteration, float(loss.detach()))
+                reported = now
+        return "finished"
+
+    def _probed_step(self, iteration: int, before: float, x: Tensor, y: Tensor) -> None:
+        """Take the optimizer's step and measure the batch's loss between the two halves of it."""
+        moved = [p for module in self.agile.values() for p in (module.scale, module.location)]
+        old = [p.detach().clone() for p in moved]
+        self.optimizer.step()
+        with torch.no_grad():
+            after = float(cross_entropy(self.model(x), y))
+            between = after
+            if moved:
+                new = [p.detach().clone() for p in moved]
+                _assign(moved, old)
+                between = float(cross_entropy(self.model(x), y))
+                _assign(moved, new)
+        self.probe.iteration.append(iteration)
+        self.probe.before.append(before)
+        self.probe.after_weights.append(between)
+        self.probe.after_activations.append(after)
+
+    def _measure(self, iteration: int, train_loss: float) -> None:
+        data, curve = self.data, self.curve
+        loss, accuracy = evaluate(self.model, data.validation_x, data.validation_y)
+        curve.iteration.append(iteration)
+        curve.train_loss.append(train_loss)
+        curve.validation_loss.append(loss)
+        curve.validation_accuracy.append(accuracy)
+        if self.budget.test_curve:
+            test_loss, test_accuracy = evaluate(self.model, data.test_x, data.test_y)
+            curve.test_loss.append(test_loss)
+            curve.test_accuracy.append(test_accuracy)
+        elif _lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
+            self.best_state = copy.deepcopy(self.model.state_dict())
+        for name, module in self.agile.items():
+            trace = self.layers[name]
+            trace.scale_min.append(float(module.scale.detach().min()))
+            trace.scale_max.append(float(module.scale.detach().max()))
+            trace.location_min.append(float(module.location.detach().min()))
+            trace.location_max.append(float(module.location.detach().max()))
+
+    def _selected_test(self, chosen: int | None) -> tuple[float | None, float | None]:
+        """Return test loss and accuracy at the iteration that validation chose."""
+        if chosen is None:
+            return None, None
+        if self.budget.test_curve:
+            return self.curve.test_loss[chosen], self.curve.test_accuracy[chosen]
+        assert self.best_state is not None
+        self.model.load_state_dict(self.best_state)
+        return evaluate(self.model, self.data.test_x, self.data.test_y)
+
+
+def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Return the mean cross-entropy and the accuracy of ``model`` over all of ``x``, without gradients.
+
+    Example:
+        >>> evaluate(nn.Flatten(), torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]))[1]
+        0.5
+    """
+    training = model.training
+    model.eval()
+    loss, correct = 0.0, 0
+    with torch.inference_mode():
+        for start in range(0, len(y), _EVALUATION_BATCH):
+            part = y[start : start + _EVALUATION_BATCH]
+            output = model(x[start : start + _EVALUATION_BATCH])
+            loss += float(cross_entropy(output, part, reduction="sum"))
+            correct += int((output.argmax(1) == part).sum())
+    model.train(training)
+    return loss / len(y), correct / len(y)
+
+
+def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+def _lowest(values: list[float]) -> int | None:
+    """Return the first index of the lowest finite value."""
+    finite = [index for index, value in enumerate(values) if math.isfinite(value)]
+    return min(finite, key=values.__getitem__) if finite else None
+
+
+def _batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Yield indices of batches for ever: each pass is a new permutation, and no sample is left out.
+
+    A batch that the end of one pass cannot fill takes the rest from the next pass.
+    """
+    generator = torch.Generator().manual_seed(models.subseed(seed, "batches"))
+    left = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(left) < size:
+            left = torch.cat([left, torch.randperm(samples, generator=generator)])
+        yield left[:size]
+        left = left[size:]
