@@ -41,8 +41,7 @@ def spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: t
         A view of the given shape, without memory of its own if ``dtype`` is the parameter's. Its gradient
         arrives at the parameter in the parameter's dtype, summed in a fixed order in the wider of the two dtypes.
     """
-    # A compiler generates its own sums, and cannot look into an autograd function that has a rule for forward mode.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if _traced():
         return _spread(parameter, shape, start, stop, dtype)
     result: Tensor = _Spread.apply(parameter, shape, start, stop, dtype)
     return result
@@ -60,10 +59,15 @@ def collect(gradient: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tens
     Returns:
         A 1-D tensor with as many elements as the axes kept have.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if _traced():
         return _collect(gradient, start, stop, dtype)
     result: Tensor = _Collect.apply(gradient, start, stop, dtype)
     return result
+
+
+def _traced() -> bool:
+    # A compiler makes its own sums, and cannot look into an autograd function that has a rule for forward mode.
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def _spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -135,4 +139,3 @@ class _Collect(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         return _collect(tangent, *ctx.arguments)
-

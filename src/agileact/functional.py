@@ -1,0 +1,262 @@
+"""Agile activations as functions: arguments are checked here, and axes found; the rest is :mod:`agileact.reference`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch import Size, Tensor
+
+from agileact import bases, reference
+from agileact._broadcast import WIDE, spread
+from agileact._errors import ArgumentError, ArgumentTypeError
+from agileact.bases import Base, Value
+
+Granularity = Literal["channel", "layer", "element"]
+GRANULARITIES: tuple[Granularity, ...] = ("channel", "layer", "element")
+
+
+def agile(
+    x: Tensor,
+    scale: Tensor,
+    location: Tensor,
+    base: str = "relu",
+    dim: int = 1,
+    granularity: Granularity = "channel",
+    **options: float | str,
+) -> Tensor:
+    r"""Apply the agile activation :math:`a f(x - b)`, with the size a and the position b learned by gradient descent.
+
+    Equations (7), (8) and (9) of "Performance Improvement Method of Convolutional Neural Network Using Agile
+    Activation Function" (doi 10.3745/KTSDE.2020.9.7.213), and any other f likewise; that a scales the output of the
+    sigmoid is a (reading). With scale 1 and location 0 the result is f(x) bit for bit.
+
+    Args:
+        x: The input: float64, float32, bfloat16 or float16, of any shape and layout.
+        scale: a. Its shape depends on the granularity; a tensor without axes fits each of them.
+        location: b, of the same shape.
+        base: The name of f, one of ``agileact.bases.names()``.
+        dim: The channel axis, for granularity "channel". It is never guessed. If ``x`` has one axis, it is
+            one unbatched sample: ``dim=1``, the default, then means that axis.
+        granularity: "channel": one pair (a, b) per channel, that is per filter or per node, of shape
+            ``(x.shape[dim],)``. "layer": one pair for all, of shape ``()`` or ``(1,)``. "element": one pair for each
+            element of a sample, of shape ``x.shape[1:]`` or flat with as many elements (if ``x`` has one axis, of
+            its own shape).
+        **options: The options of f, such as ``negative_slope=0.1``.
+
+    Returns:
+        A tensor of the shape, dtype and layout of ``x``. Half precision is computed in float32 and rounded once,
+        except for functions whose own kernel in PyTorch rounds in between: these are evaluated in the input's dtype.
+        The parameters may have another floating dtype than ``x`` and get their gradients in it, summed in float32
+        or wider and in a fixed order: the same bits on every run and for every number of threads.
+
+    Raises:
+        ArgumentError: If a shape, an axis, a name or the value of an option does not fit.
+        ArgumentTypeError: If an argument has the wrong type, such as an integer tensor.
+
+    Example:
+        >>> import torch, agileact as ag
+        >>> x = torch.tensor([[-1.0, 0.5, 2.0], [3.0, 0.0, 1.0]])
+        >>> scale, location = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, -1.0, 1.0])
+        >>> ag.functional.agile(x, scale, location)
+        tensor([[0., 3., 3.],
+                [3., 2., 0.]])
+        >>> ag.functional.agile(x, scale[:2], location[:2], dim=0)
+        tensor([[0.0000, 0.5000, 2.0000],
+                [8.0000, 2.0000, 4.0000]])
+    """
+    found = bases.get(base)
+    return evaluate(x, scale, location, found, found.resolve(options), dim, granularity)
+
+
+def combined_agile(
+    x: Tensor,
+    scale: Tensor,
+    location: Tensor,
+    base: str = "relu",
+    dim: int = 1,
+    granularity: Granularity = "channel",
+    **options: float | str,
+) -> Tensor:
+    r"""Apply a sum of agile activations, :math:`\sum_j a_j f(x - b_j)`.
+
+    The "combined parametric activation function" of the same group (2022, doi 10.3745/KTSDE.2022.11.1.1).
+
+    Args:
+        x: As for :func:`agile`.
+        scale: a, with the terms along a leading axis: ``(terms, C)`` for granularity "channel", ``(terms,)`` or
+            ``(terms, 1)`` for "layer", ``(terms, *x.shape[1:])`` or ``(terms, elements)`` for "element".
+        location: b, of the same shape.
+        base: As for :func:`agile`.
+        dim: As for :func:`agile`.
+        granularity: As for :func:`agile`.
+        **options: As for :func:`agile`.
+
+    Returns:
+        As for :func:`agile`; the terms are added in their order before the one rounding to the input's dtype.
+
+    Raises:
+        ArgumentError: As for :func:`agile`, and if there is no axis of terms, or no term.
+        ArgumentTypeError: As for :func:`agile`.
+
+    Example:
+        >>> import torch, agileact as ag
+        >>> x = torch.tensor([[-1.0, 0.5], [3.0, 2.0]])
+        >>> scale, location = torch.tensor([[1.0, 1.0], [-1.0, 2.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+        >>> ag.functional.combined_agile(x, scale, location)
+        tensor([[0.0000, 0.5000],
+                [1.0000, 4.0000]])
+    """
+    found = bases.get(base)
+    return evaluate_combined(x, scale, location, found, found.resolve(options), dim, granularity)
+
+
+def evaluate(
+    x: Tensor,
+    scale: Tensor,
+    location: Tensor,
+    base: Base,
+    options: Mapping[str, Value],
+    dim: int,
+    granularity: str,
+) -> Tensor:
+    """Do what :func:`agile` does, for a base function and options that are resolved already."""
+    check_input(x)
+    _check_parameters(x, scale, location)
+    start, stop = find_axes(x, _common_shape(scale, location), dim, granularity)
+    scale, location = (_flat(parameter, x, start, stop) for parameter in (scale, location))
+    return reference.agile(x, scale, location, base, options, start, stop)
+
+
+def evaluate_combined(
+    x: Tensor,
+    scale: Tensor,
+    location: Tensor,
+    base: Base,
+    options: Mapping[str, Value],
+    dim: int,
+    granularity: str,
+) -> Tensor:
+    """Do what :func:`combined_agile` does, for a base function and options that are resolved already."""
+    check_input(x)
+    _check_parameters(x, scale, location)
+    if scale.shape != location.shape:
+        raise _different_shapes(scale, location)
+    if scale.ndim == 0 or scale.shape[0] == 0:
+        raise ArgumentError(
+            "scale and location must have at least one term along a leading axis, such as shape (terms, channels); "
+            f"their shape is {tuple(scale.shape)}"
+        )
+    terms = scale.shape[0]
+    start, stop = find_axes(x, tuple(scale.shape[1:]), dim, granularity)
+    scale, location = (parameter.reshape(terms, -1) for parameter in (scale, location))
+    return reference.combined_agile(x, scale, location, base, options, start, stop)
+
+
+def check_input(x: Any) -> None:
+    """Raise unless ``x`` is a tensor of a dtype that can be activated."""
+    if not isinstance(x, Tensor):
+        raise ArgumentTypeError(f"x must be a tensor, not {type(x).__name__}")
+    if x.dtype not in WIDE:
+        raise ArgumentTypeError(f"x must be float64, float32, bfloat16 or float16, not {_dtype(x)}; try x.float()")
+
+
+def find_axes(x: Tensor, size: tuple[int, ...], dim: int, granularity: str) -> tuple[int, int]:
+    """Return the axes of ``x`` that a parameter of shape ``size`` belongs to, as first and one behind the last.
+
+    A shape without axes always fits, and belongs to no axis.
+
+    Raises:
+        ArgumentError: If the axis does not exist, the shape does not fit, or the granularity is unknown.
+        ArgumentTypeError: If ``dim`` is no integer.
+    """
+    if granularity not in GRANULARITIES:
+        allowed = ", ".join(repr(one) for one in GRANULARITIES)
+        raise ArgumentError(f"granularity must be one of {allowed}, not {granularity!r}")
+    if granularity == "channel":
+        axis = channel_axis(x, dim) if size or x.ndim else 0
+        if not size:
+            return 0, 0
+        if size != (x.shape[axis],):
+            raise _wrong_channels(x, size, axis)
+        return axis, axis + 1
+    if granularity == "layer":
+        if math.prod(size) != 1:
+            raise ArgumentError(
+                "with granularity 'layer', scale and location must have one element, of shape () or (1,), "
+                f"not shape {size}; for one per channel use granularity 'channel'"
+            )
+        return 0, 0
+    if not size:
+        return 0, 0
+    start = min(1, x.ndim - 1)
+    sample = tuple(x.shape[start:]) if x.ndim else ()
+    if x.ndim == 0 or (size != sample and size != (math.prod(sample),)):
+        raise ArgumentError(
+            f"with granularity 'element', scale and location must have the shape of one sample, {sample} or "
+            f"({math.prod(sample)},), for x of shape {tuple(x.shape)}; their shape is {size}"
+        )
+    return start, x.ndim
+
+
+def channel_axis(x: Tensor, dim: int) -> int:
+    """Return ``dim`` counted from the front; the one axis of an unbatched sample is also axis 1."""
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise ArgumentTypeError(f"dim must be an integer, not {dim!r} of type {type(dim).__name__}")
+    if x.ndim == 1 and dim == 1:
+        return 0
+    if not -x.ndim <= dim < x.ndim:
+        if x.ndim == 0:
+            raise ArgumentError("x has no axes, so no channel axis; use granularity 'layer'")
+        raise ArgumentError(f"dim must be from {-x.ndim} to {x.ndim - 1} for x of shape {tuple(x.shape)}, not {dim}")
+    return dim % x.ndim
+
+
+def _wrong_channels(x: Tensor, size: tuple[int, ...], axis: int) -> ArgumentError:
+    message = (
+        f"scale and location have shape {size}, but x of shape {tuple(x.shape)} has {x.shape[axis]} channels "
+        f"along axis {axis}, which needs shape ({x.shape[axis]},)"
+    )
+    if len(size) == 1:
+        fitting = [other for other in range(x.ndim) if x.shape[other] == size[0]]
+        if fitting:
+            message += f"; axis {' or '.join(map(str, fitting))} has {size[0]}: pass dim={fitting[0]} if that is meant"
+        elif size == (1,):
+            message += "; for one pair for all elements use granularity 'layer'"
+    return ArgumentError(message)
+
+
+def _check_parameters(x: Tensor, scale: Any, location: Any) -> None:
+    parameters: Mapping[str, Any] = {"scale": scale, "location": location}
+    for name, parameter in parameters.items():
+        if not isinstance(parameter, Tensor):
+            raise ArgumentTypeError(f"{name} must be a tensor, not {type(parameter).__name__}")
+        if parameter.dtype not in WIDE:
+            raise ArgumentTypeError(f"{name} must be float64, float32, bfloat16 or float16, not {_dtype(parameter)}")
+        if parameter.device != x.device:
+            raise ArgumentError(f"{name} must be on the device of x, {x.device}, not on {parameter.device}")
+
+
+def _common_shape(scale: Tensor, location: Tensor) -> tuple[int, ...]:
+    """Return the shape that the parameters have in common; one without axes takes that of the other."""
+    if scale.ndim and location.ndim and scale.shape != location.shape:
+        raise _different_shapes(scale, location)
+    return tuple(scale.shape if scale.ndim else location.shape)
+
+
+def _different_shapes(scale: Tensor, location: Tensor) -> ArgumentError:
+    return ArgumentError(
+        f"scale and location must have the same shape, not {tuple(scale.shape)} and {tuple(location.shape)}"
+    )
+
+
+def _flat(parameter: Tensor, x: Tensor, start: int, stop: int) -> Tensor:
+    if parameter.ndim == 0 and stop > start:
+        size = Size([math.prod(x.shape[start:stop])])
+        return spread(parameter.reshape(1), size, 0, 0, parameter.dtype)
+    return parameter.reshape(-1)
+
+
+def _dtype(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")

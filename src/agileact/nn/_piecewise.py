@@ -1,0 +1,432 @@
+"""Agile activations that are straight, or nearly so, between a few kinks."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from agileact.functional import Granularity
+from agileact.nn._agile import Agile
+from agileact.nn._module import Device
+
+
+class AgileReLU(Agile):
+    r"""The agile ReLU; see :class:`Agile`.
+
+    :math:`a \max(0, x - b)`. Equation (8); at x = b itself the gradient is that of PyTorch's ReLU, 0.
+
+    Args:
+        num_parameters: As for :class:`Agile`.
+        granularity: As for :class:`Agile`.
+        dim: As for :class:`Agile`.
+        device: As for :class:`Agile`.
+        dtype: As for :class:`Agile`.
+
+    Example:
+        >>> import torch, torch.nn.functional as F, agileact as ag
+        >>> x = torch.linspace(-4, 4, 6).view(2, 3)
+        >>> torch.equal(ag.AgileReLU(3)(x), F.relu(x))
+        True
+    """
+
+    fixed_base: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_parameters: int | tuple[int, ...] | None = None,
+        *,
+        granularity: Granularity = "channel",
+        dim: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "relu",
+            num_parameters,
+            granularity=granularity,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+        )
+
+
+class AgileReLU6(Agile):
+    r"""The agile ReLU6; see :class:`Agile`.
+
+    :math:`a \min(\max(0, x - b), 6)`.
+
+    Args:
+        num_parameters: As for :class:`Agile`.
+        granularity: As for :class:`Agile`.
+        dim: As for :class:`Agile`.
+        device: As for :class:`Agile`.
+        dtype: As for :class:`Agile`.
+
+    Example:
+        >>> import torch, torch.nn.functional as F, agileact as ag
+        >>> x = torch.linspace(-4, 4, 6).view(2, 3)
+        >>> torch.equal(ag.AgileReLU6(3)(x), F.relu6(x))
+        True
+    """
+
+    fixed_base: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_parameters: int | tuple[int, ...] | None = None,
+        *,
+        granularity: Granularity = "channel",
+        dim: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "relu6",
+            num_parameters,
+            granularity=granularity,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+        )
+
+
+class AgileLeakyReLU(Agile):
+    r"""The agile LeakyReLU; see :class:`Agile`.
+
+    :math:`a z` where :math:`z > 0`, else :math:`a \cdot \text{negative\_slope} \cdot z`, with :math:`z = x - b`.
+
+    Args:
+        num_parameters: As for :class:`Agile`.
+        negative_slope: The slope for negative input.
+        granularity: As for :class:`Agile`.
+        dim: As for :class:`Agile`.
+        device: As for :class:`Agile`.
+        dtype: As for :class:`Agile`.
+
+    Example:
+        >>> import torch, torch.nn.functional as F, agileact as ag
+        >>> x = torch.linspace(-4, 4, 6).view(2, 3)
+        >>> torch.equal(ag.AgileLeakyReLU(3)(x), F.leaky_relu(x))
+        True
+    """
+
+    fixed_base: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_parameters: int | tuple[int, ...] | None = None,
+        negative_slope: float = 0.01,
+        *,
+        granularity: Granularity = "channel",
+        dim: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "leaky_relu",
+            num_parameters,
+            granularity=granularity,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+            negative_slope=negative_slope,
+        )
+
+
+class AgileHardtanh(Agile):
+    r"""The agile Hardtanh; see :class:`Agile`.
+
+    :math:`a \min(\max(\text{min\_val}, x - b), \text{max\_val})`.
+
+    Args:
+        num_parameters: As for :class:`Agile`.
+        min_val: The lower end.
+        max_val: The upper end.
+        granularity: As for :class:`Agile`.
+        dim: As for :class:`Agile`.
+        device: As for :class:`Agile`.
+        dtype: As for :class:`Agile`.
+
+    Example:
+        >>> import torch, torch.nn.functional as F, agileact as ag
+        >>> x = torch.linspace(-4, 4, 6).view(2, 3)
+        >>> torch.equal(ag.AgileHardtanh(3)(x), F.hardtanh(x))
+        True
+    """
+
+    fixed_base: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_parameters: int | tuple[int, ...] | None = None,
+        min_val: float = -1.0,
+        max_val: float = 1.0,
+        *,
+        granularity: Granularity = "channel",
+        dim: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "hardtanh",
+            num_parameters,
+            granularity=granularity,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+            min_val=min_val,
+            max_val=max_val,
+        )
+
+
+class AgileHardsigmoid(Agile):
+    r"""The agile Hardsigmoid; see :class:`Agile`.
+
+    :math:`a \min(\max(0, x - b + 3), 6) / 6`.
+
+    Args:
+        num_parameters: As for :class:`Agile`.
+        granularity: As for :class:`Agile`.
+        dim: As for :class:`Agile`.
+        device: As for :class:`Agile`.
+        dtype: As for :class:`Agile`.
+
+    Example:
+        >>> import torch, torch.nn.functional as F, agileact as ag
+        >>> x = torch.linspace(-4, 4, 6).view(2, 3)
+        >>> torch.equal(ag.AgileHardsigmoid(3)(x), F.hardsigmoid(x))
+        True
+    """
+
+    fixed_base: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_parameters: int | tuple[int, ...] | None = None,
+        *,
+        granularity: Granularity = "channel",
+        dim: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "hardsigmoid",
+            num_parameters,
+            granularity=granularity,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+        )
+
+
+class AgileHardswish(Agile):
+    r"""The agile Hardswish; see :class:`Agile`.
+
+    :math:`a z \min(\max(0, z + 3), 6) / 6` with :math:`z = x - b`.
+
+    Args:
+        num_parameters: As for :class:`Agile`.
+        granularity: As for :class:`Agile`.
+        dim: As for :class:`Agile`.
+        device: As for :class:`Agile`.
+        dtype: As for :class:`Agile`.
+
+    Example:
+        >>> import torch, torch.nn.functional as F, agileact as ag
+        >>> x = torch.linspace(-4, 4, 6).view(2, 3)
+        >>> torch.equal(ag.AgileHardswish(3)(x), F.hardswish(x))
+        True
+    """
+
+    fixed_base: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_parameters: int | tuple[int, ...] | None = None,
+        *,
+        granularity: Granularity = "channel",
+        dim: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "hardswish",
+            num_parameters,
+            granularity=granularity,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+        )
+
+
+class AgileSoftshrink(Agile):
+    r"""The agile Softshrink; see :class:`Agile`.
+
+    :math:`a \operatorname{sign}(z) \max(0, |z| - \lambda)` with :math:`z = x - b`.
+
+    Args:
+        num_parameters: As for :class:`Agile`.
+        lambd: How far the input is drawn towards 0; at least 0.
+        granularity: As for :class:`Agile`.
+        dim: As for :class:`Agile`.
+        device: As for :class:`Agile`.
+        dtype: As for :class:`Agile`.
+
+    Example:
+        >>> import torch, torch.nn.functional as F, agileact as ag
+        >>> x = torch.linspace(-4, 4, 6).view(2, 3)
+        >>> torch.equal(ag.AgileSoftshrink(3)(x), F.softshrink(x))
+        True
+    """
+
+    fixed_base: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_parameters: int | tuple[int, ...] | None = None,
+        lambd: float = 0.5,
+        *,
+        granularity: Granularity = "channel",
+        dim: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "softshrink",
+            num_parameters,
+            granularity=granularity,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+            lambd=lambd,
+        )
+
+
+class AgileHardshrink(Agile):
+    r"""The agile Hardshrink; see :class:`Agile`.
+
+    :math:`a z` where :math:`|z| > \lambda`, else 0, with :math:`z = x - b`.
+
+    Args:
+        num_parameters: As for :class:`Agile`.
+        lambd: Up to which size the input is cut to 0; at least 0.
+        granularity: As for :class:`Agile`.
+        dim: As for :class:`Agile`.
+        device: As for :class:`Agile`.
+        dtype: As for :class:`Agile`.
+
+    Example:
+        >>> import torch, torch.nn.functional as F, agileact as ag
+        >>> x = torch.linspace(-4, 4, 6).view(2, 3)
+        >>> torch.equal(ag.AgileHardshrink(3)(x), F.hardshrink(x))
+        True
+    """
+
+    fixed_base: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_parameters: int | tuple[int, ...] | None = None,
+        lambd: float = 0.5,
+        *,
+        granularity: Granularity = "channel",
+        dim: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "hardshrink",
+            num_parameters,
+            granularity=granularity,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+            lambd=lambd,
+        )
+
+
+class AgileThreshold(Agile):
+    r"""The agile Threshold; see :class:`Agile`.
+
+    :math:`a z` where :math:`z > \text{threshold}`, else :math:`a \cdot \text{value}`, with :math:`z = x - b`.
+
+    Args:
+        num_parameters: As for :class:`Agile`.
+        threshold: Where the input is cut off.
+        value: What stands for what is cut off.
+        granularity: As for :class:`Agile`.
+        dim: As for :class:`Agile`.
+        device: As for :class:`Agile`.
+        dtype: As for :class:`Agile`.
+
+    Example:
+        >>> import torch, torch.nn.functional as F, agileact as ag
+        >>> x = torch.linspace(-4, 4, 6).view(2, 3)
+        >>> torch.equal(ag.AgileThreshold(3)(x), F.threshold(x, 0.0, 0.0))
+        True
+    """
+
+    fixed_base: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_parameters: int | tuple[int, ...] | None = None,
+        threshold: float = 0.0,
+        value: float = 0.0,
+        *,
+        granularity: Granularity = "channel",
+        dim: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "threshold",
+            num_parameters,
+            granularity=granularity,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+            threshold=threshold,
+            value=value,
+        )
+
+
+class AgileIdentity(Agile):
+    r"""The agile Identity; see :class:`Agile`.
+
+    :math:`a (x - b)`.
+
+    Args:
+        num_parameters: As for :class:`Agile`.
+        granularity: As for :class:`Agile`.
+        dim: As for :class:`Agile`.
+        device: As for :class:`Agile`.
+        dtype: As for :class:`Agile`.
+
+    Example:
+        >>> import torch, agileact as ag
+        >>> x = torch.linspace(-4, 4, 6).view(2, 3)
+        >>> torch.equal(ag.AgileIdentity(3)(x), x)
+        True
+    """
+
+    fixed_base: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_parameters: int | tuple[int, ...] | None = None,
+        *,
+        granularity: Granularity = "channel",
+        dim: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "identity",
+            num_parameters,
+            granularity=granularity,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+        )

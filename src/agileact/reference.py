@@ -1,0 +1,287 @@
+"""The equations of the paper, shaped like the paper, in plain PyTorch: the oracle, and the fallback of every kernel.
+
+Source: "Performance Improvement Method of Convolutional Neural Network Using Agile Activation Function", KIPS
+Transactions on Software and Data Engineering 2020, doi 10.3745/KTSDE.2020.9.7.213. The numbers are the paper's.
+Two points were lost in the text that we hold and are a (reading): that ``a`` scales the output of the agile
+sigmoid (7), and that training starts at a = 1, b = 0.
+
+There are three layers, and none uses the one below it as its own oracle:
+
+* (3) to (24) one by one, for the sigmoid and the ReLU, with the gradients that the paper derives by hand;
+* :func:`forward`, :func:`backward` and :func:`backward_of_backward`, the same for any base function, from f' and f'';
+* :func:`agile` and :func:`combined_agile`, a f(x - b) and sums of it as expressions that autograd differentiates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agileact._broadcast import WIDE, collect, spread
+from agileact.bases import Base
+
+
+class Gradients(NamedTuple):
+    """What comes back from an agile activation: the gradients of its input, of its scale and of its location."""
+
+    x: Tensor
+    scale: Tensor
+    location: Tensor
+
+
+# --- The network around the activation -----------------------------------------------------------------------------
+
+
+def feature_map(pooled: Tensor, filters: Tensor, bias: Tensor | None = None, padding: int | str = 0) -> Tensor:
+    """Equation (3): z = P(k-1) * F(k, q) + bias, for every filter q.
+
+    Args:
+        pooled: P(k-1), of shape (N, C, H, W).
+        filters: F(k, :), of shape (Q, C, h, w).
+        bias: Of shape (Q,).
+        padding: As for :func:`torch.nn.functional.conv2d`.
+    """
+    return F.conv2d(pooled, filters, bias, padding=padding)
+
+
+def linear_estimate(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Equations (4) and (17): the linear estimate of each node, the sum of w x.
+
+    Args:
+        x: Of shape (N, I).
+        weight: Of shape (M, I), a row for each of the M nodes.
+        bias: Of shape (M,).
+    """
+    return F.linear(x, weight, bias)
+
+
+def gradient_step(value: Tensor, gradient: Tensor, rate: float) -> Tensor:
+    """Equations (5), (6), (15), (16), (23) and (24): value - rate * gradient.
+
+    The filters (5) and the weights (6) take it with the learning rate of the weights, a and b of the filters (15), (16)
+    and of the nodes (23), (24) with their own. Rounded once, as :class:`torch.optim.SGD` does.
+    """
+    return torch.add(value, gradient, alpha=-rate)
+
+
+# --- The agile sigmoid and the agile ReLU ---------------------------------------------------------------------------
+
+
+def agile_sigmoid(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Equation (7): S(x) = a / (1 + exp(-(x - b))) (reading: a scales the output)."""
+    return a / (1 + torch.exp(-(x - b)))
+
+
+def agile_relu(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Equation (8): R(x) = a (x - b) where x >= b, else 0."""
+    return torch.where(x >= b, a * (x - b), torch.zeros_like(x))
+
+
+def agile_feature_map(z: Tensor, a: Tensor, b: Tensor, base: Base, **options: float | str) -> Tensor:
+    """Equation (9): c = a f(z - b), with one pair (a, b) for each filter.
+
+    Args:
+        z: The feature maps of Q filters, of shape (N, Q, H, W).
+        a: Of shape (Q,).
+        b: Of shape (Q,).
+        base: f.
+        **options: The options of f.
+    """
+    a, b = (parameter.reshape(1, -1, 1, 1) for parameter in (a, b))
+    return a * base.function(z - b, **options)
+
+
+def agile_sigmoid_derivatives(x: Tensor, a: Tensor, b: Tensor) -> Gradients:
+    """Equations (10), (11), (12) for a feature map and (18), (19), (20) for a node.
+
+    With s = 1 / (1 + exp(-(x - b))): d/dx = a s (1 - s), d/da = s, d/db = -a s (1 - s), for every element.
+    """
+    s = 1 / (1 + torch.exp(-(x - b)))
+    slope = a * s * (1 - s)
+    return Gradients(slope, s, -slope)
+
+
+def agile_relu_derivatives(x: Tensor, a: Tensor, b: Tensor) -> Gradients:
+    """The same for the agile ReLU, with m = [x >= b]: d/dx = a m, d/da = (x - b) m, d/db = -a m.
+
+    At x = b itself the paper's m is 1, while PyTorch's ReLU has the derivative 0 there. Agileact's modules
+    follow PyTorch, so that at a = 1, b = 0 they have the gradients of the ReLU that they replace.
+    """
+    m = (x >= b).to(x.dtype)
+    slope = a * m
+    return Gradients(slope, (x - b) * m, -slope)
+
+
+def filter_gradients(gradient: Tensor, da: Tensor, db: Tensor) -> tuple[Tensor, Tensor]:
+    """Equations (13) and (14): dL/da and dL/db of each filter, summed over the batch and over its feature map.
+
+    Args:
+        gradient: dL/dc, of shape (N, Q, H, W).
+        da: dc/da of every element.
+        db: dc/db of every element.
+
+    Returns:
+        Two tensors of shape (Q,).
+    """
+    return (gradient * da).sum((0, 2, 3)), (gradient * db).sum((0, 2, 3))
+
+
+def node_gradients(gradient: Tensor, da: Tensor, db: Tensor) -> tuple[Tensor, Tensor]:
+    """Equations (21) and (22): dL/da and dL/db of each node, summed over the batch.
+
+    Args:
+        gradient: The derivative of L by the node's output, of shape (N, M).
+        da: The derivative of the node's output by a.
+        db: The derivative of the node's output by b.
+
+    Returns:
+        Two tensors of shape (M,).
+    """
+    return (gradient * da).sum(0), (gradient * db).sum(0)
+
+
+# --- Any base function, derived by hand -----------------------------------------------------------------------------
+
+
+def forward(
+    x: Tensor, scale: Tensor, location: Tensor, base: Base, options: Mapping[str, float | str], start: int, stop: int
+) -> Tensor:
+    """Return a f(x - b): equation (9) for any base function and any axes.
+
+    Args:
+        x: The input, in the dtype of arithmetic.
+        scale: a, of shape (size,), where size is the number of elements of the axes ``start`` to ``stop`` of ``x``.
+        location: b, likewise.
+        base: f.
+        options: All options of f.
+        start: The first axis of the parameters.
+        stop: The axis behind their last one.
+    """
+    a, b = (spread(parameter, x.shape, start, stop, x.dtype) for parameter in (scale, location))
+    return a * base.function(x - b, **options)
+
+
+def backward(
+    gradient: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    location: Tensor,
+    base: Base,
+    options: Mapping[str, float | str],
+    start: int,
+    stop: int,
+) -> Gradients:
+    """Return the gradients of :func:`forward`: equations (10) to (14) and (18) to (22) for any base function.
+
+    With z = x - b and g the gradient of the output: g a f'(z) for x, the sum of g f(z) for a,
+    and the sum of -g a f'(z) for b.
+
+    Args:
+        gradient: The gradient of the output.
+        x: As for :func:`forward`, and so on.
+        scale: a.
+        location: b.
+        base: f.
+        options: All options of f.
+        start: The first axis of the parameters.
+        stop: The axis behind their last one.
+    """
+    a, b = (spread(parameter, x.shape, start, stop, x.dtype) for parameter in (scale, location))
+    z = x - b
+    to_x = gradient * a * base.derivative(z, **options)
+    to_scale = collect(gradient * base.function(z, **options), start, stop, scale.dtype)
+    to_location = -collect(to_x, start, stop, location.dtype)
+    return Gradients(to_x, to_scale, to_location)
+
+
+def backward_of_backward(
+    cotangents: Gradients,
+    gradient: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    location: Tensor,
+    base: Base,
+    options: Mapping[str, float | str],
+    start: int,
+    stop: int,
+) -> tuple[Tensor, Gradients]:
+    """Return the gradients of :func:`backward`, from f''.
+
+    Let u, v and w be the cotangents of the gradients of x, a and b. What is differentiated is the sum over all
+    elements of g a f'(z) (u - w) + g f(z) v.
+
+    Args:
+        cotangents: u of the shape of x, v and w of the shape of the parameters.
+        gradient: g, the gradient of the output.
+        x: As for :func:`forward`, and so on.
+        scale: a.
+        location: b.
+        base: f.
+        options: All options of f.
+        start: The first axis of the parameters.
+        stop: The axis behind their last one.
+
+    Returns:
+        The gradient of ``gradient``, and those of x, a and b.
+    """
+    a, b, v, w = (
+        spread(parameter, x.shape, start, stop, x.dtype)
+        for parameter in (scale, location, cotangents.scale, cotangents.location)
+    )
+    z, p = x - b, cotangents.x - w
+    slope = base.derivative(z, **options)
+    to_gradient = a * slope * p + base.function(z, **options) * v
+    to_x = gradient * (a * base.second_derivative(z, **options) * p + slope * v)
+    to_scale = collect(gradient * slope * p, start, stop, scale.dtype)
+    to_location = -collect(to_x, start, stop, location.dtype)
+    return to_gradient, Gradients(to_x, to_scale, to_location)
+
+
+# --- Any base function, for autograd --------------------------------------------------------------------------------
+
+
+def agile(
+    x: Tensor, scale: Tensor, location: Tensor, base: Base, options: Mapping[str, float | str], start: int, stop: int
+) -> Tensor:
+    """Return a f(x - b), in the input's dtype, by operations that autograd, torch.func and torch.compile differentiate.
+
+    The arithmetic is that of the "wide" dtype: float32 for half precision, else the input's. All arguments are
+    as for :func:`forward`, but ``x`` may have half precision, and the parameters any floating dtype. They
+    are not checked.
+    """
+    wide = WIDE[x.dtype]
+    return _term(x, x.to(wide), scale, location, base, options, start, stop).to(x.dtype)
+
+
+def combined_agile(
+    x: Tensor, scale: Tensor, location: Tensor, base: Base, options: Mapping[str, float | str], start: int, stop: int
+) -> Tensor:
+    """Return the sum over j of a_j f(x - b_j), rounded to the input's dtype once; see :func:`agile`.
+
+    ``scale`` and ``location`` have the shape (terms, size). The terms are added in their order.
+    """
+    x_wide = x.to(WIDE[x.dtype])
+    total = _term(x, x_wide, scale[0], location[0], base, options, start, stop)
+    for term in range(1, scale.shape[0]):
+        total = total + _term(x, x_wide, scale[term], location[term], base, options, start, stop)
+    return total.to(x.dtype)
+
+
+def _term(
+    x: Tensor,
+    x_wide: Tensor,
+    scale: Tensor,
+    location: Tensor,
+    base: Base,
+    options: Mapping[str, float | str],
+    start: int,
+    stop: int,
+) -> Tensor:
+    wide = x_wide.dtype
+    z = x_wide - spread(location, x.shape, start, stop, wide)
+    f = base.function(z.to(x.dtype) if base.rounds_inside else z, **options).to(wide)
+    return spread(scale, x.shape, start, stop, wide) * f
