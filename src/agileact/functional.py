@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Size, Tensor
 
-from agileact import bases, reference
+from agileact import bases, ops, reference
 from agileact._broadcast import WIDE, spread
 from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.bases import Base, Value
@@ -126,7 +126,7 @@ def evaluate(
     _check_parameters(x, scale, location)
     start, stop = find_axes(x, _common_shape(scale, location), dim, granularity)
     scale, location = (_flat(parameter, x, start, stop) for parameter in (scale, location))
-    return reference.agile(x, scale, location, base, options, start, stop)
+    return ops.agile(x, scale, location, base, options, start, stop)
 
 
 def evaluate_combined(
