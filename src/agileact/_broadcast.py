@@ -26,6 +26,7 @@ WIDE = {
 # Below this size ATen sums with one thread (its GRAIN_SIZE), whatever the number of threads.
 _SERIAL = 32768
 _BLOCK = 4096
+_ROWS = 256
 
 
 def spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -86,8 +87,24 @@ def _collect(gradient: Tensor, start: int, stop: int, dtype: torch.dtype) -> Ten
     shape = gradient.shape
     outer, kept, inner = math.prod(shape[:start]), math.prod(shape[start:stop]), math.prod(shape[stop:])
     wide = torch.promote_types(gradient.dtype, dtype)
+    if kept > 1:
+        last = gradient.movedim(tuple(range(start, stop)), tuple(range(len(shape) - stop + start, len(shape))))
+        if last.is_contiguous():
+            # The kept axes are the innermost ones in memory, as in (N, C) and in channels last: no copy is needed.
+            return _sum_columns(last.reshape(-1, kept), wide).to(dtype)
     rows = _sum_rows(gradient.reshape(outer * kept, inner), wide)
     return _sum_rows(rows.reshape(outer, kept).t().contiguous(), wide).to(dtype)
+
+
+def _sum_columns(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum each column of a contiguous matrix of several columns, independently of the number of threads."""
+    length, columns = matrix.shape
+    if length <= _ROWS or length * columns < _SERIAL:
+        return matrix.sum(0, dtype=dtype)
+    # Threads share blocks of rows among them, and each block has one size whoever sums it.
+    whole = length - length % _ROWS
+    total = _sum_columns(matrix[:whole].reshape(-1, _ROWS, columns).sum(1, dtype=dtype), dtype)
+    return total if whole == length else total + matrix[whole:].sum(0, dtype=dtype)
 
 
 def _sum_rows(matrix: Tensor, dtype: torch.dtype) -> Tensor:
