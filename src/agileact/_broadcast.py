@@ -8,6 +8,7 @@ a contiguous tensor are independent of each other and always go the same way.
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -25,6 +26,7 @@ WIDE = {
 # Below this size ATen sums with one thread (its GRAIN_SIZE), whatever the number of threads.
 _SERIAL = 32768
 _BLOCK = 4096
+_ROWS = 256
 
 
 def spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -41,7 +43,7 @@ def spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: t
         A view of the given shape, without memory of its own if ``dtype`` is the parameter's. Its gradient
         arrives at the parameter in the parameter's dtype, summed in a fixed order in the wider of the two dtypes.
     """
-    if _traced():
+    if _plain():
         return _spread(parameter, shape, start, stop, dtype)
     result: Tensor = _Spread.apply(parameter, shape, start, stop, dtype)
     return result
@@ -59,15 +61,20 @@ def collect(gradient: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tens
     Returns:
         A 1-D tensor with as many elements as the axes kept have.
     """
-    if _traced():
+    if _plain():
         return _collect(gradient, start, stop, dtype)
     result: Tensor = _Collect.apply(gradient, start, stop, dtype)
     return result
 
 
-def _traced() -> bool:
+def _plain() -> bool:
+    """Return whether the plain expression will do: nothing is recorded, or a compiler records it."""
     # A compiler makes its own sums, and cannot look into an autograd function that has a rule for forward mode.
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return (
+        not torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    )
 
 
 def _spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -80,8 +87,24 @@ def _collect(gradient: Tensor, start: int, stop: int, dtype: torch.dtype) -> Ten
     shape = gradient.shape
     outer, kept, inner = math.prod(shape[:start]), math.prod(shape[start:stop]), math.prod(shape[stop:])
     wide = torch.promote_types(gradient.dtype, dtype)
+    if kept > 1:
+        last = gradient.movedim(tuple(range(start, stop)), tuple(range(len(shape) - stop + start, len(shape))))
+        if last.is_contiguous():
+            # The kept axes are the innermost ones in memory, as in (N, C) and in channels last: no copy is needed.
+            return _sum_columns(last.reshape(-1, kept), wide).to(dtype)
     rows = _sum_rows(gradient.reshape(outer * kept, inner), wide)
     return _sum_rows(rows.reshape(outer, kept).t().contiguous(), wide).to(dtype)
+
+
+def _sum_columns(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum each column of a contiguous matrix of several columns, independently of the number of threads."""
+    length, columns = matrix.shape
+    if length <= _ROWS or length * columns < _SERIAL:
+        return matrix.sum(0, dtype=dtype)
+    # Threads share blocks of rows among them, and each block has one size whoever sums it.
+    whole = length - length % _ROWS
+    total = _sum_columns(matrix[:whole].reshape(-1, _ROWS, columns).sum(1, dtype=dtype), dtype)
+    return total if whole == length else total + matrix[whole:].sum(0, dtype=dtype)
 
 
 def _sum_rows(matrix: Tensor, dtype: torch.dtype) -> Tensor:
@@ -139,3 +162,8 @@ class _Collect(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         return _collect(tangent, *ctx.arguments)
+
+
+# Function.apply() looks up the signature of forward() in every call, which takes longer than all else in it.
+for _forward in (_Spread.forward, _Collect.forward):
+    setattr(_forward, "__signature__", inspect.signature(_forward))  # noqa: B010

@@ -95,7 +95,7 @@ def _add_paper(commands: Any) -> None:
         "  smoke   every part once, 60 iterations, well under a minute\n"
         "  quick   all twelve combinations, one seed, 2,000 iterations, a few minutes on two cores\n"
         "  full    10 seeds, 10,000 iterations, hours\n\n"
-        "activations: any base, or agile-BASE, with options behind a colon: agile-leaky_relu:negative_slope=0.2",
+        "activations: any base, or agile-BASE, with options behind colons: agile-leaky_relu:negative_slope=0.2",
     )
     parser.add_argument("--preset", default="quick", metavar="NAME", help="smoke, quick or full (default: %(default)s)")
     parser.add_argument(

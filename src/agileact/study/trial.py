@@ -137,7 +137,7 @@ class _Trial:
             x, y = self.data.train_x[chosen], self.data.train_y[chosen]
             self.optimizer.zero_grad(set_to_none=True)
             loss = cross_entropy(self.model(x), y)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if budget.probe_every and (iteration - 1) % budget.probe_every == 0:
                 self._probed_step(iteration, float(loss.detach()), x, y)
             else:

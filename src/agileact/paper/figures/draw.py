@@ -1,0 +1,106 @@
+"""Draw every figure that the results have data for, and write it as PNG and SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from agileact._files import write_atomically
+from agileact.paper.figures.losses import figure_11, figure_12, figure_13
+from agileact.paper.figures.run import NothingToDrawError, Run
+from agileact.paper.figures.shapes import figure_2, figure_6
+from agileact.paper.figures.steps import figure_5, figure_9
+from agileact.paper.figures.style import rc, settle
+from agileact.paper.figures.traces import figure_14
+from agileact.paper.figures.xor_surfaces import figure_4
+from agileact.paper.xor_outcome import XorOutcome
+from agileact.study.result import TrialResult
+
+FIGURES: dict[int, Callable[[Run], Any]] = {
+    2: figure_2,
+    4: figure_4,
+    5: figure_5,
+    6: figure_6,
+    9: figure_9,
+    11: figure_11,
+    12: figure_12,
+    13: figure_13,
+    14: figure_14,
+}
+"""The paper's figures that are redrawn, by number."""
+
+_FORMATS = ("png", "svg")
+
+
+def draw_all(
+    results: Sequence[TrialResult],
+    out: Path,
+    *,
+    dataset: str,
+    xor: XorOutcome | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Draw the paper's figures from the results of one run.
+
+    Each figure is written as ``figure-NN.png`` and ``figure-NN.svg``, whole or not at all; the same results
+    give the same files. A figure whose data is missing is left out with a message, and its files of an
+    earlier run are removed, so that the folder never shows two runs as one.
+
+    Args:
+        results: Results of one run: one learning rate and one budget, any number of seeds. Only finished
+            trials are drawn; captions say how many diverged.
+        out: Folder for the files; made if it is missing.
+        dataset: Name of the data set, for the captions.
+        xor: Outcome of the XOR experiment, for Figure 4.
+        notify: Called with a line for each figure that is left out.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ArgumentError: If a combination occurs twice with the same seed.
+        MissingExtraError: If matplotlib is not installed.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     paths = draw_all([], Path(folder), dataset="none")
+        >>> [path.name for path in paths]
+        ['figure-02.png', 'figure-02.svg', 'figure-06.png', 'figure-06.svg']
+    """
+    run = Run.of(results, dataset, xor)
+    return [path for number in FIGURES for path in _draw(number, run, Path(out), notify)]
+
+
+def draw_xor(outcome: XorOutcome, out: Path, *, notify: Callable[[str], None] | None = None) -> list[Path]:
+    """Draw Figure 4 alone, from the outcome of the XOR experiment, as :func:`draw_all` would."""
+    return _draw(4, Run.of([], "XOR", outcome), Path(out), notify)
+
+
+def _draw(number: int, run: Run, out: Path, notify: Callable[[str], None] | None) -> list[Path]:
+    paths = {form: out / f"figure-{number:02d}.{form}" for form in _FORMATS}
+    with rc():
+        try:
+            figure = FIGURES[number](run)
+        except NothingToDrawError as reason:
+            for path in paths.values():
+                path.unlink(missing_ok=True)
+            if notify is not None:
+                notify(f"figure {number}: left out, {reason}")
+            return []
+        settle(figure)
+        for form, path in paths.items():
+            write_atomically(path, render(figure, form))
+    return list(paths.values())
+
+
+def render(figure: Any, form: str) -> bytes:
+    """Return a figure as the bytes of a PNG or SVG file, without date and name of the program."""
+    title = figure.get_suptitle()
+    # matplotlib's own keys; None takes an entry out that would differ between days or versions.
+    metadata = {"png": {"Software": None, "Title": title}, "svg": {"Date": None, "Creator": None, "Title": title}}
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=form, metadata=metadata[form])
+    return buffer.getvalue()

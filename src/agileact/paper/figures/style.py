@@ -1,0 +1,187 @@
+"""The look that all figures share: fonts, colours, the caption line. Nothing global is changed.
+
+Twelve lines must be told apart on a screen, in print without colour, and by readers who see colours
+differently. So each combination carries its two parts in two independent marks each:
+
+- convolutional activation: hue and line style,
+- fully connected activation: lightness and marker.
+
+The hues are those of M. Okabe and K. Ito, *Color universal design* (2008), the last one darkened.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from agileact._optional import require
+from agileact.paper.figures.run import Combination
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same letters
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 8.0,
+    "legend.title_fontsize": 8.5,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    "figure.titlesize": 11.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5.0,
+    "svg.hashsalt": "agileact",  # else the ids in the SVG are random
+    "svg.fonttype": "path",
+    "figure.dpi": 150,
+    "savefig.dpi": "figure",
+}
+
+INK = "#222222"
+MUTED = "#666666"
+FAINT = "#c9c9c9"
+WEIGHTS = "#0072B2"
+ACTIVATION = "#D55E00"
+
+LEGEND_ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+LEGEND_BELOW: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.17), "borderaxespad": 0.0}
+LEGEND_RIGHT: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+
+Dashes = tuple[float, tuple[float, ...]]
+
+_HUES: dict[str, tuple[str, Dashes]] = {
+    "sigmoid": ("#0072B2", (0, (1.2, 1.2))),
+    "agile-sigmoid": ("#009E73", (0, (6, 1.2, 1.2, 1.2))),
+    "relu": ("#D55E00", (0, (4, 1.6))),
+    "agile-relu": ("#A8488F", (0, ())),
+}
+_MORE_HUES: tuple[tuple[str, Dashes], ...] = (
+    ("#8C6D00", (0, (8, 1.6))),
+    ("#2F8FC4", (0, (3, 1.2, 1, 1.2, 1, 1.2))),
+    ("#555555", (0, (2.4, 1.2))),
+    ("#7A5230", (0, (10, 1.2, 3, 1.2))),
+)
+_SHADES: dict[str, tuple[float, str]] = {
+    "relu": (0.45, "s"),
+    "agile-relu": (0.0, "^"),
+    "agile-sigmoid": (-0.45, "o"),
+    "sigmoid": (0.2, "D"),
+}
+_MORE_SHADES: tuple[tuple[float, str], ...] = ((-0.2, "v"), (0.3, "P"), (-0.3, "X"), (0.1, "<"))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one combination is drawn, in every figure."""
+
+    color: tuple[float, float, float]
+    linestyle: Dashes
+    marker: str
+
+    def line(self, points: int, offset: float = 0.0, marks: int = 7) -> dict[str, Any]:
+        """Return the options of a line over ``points`` points, with few markers, shifted by ``offset``."""
+        every = max(1, points // marks)
+        return {
+            "color": self.color,
+            "linestyle": self.linestyle,
+            "marker": self.marker,
+            "markevery": (int(offset * every) % every, every),
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.6,
+        }
+
+
+class Palette:
+    """A fixed look for each combination; names beyond the paper's take the spare looks in sorted order.
+
+    Example:
+        >>> from agileact.paper.figures.run import Combination
+        >>> Palette([]).look(Combination("relu", "agile-sigmoid")).marker
+        'o'
+    """
+
+    def __init__(self, combinations: Iterable[Combination]) -> None:
+        combinations = list(combinations)
+        self._hues = dict(_HUES)
+        self._shades = dict(_SHADES)
+        hues = sorted({combination.hue for combination in combinations} - set(_HUES))
+        shades = sorted({combination.fc for combination in combinations} - set(_SHADES))
+        self._hues.update({name: _MORE_HUES[i % len(_MORE_HUES)] for i, name in enumerate(hues)})
+        self._shades.update({name: _MORE_SHADES[i % len(_MORE_SHADES)] for i, name in enumerate(shades)})
+
+    def look(self, combination: Combination) -> Look:
+        """Return the look of ``combination``."""
+        hue, linestyle = self._hues.get(combination.hue, _MORE_HUES[0])
+        lightness, marker = self._shades.get(combination.fc, _MORE_SHADES[0])
+        if combination.conv is None:
+            lightness = 0.0  # hue and line style already say which activation it is
+        return Look(shade(hue, lightness), linestyle, marker)
+
+
+def shade(color: str, lightness: float) -> tuple[float, float, float]:
+    """Mix a colour with white (``lightness`` up to 1) or with black (down to -1).
+
+    Example:
+        >>> shade("#000000", 0.5)
+        (0.5, 0.5, 0.5)
+    """
+    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    goal = 1.0 if lightness > 0 else 0.0
+    share = abs(lightness)
+    return tuple(round(c + (goal - c) * share, 4) for c in (red, green, blue))  # type: ignore[return-value]
+
+
+def rc() -> Any:
+    """Return the context in which figures are made and saved; outside of it nothing has changed.
+
+    It starts from matplotlib's defaults, so that no one's own settings reach the figures.
+    """
+    return require("matplotlib.style", "paper").context(RC, after_reset=True)
+
+
+def new_figure(width: float, height: float, title: str, caption: str) -> Any:
+    """Return an empty figure with its title, and its caption in a strip at the bottom.
+
+    Args:
+        width: In inches.
+        height: In inches.
+        title: What is shown, one line.
+        caption: Data set, seeds, and how to read the figure; wrapped to the width.
+    """
+    lines = textwrap.wrap(caption, int(width * 15.5))
+    strip = (0.14 * len(lines) + 0.12) / height
+    figure = require("matplotlib.figure", "paper").Figure(figsize=(width, height))
+    engine = require("matplotlib.layout_engine", "paper").ConstrainedLayoutEngine(
+        rect=(0.006, strip, 0.988, 1 - strip), w_pad=0.05, h_pad=0.05, wspace=0.03, hspace=0.03
+    )
+    figure.set_layout_engine(engine)
+    figure.suptitle(title, x=0.012, ha="left", color=INK)
+    figure.text(
+        0.012, 0.06 / height, "\n".join(lines), fontsize=7.5, color=MUTED, ha="left", va="bottom", linespacing=1.25
+    )
+    return figure
+
+
+def settle(figure: Any) -> None:
+    """Lay the figure out once and for all, on places rounded to a millionth of its size.
+
+    The layout's solver may differ in the last digits from one call to the next, which would not be seen but
+    would change the names inside an SVG.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        place = axis.get_position(original=True)
+        axis.set_position([round(float(value), 6) for value in place.bounds])
+    title = figure.texts[0]
+    title.set_position([round(float(value), 6) for value in title.get_position()])

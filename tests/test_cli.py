@@ -1,0 +1,199 @@
+"""The command line as a user types it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL = ["--iterations", "20", "--evaluate-every", "10", "--conv", "relu,agile-relu", "--fc", "agile-sigmoid"]
+
+
+def agileact(*arguments: str | Path, check: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "agileact.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    if check is not None:
+        assert done.returncode == check, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def numbers(out: Path) -> list[Any]:
+    document = json.loads((out / "results.json").read_text())
+    rows = [*document["rows"], *document["fully_connected"]]
+    return [{k: v for k, v in row.items() if k != "seconds_per_iteration"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("paper") / "논문 run"
+    done = agileact("paper", "--preset", "smoke", *SMALL, "--seeds", "2", "--out", out)
+    return out, done
+
+
+def test_a_run_writes_everything_it_promises(small_run):
+    out, done = small_run
+    document = json.loads((out / "results.json").read_text())
+    assert document["dataset"] == "mnist5k-split"
+    assert set(document["versions"]) == {"agileact", "numpy", "python", "torch"}
+    assert [(r["conv"], r["fc"], r["seed"]) for r in document["rows"]] == [
+        ("relu", "agile-sigmoid", 0),
+        ("agile-relu", "agile-sigmoid", 0),
+        ("relu", "agile-sigmoid", 1),
+        ("agile-relu", "agile-sigmoid", 1),
+    ]
+    for row in document["rows"]:
+        assert 0 < row["best_test_loss"] <= row["selected_test_loss"]
+        assert row["best_iteration"] in (0, 10, 20)
+        assert 0 <= row["selected_test_accuracy"] <= 1
+    assert len(document["fully_connected"]) == 4
+    table = (out / "table.md").read_text()
+    assert "0.14456" not in table  # sigmoid - agile-sigmoid was not run
+    assert "0.16031" in table
+    assert "mnist5k-split" in table
+    assert "mnist5k-split" in done.stdout
+    figures = {path.name for path in (out / "figures").iterdir()}
+    for number in ("02", "04", "05", "06", "09", "11", "12", "13", "14"):
+        assert {f"figure-{number}.png", f"figure-{number}.svg"} <= figures
+
+
+def test_progress_off_a_terminal_is_plain_lines_on_stderr(small_run):
+    _, done = small_run
+    assert "[8/8]" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+    assert "lowest test loss" in done.stderr
+
+
+def test_a_second_call_runs_nothing_and_gives_the_same(small_run):
+    out, _ = small_run
+    before = numbers(out)
+    done = agileact("paper", "--preset", "smoke", *SMALL, "--seeds", "2", "--out", out, "--json")
+    assert "8 of them stored already" in done.stderr
+    assert "[1/" not in done.stderr
+    assert numbers(out) == before
+    assert [r["trial"] for r in json.loads(done.stdout)["rows"]] == [r["trial"] for r in before[:4]]
+
+
+def test_more_seeds_keep_what_was_done(small_run, tmp_path):
+    out, _ = small_run
+    agileact("paper", "--preset", "smoke", *SMALL, "--seeds", "1-2", "--out", out)
+    assert sorted({row["seed"] for row in numbers(out)}) == [1, 2]
+    alone = tmp_path / "alone"
+    agileact("paper", "--preset", "smoke", *SMALL, "--seeds", "2,1", "--jobs", "1", "--out", alone)
+    by_trial = {row["trial"]: row for row in numbers(alone)}
+    assert all(by_trial[row["trial"]] == row for row in numbers(out))
+
+
+def test_kill_9_and_the_same_command_ends_with_the_numbers_of_an_unbroken_run(tmp_path):
+    options = ["paper", "--preset", "smoke", *SMALL, "--iterations", "60", "--seeds", "2", "--jobs", "2", "--out"]
+    agileact(*options, tmp_path / "whole")
+    for stored in (0, 1, 3):
+        command = [sys.executable, "-m", "agileact.cli", *options, str(tmp_path / "broken")]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if f"[{stored}/" in line or stored == 0:
+                break
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (tmp_path / "broken" / "results.json").exists()
+    done = agileact(*options, tmp_path / "broken")
+    assert "stored already" in done.stderr
+    assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
+
+
+def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-m", "agileact.cli", "paper", "--iterations", "100000", "--out", str(tmp_path / "o")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "side by side" in line:
+            break
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1].startswith("agileact: stopped; finished trials are stored")
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["paper", "--preset", "quik"], 1, "did you mean 'quick'"),
+        (["paper", "--seeds", "x"], 2, "'x' is not a number of seeds (5), a list (0,3,7) or a range (0-4)"),
+        (["paper", "--lr", "-1"], 2, "'-1' is not a learning rate greater than 0"),
+        (["paper", "--lr", "nan"], 2, "not a learning rate"),
+        (["paper", "--iterations", "0"], 2, "'0' is not a whole number greater than 0"),
+        (["paper", "--optimizer", "adm"], 1, "did you mean 'adam'"),
+        (["paper", "--data", "mnist"], 1, "mnist5k"),
+        (["paper", "--conv", "rleu"], 1, "did you mean 'relu'"),
+        (["paper", "--pooling", "9"], 1, "leaves nothing of a 28x28 image"),
+        (["paper", "--data-dir", "nowhere"], 1, "nowhere"),
+        (["paper", "--validation", "4000"], 1, "4000"),
+        (["xor", "--base", "sigmod"], 1, "did you mean 'sigmoid'"),
+        (["xor", "--starts", "0"], 2, "'0' is not a whole number"),
+        (["papr"], 2, "invalid choice"),
+    ],
+)
+def test_errors_are_one_line_with_the_right_code(tmp_path, arguments, code, part):
+    done = agileact(*arguments, check=code, cwd=tmp_path)
+    assert part in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_an_output_folder_that_cannot_be_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = agileact("paper", "--preset", "smoke", "--out", tmp_path / "file", check=1)
+    assert "cannot write" in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_help_explains_itself():
+    whole = agileact("--help").stdout
+    assert "paper" in whole
+    assert "xor" in whole
+    paper = agileact("paper", "--help").stdout
+    for word in ("smoke", "quick", "full", "--seeds", "--activation-lr", "mnist5k-split", "--jobs", "continues"):
+        assert word in paper
+    assert "--starts" in agileact("xor", "--help").stdout
+    assert agileact(check=2).stdout.startswith("usage: agileact")
+    assert agileact("--version").stdout.startswith("agileact 0.")
+
+
+def test_xor_prints_rates_and_writes_its_figure(tmp_path):
+    done = agileact("xor", "--starts", "20", "--epochs", "300", "--out", tmp_path)
+    assert "plain" in done.stdout
+    assert "agile" in done.stdout
+    assert (tmp_path / "figure-04.png").stat().st_size > 10_000
+    document = json.loads(agileact("xor", "--starts", "20", "--epochs", "300", "--out", tmp_path, "--json").stdout)
+    assert document == json.loads((tmp_path / "xor.json").read_text())
+
+
+def test_a_closed_pipe_is_no_error_message(tmp_path):
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    command = f"{sys.executable} -m agileact.cli xor --starts 5 --epochs 5 --out {tmp_path} --json | head -c 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=False)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_without_the_extra_the_error_names_it(tmp_path):
+    code = (
+        "import sys\n"
+        "sys.modules['mlxtend'] = None\n"
+        "from agileact.cli import main\n"
+        f"sys.exit(main(['paper', '--preset', 'smoke', '--out', {str(tmp_path / 'o')!r}]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'pip install "agileact[study]"' in done.stderr
