@@ -15,10 +15,10 @@ void forward_as(const B& base, const Geometry& g, const Forward& call) {
       {static_cast<const A*>(call.scale), static_cast<const A*>(call.location)},
       {}};
   if constexpr (B::kKinked) {
-    if (call.keep_side) {
+    if (call.smallest > 0) {
       // Where f > 0 but scale * f rounds to 0, write the smallest number instead: backward sees the side.
       // For f <= 0 the floor lies below the product and changes nothing; NaN passes through.
-      const V smallest(kSmallest<T>), huge(0x1p120), sign(-0.0);
+      const V smallest(call.smallest), huge(0x1p120), sign(-0.0);
       run<T, 1, 1, 2, 0>(g, io, [&](const V* in, const V* tab, V* out, V*) {
         const V f = base.f(in[0] - tab[1]);
         const V floor = at::vec::clamp_max(f * huge, smallest);
@@ -108,7 +108,6 @@ void with_type(c10::ScalarType dtype, Go&& go) {
     case c10::ScalarType::Float: return go(float());
     case c10::ScalarType::Double: return go(double());
     case c10::ScalarType::BFloat16: return go(c10::BFloat16());
-    case c10::ScalarType::Half: return go(c10::Half());
     default: TORCH_CHECK(false, "agileact: no kernel for ", dtype);
   }
 }
@@ -129,13 +128,9 @@ void backward(c10::ScalarType dtype, const Formula& formula, const Geometry& g, 
   });
 }
 
-// Second derivatives are rare: the half-precision types come here as float.
-void double_backward(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const DoubleBackward& call) {
-  const auto as = [&](auto zero) {
-    using T = decltype(zero);
-    with_base<vec_t<T>>(formula, [&](const auto& base) { double_backward_as<T>(base, g, call); });
-  };
-  dtype == c10::ScalarType::Double ? as(double()) : as(float());
+// Second derivatives are rare: every type comes here as double, which also spares building the rest.
+void double_backward(const Formula& formula, const Geometry& g, const DoubleBackward& call) {
+  with_base<vec_t<double>>(formula, [&](const auto& base) { double_backward_as<double>(base, g, call); });
 }
 
 }  // namespace agileact

@@ -72,7 +72,9 @@ bool output_suffices(const Formula& formula, at::ScalarType dtype, const Optiona
 Layout layout_of(const at::Tensor& x, int64_t dim, int64_t ndim) {
   TORCH_CHECK(dim >= 0 && ndim >= 0 && dim + ndim <= x.dim(),
               "agileact: axes ", dim, " to ", dim + ndim, " of a tensor with ", x.dim());
-  Layout out{x, {1, 1, 1}, {}, x.sizes().slice(dim, ndim).vec()};
+  Layout out{x, {1, 1, 1}, {}, {}};
+  const auto shape = x.sizes().slice(dim, ndim);
+  out.shape.append(shape.begin(), shape.end());
   const auto product = [](at::IntArrayRef sizes) {
     return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
   };
@@ -114,22 +116,53 @@ Layout layout_of(const at::Tensor& x, int64_t dim, int64_t ndim) {
   return out;
 }
 
-at::Tensor Layout::table(const OptionalTensor& parameter, double fill) const {
+Table Layout::table(const OptionalTensor& parameter, double fill, bool inverted) const {
   const auto dtype = arithmetic(x.scalar_type());
-  if (!parameter.has_value() || !parameter->defined()) {
-    return at::full({geometry.params}, fill, at::TensorOptions().dtype(dtype));
+  const int64_t n = geometry.params;
+  Table out;
+  const bool given = parameter.has_value() && parameter->defined();
+  if (given) {
+    TORCH_CHECK(parameter->numel() == n, "agileact: a parameter with ", parameter->numel(), " elements for ", n);
+    out.kept = parameter->scalar_type() == dtype ? *parameter : parameter->to(dtype);
+    if (!order.empty()) {
+      out.kept = out.kept.reshape(shape).permute(order);
+    }
+    out.kept = out.kept.contiguous();
+    out.data = out.kept.const_data_ptr();
+    if (!inverted) {
+      return out;
+    }
   }
-  TORCH_CHECK(parameter->numel() == geometry.params,
-              "agileact: a parameter with ", parameter->numel(), " elements for ", geometry.params);
-  at::Tensor t = parameter->scalar_type() == dtype ? *parameter : parameter->to(dtype);
-  if (!order.empty()) {
-    t = t.reshape(shape).permute(order);
-  }
-  return t.contiguous();
+  const auto write = [&](auto zero) {
+    using A = decltype(zero);
+    const A* from = static_cast<const A*>(out.data);
+    out.copy.resize(n);
+    A* to = reinterpret_cast<A*>(out.copy.data());
+    for (int64_t i = 0; i < n; ++i) {
+      to[i] = from ? A(1) / from[i] : A(fill);
+    }
+    out.data = to;
+  };
+  dtype == at::kDouble ? write(double()) : write(float());
+  return out;
 }
 
-at::Tensor Layout::untable(const at::Tensor& sums, const at::Tensor& like) const {
-  at::Tensor t = sums;
+at::Tensor Layout::gradient(const double* sums, const OptionalTensor& parameter) const {
+  if (!parameter.has_value() || !parameter->defined()) {
+    return at::empty({0}, at::TensorOptions().dtype(at::kFloat));
+  }
+  const auto dtype = parameter->scalar_type();
+  at::Tensor result = at::empty(parameter->sizes(), parameter->options().memory_format(at::MemoryFormat::Contiguous));
+  if (order.empty() && (dtype == at::kFloat || dtype == at::kDouble)) {
+    if (dtype == at::kFloat) {
+      std::copy_n(sums, geometry.params, result.mutable_data_ptr<float>());
+    } else {
+      std::copy_n(sums, geometry.params, result.mutable_data_ptr<double>());
+    }
+    return result;
+  }
+  at::Tensor t = at::empty({geometry.params}, at::TensorOptions().dtype(at::kDouble));
+  std::copy_n(sums, geometry.params, t.mutable_data_ptr<double>());
   if (!order.empty()) {
     std::vector<int64_t> back(order.size()), sizes;
     for (size_t i = 0; i < order.size(); ++i) {
@@ -138,7 +171,6 @@ at::Tensor Layout::untable(const at::Tensor& sums, const at::Tensor& like) const
     }
     t = t.view(sizes).permute(back);
   }
-  at::Tensor result = at::empty_like(like, like.options(), at::MemoryFormat::Contiguous);
   result.view(-1).copy_(t.reshape(-1));
   return result;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <c10/util/SmallVector.h>
 
 #include <optional>
 #include <string_view>
@@ -22,17 +23,25 @@ bool output_suffices(const Formula&, at::ScalarType dtype, const OptionalTensor&
 // Whether the base allows it, whatever the scale.
 bool invertible(const Formula&);
 
+// One number a parameter for the loops: the parameter's own memory where it fits, else a copy. For a handful of
+// channels a tensor operation costs more than the numbers do, hence the plain arrays.
+struct Table {
+  at::Tensor kept;
+  c10::SmallVector<double, 16> copy;  // of double, or of float in its first half
+  const void* data = nullptr;
+};
+
 // A dense x, its geometry, and the order in which a parameter's axes lie in memory.
 struct Layout {
   at::Tensor x;  // dense; x itself where it was
   Geometry geometry;
-  std::vector<int64_t> order;  // empty: as written
-  std::vector<int64_t> shape;  // of the axes that carry parameters
+  c10::SmallVector<int64_t, 5> order;  // empty: as written
+  c10::SmallVector<int64_t, 5> shape;  // of the axes that carry parameters
 
-  // The table for the loops: contiguous, in the arithmetic's type, `fill` where there is none.
-  at::Tensor table(const OptionalTensor& parameter, double fill) const;
-  // Sums from the loops as a gradient shaped like the parameter.
-  at::Tensor untable(const at::Tensor& sums, const at::Tensor& like) const;
+  // The table for the loops, in the arithmetic's type; `fill` everywhere if there is no parameter.
+  Table table(const OptionalTensor& parameter, double fill, bool inverted = false) const;
+  // Sums from the loops as a gradient like the parameter; an empty tensor if there is none.
+  at::Tensor gradient(const double* sums, const OptionalTensor& parameter) const;
   // t laid out in memory as x is.
   at::Tensor like_x(const at::Tensor& t) const;
 };

@@ -16,13 +16,15 @@
 #include <memory>
 #include <vector>
 
+// Without it the compiler keeps the small arrays of vectors in memory.
+#define AGILEACT_UNROLL _Pragma("GCC unroll 8")
+
 namespace agileact {
 namespace {
 
 constexpr int64_t kGrain = 32768;        // as ATen: below it a second thread costs more than it brings
 constexpr int64_t kSegment = 16384;      // the longest run that one accumulator adds up
 constexpr int64_t kMaxColumns = 1024;    // columns of a tile: tables and sums stay in the first cache
-constexpr int64_t kRows = 4;             // rows that share one load of tables and sums
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -91,62 +93,62 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
       for (int64_t c = c0; c < c1; ++c) {
         const int64_t at = (r * g.params + c) * g.inner + start;
         V tab[NT > 0 ? NT : 1];
-        for (int t = 0; t < NT; ++t) {
+        AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
           tab[t] = V(io.tab[t][c]);
         }
         V acc[2][NA > 0 ? NA : 1];
-        for (int k = 0; k < NA; ++k) {
+        AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
           acc[0][k] = V(0);
           acc[1][k] = V(0);
         }
         int64_t i = 0;
         for (; i + step <= n; i += step) {
           Pack<T> in[NI], out[NO];
-          for (int k = 0; k < NI; ++k) {
+          AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
             in[k] = Pack<T>::load(io.in[k] + at + i);
           }
-          for (int half = 0; half < 2; ++half) {
+          AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
             V vi[NI], vo[NO];
-            for (int k = 0; k < NI; ++k) {
+            AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
               vi[k] = in[k].v[half];
             }
             op(vi, tab, vo, acc[half]);
-            for (int k = 0; k < NO; ++k) {
+            AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
               out[k].v[half] = vo[k];
             }
           }
-          for (int k = 0; k < NO; ++k) {
+          AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
             out[k].store(io.out[k] + at + i);
           }
         }
         if (i < n) {
           Pack<T> in[NI], out[NO];
-          for (int k = 0; k < NI; ++k) {
+          AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
             in[k] = Pack<T>::load(io.in[k] + at + i, n - i);
           }
-          for (int half = 0; half < 2; ++half) {
+          AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
             V vi[NI], vo[NO], va[NA > 0 ? NA : 1];
-            for (int k = 0; k < NI; ++k) {
+            AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
               vi[k] = in[k].v[half];
             }
-            for (int k = 0; k < NA; ++k) {
+            AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
               va[k] = V(0);
             }
             op(vi, tab, vo, va);
             // The lanes behind the end computed something (0 * inf, say): it must not count.
-            const int64_t lanes = std::clamp<int64_t>(n - i - half * V::size(), 0, V::size());
-            for (int k = 0; k < NA; ++k) {
-              acc[half][k] = acc[half][k] + V::set(V(0), va[k], lanes);
+            const V valid = first_lanes<V>(n - i - half * V::size());
+            AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+              acc[half][k] = acc[half][k] + (va[k] & valid);
             }
-            for (int k = 0; k < NO; ++k) {
+            AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
               out[k].v[half] = vo[k];
             }
           }
-          for (int k = 0; k < NO; ++k) {
+          AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
             out[k].store(io.out[k] + at + i, n - i);
           }
         }
-        for (int k = 0; k < NA; ++k) {
+        AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
           const V sum = acc[0][k] + acc[1][k];
           block[k][c - c0] = r == r0 ? sum : block[k][c - c0] + sum;
         }
@@ -154,7 +156,7 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
     }
     if constexpr (NA > 0) {
       const int64_t slice = r0 / rows * segments + s;
-      for (int k = 0; k < NA; ++k) {
+      AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
         for (int64_t c = c0; c < c1; ++c) {
           partial[(slice * NA + k) * g.params + c] = sum_lanes(block[k][c - c0]);
         }
@@ -164,7 +166,7 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
   if constexpr (NA > 0) {
     std::vector<double> total(NA * g.params);
     add_slices(partial.get(), slices, NA * g.params, total.data());
-    for (int k = 0; k < NA; ++k) {
+    AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
       std::copy_n(total.data() + k * g.params, g.params, io.sums[k]);
     }
   }
@@ -193,7 +195,7 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
   std::vector<A> storage(repeated ? NT * period : 0);
   std::array<const A*, NT> tab = io.tab;
   if (repeated) {
-    for (int t = 0; t < NT; ++t) {
+    AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
       A* to = storage.data() + t * period;
       for (int64_t c = 0; c < g.params; ++c) {
         std::fill_n(to + c * g.inner, g.inner, io.tab[t][c]);
@@ -206,7 +208,7 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
   }
   const int64_t all_rows = ceil_div(total, period);
   const int64_t columns = std::min(period, kMaxColumns);
-  const int64_t rows = std::min(ceil_div(std::max<int64_t>(1, tile_elements(total) / columns), kRows) * kRows, ceil_div(all_rows, kRows) * kRows);
+  const int64_t rows = std::clamp<int64_t>(tile_elements(total) / columns, 1, all_rows);
   const int64_t column_tiles = ceil_div(period, columns);
   const int64_t row_tiles = ceil_div(all_rows, rows);
   std::unique_ptr<A[]> partial(NA > 0 ? new A[NA * row_tiles * period] : nullptr);
@@ -217,75 +219,67 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
     const int64_t r0 = tile / column_tiles * rows;
     const int64_t r1 = std::min(r0 + rows, all_rows);
     A block[NA > 0 ? NA : 1][kMaxColumns];
-    for (int k = 0; k < NA; ++k) {
+    AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
       std::fill_n(block[k], c1 - c0, A(0));
     }
-    // Columns [c, c + n) of `count` rows from r on; kRows is a constant to the compiler where it is full.
-    const auto patch = [&](int64_t r, auto count, int64_t c, auto whole, int64_t n) {
+    // Columns [c, c + n) of row r. Rows one after the other, as they lie in memory: taking several at once to
+    // share their tables and sums was measured to be slower, for the jumps.
+    const auto patch = [&](int64_t r, int64_t c, auto whole, int64_t n) {
       constexpr bool full = decltype(whole)::value;
+      const int64_t at = r * period + c;
       V t[2][NT > 0 ? NT : 1];
       V acc[2][NA > 0 ? NA : 1];
-      for (int k = 0; k < NT; ++k) {
+      AGILEACT_UNROLL for (int k = 0; k < NT; ++k) {
         const Pack<A> p = full ? Pack<A>::load(tab[k] + c) : Pack<A>::load(tab[k] + c, n);
         t[0][k] = p.v[0];
         t[1][k] = p.v[1];
       }
-      for (int k = 0; k < NA; ++k) {
+      AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
         const Pack<A> p = full ? Pack<A>::load(block[k] + c - c0) : Pack<A>::load(block[k] + c - c0, n);
         acc[0][k] = p.v[0];
         acc[1][k] = p.v[1];
       }
-      for (int64_t row = 0; row < count; ++row) {
-        const int64_t at = (r + row) * period + c;
-        Pack<T> in[NI], out[NO];
-        for (int k = 0; k < NI; ++k) {
-          in[k] = full ? Pack<T>::load(io.in[k] + at) : Pack<T>::load(io.in[k] + at, n);
+      Pack<T> in[NI], out[NO];
+      AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
+        in[k] = full ? Pack<T>::load(io.in[k] + at) : Pack<T>::load(io.in[k] + at, n);
+      }
+      AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
+        V vi[NI], vo[NO];
+        AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
+          vi[k] = in[k].v[half];
         }
-        for (int half = 0; half < 2; ++half) {
-          V vi[NI], vo[NO];
-          for (int k = 0; k < NI; ++k) {
-            vi[k] = in[k].v[half];
-          }
-          op(vi, t[half], vo, acc[half]);
-          for (int k = 0; k < NO; ++k) {
-            out[k].v[half] = vo[k];
-          }
-        }
-        for (int k = 0; k < NO; ++k) {
-          full ? out[k].store(io.out[k] + at) : out[k].store(io.out[k] + at, n);
+        op(vi, t[half], vo, acc[half]);
+        AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
+          out[k].v[half] = vo[k];
         }
       }
-      for (int k = 0; k < NA; ++k) {
+      AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
+        full ? out[k].store(io.out[k] + at) : out[k].store(io.out[k] + at, n);
+      }
+      AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
         const Pack<A> p{{acc[0][k], acc[1][k]}};
         full ? p.store(block[k] + c - c0) : p.store(block[k] + c - c0, n);
       }
     };
-    const auto sweep = [&](int64_t r, auto count, int64_t end) {
+    for (int64_t r = r0; r < r1; ++r) {
+      // The last row may stop short of the period.
+      const int64_t end = std::min(c1, total - r * period);
       int64_t c = c0;
       for (; c + step <= end; c += step) {
-        patch(r, count, c, std::true_type(), step);
+        patch(r, c, std::true_type(), step);
       }
       if (c < end) {
-        patch(r, count, c, std::false_type(), end - c);
+        patch(r, c, std::false_type(), end - c);
       }
-    };
-    int64_t r = r0;
-    // The last row may stop short of the period.
-    const int64_t whole_rows = std::min(r1, total / period);
-    for (; r + kRows <= whole_rows; r += kRows) {
-      sweep(r, std::integral_constant<int64_t, kRows>(), c1);
     }
-    for (; r < r1; ++r) {
-      sweep(r, std::integral_constant<int64_t, 1>(), std::min(c1, total - r * period));
-    }
-    for (int k = 0; k < NA; ++k) {
+    AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
       std::copy_n(block[k], c1 - c0, partial.get() + (r0 / rows * NA + k) * period + c0);
     }
   });
   if constexpr (NA > 0) {
     std::vector<double> totals(NA * period);
     add_slices(partial.get(), row_tiles, NA * period, totals.data());
-    for (int k = 0; k < NA; ++k) {
+    AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
       std::fill_n(io.sums[k], g.params, 0.0);
       for (int64_t i = 0; i < period; i += short_period) {
         for (int64_t c = 0; c < g.params; ++c) {
@@ -303,7 +297,7 @@ void run(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op& op) 
   if (g.params == 1) {
     return run_rows<T, NI, NO, NT, NA>({1, 1, g.numel()}, io, op);
   }
-  if (g.inner == 1 || (g.inner < 64 && g.params * g.inner <= 4096)) {
+  if (g.inner == 1 || (g.inner < 256 && g.params * g.inner <= 4096)) {
     return run_periods<T, NI, NO, NT, NA>(g, io, op);
   }
   run_rows<T, NI, NO, NT, NA>(g, io, op);

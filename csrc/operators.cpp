@@ -48,12 +48,21 @@ Tensor plain(const Formula& formula, const Tensor& x) {
 bool has(const OptionalTensor& t) { return t.has_value() && t->defined(); }
 
 // One over the scale where the output was saved, else the location.
-Tensor second_table(const Layout& layout, const Tensor& scale, const OptionalTensor& location, bool from_output) {
-  return from_output ? scale.reciprocal() : layout.table(location, 0);
+Table second_table(const Layout& layout, const OptionalTensor& scale, const OptionalTensor& location, bool from_output) {
+  return from_output ? layout.table(scale, 1, true) : layout.table(location, 0);
 }
 
-Tensor gradient(const Layout& layout, const OptionalTensor& parameter, const Tensor& sums) {
-  return has(parameter) ? layout.untable(sums, *parameter) : at::empty({0}, sums.options().dtype(at::kFloat));
+using Sums = c10::SmallVector<double, 64>;
+
+// The smallest number that a dtype holds above zero: what an output is lifted to where f > 0 but the product
+// rounds to 0, if the output is what backward will see.
+double smallest(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kHalf: return 0x1p-24;
+    case at::kBFloat16: return 0x1p-133;
+    case at::kDouble: return 0x1p-1074;
+    default: return 0x1p-149;
+  }
 }
 
 Tensor agile(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, std::string_view base,
@@ -62,15 +71,17 @@ Tensor agile(const Tensor& x, const OptionalTensor& scale, const OptionalTensor&
   if (is_plain(scale, location)) {
     return plain(formula, x);
   }
-  const Layout layout = layout_of(x, dim, ndim);
-  const Tensor a = layout.table(scale, 1), b = layout.table(location, 0);
+  const auto dtype = x.scalar_type();
+  const bool half = dtype == at::kHalf;
+  const Layout layout = layout_of(half ? x.to(at::kFloat) : x, dim, ndim);
+  const Table a = layout.table(scale, 1), b = layout.table(location, 0);
   Tensor y = at::empty_like(layout.x);
   if (x.numel() != 0) {
-    forward(x.scalar_type(), formula, layout.geometry,
-            {layout.x.const_data_ptr(), y.mutable_data_ptr(), a.const_data_ptr(), b.const_data_ptr(),
-             output_suffices(formula, x.scalar_type(), scale)});
+    forward(y.scalar_type(), formula, layout.geometry,
+            {layout.x.const_data_ptr(), y.mutable_data_ptr(), a.data, b.data,
+             output_suffices(formula, dtype, scale) ? smallest(dtype) : 0});
   }
-  return y;
+  return half ? y.to(dtype) : y;
 }
 
 std::tuple<Tensor, Tensor, Tensor> agile_backward(
@@ -80,30 +91,25 @@ std::tuple<Tensor, Tensor, Tensor> agile_backward(
   TORCH_CHECK(!from_output || invertible(formula), "agileact: ", base, " cannot be recovered from its output");
   TORCH_CHECK(grad.sizes() == saved.sizes() && grad.scalar_type() == saved.scalar_type(),
               "agileact: the gradient does not match what was saved");
-  const Layout layout = layout_of(saved, dim, ndim);
-  const Tensor g = layout.like_x(grad);
-  const Tensor a = layout.table(scale, 1);
-  const Tensor second = second_table(layout, a, location, from_output);
+  const bool half = saved.scalar_type() == at::kHalf;
+  const Layout layout = layout_of(half ? saved.to(at::kFloat) : saved, dim, ndim);
+  const Tensor g = layout.like_x(half ? grad.to(at::kFloat) : grad);
+  const Table a = layout.table(scale, 1), second = second_table(layout, scale, location, from_output);
   Tensor grad_x = at::empty_like(layout.x);
-  Tensor sums = at::empty({2, layout.geometry.params}, a.options().dtype(at::kDouble));
-  double* sum = sums.mutable_data_ptr<double>();
   const int64_t params = layout.geometry.params;
-  if (saved.numel() == 0) {
-    sums.zero_();
-  } else {
-    backward(saved.scalar_type(), formula, layout.geometry,
-             {g.const_data_ptr(), layout.x.const_data_ptr(), grad_x.mutable_data_ptr(), a.const_data_ptr(),
-              second.const_data_ptr(), from_output, sum, sum + params});
+  Sums sums(2 * params, 0.0);
+  if (saved.numel() != 0) {
+    backward(grad_x.scalar_type(), formula, layout.geometry,
+             {g.const_data_ptr(), layout.x.const_data_ptr(), grad_x.mutable_data_ptr(), a.data, second.data, from_output,
+              sums.data(), sums.data() + params});
   }
   // The gradient of the location is -scale * sum of grad * f'.
-  const auto negate = [&](auto zero) {
-    const auto* scales = a.const_data_ptr<decltype(zero)>();
-    for (int64_t i = 0; i < params; ++i) {
-      sum[params + i] *= -static_cast<double>(scales[i]);
-    }
-  };
-  a.scalar_type() == at::kDouble ? negate(double()) : negate(float());
-  return {grad_x, gradient(layout, scale, sums[0]), gradient(layout, location, sums[1])};
+  const bool wide = arithmetic(saved.scalar_type()) == at::kDouble;
+  for (int64_t i = 0; i < params; ++i) {
+    sums[params + i] *= -(wide ? static_cast<const double*>(a.data)[i] : static_cast<const float*>(a.data)[i]);
+  }
+  return {half ? grad_x.to(at::kHalf) : grad_x, layout.gradient(sums.data(), scale),
+          layout.gradient(sums.data() + params, location)};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> agile_double_backward(
@@ -113,23 +119,26 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> agile_double_backward(
   const Formula formula = formula_of(base, p, q);
   TORCH_CHECK(!from_output || invertible(formula), "agileact: ", base, " cannot be recovered from its output");
   const auto dtype = saved.scalar_type();
-  const auto wide = arithmetic(dtype);
+  const auto wide = at::kDouble;
   const Layout layout = layout_of(saved.to(wide), dim, ndim);
   const Tensor u = has(tangent_x) ? layout.like_x(tangent_x->to(wide)) : at::zeros_like(layout.x);
   const Tensor g = layout.like_x(grad.to(wide));
-  const Tensor a = layout.table(scale, 1), v = layout.table(tangent_scale, 0), w = layout.table(tangent_location, 0);
-  const Tensor second = second_table(layout, a, location, from_output);
+  const Table a = layout.table(scale, 1), second = second_table(layout, scale, location, from_output);
+  const Table v = layout.table(tangent_scale, 0), w = layout.table(tangent_location, 0);
   Tensor grad_grad = at::empty_like(layout.x), grad_x = at::empty_like(layout.x);
-  Tensor sums = at::zeros({2, layout.geometry.params}, a.options().dtype(at::kDouble));
-  double* sum = sums.mutable_data_ptr<double>();
+  const int64_t params = layout.geometry.params;
+  Sums sums(2 * params, 0.0);
   if (saved.numel() != 0) {
-    double_backward(wide, formula, layout.geometry,
+    double_backward(formula, layout.geometry,
                     {u.const_data_ptr(), g.const_data_ptr(), layout.x.const_data_ptr(), grad_grad.mutable_data_ptr(),
-                     grad_x.mutable_data_ptr(), a.const_data_ptr(), second.const_data_ptr(), v.const_data_ptr(),
-                     w.const_data_ptr(), from_output, sum, sum + layout.geometry.params});
+                     grad_x.mutable_data_ptr(), a.data, second.data, v.data, w.data, from_output, sums.data(),
+                     sums.data() + params});
   }
-  return {grad_grad.to(dtype), grad_x.to(dtype), gradient(layout, scale, sums[0]),
-          gradient(layout, location, sums[1].neg())};
+  for (int64_t i = 0; i < params; ++i) {
+    sums[params + i] = -sums[params + i];
+  }
+  return {grad_grad.to(dtype), grad_x.to(dtype), layout.gradient(sums.data(), scale),
+          layout.gradient(sums.data() + params, location)};
 }
 
 }  // namespace

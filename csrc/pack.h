@@ -8,6 +8,7 @@
 #include <c10/util/Half.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <tuple>
 
@@ -26,18 +27,6 @@ template <typename T>
 using acc_t = typename Arithmetic<T>::type;
 template <typename T>
 using vec_t = at::vec::Vectorized<acc_t<T>>;
-
-// The smallest number that T can hold above zero.
-template <typename T>
-constexpr double kSmallest = 0;
-template <>
-constexpr double kSmallest<float> = 0x1p-149;
-template <>
-constexpr double kSmallest<double> = 0x1p-1074;
-template <>
-constexpr double kSmallest<c10::BFloat16> = 0x1p-133;
-template <>
-constexpr double kSmallest<c10::Half> = 0x1p-24;
 
 template <typename T>
 constexpr int64_t kStep = 2 * vec_t<T>::size();
@@ -88,6 +77,22 @@ struct Pack {
     }
   }
 };
+
+// All bits in the first n lanes (of any n), none behind them.
+template <typename V>
+inline V first_lanes(int64_t n) {
+  using A = typename V::value_type;
+  constexpr int64_t W = V::size();
+  using Bits = std::conditional_t<sizeof(A) == 8, uint64_t, uint32_t>;
+  static constexpr auto table = [] {
+    std::array<Bits, 2 * W> bits{};
+    for (int64_t i = 0; i < W; ++i) {
+      bits[i] = ~Bits(0);
+    }
+    return bits;
+  }();
+  return V::loadu(table.data() + W - std::clamp<int64_t>(n, 0, W));
+}
 
 // Adds the lanes in one fixed order.
 template <typename V>

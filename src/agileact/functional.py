@@ -255,7 +255,8 @@ def _flat(parameter: Tensor, x: Tensor, start: int, stop: int) -> Tensor:
     if parameter.ndim == 0 and stop > start:
         size = Size([math.prod(x.shape[start:stop])])
         return spread(parameter.reshape(1), size, 0, 0, parameter.dtype)
-    return parameter.reshape(-1)
+    # A view would be a node of its own in backward, and cost more than a small activation does.
+    return parameter if parameter.ndim == 1 else parameter.reshape(-1)
 
 
 def _dtype(x: Tensor) -> str:
