@@ -71,9 +71,7 @@ def _plain() -> bool:
     """Return whether the plain expression will do: nothing is recorded, or a compiler records it."""
     # A compiler makes its own sums, and cannot look into an autograd function that has a rule for forward mode.
     return (
-        not torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     )
 
 
