@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import agileact as ag
 from agileact import reference
@@ -86,6 +87,19 @@ def test_a_parameter_cannot_be_scale_and_location():
     module.location = module.scale
     with pytest.raises(ag.ArgumentError, match="both as a scale and as a location"):
         ag.param_groups(module, 0.1)
+
+
+def test_parametrised_and_pruned_scales_are_still_scales():
+    model = nn.Sequential(nn.Linear(3, 3), ag.AgileReLU(3), ag.AgileTanh(3))
+    torch.nn.utils.parametrize.register_parametrization(model[1], "scale", nn.Softplus())
+    prune.l1_unstructured(model[2], "location", amount=1)
+    groups = _named(ag.param_groups(model, 0.1, weight_decay=0.1, activation_decay=0.1))
+    named = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert [named[id(one)] for one in groups["weights"]["params"]] == ["0.weight", "0.bias"]
+    assert {named[id(one)] for one in groups["scale"]["params"]} == {"1.parametrizations.scale.original", "2.scale"}
+    assert {named[id(one)] for one in groups["location"]["params"]} == {"1.location", "2.location_orig"}
+    with pytest.raises(ag.ArgumentError, match="not parametrised or pruned"):
+        ag.decay_activations(torch.optim.SGD(groups.values()), model)
 
 
 @given(data=st.data())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from typing import Any
 
 import pytest
@@ -100,6 +101,18 @@ def test_export(make, strict):
     for size in (4, 7):
         x = torch.randn(size, 3, 5)
         torch.testing.assert_close(program.module()(x), module(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_jit_trace_can_be_saved(make, tmp_path):
+    module = make()
+    x = torch.randn(4, 3, 5)
+    with warnings.catch_warnings():
+        # The checks of shapes run in Python, so the trace is one for the sizes of its example.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        traced = torch.jit.trace(module, (x,))
+    traced.save(str(tmp_path / "traced.pt"))
+    torch.testing.assert_close(torch.jit.load(str(tmp_path / "traced.pt"))(x), module(x))
 
 
 class TestFunc:
