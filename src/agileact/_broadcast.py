@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: t
     """
     if _plain():
         return _spread(parameter, shape, start, stop, dtype)
-    result: Tensor = _Spread.apply(parameter, shape, start, stop, dtype)
+    result: Tensor = _Spread.apply(parameter, _Place(shape, start, stop, dtype))
     return result
 
 
@@ -63,7 +64,7 @@ def collect(gradient: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tens
     """
     if _plain():
         return _collect(gradient, start, stop, dtype)
-    result: Tensor = _Collect.apply(gradient, start, stop, dtype)
+    result: Tensor = _Collect.apply(gradient, _Place(gradient.shape, start, stop, dtype))
     return result
 
 
@@ -71,9 +72,7 @@ def _plain() -> bool:
     """Return whether the plain expression will do: nothing is recorded, or a compiler records it."""
     # A compiler makes its own sums, and cannot look into an autograd function that has a rule for forward mode.
     return (
-        not torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     )
 
 
@@ -120,48 +119,59 @@ def _sum_rows(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     return _sum_rows(blocks.reshape(1, -1), dtype) + matrix[:, whole:].sum(1, dtype=dtype)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a parameter lies in an input, and the dtype of the result.
+
+    In one object, because torch.func takes the tuple of a shape apart when forward mode and vmap meet.
+    """
+
+    shape: torch.Size
+    start: int
+    stop: int
+    dtype: torch.dtype
+
+
 class _Spread(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        return _spread(parameter, shape, start, stop, dtype)
+    def forward(parameter: Tensor, place: _Place) -> Tensor:
+        return _spread(parameter, place.shape, place.start, place.stop, place.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        parameter, *ctx.arguments = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, _Place], output: Tensor) -> None:
+        parameter, ctx.place = inputs
         ctx.dtype = parameter.dtype
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        _, start, stop, _ = ctx.arguments
-        return collect(gradient, start, stop, ctx.dtype), None, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return collect(gradient, ctx.place.start, ctx.place.stop, ctx.dtype), None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _spread(tangent, *ctx.arguments)
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return _spread(tangent, ctx.place.shape, ctx.place.start, ctx.place.stop, ctx.place.dtype)
 
 
 class _Collect(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(gradient: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        return _collect(gradient, start, stop, dtype)
+    def forward(gradient: Tensor, place: _Place) -> Tensor:
+        return _collect(gradient, place.start, place.stop, place.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        gradient, *ctx.arguments = inputs
-        ctx.shape, ctx.dtype = gradient.shape, gradient.dtype
+    def setup_context(ctx: Any, inputs: tuple[Tensor, _Place], output: Tensor) -> None:
+        gradient, ctx.place = inputs
+        ctx.dtype = gradient.dtype
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        start, stop, _ = ctx.arguments
-        return spread(gradient, ctx.shape, start, stop, ctx.dtype), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return spread(gradient, ctx.place.shape, ctx.place.start, ctx.place.stop, ctx.dtype), None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _collect(tangent, *ctx.arguments)
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return _collect(tangent, ctx.place.start, ctx.place.stop, ctx.place.dtype)
 
 
 # Function.apply() looks up the signature of forward() in every call, which takes longer than all else in it.

@@ -150,7 +150,8 @@ def evaluate_combined(
         )
     terms = scale.shape[0]
     start, stop = find_axes(x, tuple(scale.shape[1:]), dim, granularity)
-    scale, location = (parameter.reshape(terms, -1) for parameter in (scale, location))
+    size = math.prod(scale.shape[1:])
+    scale, location = (parameter.reshape(terms, size) for parameter in (scale, location))
     return reference.combined_agile(x, scale, location, base, options, start, stop)
 
 

@@ -122,7 +122,8 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
 
     Raises:
         ArgumentError: If no group of the optimizer has an ``"activation_decay"``, or a group that has one holds
-            a parameter that is neither scale nor location of an agile module in ``model``.
+            a parameter that is neither scale nor location of an agile module in ``model``, or is parametrised or
+            pruned, so that its start is not known.
 
     Example:
         >>> import torch, agileact as ag
@@ -139,8 +140,10 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
     """
     starts: dict[Tensor, Tensor] = {}
     for module in _agile_modules(model):
-        for parameter, start in zip((module.scale, module.location), module.initial_values(), strict=True):
-            starts.setdefault(parameter, start)
+        own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
+        for name, start in zip(("scale", "location"), module.initial_values(), strict=True):
+            if name in own:
+                starts.setdefault(own[name], start)
     decaying = [group for group in optimizer.param_groups if "activation_decay" in group]
     if not decaying:
         raise ArgumentError(
@@ -149,8 +152,8 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
         )
     if any(parameter not in starts for group in decaying for parameter in group["params"]):
         raise ArgumentError(
-            "a group with an 'activation_decay' must hold only scales and locations of agile modules in model; "
-            "is model the one whose parameters the optimizer has?"
+            "a group with an 'activation_decay' must hold only scales and locations of agile modules in model, "
+            "not parametrised or pruned; is model the one whose parameters the optimizer has?"
         )
 
     def decay(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -196,11 +199,20 @@ def _agile_modules(model: nn.Module) -> list[AgileModule]:
 
 def _activation_parameters(model: nn.Module) -> tuple[dict[Tensor, None], dict[Tensor, None]]:
     """Return all scales and all locations, as sets in the order of the modules."""
-    modules = _agile_modules(model)
-    scales, locations = ({getattr(module, name): None for module in modules} for name in ("scale", "location"))
+    found: dict[str, dict[Tensor, None]] = {"scale": {}, "location": {}}
+    for module in _agile_modules(model):
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            found.get(_role(name), {})[parameter] = None
+    scales, locations = found["scale"], found["location"]
     if scales.keys() & locations.keys():
         raise ArgumentError("model uses one parameter both as a scale and as a location")
     return scales, locations
+
+
+def _role(name: str) -> str:
+    """Return "scale" or "location" also for what torch.nn.utils.parametrize and prune put in its place."""
+    first, *rest = name.split(".")
+    return rest[0] if first == "parametrizations" and rest else first.removesuffix("_orig")
 
 
 def _as_groups(groups: Iterable[Any]) -> list[Group]:

@@ -106,6 +106,26 @@ def test_only_seeds_that_both_have_are_compared():
     assert found.difference.mean == pytest.approx(-0.1)
 
 
+def test_a_choice_on_validation_that_turns_a_verdict_is_told():
+    results = like_the_paper(noise=0.001)
+    turned = [
+        dataclasses.replace(t, selected_test_loss=0.9) if table.combination(t) == ("agile-relu", "relu") else t
+        for t in results
+    ]
+    same, other = (sentences(r, table.rows(r)) for r in (results, turned))
+    assert any("no verdict changes" in s for s in same)
+    at = next(i for i, s in enumerate(other) if "the verdict changes in:" in s)
+    assert other[at + 1].startswith("- agile-relu - relu against relu - relu")
+    assert other[at + 1].endswith("contradicts.")
+
+
+def test_a_shared_first_place_has_no_winner():
+    results = [trial(0, r.conv, r.fc, r.loss, 100) for r in PAPER_TABLE]
+    said = sentences(results, table.rows(results))
+    assert "here 12 share it" in said[3]
+    assert "no rank correlation" in said[1]
+
+
 def test_curves_that_still_fall_are_named():
     results = [trial(0, r.conv, r.fc, r.loss, 400 if r.n == 3 else 100) for r in PAPER_TABLE]
     said = sentences(results, table.rows(results))

@@ -69,7 +69,7 @@ class Facts:
         odd: Whether f(-x) = -f(x).
         bounds: A lower and an upper bound of f, infinite where there is none; tight for the functions
             that come with Agileact.
-        kinks: Where f or f' jumps.
+        kinks: Where f, f' or f'' jumps.
         value_at_zero: f(0).
     """
 

@@ -97,7 +97,7 @@ def register_base(
         positively_homogeneous: Whether f(c x) = c f(x) for every c > 0.
         odd: Whether f(-x) = -f(x).
         bounds: A lower and an upper bound of f.
-        kinks: Where f or f' jumps.
+        kinks: Where f, f' or f'' jumps.
         rounds_inside: Whether f in half precision is more than "compute in float32, round once". If True, as is
             safe, f is evaluated in the input's own dtype.
         replace: Replace a function that was registered under this name before. Those that come with

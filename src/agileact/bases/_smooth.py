@@ -1,4 +1,4 @@
-"""Base functions without a kink: sigmoids, self-gated functions, and the sine."""
+"""Base functions that are one expression everywhere: sigmoids, self-gated functions, and the sine."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _gelu_second_derivative(x: Tensor, approximate: str) -> Tensor:
 
 
 def _gelu_bounds(approximate: str) -> tuple[float, float]:
-    return (-0.1700408 if approximate == "tanh" else -0.1699713, math.inf)
+    return (-0.1700409 if approximate == "tanh" else -0.1699713, math.inf)
 
 
 def _sine_second_derivative(x: Tensor) -> Tensor:
@@ -167,6 +167,7 @@ SOFTSIGN = Base(
     monotone="increasing",
     odd=True,
     bounds=(-1.0, 1.0),
+    kinks=(0.0,),
 )
 SILU = Base(
     "silu",
@@ -183,7 +184,7 @@ MISH = Base(
     _mish_derivative,
     _mish_second_derivative,
     formula="x tanh(log(1 + exp(x)))",
-    bounds=(-0.3088431, math.inf),
+    bounds=(-0.3088435, math.inf),
 )
 GELU = Base(
     "gelu",

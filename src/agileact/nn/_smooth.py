@@ -1,4 +1,4 @@
-"""Agile activations without a kink: sigmoids, self-gated functions, and the sine."""
+"""Agile activations that are one expression everywhere: sigmoids, self-gated functions, and the sine."""
 
 from __future__ import annotations
 

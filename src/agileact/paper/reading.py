@@ -64,16 +64,13 @@ def _by_seed(trials: Sequence[TrialResult], measure: Callable[[TrialResult], flo
 
 
 def sentences(results: Sequence[TrialResult], table: Sequence[Row]) -> list[str]:
-    """Return the reading of a table as sentences, the most important first."""
+    """Return the reading of a table as sentences, the most important first; items of a list begin with "- "."""
     known = [row for row in table if row.paper and row.lowest_test_loss and row.lowest_iteration]
     if len(known) < 2:
         return ["Fewer than two of the paper's combinations were run; there is no order to compare."]
-    return [
-        *_orders(known),
-        *_pairs("lowest test loss", comparisons(results, lambda t: t.best_test_loss)),
-        *_pairs("test loss at the validated iteration", comparisons(results, lambda t: t.selected_test_loss)),
-        *_caveats(results, known),
-    ]
+    lowest = comparisons(results, lambda trial: trial.best_test_loss)
+    selected = comparisons(results, lambda trial: trial.selected_test_loss)
+    return [*_orders(known), *_pairs(lowest), *_other_measure(lowest, selected), *_caveats(results, known)]
 
 
 def _orders(known: Sequence[Row]) -> list[str]:
@@ -84,17 +81,17 @@ def _orders(known: Sequence[Row]) -> list[str]:
     speed = [row.lowest_iteration.mean for row in known if row.lowest_iteration]
     same_speed, _ = pairs_in_same_order(paper_speed, speed)
 
-    def name(values: Sequence[float]) -> str:
-        row = known[min(range(len(values)), key=values.__getitem__)]
-        return f"{row.conv} - {row.fc}"
+    def lowest(values: Sequence[float]) -> str:
+        names = [f"{row.conv} - {row.fc}" for row, v in zip(known, values, strict=True) if v == min(values)]
+        return names[0] if len(names) == 1 else f"{len(names)} share it"
 
     return [
         f"Order by lowest test loss: {same} of {total} pairs of combinations stand as in the paper "
         f"({_correlation(paper_loss, ours)}).",
         f"Order by iterations to the lowest test loss: {same_speed} of {total} pairs as in the paper "
         f"({_correlation(paper_speed, speed)}).",
-        f"Lowest test loss: paper {name(paper_loss)}, here {name(ours)}.",
-        f"Fewest iterations: paper {name(paper_speed)}, here {name(speed)}.",
+        f"Lowest test loss: paper {lowest(paper_loss)}, here {lowest(ours)}.",
+        f"Fewest iterations: paper {lowest(paper_speed)}, here {lowest(speed)}.",
     ]
 
 
@@ -103,28 +100,46 @@ def _correlation(paper: Sequence[float], ours: Sequence[float]) -> str:
     return "no rank correlation, for all of ours are equal" if value is None else f"rank correlation {value:+.2f}"
 
 
-def _pairs(measure: str, found: Sequence[Comparison]) -> list[str]:
+def _pairs(found: Sequence[Comparison]) -> list[str]:
     if not found:
         return []
     seeds = min(c.difference.pairs for c in found)
-    lines = [
-        f"An agile part against its plain twin, by {measure} (agile minus plain, negative is better; "
-        + (
-            f"{seeds} paired seeds, intervals hold together at 95 %):"
-            if seeds > 1
-            else "one seed, so no interval and no conclusion):"
-        )
+    basis = (
+        f"{seeds} paired seeds, intervals hold together at 95 %"
+        if seeds > 1
+        else "one seed, so no interval and no conclusion"
+    )
+    return [
+        f"An agile part against its plain twin, lowest test loss, agile minus plain, so negative is better ({basis}):",
+        *(_item(c) for c in found),
+        f"By lowest test loss: {_count(found)}.",
     ]
-    for c in found:
-        d = c.difference
-        interval = "" if d.low is None or d.high is None else f" [{d.low:+.4f}, {d.high:+.4f}]"
-        lines.append(
-            f"- {c.agile.conv} - {c.agile.fc} against {c.plain.conv} - {c.plain.fc}: "
-            f"{d.mean:+.4f}{interval}; paper {c.agile.loss - c.plain.loss:+.4f}: {c.verdict}."
-        )
-    count = {verdict: sum(c.verdict == verdict for c in found) for verdict in dict.fromkeys(c.verdict for c in found)}
-    lines.append(f"By {measure}: " + ", ".join(f"{n} {verdict}" for verdict, n in count.items()) + ".")
-    return lines
+
+
+def _item(c: Comparison) -> str:
+    d = c.difference
+    interval = "" if d.low is None or d.high is None else f" [{d.low:+.4f}, {d.high:+.4f}]"
+    return (
+        f"- {c.agile.conv} - {c.agile.fc} against {c.plain.conv} - {c.plain.fc}: "
+        f"{d.mean:+.4f}{interval}; paper {c.agile.loss - c.plain.loss:+.4f}: {c.verdict}."
+    )
+
+
+def _count(found: Sequence[Comparison]) -> str:
+    verdicts = [c.verdict for c in found]
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+
+
+def _other_measure(lowest: Sequence[Comparison], selected: Sequence[Comparison]) -> list[str]:
+    """Say what changes when the iteration is chosen on validation."""
+    if not selected:
+        return []
+    before = {(c.agile, c.plain): c.verdict for c in lowest}
+    changed = [c for c in selected if before.get((c.agile, c.plain)) != c.verdict]
+    text = f"By test loss at the iteration chosen on validation: {_count(selected)}"
+    if not changed:
+        return [f"{text}; no verdict changes."]
+    return [f"{text}; the verdict changes in:", *(_item(c) for c in changed)]
 
 
 def _caveats(results: Sequence[TrialResult], known: Sequence[Row]) -> list[str]:

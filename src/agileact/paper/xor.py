@@ -26,6 +26,7 @@ from torch import Tensor
 from agileact._errors import ArgumentError
 from agileact.functional import agile
 from agileact.paper.xor_outcome import POINTS, TARGETS, XorArm, XorNetwork, XorOutcome
+from agileact.study.threads import one_thread
 
 __all__ = ["POINTS", "TARGETS", "XorArm", "XorNetwork", "XorOutcome", "XorSpec", "run_xor"]
 
@@ -156,8 +157,9 @@ def run_xor(spec: XorSpec, progress: Progress | None = None) -> XorOutcome:
         >>> sum(outcome.pairs.values())
         3
     """
-    plain = _train(spec, "plain", progress)
-    return XorOutcome(options=dataclasses.asdict(spec), plain=plain, agile=_train(spec, "agile", progress))
+    with one_thread():
+        arms = {arm: _train(spec, arm, progress) for arm in ("plain", "agile")}
+    return XorOutcome(options=dataclasses.asdict(spec), **arms)
 
 
 def _train(spec: XorSpec, arm: str, progress: Progress | None) -> XorArm:

@@ -8,7 +8,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 
 import numpy
@@ -22,6 +21,7 @@ from agileact.study import models, optimizers
 from agileact.study.data import DataSet
 from agileact.study.result import Curve, LayerTrace, Probe, TrialResult
 from agileact.study.spec import TrialSpec
+from agileact.study.threads import one_thread
 
 Progress = Callable[[int, float], None]
 """Called as ``progress(iteration, loss)`` about twice a second."""
@@ -41,18 +41,8 @@ def run_trial(spec: TrialSpec, data: DataSet, progress: Progress | None = None) 
         data: The data set that ``spec.task.data`` names.
         progress: Called with the iteration and the loss of the last batch, about twice a second.
     """
-    with _one_thread():
+    with one_thread():
         return _Trial(spec, data, progress).run()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def versions() -> dict[str, str]:

@@ -39,7 +39,7 @@ def figure_11(run: Run) -> Any:
         "Figure 11. Fully connected network only: sigmoid against agile sigmoid"
         if set(networks.groups) == {Combination(None, "sigmoid"), Combination(None, "agile-sigmoid")}
         else "Figure 11. Fully connected network only",
-        f"{networks.source} Line: mean over seeds; band: smallest to largest. Training loss: mean over the "
+        f"{networks.source} {networks.lines} Training loss: mean over the "
         "batches since the evaluation before. Logarithmic vertical axis.",
     )
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -60,13 +60,12 @@ def figure_12(run: Run) -> Any:
     rows_of = sorted({combination.conv or "" for combination in bands}, key=order)
     columns = 1 if len(rows_of) == 1 else 2
     lines = -(-len(rows_of) // columns)
-    seeds = max(len(data.values) for data in bands.values())
     figure = new_figure(
         max(7.0, 5.0 * columns),
         0.9 + 3.1 * lines,
         f"Figure 12. Test loss of {_count(len(bands))} combination{'s' if len(bands) > 1 else ''}, "
         "by convolutional activation",
-        f"{networks.source} Line: {'mean over seeds' if seeds > 1 else 'the one seed'}. Legend: activation of the "
+        f"{networks.source} {networks.lines.partition(';')[0].rstrip('.')}. Legend: activation of the "
         "fully connected layer. Grey: the other combinations, "
         "for comparison. Logarithmic vertical axis.",
     )
@@ -95,7 +94,7 @@ def figure_12(run: Run) -> Any:
         axis.set(ylabel=f"test loss, {_UNIT}", xlim=(0, None))
         _logarithmic(axis)
         axis.tick_params(labelbottom=True, labelleft=True, which="both")
-    for axis in axes[-columns:]:
+    for axis in axes[max(0, len(rows_of) - columns) : len(rows_of)]:
         axis.set_xlabel(networks.step)
     for axis in axes[len(rows_of) :]:
         axis.set_visible(False)
@@ -107,15 +106,17 @@ def figure_13(run: Run) -> Any:
     networks, bands = _test_losses(run)
     palette = Palette(run.groups)
     best = [combination for combination in networks.ranked if combination in bands][:_BEST]
+    seeds = max(len(networks.groups[combination]) for combination in best)
     title = "The best combination" if len(best) == 1 else f"The {_count(len(best))} best combinations"
     figure = new_figure(
         10.4,
         5.2,
         f"Figure 13. {title}: test loss",
         f"{networks.source} Best by the paper's measure: the lowest test loss over training, mean over seeds "
-        "(choosing the iteration on the test set flatters every row). Left, line: mean over seeds; band: smallest "
-        "to largest; logarithmic vertical axis, the start of training above the frame. Right: that lowest loss and "
-        "its iteration; small: each seed, large: mean over seeds.",
+        "(choosing the iteration on the test set flatters every row). Left, "
+        f"{networks.lines[0].lower()}{networks.lines[1:]} Logarithmic vertical axis, the start of training above the "
+        "frame. Right: that lowest loss and the iteration where it was reached"
+        f"{'; small: each seed, large: mean over seeds' if seeds > 1 else ''}.",
     )
     left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
     for place, combination in enumerate(best):
@@ -131,7 +132,10 @@ def figure_13(run: Run) -> Any:
         right.annotate(
             f"{place + 1}",
             reached.mean(axis=0),
-            xytext=(7, 4),
+            # Ranks that follow each other are close in height: they are written on different sides.
+            xytext=(-8 if place % 2 else 8, 0),
+            ha="right" if place % 2 else "left",
+            va="center",
             textcoords="offset points",
             fontsize=9,
             color=look.color,

@@ -218,6 +218,13 @@ class Run:
         return f"Data set {self.dataset}, {seeds}.{diverged}"
 
     @property
+    def lines(self) -> str:
+        """What a line and its band are, for the captions."""
+        if all(len(trials) == 1 for trials in self.groups.values()):
+            return "Line: the one seed."
+        return "Line: mean over seeds; band: smallest to largest."
+
+    @property
     def step(self) -> str:
         """The label of an axis of iterations, with its unit."""
         sizes = {trial.spec.task.budget.batch_size for trials in self.groups.values() for trial in trials}

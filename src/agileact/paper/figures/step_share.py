@@ -60,8 +60,9 @@ class StepShare:
         weights_interval: Its 95 % interval.
         activation_share: The same for the activation's half; None for a plain network, which has none.
         activation_interval: Its 95 % interval.
-        interval: How the intervals were made: ``"Student, over seeds"``, or ``"Wilson, over steps"`` for a
-            single seed. Steps of one run are not independent, so the latter is too narrow.
+        interval: How the intervals were made: ``"Wilson, over steps"`` for a single seed, which is too narrow as the
+            steps of one run are not independent; with more seeds ``"Student, over seeds"``, widened where
+            Wilson's is wider (a few seeds may agree by chance, and Student's interval then has no width).
         weights_change: Median relative change of the loss by the weights' half, in per cent.
         activation_change: The same for the activation's half.
     """
@@ -133,4 +134,6 @@ def _share(changes: list[Values]) -> tuple[float, tuple[float, float]]:
     if len(shares) == 1:
         return shares[0], wilson(int((changes[0] < 0).sum()), len(changes[0]))
     low, high = student(shares)
-    return statistics.fmean(shares), (max(0.0, low), min(1.0, high))
+    together = np.concatenate(changes)
+    least_low, least_high = wilson(int((together < 0).sum()), len(together))
+    return statistics.fmean(shares), (max(0.0, min(low, least_low)), min(1.0, max(high, least_high)))

@@ -52,7 +52,7 @@ def _draw(run: Run, *, agile: bool) -> Any:
     rows = len(shares)
     intervals = next(iter(shares.values())).interval
     how = (
-        "Student's interval over seeds"
+        "Student's interval over seeds, or Wilson's over steps where that is wider"
         if intervals.startswith("Student")
         else "Wilson's interval over steps, which takes the steps of one run as independent and so is too narrow"
     )

@@ -1,0 +1,17 @@
+"""What holds for every test: the same examples on every run, and one thread unless a test asks for more."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("agileact", derandomize=True, deadline=None, max_examples=60)
+settings.load_profile("agileact")
+# Two test processes with two threads each would be slower than with one.
+torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # PyTorch itself calls what it deprecates: torch.jit.script when forward-mode derivatives are first used.
+    config.addinivalue_line("filterwarnings", "ignore:.torch.jit.script:DeprecationWarning")

@@ -1,0 +1,397 @@
+"""param_groups and decay_activations: who is in which group, what a step does, what decays towards what."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import agileact as ag
+from agileact import reference
+
+
+def _network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        ag.AgileReLU(4),
+        nn.BatchNorm2d(4),
+        nn.Flatten(),
+        nn.Linear(4 * 4 * 4, 5),
+        ag.CombinedAgile("sigmoid", 5, terms=3),
+        nn.Linear(5, 2),
+    )
+
+
+def _named(groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {group["name"]: group for group in groups}
+
+
+def _all(groups: list[dict[str, Any]]) -> list[Tensor]:
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+def test_groups_of_a_network():
+    model = _network()
+    groups = ag.param_groups(model, 0.1, activation_lr=0.01, weight_decay=0.05, activation_decay=0.2)
+    assert [group["name"] for group in groups] == ["weights", "scale", "location"]
+    weights, scale, location = groups
+    assert scale["params"] == [model[1].scale, model[5].scale]
+    assert location["params"] == [model[1].location, model[5].location]
+    assert len(weights["params"]) == 8
+    assert (weights["lr"], weights["weight_decay"]) == (0.1, 0.05)
+    assert "activation_decay" not in weights
+    for group in (scale, location):
+        assert (group["lr"], group["weight_decay"], group["activation_decay"]) == (0.01, 0.0, 0.2)
+    assert len({id(one) for one in _all(groups)}) == len(list(model.parameters()))
+
+
+def test_activation_lr_is_lr_unless_given():
+    assert {group["lr"] for group in ag.param_groups(_network(), 0.1)} == {0.1}
+
+
+def test_empty_groups_are_left_out():
+    plain = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    assert [group["name"] for group in ag.param_groups(plain, 0.1)] == ["weights"]
+    assert [group["name"] for group in ag.param_groups(ag.AgileReLU(2), 0.1)] == ["scale", "location"]
+    assert ag.param_groups(nn.ReLU(), 0.1) == []
+
+
+def test_frozen_parameters_are_left_out():
+    model = _network()
+    model[0].requires_grad_(False)
+    model[1].location.requires_grad_(False)
+    groups = _named(ag.param_groups(model, 0.1))
+    assert len(groups["weights"]["params"]) == 6
+    assert groups["location"]["params"] == [model[5].location]
+
+
+def test_shared_modules_and_parameters_are_there_once():
+    activation, linear = ag.AgileReLU(3), nn.Linear(3, 3)
+    model = nn.Sequential(linear, activation, linear, activation, ag.AgileTanh(3))
+    model[4].scale = activation.scale
+    groups = _named(ag.param_groups(model, 0.1))
+    assert groups["scale"]["params"] == [activation.scale]
+    assert len(groups["location"]["params"]) == 2
+    assert len(groups["weights"]["params"]) == 2
+
+
+def test_a_parameter_cannot_be_scale_and_location():
+    module = ag.AgileReLU(3)
+    module.location = module.scale
+    with pytest.raises(ag.ArgumentError, match="both as a scale and as a location"):
+        ag.param_groups(module, 0.1)
+
+
+def test_parametrised_and_pruned_scales_are_still_scales():
+    model = nn.Sequential(nn.Linear(3, 3), ag.AgileReLU(3), ag.AgileTanh(3))
+    torch.nn.utils.parametrize.register_parametrization(model[1], "scale", nn.Softplus())
+    prune.l1_unstructured(model[2], "location", amount=1)
+    groups = _named(ag.param_groups(model, 0.1, weight_decay=0.1, activation_decay=0.1))
+    named = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert [named[id(one)] for one in groups["weights"]["params"]] == ["0.weight", "0.bias"]
+    assert {named[id(one)] for one in groups["scale"]["params"]} == {"1.parametrizations.scale.original", "2.scale"}
+    assert {named[id(one)] for one in groups["location"]["params"]} == {"1.location", "2.location_orig"}
+    with pytest.raises(ag.ArgumentError, match="not parametrised or pruned"):
+        ag.decay_activations(torch.optim.SGD(groups.values()), model)
+
+
+@given(data=st.data())
+def test_every_trainable_parameter_is_in_exactly_one_group(data):
+    kinds = st.sampled_from(
+        [
+            lambda: nn.Linear(3, 3),
+            lambda: ag.AgileReLU(3),
+            lambda: ag.CombinedAgile("tanh", 3),
+            lambda: nn.Sequential(nn.Linear(3, 3), ag.AgileSigmoid(3)),
+        ]
+    )
+    modules: list[nn.Module] = []
+    for _ in range(data.draw(st.integers(0, 6))):
+        if modules and data.draw(st.booleans()):
+            modules.append(data.draw(st.sampled_from(modules)))
+        else:
+            modules.append(data.draw(kinds)())
+    model = nn.Sequential(*modules)
+    for parameter in model.parameters():
+        parameter.requires_grad_(data.draw(st.booleans()))
+    grouped = [id(one) for one in _all(ag.param_groups(model, 0.1))]
+    assert sorted(grouped) == sorted({id(one) for one in model.parameters() if one.requires_grad})
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
+def test_any_optimizer_takes_them(optimizer):
+    model = _network()
+    before = copy.deepcopy(model.state_dict())
+    steps = optimizer(ag.param_groups(model, 0.1, activation_lr=0.0))
+    model(torch.randn(3, 1, 6, 6)).square().sum().backward()
+    steps.step()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.endswith(("scale", "location"))
+
+
+def test_gradient_descent_is_the_equations():
+    """Weights and activations move in one pass by (5), (6) and by (15), (16), (23), (24), each with their own rate."""
+    torch.manual_seed(1)
+    filters, weights = nn.Conv2d(1, 2, 3), nn.Linear(2 * 4 * 4, 3)
+    first, second = ag.AgileReLU(2), ag.AgileSigmoid(3)
+    model = nn.Sequential(filters, first, nn.Flatten(), weights, second).double()
+    x, upstream = torch.randn(5, 1, 6, 6).double(), torch.randn(5, 3).double()
+
+    # By the equations alone.
+    z = reference.feature_map(x, filters.weight, filters.bias)
+    c = reference.agile_relu(z, torch.ones(()), torch.zeros(()))
+    d_first = reference.agile_relu_derivatives(z, torch.ones(()), torch.zeros(()))
+    estimate = reference.linear_estimate(c.flatten(1), weights.weight, weights.bias)
+    d_second = reference.agile_sigmoid_derivatives(estimate, torch.ones(()), torch.zeros(()))
+    node_a, node_b = reference.node_gradients(upstream, d_second.scale, d_second.location)
+    to_estimate = upstream * d_second.x
+    to_c = (to_estimate @ weights.weight).view_as(c)
+    filter_a, filter_b = reference.filter_gradients(to_c, d_first.scale, d_first.location)
+    to_z = to_c * d_first.x
+    windows = nn.functional.unfold(x, 3)  # (batch, 9, positions)
+    to_filters = torch.einsum("nqp,nkp->qk", to_z.flatten(2), windows).view_as(filters.weight)
+    lr, activation_lr = 0.05, 0.3
+    expected = {
+        "0.weight": reference.gradient_step(filters.weight, to_filters, lr),
+        "0.bias": reference.gradient_step(filters.bias, to_z.sum((0, 2, 3)), lr),  # type: ignore[arg-type]
+        "1.scale": reference.gradient_step(first.scale, filter_a, activation_lr),
+        "1.location": reference.gradient_step(first.location, filter_b, activation_lr),
+        "3.weight": reference.gradient_step(weights.weight, to_estimate.t() @ c.flatten(1), lr),
+        "3.bias": reference.gradient_step(weights.bias, to_estimate.sum(0), lr),
+        "4.scale": reference.gradient_step(second.scale, node_a, activation_lr),
+        "4.location": reference.gradient_step(second.location, node_b, activation_lr),
+    }
+    expected = {name: value.detach().clone() for name, value in expected.items()}
+
+    optimizer = torch.optim.SGD(ag.param_groups(model, lr, activation_lr=activation_lr))
+    model(x).backward(upstream)
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-12, atol=1e-13)
+        rate = activation_lr if name.endswith(("scale", "location")) else lr
+        gradient = gradients[name]
+        assert gradient is not None
+        # For the same gradient the step is the same to the bit.
+        assert torch.equal(parameter, reference.gradient_step(before[name], gradient, rate))
+
+
+class TestGroupsOfTheUser:
+    def test_keep_their_settings_and_weights(self):
+        model = _network()
+        own: list[dict[str, Any]] = [
+            {"params": model[0:3].parameters(), "lr": 0.5, "momentum": 0.9, "name": "stem"},
+            {"params": list(model[3:].parameters()), "weight_decay": 0.3},
+        ]
+        groups = ag.param_groups(model, 0.1, activation_lr=0.01, weight_decay=0.05, groups=own)
+        stem, head, scale, location = groups
+        assert (stem["lr"], stem["weight_decay"], stem["momentum"], stem["name"]) == (0.5, 0.05, 0.9, "stem")
+        assert (head["lr"], head["weight_decay"]) == (0.1, 0.3)
+        assert len(stem["params"]) == 4
+        assert len(head["params"]) == 4
+        assert (scale["name"], location["name"], scale["lr"]) == ("scale", "location", 0.01)
+        assert len(own[1]["params"]) == 6  # the user's own list is left as it was
+        torch.optim.SGD(groups)
+
+    @pytest.mark.parametrize("form", ["parameters", "list", "one"])
+    def test_may_be_plain_parameters(self, form):
+        model = nn.Sequential(nn.Linear(2, 2, bias=False), ag.AgileReLU(2))
+        own: Any = {
+            "parameters": model.parameters(),
+            "list": list(model.parameters()),
+            "one": [{"params": model[0].weight}],
+        }[form]
+        groups = ag.param_groups(model, 0.1, groups=own)
+        assert [len(group["params"]) for group in groups] == [1, 1, 1]
+
+    def test_may_have_names(self):
+        model = _network()
+        groups = ag.param_groups(model, 0.1, groups=list(model.named_parameters()))
+        optimizer = torch.optim.AdamW(groups)
+        names = [name for group in optimizer.param_groups for name in group["param_names"]]
+        assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+        assert optimizer.param_groups[1]["param_names"] == ["1.scale", "5.scale"]
+
+    def test_an_emptied_group_is_left_out(self):
+        model = nn.Sequential(nn.Linear(2, 2), ag.AgileReLU(2))
+        own = [{"params": model[0].parameters()}, {"params": model[1].parameters(), "lr": 9.0}]
+        assert [group.get("name") for group in ag.param_groups(model, 0.1, groups=own)] == [None, "scale", "location"]
+
+    def test_may_lack_scales_and_locations(self):
+        model = nn.Sequential(nn.Linear(2, 2), ag.AgileReLU(2))
+        groups = ag.param_groups(model, 0.1, groups=model[0].parameters())
+        assert [len(group["params"]) for group in groups] == [2, 1, 1]
+
+    @pytest.mark.parametrize(
+        ("own", "message"),
+        [
+            (lambda m: [{"params": [m[0].weight]}], "lacks trainable parameters of model: 0.bias"),
+            (lambda m: [m[0].weight, m[0].bias, m[0].bias], "more than once: 0.bias"),
+            (lambda m: [*m.parameters(), nn.Linear(1, 7).weight], r"not the model's, of shape \(7, 1\)"),
+            (lambda m: [{"lr": 0.1}], "a group must have 'params'; this one has 'lr'"),
+            (lambda m: ["0.weight"], "must hold parameters, not str"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, own, message):
+        model = nn.Sequential(nn.Linear(2, 2), ag.AgileReLU(2))
+        with pytest.raises((ag.ArgumentError, ag.ArgumentTypeError), match=message):
+            ag.param_groups(model, 0.1, groups=own(model))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -0.1}, "lr must be at least 0 and finite, not -0.1"),
+        ({"lr": 0.1, "activation_lr": float("nan")}, "activation_lr must be at least 0"),
+        ({"lr": 0.1, "weight_decay": -1}, "weight_decay must be"),
+        ({"lr": 0.1, "activation_decay": float("inf")}, "activation_decay must be"),
+        ({"lr": "0.1"}, "lr must be a number, not '0.1'"),
+    ],
+)
+def test_rates_that_do_not_fit_are_refused(options, message):
+    with pytest.raises((ag.ArgumentError, ag.ArgumentTypeError), match=message):
+        ag.param_groups(nn.Linear(1, 1), **options)
+
+
+def test_a_model_must_be_a_module():
+    with pytest.raises(ag.ArgumentTypeError, match=r"must be a torch\.nn\.Module, not list"):
+        ag.param_groups([nn.Linear(1, 1)], 0.1)  # type: ignore[arg-type]
+
+
+# --- Decay towards the start ------------------------------------------------------------------------------------------
+
+
+def _pulled(model: nn.Module, x: Tensor) -> None:
+    """One backward pass whose gradients are all zero."""
+    model.zero_grad()
+    (0 * model(x)).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "Adam"])
+def test_decay_pulls_towards_the_start(name):
+    model: Any = nn.Sequential(nn.Linear(2, 3), ag.AgileReLU(3), ag.CombinedAgile("tanh", 3, terms=2, spread=0.5))
+    groups = ag.param_groups(model, 0.1, activation_lr=0.2, activation_decay=0.5)
+    optimizer = getattr(torch.optim, name)(groups)
+    ag.decay_activations(optimizer, model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(3.0)
+    _pulled(model, torch.randn(4, 2))
+    optimizer.step()
+    near = 1 - 0.2 * 0.5
+    torch.testing.assert_close(model[1].scale.detach(), torch.full((3,), 1 + near * 2))
+    torch.testing.assert_close(model[1].location.detach(), torch.full((3,), near * 3))
+    expected = torch.tensor([1 + near * 2, near * 3]).repeat_interleave(3)
+    torch.testing.assert_close(model[2].scale.detach(), expected)
+    expected = torch.tensor([near * 3, 0.5 + near * 2.5]).repeat_interleave(3)
+    torch.testing.assert_close(model[2].location.detach(), expected)
+    assert torch.equal(model[0].weight, torch.full((3, 2), 3.0))
+
+
+def test_decay_comes_on_top_of_the_step():
+    model, twin = ag.AgileSigmoid(3), ag.AgileSigmoid(3)
+    with torch.no_grad():
+        for module in (model, twin):
+            module.scale.fill_(2.0)
+    x = torch.randn(5, 3)
+    optimizers = [
+        torch.optim.AdamW(ag.param_groups(module, 0.1, activation_decay=decay))
+        for module, decay in ((model, 0.3), (twin, 0.0))
+    ]
+    ag.decay_activations(optimizers[0], model)
+    for module, optimizer in zip((model, twin), optimizers, strict=True):
+        module(x).sum().backward()
+        optimizer.step()
+    stepped = twin.scale.detach()
+    torch.testing.assert_close(model.scale.detach(), stepped - 0.1 * 0.3 * (stepped - 1))
+
+
+def test_decay_follows_a_schedule():
+    model = ag.AgileReLU(1)
+    optimizer = torch.optim.SGD(ag.param_groups(model, 1.0, activation_decay=0.5))
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
+    ag.decay_activations(optimizer, model)
+    with torch.no_grad():
+        model.scale.fill_(3.0)
+    expected = 3.0
+    for lr in (1.0, 0.1, 0.01):
+        _pulled(model, torch.zeros(1, 1))
+        optimizer.step()
+        scheduler.step()
+        expected -= lr * 0.5 * (expected - 1)
+        assert model.scale.item() == pytest.approx(expected)
+    optimizer.param_groups[0]["activation_decay"] = 0.0
+    _pulled(model, torch.zeros(1, 1))
+    optimizer.step()
+    assert model.scale.item() == pytest.approx(expected)
+
+
+def test_decay_leaves_alone_what_has_no_gradient_and_ends_when_removed():
+    model = ag.AgileReLU(1)
+    optimizer = torch.optim.SGD(ag.param_groups(model, 1.0, activation_decay=0.5))
+    handle = ag.decay_activations(optimizer, model)
+    with torch.no_grad():
+        model.scale.fill_(3.0)
+    optimizer.step()
+    assert model.scale.item() == 3.0
+    handle.remove()
+    _pulled(model, torch.zeros(1, 1))
+    optimizer.step()
+    assert model.scale.item() == 3.0
+
+
+def test_decay_takes_a_learning_rate_in_a_tensor():
+    model = ag.AgileReLU(1)
+    optimizer = torch.optim.SGD(ag.param_groups(model, torch.tensor(0.5), activation_decay=0.5))
+    ag.decay_activations(optimizer, model)
+    with torch.no_grad():
+        model.scale.fill_(3.0)
+    _pulled(model, torch.zeros(1, 1))
+    optimizer.step()
+    assert model.scale.item() == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_state_round_trip_continues_with_the_same_numbers(name):
+    def make() -> tuple[nn.Module, Any]:
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(2, 3), ag.CombinedAgile("sigmoid", 3))
+        groups = ag.param_groups(model, 0.1, activation_lr=0.05, weight_decay=0.01, activation_decay=0.2)
+        optimizer = getattr(torch.optim, name)(groups)
+        ag.decay_activations(optimizer, model)
+        return model, optimizer
+
+    def steps(model: nn.Module, optimizer: Any, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            model(torch.linspace(-1, 1, 8).view(4, 2)).square().sum().backward()
+            optimizer.step()
+
+    whole, whole_optimizer = make()
+    steps(whole, whole_optimizer, 6)
+    first, first_optimizer = make()
+    steps(first, first_optimizer, 3)
+    second, second_optimizer = make()
+    second.load_state_dict(first.state_dict())
+    second_optimizer.load_state_dict(first_optimizer.state_dict())
+    assert [group["name"] for group in second_optimizer.param_groups] == ["weights", "scale", "location"]
+    steps(second, second_optimizer, 3)
+    for one, other in zip(whole.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_decay_needs_groups_that_decay():
+    model = ag.AgileReLU(2)
+    with pytest.raises(ag.ArgumentError, match="no group with an 'activation_decay'"):
+        ag.decay_activations(torch.optim.SGD(model.parameters()), model)
+    optimizer = torch.optim.SGD(ag.param_groups(model, 0.1, activation_decay=0.1))
+    with pytest.raises(ag.ArgumentError, match="is model the one whose parameters the optimizer has"):
+        ag.decay_activations(optimizer, copy.deepcopy(model))
