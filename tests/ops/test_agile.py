@@ -18,7 +18,8 @@ from tests.cases import CASES, INPUT_IDS, INPUTS, Case, Input, parameters
 
 FUSED_CASES = [case for case in CASES if case.base in FUSED]
 FUSED_IDS = [case.id for case in FUSED_CASES]
-# Relative to the largest value expected: what a gradient is worth to the one who takes a step along it.
+# Relative to the largest value expected, or to 1: where f' comes from a rounded output, as in torch's own sigmoid and
+# tanh, it is off by a rounding of f, however small it is itself.
 CLOSE = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 needs_compiled = pytest.mark.skipif(not CPU.loaded, reason="the compiled kernels are not there")
 
@@ -38,12 +39,13 @@ def computed(x: Tensor, scale: Tensor, location: Tensor, grad: Tensor, case: Cas
     return [y.detach(), *torch.autograd.grad(y, inputs, grad)]
 
 
-def assert_close(actual: list[Tensor], wanted: list[Tensor], dtype: torch.dtype) -> None:
-    for got, want in zip(actual, wanted, strict=True):
+def assert_close(actual: list[Tensor], wanted: list[Tensor], dtype: torch.dtype, unit: float = 1.0) -> None:
+    """Compare value and gradients; all but the gradient of the scale (the third) are proportional to the scale."""
+    for index, (got, want) in enumerate(zip(actual, wanted, strict=True)):
         finite = want[want.isfinite()]
-        size = float(finite.abs().max()) if finite.numel() else 0.0
+        size = max(float(finite.abs().max()) if finite.numel() else 0.0, 1.0 if index == 2 else unit)
         torch.testing.assert_close(
-            got.double(), want.double(), rtol=CLOSE[dtype], atol=CLOSE[dtype] * (size + 1e-3), equal_nan=True
+            got.double(), want.double(), rtol=CLOSE[dtype], atol=CLOSE[dtype] * size, equal_nan=True
         )
 
 
@@ -69,9 +71,8 @@ def test_any_scale_gives_exact_gradients(case: Case, dtype: torch.dtype, size: f
     scale = torch.full((3,), size, dtype=torch.promote_types(dtype, torch.float32))
     location = torch.tensor([0.0, 0.3, -0.7], dtype=scale.dtype)
     grad = torch.linspace(1, 2, 96, dtype=torch.float64).reshape(2, 3, 16).to(dtype)
-    assert_close(
-        computed(x, scale, location, grad, case, 1), expected(x, scale, location, grad, case, 1), dtype
-    )
+    wanted = expected(x, scale, location, grad, case, 1)
+    assert_close(computed(x, scale, location, grad, case, 1), wanted, dtype, abs(size))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
