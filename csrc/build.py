@@ -23,8 +23,8 @@ HERE = Path(__file__).resolve().parent
 LIBRARIES = HERE.parent / "src" / "agileact" / "ops" / "lib"
 SCHEMA = HERE.parent / "src" / "agileact" / "ops" / "_schema.py"
 
-COMMON = ("autograd.cpp", "layout.cpp", "operators.cpp", "stamp.cpp")
-LOOPS = ("elementwise.cpp",)
+COMMON = ("autograd.cpp", "layout.cpp", "operators.cpp", "pool_operators.cpp", "stamp.cpp")
+LOOPS = ("elementwise.cpp", "pool.cpp")
 
 _X86 = {
     "DEFAULT": (),
@@ -115,12 +115,11 @@ def build(out: Path = LIBRARIES, work: Path = HERE.parent / "build" / "kernels")
     if sys.platform != "darwin":
         flags.append("-fopenmp")
     work.mkdir(parents=True, exist_ok=True)
-    sources = source_digest()
-    base = hashlib.sha256(json.dumps([cxx, flags, sources, torch.__version__]).encode()).hexdigest()[:12]
 
     def compile_one(name: str, label: str, extra: tuple[str, ...]) -> Path:
-        key = hashlib.sha256(json.dumps(extra).encode()).hexdigest()[:8]
-        target = work / f"{Path(name).stem}-{label}-{base}-{key}.o"
+        made_from = [cxx, flags, extra, digest(HERE / name, *HERE.glob("*.h")), torch.__version__]
+        key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+        target = work / f"{Path(name).stem}-{label}-{key}.o"
         if not target.exists():
             partial = target.with_suffix(f".{os.getpid()}.tmp")
             _run([*cxx, *flags, *extra, "-c", str(HERE / name), "-o", str(partial)])

@@ -77,48 +77,30 @@ struct DoubleBackward {
   double* sum_x;      // sum of grad_x, which is minus the gradient of the location
 };
 
-struct Pool {
-  const void* x;
-  void* y;
-  void* picked;      // the input where each window found its largest value
-  int64_t* indices;  // and where in its plane that was
-  const void* scale;
-  const void* location;
+// Max pooling of an activation, over planes (or, channels last, over samples).
+struct Pooling {
   int64_t batch, channels, height, width, out_height, out_width;
   int64_t kernel[2], stride[2], padding[2], dilation[2];
   bool channels_last;
 };
 
+struct PoolForward {
+  const void* x;
+  void* y;
+  void* picked;     // the input where each window found its largest value,
+  uint8_t* places;  // and where in the window that was
+  const void* scale;
+  const void* location;
+};
+
 struct PoolBackward {
   const void* grad;
   const void* picked;
-  const int64_t* indices;
+  const uint8_t* places;
   void* grad_x;
   const void* scale;
   const void* location;
-  int64_t batch, channels, plane, out_plane;
-  bool channels_last;
-  // No two windows share an element: each element of grad_x is written at most once.
   double* sum_f;
-  double* sum_d;
-};
-
-struct Combined {
-  const void* x;
-  void* y;
-  const void* scale;     // terms tables, one after the other
-  const void* location;
-  int64_t terms;
-};
-
-struct CombinedBackward {
-  const void* grad;
-  const void* x;
-  void* grad_x;
-  const void* scale;
-  const void* location;
-  int64_t terms;
-  double* sum_f;  // terms times params numbers
   double* sum_d;
 };
 
@@ -127,9 +109,7 @@ void forward(c10::ScalarType dtype, const Formula&, const Geometry&, const Forwa
 void backward(c10::ScalarType dtype, const Formula&, const Geometry&, const Backward&);
 // In double.
 void double_backward(const Formula&, const Geometry&, const DoubleBackward&);
-void pool(c10::ScalarType dtype, const Formula&, const Pool&);
-void pool_backward(c10::ScalarType dtype, const Formula&, const PoolBackward&);
-void combined(c10::ScalarType dtype, const Formula&, const Geometry&, const Combined&);
-void combined_backward(c10::ScalarType dtype, const Formula&, const Geometry&, const CombinedBackward&);
+void pool(c10::ScalarType dtype, const Formula&, const Pooling&, const PoolForward&);
+void pool_backward(c10::ScalarType dtype, const Formula&, const Pooling&, const PoolBackward&);
 
 }  // namespace agileact

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from agileact import reference
 from agileact.bases import Base, Value
-from agileact.ops import _autograd, _cpu, _default
+from agileact.ops import _autograd, _cpu, _default, _pool
 from agileact.ops._fused import fused_name
+from agileact.ops._pool import Pair
+from agileact.ops._pool import output_size as pooled_size
 
 CPU = _cpu.load()
 """What became of the compiled kernels."""
@@ -23,7 +25,7 @@ CPU = _cpu.load()
 _autograd.register(compiled=CPU.loaded)
 _agile = torch.ops.agileact.agile.default
 
-__all__ = ["CPU", "agile"]
+__all__ = ["CPU", "agile", "agile_max_pool2d", "pooled_size"]
 
 
 def agile(
@@ -41,3 +43,42 @@ def agile(
         return reference.agile(x, scale, location, base, options, start, stop)
     result: Tensor = _agile(x, scale, location, *fused, start, stop - start)
     return result
+
+
+def agile_max_pool2d(
+    x: Tensor,
+    scale: Tensor | None,
+    location: Tensor | None,
+    base: Base,
+    options: Mapping[str, Value],
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    ceil: bool,
+    return_indices: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the max pooling of scale * f(x - location), and the indices as ``max_pool2d`` gives them.
+
+    The parameters have one number for each channel, or one for all; None stands for 1 and for 0.
+    """
+    fused = fused_name(base.name, options)
+    if fused is None or not _pool.fits(x, kernel):
+        if scale is None and location is None:
+            y = base.function(x, **options)
+        else:
+            one = scale if scale is not None else torch.ones_like(location)  # type: ignore[arg-type]
+            zero = location if location is not None else torch.zeros_like(one)
+            start, stop = (1, 2) if one.numel() == x.shape[1] else (0, 0)
+            y = agile(x, one.reshape(-1), zero.reshape(-1), base, options, start, stop)
+        value, indices = torch.nn.functional.max_pool2d(
+            y, kernel, stride, padding, dilation, ceil, return_indices=True
+        )
+        return value, indices
+    out = _pool.output_size(x.shape[2:], kernel, stride, padding, dilation, ceil)
+    value, _, places = torch.ops.agileact.agile_max_pool2d(
+        x, scale, location, *fused, kernel, stride, padding, dilation, out
+    )
+    if not return_indices:
+        return value, None
+    return value, _pool.indices_of(places, x.shape[3], kernel, stride, padding, dilation)

@@ -9,6 +9,10 @@ import torch
 _PLACE = "Tensor? scale, Tensor? location, str base, float p, float q, int dim, int ndim"
 # What was saved is x, or, with from_output, the result. Then "the gradient of saved" is still that of x.
 _KEPT = f"Tensor saved, {_PLACE}, bool from_output"
+_POOLED = (
+    "Tensor? scale, Tensor? location, str base, float p, float q, "
+    "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation"
+)
 
 SCHEMAS = {
     # scale * f(x - location)
@@ -19,6 +23,15 @@ SCHEMAS = {
     "agile_double_backward": (
         "(Tensor? tangent_x, Tensor? tangent_scale, Tensor? tangent_location, "
         f"Tensor grad, {_KEPT}) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
+    # max pooling of the activation: values, the inputs they come from, and their places in their windows;
+    # the parameters have one number a channel, or one for all
+    "agile_max_pool2d": (
+        f"(Tensor x, {_POOLED}, SymInt[2] output_size) -> (Tensor, Tensor, Tensor)"
+    ),
+    # the gradients of x, scale and location
+    "agile_max_pool2d_backward": (
+        f"(Tensor grad, Tensor picked, Tensor places, {_POOLED}, SymInt[2] input_size) -> (Tensor, Tensor, Tensor)"
     ),
 }
 
