@@ -173,28 +173,16 @@ def _paper(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(outcome.document, indent=1, ensure_ascii=False, allow_nan=False))
         return
+    from agileact._table import print_table
     from agileact.paper.table import HEADER, cells
 
     title = f"{recipe.data}, {len(recipe.seeds)} seed(s), {recipe.iterations} iterations"
-    _print_table(title, HEADER, [cells(row) for row in outcome.rows])
+    print_table(title, HEADER, [cells(row) for row in outcome.rows], keys=3)
     print()
     for sentence in outcome.reading:
         print(sentence)
     print(f"\nData: {outcome.description}.")
     print(f"Table, results and {sum(f.suffix == '.png' for f in outcome.files)} figures are in {options.out}.")
-
-
-def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from agileact._optional import require
-
-    # Piped into a file there is no terminal to fit; give the columns what they need.
-    console = require("rich.console", "study").Console(width=None if sys.stdout.isatty() else 160)
-    table = require("rich.table", "study").Table(title=title)
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index in (1, 2) else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
 
 
 # -- agileact xor --------------------------------------------------------------------------------------
