@@ -293,6 +293,9 @@ void pool_backward_as(const Formula& formula, const Pooling& p, const PoolBackwa
             const int64_t oh = last ? r / w.out[1] : r, ow = last ? r % w.out[1] : i;
             const int64_t h = w.first(0, oh) + places[i] / w.kernel[1] * w.dilation[0];
             const int64_t v = w.first(1, ow) + places[i] % w.kernel[1] * w.dilation[1];
+            if (!w.inside(0, h) || !w.inside(1, v)) {
+              continue;  // a window without an element
+            }
             T& target = last ? grad_x[(h * w.size[1] + v) * C + i] : grad_x[h * w.size[1] + v];
             target = static_cast<T>(decltype(add)::value ? static_cast<A>(target) + to[i] : to[i]);
           }
@@ -300,7 +303,7 @@ void pool_backward_as(const Formula& formula, const Pooling& p, const PoolBackwa
         if (!last && w.halves()) {
           T* pair = grad_x + 2 * r * w.size[1];
           for (int64_t i = 0; i < row; ++i) {
-            const int place = places[i];
+            const int place = places[i] & 3;
             pair[(place >> 1) * w.size[1] + 2 * i + (place & 1)] = static_cast<T>(to[i]);
           }
         } else if (disjoint) {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from agileact._commands import add_bench, add_doctor
 from agileact._errors import AgileactError
 from agileact._version import __version__
 
@@ -76,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_paper(commands)
     _add_xor(commands)
+    add_bench(commands)
+    add_doctor(commands)
     return parser
 
 

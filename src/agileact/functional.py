@@ -180,12 +180,26 @@ def agile_max_pool2d(
     size = ops.pooled_size(batch.shape[2:], kernel, strides, padded, steps, ceil_mode)
     if min(size) < 1:
         raise ArgumentError(f"kernel_size {kernel} is too large for planes of {tuple(x.shape[-2:])}; nothing is left")
+    for axis, n in enumerate(x.shape[-2:]):
+        if not windows_have_elements(n, size[axis], kernel[axis], strides[axis], padded[axis], steps[axis]):
+            raise ArgumentError(
+                f"with dilation {steps} and padding {padded}, some windows lie outside planes of {tuple(x.shape[-2:])}"
+            )
     value, indices = ops.agile_max_pool2d(
         batch, scale, location, found, resolved, kernel, strides, padded, steps, ceil_mode, return_indices
     )
     if x.ndim == 3:
         value, indices = value.squeeze(0), None if indices is None else indices.squeeze(0)
     return value if indices is None else (value, indices)
+
+
+def windows_have_elements(n: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:
+    """Return whether every window along an axis of ``n`` elements has one of them."""
+    # Without dilation at least half of a window is inside, as the padding is at most half.
+    if dilation == 1 or padding == 0:
+        return True
+    starts = (o * stride - padding for o in range(out))
+    return all(any(0 <= start + i * dilation < n for i in range(kernel)) for start in starts)
 
 
 def pair(name: str, value: int | tuple[int, int], least: int = 1) -> tuple[int, int]:

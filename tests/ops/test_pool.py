@@ -12,6 +12,7 @@ from hypothesis import given
 from torch import Tensor
 
 import agileact as ag
+from agileact.functional import windows_have_elements
 from tests.cases import CASES, Case, parameters
 from tests.ops.test_agile import CLOSE, FUSED_CASES, FUSED_IDS
 
@@ -77,6 +78,9 @@ def test_any_window(
     span = dilation * (kernel - 1) + 1
     if min(height, width) + 2 * padding < span:
         return
+    out = (min(height, width) + 2 * padding - span) // stride + 2
+    if not all(windows_have_elements(n, out, kernel, stride, padding, dilation) for n in (height, width)):
+        return
     x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(height))
     if last:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -140,6 +144,7 @@ def test_saves_no_more_than_the_output() -> None:
         ({"kernel_size": 0}, "kernel_size must be at least 1"),
         ({"kernel_size": 2, "padding": 2}, "padding must be at most half"),
         ({"kernel_size": 9}, "nothing is left"),
+        ({"kernel_size": 2, "padding": 1, "dilation": 5}, "nothing is left|lie outside"),
         ({"kernel_size": (2, 2, 2)}, "must be an integer or a pair"),
     ],
 )
