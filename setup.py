@@ -33,6 +33,7 @@ class BuildKernels(build_ext):
     """
 
     def run(self) -> None:
+        """Build in place, and copy for a wheel."""
         wanted = os.environ.get("AGILEACT_BUILD", "")
         builder = _load_builder()
         target = builder.LIBRARIES
@@ -53,12 +54,15 @@ class BuildKernels(build_ext):
             shutil.copytree(target, installed)
 
     def get_outputs(self) -> list[str]:
+        """Return nothing: the libraries are no Python modules."""
         return []
 
     def get_output_mapping(self) -> dict[str, str]:
+        """Return nothing, likewise."""
         return {}
 
     def get_source_files(self) -> list[str]:
+        """Return what a source distribution needs."""
         return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").iterdir()) if path.is_file()]
 
 
@@ -66,6 +70,7 @@ class Wheel(bdist_wheel):
     """Tags the wheel for its platform and for any Python: the libraries do not use Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
+        """Return the tag."""
         _, _, machine = super().get_tag()
         return "py3", "none", machine
 

@@ -297,7 +297,7 @@ void run(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op& op) 
   if (g.params == 1) {
     return run_rows<T, NI, NO, NT, NA>({1, 1, g.numel()}, io, op);
   }
-  if (g.inner == 1 || (g.inner < 256 && g.params * g.inner <= 4096)) {
+  if (g.inner == 1 || (g.inner < 64 && g.params * g.inner <= kMaxColumns)) {
     return run_periods<T, NI, NO, NT, NA>(g, io, op);
   }
   run_rows<T, NI, NO, NT, NA>(g, io, op);

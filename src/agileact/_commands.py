@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def _bench(options: argparse.Namespace) -> None:
     def notify(line: str) -> None:
         print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
 
-    run = {"op": op.run, "step": step.run, "pool": pool.run}[options.benchmark]
-    result = run(quick=options.quick, notify=notify)
+    runs: dict[str, Callable[..., dict[str, Any]]] = {"op": op.run, "step": step.run, "pool": pool.run}
+    result = runs[options.benchmark](quick=options.quick, notify=notify)
     text = json.dumps(result, indent=1)
     if options.out is not None:
         write_atomically(options.out, text + "\n")

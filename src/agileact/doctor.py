@@ -88,7 +88,8 @@ def advice() -> list[str]:
         lines.append("Then, in the source tree: python csrc/build.py (or: pip install --no-build-isolation -e .)")
     elif ops.CPU.capability != torch.backends.cpu.get_cpu_capability():
         lines.append(
-            f"The library for {ops.CPU.capability} runs; one for {torch.backends.cpu.get_cpu_capability()} was not built."
+            f"The library for {ops.CPU.capability} runs; the one for "
+            f"{torch.backends.cpu.get_cpu_capability()} was not built."
         )
     if torch.cuda.is_available() and _version("triton") is None:
         lines.append("There is a GPU but no Triton; for fused kernels there: pip install triton")

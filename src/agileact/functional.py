@@ -174,7 +174,8 @@ def agile_max_pool2d(
         _check_parameters(x, parameter, parameter)
         if parameter.numel() not in (1, channels):
             raise ArgumentError(
-                f"{name} must have {channels} elements, one for each channel, or one; its shape is {tuple(parameter.shape)}"
+                f"{name} must have {channels} elements, one for each channel, or one; "
+                f"its shape is {tuple(parameter.shape)}"
             )
     batch = x if x.ndim == 4 else x.unsqueeze(0)
     size = ops.pooled_size(batch.shape[2:], kernel, strides, padded, steps, ceil_mode)

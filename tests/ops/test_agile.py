@@ -21,6 +21,8 @@ FUSED_IDS = [case.id for case in FUSED_CASES]
 # Relative to the largest value expected, or to 1: where f' comes from a rounded output, as in torch's own sigmoid and
 # tanh, it is off by a rounding of f, however small it is itself.
 CLOSE = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+# Without its types, or the checker cannot pass a list of tensors on.
+agile: Any = ag.functional.agile
 needs_compiled = pytest.mark.skipif(not CPU.loaded, reason="the compiled kernels are not there")
 
 
@@ -28,14 +30,14 @@ def expected(x: Tensor, scale: Tensor, location: Tensor, grad: Tensor, case: Cas
     """Value and gradients in float64, from f and f' by hand."""
     base = bases.get(case.base)
     options = base.resolve(case.options)
-    wide = [t.detach().double() for t in (x, scale, location)]
-    value = reference.forward(*wide, base, options, dim, dim + 1)
-    return [value, *reference.backward(grad.double(), *wide, base, options, dim, dim + 1)]
+    wide, a, b = (t.detach().double() for t in (x, scale, location))
+    value = reference.forward(wide, a, b, base, options, dim, dim + 1)
+    return [value, *reference.backward(grad.double(), wide, a, b, base, options, dim, dim + 1)]
 
 
 def computed(x: Tensor, scale: Tensor, location: Tensor, grad: Tensor, case: Case, dim: int) -> list[Tensor]:
     inputs = [t.detach().requires_grad_() for t in (x, scale, location)]
-    y = ag.functional.agile(*inputs, case.base, dim, **case.options)
+    y = agile(*inputs, case.base, dim, **case.options)
     return [y.detach(), *torch.autograd.grad(y, inputs, grad)]
 
 
@@ -82,7 +84,7 @@ def test_the_side_of_the_kink_survives_underflow(base: str, dtype: torch.dtype) 
     least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
     x = torch.tensor([[least], [-least], [0.0], [8 * least], [1.0]], dtype=dtype, requires_grad=True)
     scale = torch.tensor([0.3])
-    y = ag.functional.agile(x, scale, torch.zeros(1), base)
+    y = agile(x, scale, torch.zeros(1), base)
     y.sum().backward()
     plain = x.detach().clone().requires_grad_()
     bases.get(base).function(plain, **bases.get(base).resolve({})).sum().backward()
@@ -97,7 +99,7 @@ def test_the_side_of_the_kink_survives_underflow(base: str, dtype: torch.dtype) 
 def test_not_a_number_and_infinity(case: Case) -> None:
     x = torch.tensor([[torch.nan], [torch.inf], [-torch.inf], [1e30], [-1e30], [1e-42]])
     scale, location = torch.tensor([-1.5]), torch.tensor([0.25])
-    result = ag.functional.agile(x, scale, location, case.base, **case.options)
+    result = agile(x, scale, location, case.base, **case.options)
     plain = scale * case.native(x - location)
     torch.testing.assert_close(result, plain, rtol=1e-5, atol=1e-5, equal_nan=True)
 
@@ -107,7 +109,7 @@ def test_not_a_number_and_infinity(case: Case) -> None:
 def test_start_is_the_plain_function_to_the_bit(case: Case, shape: tuple[int, ...]) -> None:
     x = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(2))
     channels = shape[1]
-    result = ag.functional.agile(x, torch.ones(channels), torch.zeros(channels), case.base, **case.options)
+    result = agile(x, torch.ones(channels), torch.zeros(channels), case.base, **case.options)
     assert torch.equal(result, case.native(x))
 
 
@@ -124,7 +126,7 @@ def test_equal_bits_for_any_number_of_threads(base: str, layout: str) -> None:
 
     def run() -> list[Tensor]:
         inputs = [t.detach().requires_grad_() for t in (x, scale, location)]
-        y = ag.functional.agile(*inputs, base, dim, granularity)  # type: ignore[arg-type]
+        y = agile(*inputs, base, dim, granularity)
         return [y.detach(), *torch.autograd.grad(y, inputs, grad)]
 
     before = torch.get_num_threads()
@@ -140,7 +142,9 @@ def test_equal_bits_for_any_number_of_threads(base: str, layout: str) -> None:
 
 @given(data=st.data())
 def test_any_shape_and_layout(data: Any) -> None:
-    shape = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=4).filter(lambda s: torch.Size(s).numel() < 4000))
+    shape = data.draw(
+        st.lists(st.integers(1, 40), min_size=1, max_size=4).filter(lambda s: torch.Size(s).numel() < 4000)
+    )
     order = data.draw(st.permutations(range(len(shape))))
     case = data.draw(st.sampled_from(FUSED_CASES))
     dtype = data.draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
@@ -149,9 +153,7 @@ def test_any_shape_and_layout(data: Any) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(len(shape))).to(dtype).permute(order)[::step]
     scale, location = parameters(x.shape[dim], torch.promote_types(dtype, torch.float32))
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-    assert_close(
-        computed(x, scale, location, grad, case, dim), expected(x, scale, location, grad, case, dim), dtype
-    )
+    assert_close(computed(x, scale, location, grad, case, dim), expected(x, scale, location, grad, case, dim), dtype)
 
 
 def test_granularity_element_follows_the_layout() -> None:
@@ -161,7 +163,7 @@ def test_granularity_element_follows_the_layout() -> None:
     results = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         inputs = [t.detach().requires_grad_() for t in (x.contiguous(memory_format=memory_format), scale, location)]
-        y = ag.functional.agile(*inputs, "silu", granularity="element")
+        y = agile(*inputs, "silu", granularity="element")
         torch.testing.assert_close(y, scale * torch.nn.functional.silu(x - location))
         results.append(torch.autograd.grad(y, inputs, grad))
     for one, other in zip(*results, strict=True):

@@ -16,6 +16,9 @@ from agileact.functional import windows_have_elements
 from tests.cases import CASES, Case, parameters
 from tests.ops.test_agile import CLOSE, FUSED_CASES, FUSED_IDS
 
+agile: Any = ag.functional.agile
+agile_max_pool2d: Any = ag.functional.agile_max_pool2d
+max_pool2d: Any = F.max_pool2d
 WINDOWS: tuple[dict[str, Any], ...] = (
     {"kernel_size": 2},
     {"kernel_size": 3, "stride": 2, "padding": 1},
@@ -25,21 +28,21 @@ WINDOWS: tuple[dict[str, Any], ...] = (
 )
 
 
-def two_steps(x: Tensor, scale: Tensor, location: Tensor, case: Case, window: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    y = ag.functional.agile(x, scale, location, case.base, **case.options)
-    return F.max_pool2d(y, **window, return_indices=True)  # type: ignore[no-any-return]
+def two_steps(x: Tensor, scale: Tensor, location: Tensor, case: Case, window: dict[str, Any]) -> Any:
+    y = agile(x, scale, location, case.base, **case.options)
+    return max_pool2d(y, **window, return_indices=True)
 
 
 def compare(x: Tensor, case: Case, window: dict[str, Any], scale: Tensor, location: Tensor) -> None:
     wanted_inputs = [t.detach().clone().requires_grad_() for t in (x, scale, location)]
     inputs = [t.detach().clone().requires_grad_() for t in (x, scale, location)]
-    value, index = two_steps(*wanted_inputs, case, window)
-    got = ag.functional.agile_max_pool2d(*inputs, **window, return_indices=True, base=case.base, **case.options)
+    value, index = two_steps(wanted_inputs[0], wanted_inputs[1], wanted_inputs[2], case, window)
+    got = agile_max_pool2d(*inputs, **window, return_indices=True, base=case.base, **case.options)
     tolerance = CLOSE[x.dtype]
     torch.testing.assert_close(got[0], value, rtol=tolerance, atol=tolerance)
     assert got[0].stride() == value.stride()
     # An index may differ only where two elements are equal but for the last bit.
-    y = ag.functional.agile(x, scale, location, case.base, **case.options).flatten(2)
+    y = agile(x, scale, location, case.base, **case.options).flatten(2)
     torch.testing.assert_close(
         y.gather(2, got[1].flatten(2)), y.gather(2, index.flatten(2)), rtol=tolerance, atol=tolerance
     )
@@ -93,8 +96,8 @@ def test_ties_and_not_a_number_as_in_torch() -> None:
     x = torch.tensor([[-1.0, -2.0, 1.0, 1.0], [-3.0, -0.5, 1.0, 0.5], [torch.nan, 2.0, 3.0, -torch.inf]])
     x = torch.cat([x, torch.tensor([[1.0, torch.nan, torch.inf, 0.0]])])[None, None].contiguous()
     for window in ({"kernel_size": 2}, {"kernel_size": 2, "stride": 1}):
-        value, index = F.max_pool2d(torch.relu(x), **window, return_indices=True)  # type: ignore[arg-type]
-        got = ag.functional.agile_max_pool2d(x, None, None, **window, return_indices=True)  # type: ignore[arg-type]
+        value, index = max_pool2d(torch.relu(x), **window, return_indices=True)
+        got = agile_max_pool2d(x, None, None, **window, return_indices=True)
         torch.testing.assert_close(got[0], value, equal_nan=True)
         assert torch.equal(got[1], index)
 
@@ -112,7 +115,7 @@ def test_derivatives_and_tracing() -> None:
     location = torch.tensor([0.1, 0.2, -0.1], dtype=torch.float64, requires_grad=True)
 
     def function(x: Tensor, a: Tensor, b: Tensor) -> Any:
-        return ag.functional.agile_max_pool2d(x, a, b, 2, base="silu")
+        return agile_max_pool2d(x, a, b, 2, base="silu")
 
     assert torch.autograd.gradcheck(function, (x, scale, location))
     assert torch.autograd.gradgradcheck(function, (x, scale, location))
@@ -150,4 +153,4 @@ def test_saves_no_more_than_the_output() -> None:
 )
 def test_refusals(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ag.AgileactError, match=message):
-        ag.functional.agile_max_pool2d(torch.zeros(1, 3, 4, 4), None, None, **arguments)
+        agile_max_pool2d(torch.zeros(1, 3, 4, 4), None, None, **arguments)

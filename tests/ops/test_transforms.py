@@ -14,6 +14,7 @@ from agileact.ops import CPU
 from tests.cases import Case, parameters
 from tests.ops.test_agile import FUSED_CASES, FUSED_IDS
 
+agile: Any = ag.functional.agile
 SMALL = [case for case in FUSED_CASES if case.base in ("relu", "sigmoid", "gelu", "softplus")]
 SMALL_IDS = [case.id for case in SMALL]
 LAYOUTS: dict[str, tuple[tuple[int, ...], int]] = {"nodes": ((4, 3), 1), "filters": ((2, 3, 2, 2), 1)}
@@ -28,7 +29,7 @@ def _inputs(shape: tuple[int, ...], dim: int, *, zero: bool = False) -> list[Ten
 
 
 def _function(case: Case, dim: int) -> Callable[..., Tensor]:
-    return lambda x, a, b: ag.functional.agile(x, a, b, case.base, dim, **case.options)
+    return lambda x, a, b: agile(x, a, b, case.base, dim, **case.options)
 
 
 @pytest.mark.parametrize("zero", [False, True], ids=["from-output", "from-input"])
@@ -55,9 +56,7 @@ def test_opcheck(case: Case) -> None:
         inputs = [t.detach().float().requires_grad_() for t in _inputs(shape, dim)]
         torch.library.opcheck(torch.ops.agileact.agile.default, (*inputs, name, p, q, dim, 1))
         grad = torch.ones(shape, requires_grad=True)
-        torch.library.opcheck(
-            torch.ops.agileact.agile_backward.default, (grad, *inputs, name, p, q, dim, 1, False)
-        )
+        torch.library.opcheck(torch.ops.agileact.agile_backward.default, (grad, *inputs, name, p, q, dim, 1, False))
 
 
 @pytest.mark.parametrize("case", SMALL, ids=SMALL_IDS)
@@ -110,9 +109,7 @@ def test_vmap_and_grad(case: Case) -> None:
 def test_hessian_vector_product(case: Case) -> None:
     x, scale, location = (t.detach() for t in _inputs((4, 3), 1))
     hessian = torch.func.jacrev(torch.func.grad(lambda a: _function(case, 1)(x, a, location).square().sum()))(scale)
-    expected = torch.autograd.functional.hessian(
-        lambda a: (a * case.native(x - location)).square().sum(), scale
-    )
+    expected = torch.autograd.functional.hessian(lambda a: (a * case.native(x - location)).square().sum(), scale)
     torch.testing.assert_close(hessian, expected)
 
 
@@ -138,7 +135,7 @@ def test_saves_the_output_and_nothing_else(base: str) -> None:
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        y = ag.functional.agile(x, scale, location, base)
+        y = agile(x, scale, location, base)
     large = {t.untyped_storage().data_ptr() for t in saved if t.numel() > 3}
     assert large == {y.untyped_storage().data_ptr()}
 
@@ -146,7 +143,7 @@ def test_saves_the_output_and_nothing_else(base: str) -> None:
 @pytest.mark.skipif(not CPU.loaded, reason="a matter of the compiled kernels")
 def test_a_third_derivative_is_refused_by_name() -> None:
     inputs = _inputs((4, 3), 1)
-    y = ag.functional.agile(*inputs, "sigmoid").sum()
+    y = agile(*inputs, "sigmoid").sum()
     (first,) = torch.autograd.grad(y, inputs[0], create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), inputs[0], create_graph=True)
     with pytest.raises(RuntimeError, match="two derivatives and no third"):

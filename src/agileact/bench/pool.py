@@ -30,9 +30,7 @@ def run(
                     fused.scale.add_(0.1 * torch.randn(shape[1]))
                     fused.location.add_(0.1 * torch.randn(shape[1]))
                 plain = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
-                times = interleaved(
-                    {"plain": _call(plain, x), "fused": _call(fused, x)}, rounds=15 if quick else 41
-                )
+                times = interleaved({"plain": _call(plain, x), "fused": _call(fused, x)}, rounds=15 if quick else 41)
                 row = {
                     "shape": list(shape),
                     "threads": count,

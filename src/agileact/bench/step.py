@@ -134,14 +134,14 @@ def run(
             make, shape = MODELS[name]
             x, target = torch.randn(shape), torch.randint(10, (shape[0],))
             kinds: tuple[Kind, ...] = ("plain", "fused", "eager")
-            nets = {kind: make(kind) for kind in kinds}
-            saved = {kind: saved_bytes(net, x) for kind, net in nets.items()}
+            nets: dict[Kind, nn.Module] = {kind: make(kind) for kind in kinds}
+            saved = {str(kind): saved_bytes(net, x) for kind, net in nets.items()}
             memory.append({"model": name, **saved, "ratio": round(saved["fused"] / saved["plain"], 4)})
             for count in threads:
                 torch.set_num_threads(count)
                 rounds = 7 if name == "resnet18" else 61
                 times = interleaved(
-                    {kind: _step(net, x, target) for kind, net in nets.items()},
+                    {str(kind): _step(net, x, target) for kind, net in nets.items()},
                     rounds=max(3, rounds // 3) if quick else rounds,
                 )
                 for baseline in ("plain", "eager"):

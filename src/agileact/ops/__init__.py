@@ -8,14 +8,17 @@ operator at all: it is the expression in :mod:`agileact.reference`, which PyTorc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from agileact import reference
+from agileact._broadcast import WIDE
 from agileact.bases import Base, Value
-from agileact.ops import _autograd, _cpu, _default, _pool
-from agileact.ops._fused import fused_name
+from agileact.ops import _autograd, _cpu, _pool, _triton
+from agileact.ops._fused import FUSED, fused_name
 from agileact.ops._pool import Pair
 from agileact.ops._pool import output_size as pooled_size
 
@@ -23,9 +26,11 @@ CPU = _cpu.load()
 """What became of the compiled kernels."""
 
 _autograd.register(compiled=CPU.loaded)
+_triton.register()
 _agile = torch.ops.agileact.agile.default
+_FLOATING = frozenset(WIDE)
 
-__all__ = ["CPU", "agile", "agile_max_pool2d", "pooled_size"]
+__all__ = ["CPU", "agile", "agile_channels", "agile_max_pool2d", "pooled_size"]
 
 
 def agile(
@@ -42,6 +47,23 @@ def agile(
     if fused is None:
         return reference.agile(x, scale, location, base, options, start, stop)
     result: Tensor = _agile(x, scale, location, *fused, start, stop - start)
+    return result
+
+
+def agile_channels(
+    x: Tensor, scale: Any, location: Any, base: str, options: Mapping[str, Value], dim: int
+) -> Tensor | None:
+    """Do what :func:`agile` does, if it plainly can: one 1-D pair a channel, on the CPU. None if a check is due."""
+    name = base if not options and base in FUSED else None
+    if name is None or type(x) is not Tensor or x.dtype not in _FLOATING or type(scale) is not Parameter:
+        return None
+    ndim = x.dim()
+    if not -ndim <= dim < ndim or ndim < 2 or not (x.is_cpu and scale.is_cpu and location.is_cpu):
+        return None
+    axis = dim % ndim
+    if scale.shape != x.shape[axis : axis + 1] or location.shape != scale.shape:
+        return None
+    result: Tensor = _agile(x, scale, location, name, 0.0, 0.0, axis, 1)
     return result
 
 
@@ -71,9 +93,7 @@ def agile_max_pool2d(
             zero = location if location is not None else torch.zeros_like(one)
             start, stop = (1, 2) if one.numel() == x.shape[1] else (0, 0)
             y = agile(x, one.reshape(-1), zero.reshape(-1), base, options, start, stop)
-        value, indices = torch.nn.functional.max_pool2d(
-            y, kernel, stride, padding, dilation, ceil, return_indices=True
-        )
+        value, indices = torch.nn.functional.max_pool2d(y, kernel, stride, padding, dilation, ceil, return_indices=True)
         return value, indices
     out = _pool.output_size(x.shape[2:], kernel, stride, padding, dilation, ceil)
     value, _, places = torch.ops.agileact.agile_max_pool2d(

@@ -78,9 +78,7 @@ def _vmap_forward(info: Any, axes: Any, x: Any, scale: Any, location: Any, *call
     if axes[1] is None and axes[2] is None:
         return _ops.agile(x.movedim(axes[0], 0), scale, location, base, p, q, dim + 1, ndim), 0
     moved = _to_front(x, axes[0], size, dim)
-    result = _ops.agile(
-        moved, _flat(scale, axes[1], size), _flat(location, axes[2], size), base, p, q, dim, ndim + 1
-    )
+    result = _ops.agile(moved, _flat(scale, axes[1], size), _flat(location, axes[2], size), base, p, q, dim, ndim + 1)
     return result, dim
 
 
@@ -174,12 +172,12 @@ def register(*, compiled: bool) -> None:
     Args:
         compiled: Whether the compiled library is there, which brings its own autograd.
     """
-    fakes = {
+    fakes: dict[str, Any] = {
         "agile": _fake_forward,
         "agile_backward": _fake_backward,
         "agile_double_backward": _fake_double_backward,
     }
-    maps = {
+    maps: dict[str, Any] = {
         "agile": _vmap_forward,
         "agile_backward": _vmap_backward,
         "agile_double_backward": _vmap_double_backward,
@@ -188,9 +186,7 @@ def register(*, compiled: bool) -> None:
         torch.library.register_fake(f"agileact::{name}", fakes[name], lib=LIBRARY)
         torch.library.register_vmap(f"agileact::{name}", maps[name], lib=LIBRARY)
     if not compiled:
-        torch.library.register_autograd(
-            "agileact::agile", _forward_backward, setup_context=_keep_forward, lib=LIBRARY
-        )
+        torch.library.register_autograd("agileact::agile", _forward_backward, setup_context=_keep_forward, lib=LIBRARY)
         torch.library.register_autograd(
             "agileact::agile_backward", _backward_backward, setup_context=_keep_backward, lib=LIBRARY
         )

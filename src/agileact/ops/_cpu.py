@@ -58,7 +58,6 @@ def read_stamp(library: Path) -> dict[str, str]:
 
 def refusal(stamp: dict[str, str]) -> str:
     """Return why a library with this stamp must not be loaded here; empty if it may."""
-
     if not stamp:
         return "it carries no stamp, so nobody knows what it was built from"
     here = {

@@ -31,7 +31,7 @@ def _parameters(
     return wide, a, b
 
 
-def _like(gradient: Tensor, parameter: Tensor | None) -> Tensor:
+def like(gradient: Tensor, parameter: Tensor | None) -> Tensor:
     if parameter is None:
         return gradient.new_empty(0, dtype=torch.float32)
     return gradient.reshape(parameter.shape).to(parameter.dtype)
@@ -74,7 +74,7 @@ def agile_backward(
     found, options = _base(base, p, q)
     x, a, b = _parameters(saved, scale, location, dim, ndim)
     to = reference.backward(grad.to(x.dtype), x, a, b, found, options, dim, dim + ndim)
-    return _as(to.x, saved), _like(to.scale, scale), _like(to.location, location)
+    return _as(to.x, saved), like(to.scale, scale), like(to.location, location)
 
 
 def agile_double_backward(
@@ -102,10 +102,8 @@ def agile_double_backward(
         zero if tangent_scale is None else tangent_scale.reshape(-1).to(x.dtype),
         zero if tangent_location is None else tangent_location.reshape(-1).to(x.dtype),
     )
-    to_grad, to = reference.backward_of_backward(
-        cotangents, grad.to(x.dtype), x, a, b, found, options, dim, dim + ndim
-    )
-    return _as(to_grad, grad), _as(to.x, saved), _like(to.scale, scale), _like(to.location, location)
+    to_grad, to = reference.backward_of_backward(cotangents, grad.to(x.dtype), x, a, b, found, options, dim, dim + ndim)
+    return _as(to_grad, grad), _as(to.x, saved), like(to.scale, scale), like(to.location, location)
 
 
 def _only_input(from_output: bool) -> None:

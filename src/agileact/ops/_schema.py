@@ -26,9 +26,7 @@ SCHEMAS = {
     ),
     # max pooling of the activation: values, the inputs they come from, and their places in their windows;
     # the parameters have one number a channel, or one for all
-    "agile_max_pool2d": (
-        f"(Tensor x, {_POOLED}, SymInt[2] output_size) -> (Tensor, Tensor, Tensor)"
-    ),
+    "agile_max_pool2d": (f"(Tensor x, {_POOLED}, SymInt[2] output_size) -> (Tensor, Tensor, Tensor)"),
     # the gradients of x, scale and location
     "agile_max_pool2d_backward": (
         f"(Tensor grad, Tensor picked, Tensor places, {_POOLED}, SymInt[2] input_size) -> (Tensor, Tensor, Tensor)"
