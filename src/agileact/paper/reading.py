@@ -156,7 +156,7 @@ def _caveats(results: Sequence[TrialResult], known: Sequence[Row]) -> list[str]:
     if here != ((16, 8, 4), (30,), 100):
         lines.append(
             f"This is not the paper's network and batch (filters 16, 8, 4, one layer of 30 nodes, batch 100) but "
-            f"filters {_sizes(here[0])}, nodes {_sizes(here[1])}, batch {here[2]}: agreement and disagreement mean little."
+            f"filters {_sizes(here[0])}, nodes {_sizes(here[1])}, batch {here[2]}: the comparison means little."
         )
     late = [
         f"{row.conv} - {row.fc}"
