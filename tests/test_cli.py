@@ -159,6 +159,13 @@ def test_an_output_folder_that_cannot_be_is_one_line(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_folder_that_the_system_refuses_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = agileact("xor", "--starts", "2", "--epochs", "2", "--out", tmp_path / "file" / "below", check=1)
+    assert done.stderr.startswith("agileact: error: Not a directory: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_help_explains_itself():
     whole = agileact("--help").stdout
     assert "paper" in whole

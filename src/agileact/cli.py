@@ -56,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has left. Point stdout elsewhere, or the interpreter complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # A full disk, a folder without permission: the system's words say what, and the path says where.
+        where = f": {error.filename}" if error.filename else ""
+        print(f"agileact: error: {error.strerror or error}{where}", file=sys.stderr)
+        return 1
     except Exception as error:
         if os.environ.get("AGILEACT_DEBUG"):
             traceback.print_exc()

@@ -9,6 +9,7 @@ from agileact.paper import table
 from agileact.paper.outputs import results_document, table_document
 from agileact.paper.reading import comparisons, sentences
 from agileact.paper.recipe import PAPER_TABLE, Recipe
+from agileact.study.spec import ModelSpec
 from tests.paper.synthetic import result
 
 
@@ -130,6 +131,17 @@ def test_curves_that_still_fall_are_named():
     results = [trial(0, r.conv, r.fc, r.loss, 400 if r.n == 3 else 100) for r in PAPER_TABLE]
     said = sentences(results, table.rows(results))
     assert any("Still falling" in s and "sigmoid - agile-sigmoid." in s for s in said)
+
+
+def test_another_network_than_the_papers_is_named():
+    results = like_the_paper()
+    assert not any("not the paper's network" in s for s in sentences(results, table.rows(results)))
+    changed = []
+    for t in results:
+        task = dataclasses.replace(t.spec.task, model=ModelSpec("cnn", (("filters", (2, 2)), ("nodes", ()))))
+        changed.append(dataclasses.replace(t, spec=dataclasses.replace(t.spec, task=task)))
+    said = sentences(changed, table.rows(changed))
+    assert any("filters 2, 2, nodes none, batch 100" in s for s in said)
 
 
 def test_too_few_combinations_give_no_order():

@@ -151,6 +151,13 @@ def _caveats(results: Sequence[TrialResult], known: Sequence[Row]) -> list[str]:
         "The lowest test loss over iterations is chosen on the test set, as in the paper, and flatters every row; "
         "the columns chosen on validation do not.",
     ]
+    options = dict(next(r for r in results if r.spec.task.model.name == "cnn").spec.task.model.options)
+    here = (options.get("filters", (16, 8, 4)), options.get("nodes", (30,)), budget.batch_size)
+    if here != ((16, 8, 4), (30,), 100):
+        lines.append(
+            f"This is not the paper's network and batch (filters 16, 8, 4, one layer of 30 nodes, batch 100) but "
+            f"filters {_sizes(here[0])}, nodes {_sizes(here[1])}, batch {here[2]}: the comparison means little."
+        )
     late = [
         f"{row.conv} - {row.fc}"
         for row in known
@@ -166,3 +173,7 @@ def _caveats(results: Sequence[TrialResult], known: Sequence[Row]) -> list[str]:
     if diverged:
         lines.append(f"{diverged} trials diverged; they count with what they reached before.")
     return lines
+
+
+def _sizes(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values)) or "none"
