@@ -108,7 +108,11 @@ def test_vmap_and_grad(case: Case) -> None:
 @pytest.mark.parametrize("case", SMALL, ids=SMALL_IDS)
 def test_hessian_vector_product(case: Case) -> None:
     x, scale, location = (t.detach() for t in _inputs((4, 3), 1))
-    hessian = torch.func.jacrev(torch.func.grad(lambda a: _function(case, 1)(x, a, location).square().sum()))(scale)
+
+    def loss(a: Tensor) -> Tensor:
+        return _function(case, 1)(x, a, location).square().sum()
+
+    hessian = torch.func.jacrev(torch.func.grad(loss))(scale)
     expected = torch.autograd.functional.hessian(lambda a: (a * case.native(x - location)).square().sum(), scale)
     torch.testing.assert_close(hessian, expected)
 

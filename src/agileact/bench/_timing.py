@@ -12,7 +12,7 @@ import torch
 
 
 def interleaved(
-    contenders: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float = 0.004
+    contenders: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float = 0.004, budget: float = 20.0
 ) -> dict[str, float]:
     """Return the median time of one call of each contender, in microseconds.
 
@@ -20,14 +20,19 @@ def interleaved(
         contenders: What to time, by name.
         rounds: How often each takes its turn.
         seconds: About how long a turn lasts; a short call is repeated within it.
+        budget: About how long all may take, in seconds; there are fewer rounds then, but never less than five.
     """
     calls = {}
+    cost = 0.0
     for name, run in contenders.items():
         run()
         run()
         start = time.perf_counter()
         run()
-        calls[name] = max(1, min(1000, int(seconds / max(time.perf_counter() - start, 1e-7))))
+        once = max(time.perf_counter() - start, 1e-7)
+        calls[name] = max(1, min(1000, int(seconds / once)))
+        cost += once * calls[name]
+    rounds = max(5, min(rounds, int(budget / cost)))
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():

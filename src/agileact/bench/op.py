@@ -130,7 +130,7 @@ def _row(
             if compiled:
                 modules["compile"] = torch.compile(eager, dynamic=False)  # type: ignore[assignment]
     contenders = {name: _call(module, x, mode) for name, module in modules.items()}
-    times = interleaved(contenders, rounds=15 if quick else 41)
+    times = interleaved(contenders, rounds=21 if quick else 41, budget=1.0 if quick else 20.0)
     return {
         "base": base,
         "shape": list(shape),
