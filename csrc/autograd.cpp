@@ -250,11 +250,20 @@ Tensor agile_autograd(const Tensor& x, const OptionalTensor& scale, const Option
   return y;
 }
 
+// Forward mode over backward has no rule here; dropping the tangent would be silently wrong.
+void refuse_tangents(std::initializer_list<Tensor> tensors) {
+  for (const Tensor& t : tensors) {
+    TORCH_CHECK_NOT_IMPLEMENTED(!has_tangent(t), "agileact: forward mode over the fused backward is not there; "
+                                                 "agileact.reference has it");
+  }
+}
+
 Three agile_backward_autograd(const Tensor& grad, const Tensor& saved, const OptionalTensor& scale,
                               const OptionalTensor& location, std::string_view base, double p, double q, int64_t dim,
                               int64_t ndim, bool from_output) {
   const Call call{std::string(base), p, q, dim, ndim};
   const Tensor s = value(scale), l = value(location);
+  refuse_tangents({grad, saved, s, l});
   decltype(make_node<AgileBackwardBackward>()) node;
   if (at::GradMode::is_enabled() && (tracked(grad) || tracked(saved) || tracked(s) || tracked(l))) {
     node = make_node<AgileBackwardBackward>();

@@ -253,6 +253,8 @@ def evaluate_combined(
     start, stop = find_axes(x, tuple(scale.shape[1:]), dim, granularity)
     size = math.prod(scale.shape[1:])
     scale, location = (parameter.reshape(terms, size) for parameter in (scale, location))
+    if terms == 1:
+        return ops.agile(x, scale[0], location[0], base, options, start, stop)
     return reference.combined_agile(x, scale, location, base, options, start, stop)
 
 

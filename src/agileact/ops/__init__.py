@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from agileact import reference
@@ -33,6 +34,11 @@ _FLOATING = frozenset(WIDE)
 __all__ = ["CPU", "agile", "agile_channels", "agile_max_pool2d", "pooled_size"]
 
 
+def _forward_mode() -> bool:
+    # The fused operators have no rule for forward mode over backward: within it the expression, which has all rules.
+    return forward_ad._current_level >= 0
+
+
 def agile(
     x: Tensor,
     scale: Tensor,
@@ -44,7 +50,7 @@ def agile(
 ) -> Tensor:
     """Do what :func:`agileact.reference.agile` does, by the operator where the base function is fused."""
     fused = fused_name(base.name, options)
-    if fused is None:
+    if fused is None or _forward_mode():
         return reference.agile(x, scale, location, base, options, start, stop)
     result: Tensor = _agile(x, scale, location, *fused, start, stop - start)
     return result
@@ -55,7 +61,7 @@ def agile_channels(
 ) -> Tensor | None:
     """Do what :func:`agile` does, if it plainly can: one 1-D pair a channel, on the CPU. None if a check is due."""
     name = base if not options and base in FUSED else None
-    if name is None or type(x) is not Tensor or x.dtype not in _FLOATING or type(scale) is not Parameter:
+    if name is None or _forward_mode() or type(x) is not Tensor or x.dtype not in _FLOATING or type(scale) is not Parameter:
         return None
     ndim = x.dim()
     if not -ndim <= dim < ndim or ndim < 2 or not (x.is_cpu and scale.is_cpu and location.is_cpu):
@@ -85,7 +91,7 @@ def agile_max_pool2d(
     The parameters have one number for each channel, or one for all; None stands for 1 and for 0.
     """
     fused = fused_name(base.name, options)
-    if fused is None or not _pool.fits(x, kernel):
+    if fused is None or _forward_mode() or not _pool.fits(x, kernel):
         if scale is None and location is None:
             y = base.function(x, **options)
         else:
