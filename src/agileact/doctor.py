@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import json
 import platform
 import shutil
 from typing import Any
@@ -120,6 +122,23 @@ def render(found: dict[str, Any]) -> str:
     lines.append("advice")
     lines += [f"  {line}" for line in found["advice"]] or ["  nothing to do"]
     return "\n".join(lines)
+
+
+def add_command(commands: Any) -> None:
+    """Add ``agileact doctor``."""
+    parser = commands.add_parser(
+        "doctor",
+        help="say which kernels run here and why",
+        description="Print versions, the processor, which kernel serves which base function, dtype and device, and how "
+        "to get the faster one.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=_print)
+
+
+def _print(options: argparse.Namespace) -> None:
+    found = report()
+    print(json.dumps(found, indent=1) if options.json else render(found))
 
 
 def _version(package: str) -> str | None:

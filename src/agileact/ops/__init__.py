@@ -61,7 +61,13 @@ def agile_channels(
 ) -> Tensor | None:
     """Do what :func:`agile` does, if it plainly can: one 1-D pair a channel, on the CPU. None if a check is due."""
     name = base if not options and base in FUSED else None
-    if name is None or _forward_mode() or type(x) is not Tensor or x.dtype not in _FLOATING or type(scale) is not Parameter:
+    if (
+        name is None
+        or _forward_mode()
+        or type(x) is not Tensor
+        or x.dtype not in _FLOATING
+        or type(scale) is not Parameter
+    ):
         return None
     ndim = x.dim()
     if not -ndim <= dim < ndim or ndim < 2 or not (x.is_cpu and scale.is_cpu and location.is_cpu):

@@ -1,4 +1,4 @@
-"""``agileact bench`` and ``agileact doctor``: parse, call, print."""
+"""``agileact bench``: parse, call, print."""
 
 from __future__ import annotations
 
@@ -45,22 +45,3 @@ def _bench(options: argparse.Namespace) -> None:
     for key in ("summary", "saved_bytes", "environment"):
         if key in result:
             print(f"{key}: {json.dumps(result[key], indent=1)}")
-
-
-def add_doctor(commands: Any) -> None:
-    """Add ``agileact doctor``."""
-    parser = commands.add_parser(
-        "doctor",
-        help="say which kernels run here and why",
-        description="Print versions, the processor, which kernel serves which base function, dtype and device, and how "
-        "to get the faster one.",
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.set_defaults(run=_doctor)
-
-
-def _doctor(options: argparse.Namespace) -> None:
-    from agileact import doctor
-
-    found = doctor.report()
-    print(json.dumps(found, indent=1) if options.json else doctor.render(found))
