@@ -6,12 +6,12 @@ STAMP  := $(VENV)/.agileact-ready
 OUT    ?= runs/paper
 PAPER  ?=
 
-.PHONY: run test check format lint types doctest paper-full setup clean
+.PHONY: run test check format lint types doctest paper-full setup wheel bench clean
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "agileact needs Python 3.10 or newer, $(PYTHON) is older; name another: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
@@ -44,6 +44,18 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 check: lint types doctest test
+
+# A wheel for this PyTorch and this platform, installed into an empty environment and tried there.
+wheel: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps -w dist .
+	rm -rf build/try && $(PYTHON) -m venv build/try
+	build/try/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy dist/*.whl
+	cd build/try && bin/python -m agileact.cli doctor && bin/python -c 'import torch, agileact as ag; \
+	  y = ag.AgileReLU(3)(torch.ones(2, 3, requires_grad=True)); y.sum().backward(); print("the wheel works")'
+
+bench: $(STAMP)
+	for kind in op step pool; do $(BIN)/agileact bench $$kind --out benchmarks/results/$$kind.json || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

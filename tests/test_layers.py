@@ -28,6 +28,8 @@ ROOMS = (
     "baselines",
     "study",
     "paper",
+    "bench",
+    "doctor",
     "cli",
 )
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

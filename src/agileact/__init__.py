@@ -23,6 +23,7 @@ from agileact.nn import AgileHardtanh as AgileHardtanh
 from agileact.nn import AgileIdentity as AgileIdentity
 from agileact.nn import AgileLeakyReLU as AgileLeakyReLU
 from agileact.nn import AgileLogSigmoid as AgileLogSigmoid
+from agileact.nn import AgileMaxPool2d as AgileMaxPool2d
 from agileact.nn import AgileMish as AgileMish
 from agileact.nn import AgileModule as AgileModule
 from agileact.nn import AgileReLU as AgileReLU

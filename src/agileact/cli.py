@@ -73,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from agileact import doctor
+    from agileact.bench import command as bench_command
+
     parser = _Parser(
         prog="agileact",
         description="Agile activation functions a*f(x - b), with size a and position b learned by gradient descent.",
@@ -81,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_paper(commands)
     _add_xor(commands)
+    bench_command.add_bench(commands)
+    doctor.add_command(commands)
     return parser
 
 

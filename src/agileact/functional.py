@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Size, Tensor
 
-from agileact import bases, reference
+from agileact import bases, ops, reference
 from agileact._broadcast import WIDE, spread
 from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.bases import Base, Value
@@ -112,6 +112,107 @@ def combined_agile(
     return evaluate_combined(x, scale, location, found, found.resolve(options), dim, granularity)
 
 
+def agile_max_pool2d(
+    x: Tensor,
+    scale: Tensor | None,
+    location: Tensor | None,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    base: str = "relu",
+    **options: float | str,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Apply the agile activation and max pooling in one pass, without ever writing the unpooled activation.
+
+    Exact for every scale and every f: what is compared is :math:`a f(x - b)` itself, so that a negative scale, which
+    turns maxima into minima, and a function that is not monotone are pooled as two separate steps would.
+
+    Args:
+        x: Of shape (N, C, H, W) or (C, H, W), contiguous or channels last.
+        scale: a, one for each channel or one for all; None for 1.
+        location: b, likewise; None for 0.
+        kernel_size: As for :func:`torch.nn.functional.max_pool2d`, as all arguments up to ``return_indices``.
+        stride: None for the kernel's size.
+        padding: Zero to half the kernel's size.
+        dilation: Steps between the elements of a window.
+        ceil_mode: Whether the last window may hang over.
+        return_indices: Whether to return, with the result, where in its plane each was found.
+        base: The name of f.
+        **options: The options of f.
+
+    Returns:
+        The pooled activation, and its indices if they are wanted: of equals the first, as in PyTorch.
+
+    Raises:
+        ArgumentError: If a shape or a size does not fit.
+        ArgumentTypeError: If an argument has the wrong type.
+
+    Example:
+        >>> import torch, agileact as ag
+        >>> x = torch.tensor([[[[1.0, 4.0], [-2.0, 3.0]]]])
+        >>> ag.functional.agile_max_pool2d(x, torch.tensor([2.0]), torch.tensor([1.0]), 2)
+        tensor([[[[6.]]]])
+        >>> ag.functional.agile_max_pool2d(x, torch.tensor([-2.0]), torch.tensor([1.0]), 2, base="identity")
+        tensor([[[[6.]]]])
+    """
+    found = bases.get(base)
+    resolved = found.resolve(options)
+    check_input(x)
+    if x.ndim not in (3, 4):
+        raise ArgumentError(f"x must have shape (N, C, H, W) or (C, H, W), not {tuple(x.shape)}")
+    kernel, padded, steps = pair("kernel_size", kernel_size), pair("padding", padding, 0), pair("dilation", dilation)
+    strides = kernel if stride is None else pair("stride", stride)
+    if any(2 * p > k for p, k in zip(padded, kernel, strict=True)):
+        raise ArgumentError(f"padding must be at most half of kernel_size, {kernel}; it is {padded}")
+    channels = x.shape[-3]
+    for name, parameter in (("scale", scale), ("location", location)):
+        if parameter is None:
+            continue
+        _check_parameters(x, parameter, parameter)
+        if parameter.numel() not in (1, channels):
+            raise ArgumentError(
+                f"{name} must have {channels} elements, one for each channel, or one; "
+                f"its shape is {tuple(parameter.shape)}"
+            )
+    batch = x if x.ndim == 4 else x.unsqueeze(0)
+    size = ops.pooled_size(batch.shape[2:], kernel, strides, padded, steps, ceil_mode)
+    if min(size) < 1:
+        raise ArgumentError(f"kernel_size {kernel} is too large for planes of {tuple(x.shape[-2:])}; nothing is left")
+    for axis, n in enumerate(x.shape[-2:]):
+        if not windows_have_elements(n, size[axis], kernel[axis], strides[axis], padded[axis], steps[axis]):
+            raise ArgumentError(
+                f"with dilation {steps} and padding {padded}, some windows lie outside planes of {tuple(x.shape[-2:])}"
+            )
+    value, indices = ops.agile_max_pool2d(
+        batch, scale, location, found, resolved, kernel, strides, padded, steps, ceil_mode, return_indices
+    )
+    if x.ndim == 3:
+        value, indices = value.squeeze(0), None if indices is None else indices.squeeze(0)
+    return value if indices is None else (value, indices)
+
+
+def windows_have_elements(n: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:
+    """Return whether every window along an axis of ``n`` elements has one of them."""
+    # Without dilation at least half of a window is inside, as the padding is at most half.
+    if dilation == 1 or padding == 0:
+        return True
+    starts = (o * stride - padding for o in range(out))
+    return all(any(0 <= start + i * dilation < n for i in range(kernel)) for start in starts)
+
+
+def pair(name: str, value: int | tuple[int, int], least: int = 1) -> tuple[int, int]:
+    """Return a size as height and width; raise if it is none."""
+    both = value if isinstance(value, tuple) else (value, value)
+    if len(both) != 2 or any(isinstance(one, bool) or not isinstance(one, int) for one in both):
+        raise ArgumentTypeError(f"{name} must be an integer or a pair of them, not {value!r}")
+    if min(both) < least:
+        raise ArgumentError(f"{name} must be at least {least}, not {value!r}")
+    return both[0], both[1]
+
+
 def evaluate(
     x: Tensor,
     scale: Tensor,
@@ -126,7 +227,7 @@ def evaluate(
     _check_parameters(x, scale, location)
     start, stop = find_axes(x, _common_shape(scale, location), dim, granularity)
     scale, location = (_flat(parameter, x, start, stop) for parameter in (scale, location))
-    return reference.agile(x, scale, location, base, options, start, stop)
+    return ops.agile(x, scale, location, base, options, start, stop)
 
 
 def evaluate_combined(
@@ -152,6 +253,8 @@ def evaluate_combined(
     start, stop = find_axes(x, tuple(scale.shape[1:]), dim, granularity)
     size = math.prod(scale.shape[1:])
     scale, location = (parameter.reshape(terms, size) for parameter in (scale, location))
+    if terms == 1:
+        return ops.agile(x, scale[0], location[0], base, options, start, stop)
     return reference.combined_agile(x, scale, location, base, options, start, stop)
 
 
@@ -256,7 +359,8 @@ def _flat(parameter: Tensor, x: Tensor, start: int, stop: int) -> Tensor:
     if parameter.ndim == 0 and stop > start:
         size = Size([math.prod(x.shape[start:stop])])
         return spread(parameter.reshape(1), size, 0, 0, parameter.dtype)
-    return parameter.reshape(-1)
+    # A view would be a node of its own in backward, and cost more than a small activation does.
+    return parameter if parameter.ndim == 1 else parameter.reshape(-1)
 
 
 def _dtype(x: Tensor) -> str:

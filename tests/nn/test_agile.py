@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 import agileact as ag
 from tests.cases import CASES, IDS, Case
@@ -255,3 +256,22 @@ def test_training_lowers_the_loss_and_moves_scale_and_location():
     assert float(loss.detach()) < 1e-5
     torch.testing.assert_close(module.scale.detach(), torch.tensor([2.0, -0.5]), rtol=0, atol=0.02)
     torch.testing.assert_close(module.location.detach(), torch.tensor([1.0, -0.5]), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["scale", "location"])
+def test_parametrised_and_pruned_parameters_are_followed(name):
+    class Doubled(torch.nn.Module):
+        def forward(self, value):
+            return 2 * value + 1
+
+    x = torch.randn(4, 3)
+    module = ag.AgileSigmoid(3)
+    parametrize.register_parametrization(module, name, Doubled())
+    scale, location = (3.0, 0.0) if name == "scale" else (1.0, 1.0)
+    torch.testing.assert_close(module(x), scale / (1 + torch.exp(-(x - location))))
+    pruned = ag.AgileSigmoid(3)
+    prune.custom_from_mask(pruned, name, torch.tensor([0.0, 1.0, 1.0]))
+    expected = torch.sigmoid(x)
+    if name == "scale":
+        expected[:, 0] = 0
+    torch.testing.assert_close(pruned(x), expected)

@@ -54,8 +54,10 @@ class TestCompile:
         module = make()
         compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
         x = torch.randn(4, 3, 5).to(dtype)
+        # Eager mode recovers f from the rounded output; a traced graph keeps the input.
+        rtol, atol = (3e-2, 2e-2) if dtype == torch.bfloat16 else (1.3e-6, 1e-5)
         for one, other in zip(_gradients(module, compiled, x), _gradients(module, module, x), strict=True):
-            torch.testing.assert_close(one, other)
+            torch.testing.assert_close(one, other, rtol=rtol, atol=atol)
 
     def test_new_values_and_sizes_need_no_new_graph_each(self):
         torch._dynamo.reset()

@@ -12,6 +12,7 @@ from agileact.nn._hard import AgileHardswish as AgileHardswish
 from agileact.nn._hard import AgileHardtanh as AgileHardtanh
 from agileact.nn._hard import AgileSoftshrink as AgileSoftshrink
 from agileact.nn._module import AgileModule as AgileModule
+from agileact.nn._pool import AgileMaxPool2d as AgileMaxPool2d
 from agileact.nn._rectifiers import AgileIdentity as AgileIdentity
 from agileact.nn._rectifiers import AgileLeakyReLU as AgileLeakyReLU
 from agileact.nn._rectifiers import AgileReLU as AgileReLU
@@ -39,6 +40,7 @@ __all__ = [
     "AgileIdentity",
     "AgileLeakyReLU",
     "AgileLogSigmoid",
+    "AgileMaxPool2d",
     "AgileMish",
     "AgileModule",
     "AgileReLU",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from agileact import bases
+from agileact import bases, ops
 from agileact.functional import Granularity, evaluate
 from agileact.nn._module import AgileModule, Device
 
@@ -81,6 +81,13 @@ class Agile(AgileModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a f(x - b)."""
+        if self.granularity == "channel":
+            # The usual case, recognised by a few comparisons: for a small tensor the checks cost more than the kernel.
+            # A parametrised or pruned scale is no longer among the parameters: it takes the way with all checks.
+            get = self._parameters.get
+            y = ops.agile_channels(x, get("scale"), get("location"), self.base, self.options, self.dim)
+            if y is not None:
+                return y
         self._check_sample(x)
         base = bases.get(self.base)
         return evaluate(x, self.scale, self.location, base, self.options, self.dim, self.granularity)

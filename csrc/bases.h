@@ -1,0 +1,387 @@
+// The fused base functions: f, f' and f'' from z = x - location, and, where f can be undone far enough,
+// f' and f'' from f itself. One struct each; V is a vector of float or of double.
+//
+//   f(z)             the value
+//   at(z, f, d)      the value and the derivative
+//   at(z, f, d, e)   and the second derivative
+//   kFromValue       whether the next three exist
+//   tidy(f)          f as divided out of a rounded output, brought back into its range
+//   slope(f)         f' from f
+//   bend(f, d)       f'' from f and f'
+//   kKinked          f' jumps at z = 0, so that the side of the kink has to survive an underflow of scale * f
+#pragma once
+
+#include "kernels.h"
+#include "pack.h"
+
+#include <cmath>
+#include <limits>
+
+namespace agileact {
+namespace {
+
+// exp to about one unit in the last place for float on AVX-512, where ATen's costs twice as much: the range
+// reduction and a polynomial, and scalef sees to overflow, underflow and NaN. ATen's own elsewhere.
+template <typename V>
+inline V fast_exp(V x) {
+#if defined(CPU_CAPABILITY_AVX512)
+  if constexpr (std::is_same_v<typename V::value_type, float>) {
+    // exp(x) = 2^n * exp(r) with r = x - n * ln 2 in two parts. Beyond +-200 the result is 0 or inf anyway,
+    // and inf - inf must not arise; the operand order of min and max lets NaN through.
+    const __m512 clamped =
+        _mm512_max_ps(_mm512_set1_ps(-200.f), _mm512_min_ps(_mm512_set1_ps(200.f), __m512(x)));
+    const __m512 n = _mm512_roundscale_ps(
+        _mm512_mul_ps(clamped, _mm512_set1_ps(1.44269504088896341f)),
+        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), clamped);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
+    __m512 p = _mm512_set1_ps(1.0f / 720);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+  }
+#endif
+  return x.exp();
+}
+
+template <typename V>
+inline V logistic(V x) {
+  return V(1) / (V(1) + fast_exp(x.neg()));
+}
+
+// Propagate NaN from v, unlike std::max.
+template <typename V>
+inline V at_least(V v, double low) {
+  return at::vec::clamp_min(v, V(low));
+}
+template <typename V>
+inline V at_most(V v, double high) {
+  return at::vec::clamp_max(v, V(high));
+}
+template <typename V>
+inline V within(V v, double low, double high) {
+  return at_most(at_least(v, low), high);
+}
+
+template <typename V>
+struct Relu {
+  static constexpr bool kFromValue = true;
+  static constexpr bool kKinked = true;
+  Relu(double, double) {}
+  V f(V z) const { return at_least(z, 0); }
+  V tidy(V f) const { return f; }
+  // NaN is not <= 0, so a gradient passes there, as it does in torch.
+  V slope(V f) const { return V::blendv(V(1), V(0), f <= V(0)); }
+  V bend(V, V) const { return V(0); }
+  void at(V z, V& f, V& d) const {
+    f = at_least(z, 0);
+    d = slope(z);
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    at(z, f, d);
+    e = V(0);
+  }
+};
+
+template <typename V>
+struct LeakyRelu {
+  static constexpr bool kFromValue = true;
+  static constexpr bool kKinked = true;
+  V negative_slope;
+  LeakyRelu(double p, double) : negative_slope(p) {}
+  V f(V z) const { return z * slope(z); }
+  V tidy(V f) const { return f; }
+  V slope(V f) const { return V::blendv(negative_slope, V(1), f > V(0)); }
+  V bend(V, V) const { return V(0); }
+  void at(V z, V& f, V& d) const {
+    d = slope(z);
+    f = z * d;
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    at(z, f, d);
+    e = V(0);
+  }
+};
+
+template <typename V>
+struct Elu {
+  static constexpr bool kFromValue = true;
+  static constexpr bool kKinked = true;
+  V alpha;
+  Elu(double p, double) : alpha(p) {}
+  V f(V z) const { return V::blendv(alpha * z.expm1(), z, z > V(0)); }
+  V tidy(V f) const { return at::vec::maximum(f, alpha.neg()); }
+  V slope(V f) const { return V::blendv(f + alpha, V(1), f > V(0)); }
+  V bend(V f, V d) const { return V::blendv(d, V(0), f > V(0)); }
+  void at(V z, V& f, V& d) const {
+    f = this->f(z);
+    d = V::blendv(alpha * fast_exp(z), V(1), z > V(0));
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    at(z, f, d);
+    e = V::blendv(d, V(0), z > V(0));
+  }
+};
+
+template <typename V>
+struct Sigmoid {
+  static constexpr bool kFromValue = true;
+  static constexpr bool kKinked = false;
+  Sigmoid(double, double) {}
+  V f(V z) const { return logistic(z); }
+  V tidy(V f) const { return within(f, 0, 1); }
+  V slope(V f) const { return f * (V(1) - f); }
+  V bend(V f, V d) const { return d * (V(1) - f - f); }
+  void at(V z, V& f, V& d) const {
+    f = logistic(z);
+    d = slope(f);
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    at(z, f, d);
+    e = bend(f, d);
+  }
+};
+
+template <typename V>
+struct Tanh {
+  static constexpr bool kFromValue = true;
+  static constexpr bool kKinked = false;
+  Tanh(double, double) {}
+  V f(V z) const { return z.tanh(); }
+  V tidy(V f) const { return within(f, -1, 1); }
+  V slope(V f) const { return V(1) - f * f; }
+  V bend(V f, V d) const { return V(-2) * f * d; }
+  void at(V z, V& f, V& d) const {
+    f = this->f(z);
+    d = slope(f);
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    at(z, f, d);
+    e = bend(f, d);
+  }
+};
+
+template <typename V>
+struct Softplus {
+  static constexpr bool kFromValue = true;
+  static constexpr bool kKinked = false;
+  V beta, threshold, inverse;
+  Softplus(double p, double q) : beta(p), threshold(q), inverse(1 / p) {}
+  V f(V z) const {
+    const V t = z * beta;
+    return V::blendv(fast_exp(t).log1p() * inverse, z, t > threshold);
+  }
+  V tidy(V f) const { return at_least(f, 0); }
+  V slope(V f) const {
+    const V t = f * beta;
+    return V::blendv(t.neg().expm1().neg(), V(1), t > threshold);
+  }
+  V bend(V f, V d) const { return V::blendv(beta * d * (V(1) - d), V(0), f * beta > threshold); }
+  void at(V z, V& f, V& d) const {
+    f = this->f(z);
+    const V t = z * beta;
+    d = V::blendv(logistic(t), V(1), t > threshold);
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    at(z, f, d);
+    e = V::blendv(beta * d * (V(1) - d), V(0), z * beta > threshold);
+  }
+};
+
+template <typename V>
+struct Identity {
+  static constexpr bool kFromValue = true;
+  static constexpr bool kKinked = false;
+  Identity(double, double) {}
+  V f(V z) const { return z; }
+  V tidy(V f) const { return f; }
+  V slope(V) const { return V(1); }
+  V bend(V, V) const { return V(0); }
+  void at(V z, V& f, V& d) const {
+    f = z;
+    d = V(1);
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    at(z, f, d);
+    e = V(0);
+  }
+};
+
+template <typename V>
+struct Silu {
+  static constexpr bool kFromValue = false;
+  static constexpr bool kKinked = false;
+  Silu(double, double) {}
+  V f(V z) const { return z / (V(1) + fast_exp(z.neg())); }
+  void at(V z, V& f, V& d) const {
+    const V s = logistic(z);
+    f = z * s;
+    d = s * (V(1) + z * (V(1) - s));
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    const V s = logistic(z);
+    f = z * s;
+    const V rest = V(1) - s;
+    d = s * (V(1) + z * rest);
+    e = s * rest * (V(2) + z * (rest - s));
+  }
+};
+
+template <typename V>
+struct Gelu {
+  static constexpr bool kFromValue = false;
+  static constexpr bool kKinked = false;
+  Gelu(double, double) {}
+  // ATen's vectorised erf has no value at infinity; at 10 erf is 1 in every type.
+  static V mass(V z) { return V(0.5) * (V(1) + within(z * V(M_SQRT1_2), -10, 10).erf()); }
+  // Far out the density is 0; the square must not reach inf before it gets there.
+  static V density(V z, V& near) {
+    near = within(z, -100, 100);
+    return V(0.5 * M_SQRT1_2 * M_2_SQRTPI) * fast_exp(V(-0.5) * near * near);
+  }
+  V f(V z) const { return z * mass(z); }
+  void at(V z, V& f, V& d) const {
+    V near;
+    const V m = mass(z);
+    f = z * m;
+    const V phi = density(z, near);
+    d = m + near * phi;
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    V near;
+    const V m = mass(z);
+    f = z * m;
+    const V phi = density(z, near);
+    d = m + near * phi;
+    e = phi * (V(2) - near * near);
+  }
+};
+
+// 0.5 z (1 + tanh(u)) = z * logistic(2u), which also keeps its precision for negative z.
+template <typename V>
+struct GeluTanh {
+  static constexpr bool kFromValue = false;
+  static constexpr bool kKinked = false;
+  static constexpr double k = M_2_SQRTPI * M_SQRT2;  // 2 * sqrt(2 / pi)
+  static constexpr double c = 0.044715;
+  GeluTanh(double, double) {}
+  static V gate(V near, V square) { return logistic(V(k) * near * (V(1) + V(c) * square)); }
+  V f(V z) const {
+    const V near = within(z, -100, 100);
+    return z * gate(near, near * near);
+  }
+  void at(V z, V& f, V& d) const {
+    const V near = within(z, -100, 100);
+    const V square = near * near;
+    const V s = gate(near, square);
+    f = z * s;
+    d = s + near * s * (V(1) - s) * V(k) * (V(1) + V(3 * c) * square);
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    const V near = within(z, -100, 100);
+    const V square = near * near;
+    const V s = gate(near, square);
+    const V s1 = s * (V(1) - s);
+    const V w1 = V(k) * (V(1) + V(3 * c) * square);
+    const V w2 = V(6 * k * c) * near;
+    f = z * s;
+    d = s + near * s1 * w1;
+    e = s1 * (V(2) * w1 + near * ((V(1) - s - s) * w1 * w1 + w2));
+  }
+};
+
+// tanh(softplus(z)) = n / (n + 2) with n = e^z (e^z + 2); above 20 it is 1 in float, and above 40 in double.
+template <typename V>
+struct Mish {
+  static constexpr bool kFromValue = false;
+  static constexpr bool kKinked = false;
+  Mish(double, double) {}
+  static V gate(V z, V& e) {
+    e = fast_exp(at_most(z, 40));
+    const V n = e * (e + V(2));
+    return n / (n + V(2));
+  }
+  V f(V z) const {
+    V e;
+    return z * gate(z, e);
+  }
+  void at(V z, V& f, V& d) const {
+    V e;
+    const V t = gate(z, e);
+    f = z * t;
+    const V s = e / (V(1) + e);
+    d = t + z * (s * (V(1) - t * t));
+  }
+  void at(V z, V& f, V& d, V& second) const {
+    V e;
+    const V t = gate(z, e);
+    f = z * t;
+    const V s = e / (V(1) + e);
+    const V t1 = s * (V(1) - t * t);
+    const V t2 = t1 * (V(1) - s - V(2) * t * s);
+    d = t + z * t1;
+    second = V(2) * t1 + z * t2;
+  }
+};
+
+template <typename V>
+struct Hardswish {
+  static constexpr bool kFromValue = false;
+  static constexpr bool kKinked = false;
+  Hardswish(double, double) {}
+  V f(V z) const { return z * within(z + V(3), 0, 6) / V(6); }
+  void at(V z, V& f, V& d) const {
+    f = this->f(z);
+    // torch: 0 up to -3, 1 from 3 on, z / 3 + 0.5 in between.
+    d = V::blendv(z / V(3) + V(0.5), V(1), z >= V(3));
+    d = V::blendv(d, V(0), z <= V(-3));
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    at(z, f, d);
+    e = V::blendv(V(1.0 / 3), V(0), (z >= V(3)) | (z <= V(-3)));
+  }
+};
+
+template <typename V>
+struct Hardsigmoid {
+  static constexpr bool kFromValue = false;
+  static constexpr bool kKinked = false;
+  Hardsigmoid(double, double) {}
+  V f(V z) const { return within(z + V(3), 0, 6) / V(6); }
+  void at(V z, V& f, V& d) const {
+    f = this->f(z);
+    d = V::blendv(V(1.0 / 6), V(0), (z >= V(3)) | (z <= V(-3)));
+  }
+  void at(V z, V& f, V& d, V& e) const {
+    at(z, f, d);
+    e = V(0);
+  }
+};
+
+// Calls go(base) with the struct for a formula.
+template <typename V, typename Go>
+void with_base(const Formula& formula, Go&& go) {
+  const double p = formula.p, q = formula.q;
+  switch (formula.base) {
+    case Base::kRelu: return go(Relu<V>(p, q));
+    case Base::kLeakyRelu: return go(LeakyRelu<V>(p, q));
+    case Base::kElu: return go(Elu<V>(p, q));
+    case Base::kSigmoid: return go(Sigmoid<V>(p, q));
+    case Base::kTanh: return go(Tanh<V>(p, q));
+    case Base::kSoftplus: return go(Softplus<V>(p, q));
+    case Base::kIdentity: return go(Identity<V>(p, q));
+    case Base::kSilu: return go(Silu<V>(p, q));
+    case Base::kGelu: return go(Gelu<V>(p, q));
+    case Base::kGeluTanh: return go(GeluTanh<V>(p, q));
+    case Base::kMish: return go(Mish<V>(p, q));
+    case Base::kHardswish: return go(Hardswish<V>(p, q));
+    case Base::kHardsigmoid: return go(Hardsigmoid<V>(p, q));
+  }
+}
+
+}  // namespace
+}  // namespace agileact

@@ -1,0 +1,164 @@
+"""The operator against the plain activation and against what one would use instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agileact.bench._peers import Eager, Rational
+from agileact.bench._timing import environment, interleaved
+from agileact.nn import Agile
+
+PLAIN: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+}
+# Shape, layout, channel axis.
+SHAPES: tuple[tuple[tuple[int, ...], str, int], ...] = (
+    ((100, 16, 28, 28), "contiguous", 1),
+    ((100, 8, 14, 14), "contiguous", 1),
+    ((100, 4, 7, 7), "contiguous", 1),
+    ((32, 64, 56, 56), "contiguous", 1),
+    ((32, 64, 56, 56), "channels_last", 1),
+    ((8, 256, 28, 28), "contiguous", 1),
+    ((4096, 1024), "contiguous", 1),
+    ((64, 197, 768), "contiguous", 2),
+)
+
+
+def run(
+    *,
+    quick: bool = False,
+    threads: Sequence[int] = (1, 2),
+    bases: Sequence[str] = tuple(PLAIN),
+    compiled: bool = True,
+    notify: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Time every base, shape, dtype and number of threads; return rows, summary and environment.
+
+    Args:
+        quick: Fewer rounds, and nothing under ``torch.compile``, whose compilation takes most of the time.
+        threads: The numbers of threads.
+        bases: The base functions.
+        compiled: Whether to time ``torch.compile`` of the eager formula.
+        notify: Is told each row when it is there.
+    """
+    before = torch.get_num_threads()
+    rows = []
+    try:
+        for count in threads:
+            torch.set_num_threads(count)
+            for base in bases:
+                for shape, layout, dim in SHAPES:
+                    for dtype, mode in (
+                        (torch.float32, "training"),
+                        (torch.float32, "inference"),
+                        (torch.bfloat16, "training"),
+                    ):
+                        row = _row(base, shape, layout, dim, dtype, mode, quick, compiled and not quick)
+                        row["threads"] = count
+                        rows.append(row)
+                        notify(" ".join(f"{key}={value}" for key, value in row.items()))
+    finally:
+        torch.set_num_threads(before)
+    return {"benchmark": "op", "environment": environment(), "summary": summary(rows), "rows": rows}
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return geometric means and worst rows of fused / plain, and of bfloat16 / float32."""
+    result: dict[str, Any] = {}
+    for base in dict.fromkeys(row["base"] for row in rows):
+        own = [row for row in rows if row["base"] == base]
+        training = [row["ratio"] for row in own if row["mode"] == "training" and row["dtype"] == "float32"]
+        inference = [row["ratio"] for row in own if row["mode"] == "inference"]
+        half = [row["ratio"] for row in own if row["dtype"] == "bfloat16"]
+        result[base] = {
+            "training_mean": _mean(training),
+            "training_worst": max(training),
+            "inference_mean": _mean(inference),
+            "inference_worst": max(inference),
+            "bfloat16_mean": _mean(half),
+            "bfloat16_to_float32_worst": max(_half_to_full(own), default=None),
+        }
+    return result
+
+
+def _half_to_full(rows: Sequence[dict[str, Any]]) -> list[float]:
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["base"], tuple(row["shape"]), row["layout"], row["threads"]
+
+    training = [row for row in rows if row["mode"] == "training"]
+    full = {key(row): row["fused_us"] for row in training if row["dtype"] == "float32"}
+    half = {key(row): row["fused_us"] for row in training if row["dtype"] == "bfloat16"}
+    return [round(half[one] / full[one], 3) for one in half if one in full]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(math.exp(sum(map(math.log, values)) / len(values)), 3)
+
+
+def _row(
+    base: str, shape: tuple[int, ...], layout: str, dim: int, dtype: torch.dtype, mode: str, quick: bool, compiled: bool
+) -> dict[str, Any]:
+    torch.manual_seed(0)
+    x = torch.randn(shape).to(dtype)
+    if layout == "channels_last":
+        x = x.to(memory_format=torch.channels_last)
+    channels = shape[dim]
+    plain = PLAIN[base]()
+    fused = Agile(base, channels, dim=dim)
+    eager = Eager(plain, channels, dim, len(shape))
+    with torch.no_grad():
+        # Off the start: at scale 1 and location 0 the operator calls PyTorch's own kernel.
+        fused.scale.copy_(eager.scale.flatten())
+        fused.location.copy_(eager.location.flatten())
+    eager.to(dtype)
+    modules: dict[str, nn.Module] = {"plain": plain, "fused": fused}
+    if dtype == torch.float32:
+        modules["eager"] = eager
+        if mode == "training":
+            # PReLU's channels are axis 1 and nothing else.
+            modules["prelu"] = nn.PReLU(channels) if dim == 1 else nn.Sequential(nn.Flatten(0, 1), nn.PReLU(channels))
+            modules["rational"] = Rational()
+            if compiled:
+                modules["compile"] = torch.compile(eager, dynamic=False)  # type: ignore[assignment]
+    contenders = {name: _call(module, x, mode) for name, module in modules.items()}
+    times = interleaved(contenders, rounds=21 if quick else 41, budget=1.0 if quick else 20.0)
+    return {
+        "base": base,
+        "shape": list(shape),
+        "layout": layout,
+        "dtype": str(dtype).removeprefix("torch."),
+        "mode": mode,
+        **{
+            f"{name}_us": round(times[name], 2) if name in times else None
+            for name in ("plain", "fused", "eager", "compile", "prelu", "rational")
+        },
+        "ratio": round(times["fused"] / times["plain"], 3),
+    }
+
+
+def _call(module: nn.Module, x: Tensor, mode: str) -> Callable[[], object]:
+    if mode == "inference":
+
+        def infer() -> object:
+            with torch.inference_mode():
+                return module(x)
+
+        return infer
+    leaf = x.detach().requires_grad_()
+    inputs = (leaf, *module.parameters())
+    with torch.no_grad():
+        grad = torch.randn_like(module(leaf))
+
+    def train() -> object:
+        return torch.autograd.grad(module(leaf), inputs, grad)
+
+    return train

@@ -1,0 +1,53 @@
+"""Fused activation and pooling against the plain activation followed by max pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agileact.bench._timing import environment, interleaved
+from agileact.nn import AgileMaxPool2d
+
+SHAPES = ((100, 16, 28, 28), (100, 8, 14, 14), (32, 64, 56, 56))
+
+
+def run(
+    *, quick: bool = False, threads: Sequence[int] = (1, 2), notify: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """Time forward and backward of 2 by 2 pooling after ReLU; return rows and environment."""
+    before = torch.get_num_threads()
+    rows = []
+    try:
+        for count in threads:
+            torch.set_num_threads(count)
+            for shape in SHAPES:
+                x = torch.randn(shape)
+                fused = AgileMaxPool2d(shape[1], 2)
+                with torch.no_grad():
+                    fused.scale.add_(0.1 * torch.randn(shape[1]))
+                    fused.location.add_(0.1 * torch.randn(shape[1]))
+                plain = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
+                times = interleaved({"plain": _call(plain, x), "fused": _call(fused, x)}, rounds=15 if quick else 41)
+                row = {
+                    "shape": list(shape),
+                    "threads": count,
+                    "plain_us": round(times["plain"], 1),
+                    "fused_us": round(times["fused"], 1),
+                    "ratio": round(times["fused"] / times["plain"], 3),
+                }
+                rows.append(row)
+                notify(" ".join(f"{key}={value}" for key, value in row.items()))
+    finally:
+        torch.set_num_threads(before)
+    return {"benchmark": "pool", "environment": environment(), "rows": rows}
+
+
+def _call(module: nn.Module, x: Tensor) -> Callable[[], object]:
+    leaf = x.detach().requires_grad_()
+    inputs = (leaf, *module.parameters())
+    with torch.no_grad():
+        grad = torch.randn_like(module(leaf))
+    return lambda: torch.autograd.grad(module(leaf), inputs, grad)

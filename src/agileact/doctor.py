@@ -1,0 +1,152 @@
+"""What runs here and why: versions, the processor, which kernel serves what, and how to get the faster one."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import shutil
+from typing import Any
+
+import torch
+
+from agileact import bases, ops
+from agileact._version import __version__
+from agileact.ops._fused import FUSED
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+# What the default kernels cost, forward and backward against the plain activation: benchmarks/results/op.json.
+_COST = "without them an agile activation takes about 3 to 6 times as long as the plain one, instead of about as long"
+
+
+def report() -> dict[str, Any]:
+    """Return everything that ``agileact doctor`` prints.
+
+    Example:
+        >>> from agileact import doctor
+        >>> sorted(doctor.report())
+        ['advice', 'kernels', 'libraries', 'processor', 'versions']
+    """
+    return {
+        "versions": {
+            "agileact": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "triton": _version("triton"),
+            "cuda": torch.version.cuda,
+        },
+        "processor": {
+            "machine": platform.machine(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "gpus": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        },
+        "libraries": {
+            "cpu": {
+                "loaded": ops.CPU.loaded,
+                "capability": ops.CPU.capability or None,
+                "path": ops.CPU.path or None,
+                "reason": ops.CPU.reason or None,
+            },
+        },
+        "kernels": kernels(),
+        "advice": advice(),
+    }
+
+
+def kernels() -> list[dict[str, str]]:
+    """Return which kernel serves each base function, dtype and device."""
+    rows = []
+    for base in bases.names():
+        for device in ("cpu", "cuda"):
+            for dtype in DTYPES:
+                kernel, note = _kernel(base, device, dtype)
+                rows.append({"base": base, "device": device, "dtype": dtype, "kernel": kernel, "note": note})
+    return rows
+
+
+def _kernel(base: str, device: str, dtype: str) -> tuple[str, str]:
+    if base not in FUSED:
+        return "default", "not fused: several passes over memory"
+    if device == "cuda":
+        if _version("triton") is None or dtype == "float64":
+            return "default", "float64 is not fused on CUDA" if dtype == "float64" else "Triton is not installed"
+        return "triton", "not measured on a GPU"
+    if not ops.CPU.loaded:
+        return "default", ops.CPU.reason
+    if dtype == "float16":
+        return "compiled", "by way of float32 copies"
+    return "compiled", ""
+
+
+def advice() -> list[str]:
+    """Return what to do for faster kernels; empty if there is nothing to do."""
+    lines = []
+    if not ops.CPU.loaded:
+        lines.append(f"The compiled CPU kernels are not used: {ops.CPU.reason}; {_COST}.")
+        if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+            lines.append("There is no C++ compiler; on Debian and Ubuntu: apt-get install g++")
+        lines.append("Then, in the source tree: python csrc/build.py (or: pip install --no-build-isolation -e .)")
+    elif ops.CPU.capability != torch.backends.cpu.get_cpu_capability():
+        lines.append(
+            f"The library for {ops.CPU.capability} runs; the one for "
+            f"{torch.backends.cpu.get_cpu_capability()} was not built."
+        )
+    if torch.cuda.is_available() and _version("triton") is None:
+        lines.append("There is a GPU but no Triton; for fused kernels there: pip install triton")
+    return lines
+
+
+def render(found: dict[str, Any]) -> str:
+    """Return a report as text."""
+    lines = []
+    for title in ("versions", "processor"):
+        lines.append(title)
+        lines += [f"  {key:12}{value if value is not None else 'none'}" for key, value in found[title].items()]
+    cpu = found["libraries"]["cpu"]
+    state = f"{cpu['capability']}, {cpu['path']}" if cpu["loaded"] else f"not used: {cpu['reason']}"
+    lines += ["compiled CPU kernels", f"  {state}", "kernels"]
+    for device in ("cpu", "cuda"):
+        groups: dict[tuple[str, str, str], list[str]] = {}
+        for row in found["kernels"]:
+            if row["device"] == device:
+                groups.setdefault((row["kernel"], row["note"], row["dtype"]), []).append(row["base"])
+        merged: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+        for (kernel, note, dtype), names in groups.items():
+            merged.setdefault((kernel, note, tuple(names)), []).append(dtype)
+        for (kernel, note, names_), dtypes in merged.items():
+            suffix = f" ({note})" if note else ""
+            lines.append(f"  {device:5}{kernel:9} {', '.join(dtypes)}{suffix}")
+            lines.append(f"                 {', '.join(names_)}")
+    lines.append("advice")
+    lines += [f"  {line}" for line in found["advice"]] or ["  nothing to do"]
+    return "\n".join(lines)
+
+
+def add_command(commands: Any) -> None:
+    """Add ``agileact doctor``."""
+    parser = commands.add_parser(
+        "doctor",
+        help="say which kernels run here and why",
+        description="Print versions, the processor, which kernel serves which base function, dtype and device, and how "
+        "to get the faster one.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=_print)
+
+
+def _print(options: argparse.Namespace) -> None:
+    found = report()
+    print(json.dumps(found, indent=1) if options.json else render(found))
+
+
+def _version(package: str) -> str | None:
+    if importlib.util.find_spec(package) is None:
+        return None
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,38 @@
+"""The operators: what they are called, what they take, and what comes out."""
+
+from __future__ import annotations
+
+import torch
+
+# The parameters of an operator lie along the axes dim to dim + ndim of x, flattened; ndim = 0 is one pair for all.
+# p and q are the base function's options, in the order of FUSED.
+_PLACE = "Tensor? scale, Tensor? location, str base, float p, float q, int dim, int ndim"
+# What was saved is x, or, with from_output, the result. Then "the gradient of saved" is still that of x.
+_KEPT = f"Tensor saved, {_PLACE}, bool from_output"
+_POOLED = (
+    "Tensor? scale, Tensor? location, str base, float p, float q, "
+    "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation"
+)
+
+SCHEMAS = {
+    # scale * f(x - location)
+    "agile": f"(Tensor x, {_PLACE}) -> Tensor",
+    # the gradients of x, scale and location; an empty one for a parameter that is not there
+    "agile_backward": f"(Tensor grad, {_KEPT}) -> (Tensor, Tensor, Tensor)",
+    # the gradients of grad, x, scale and location, from those of agile_backward's results
+    "agile_double_backward": (
+        "(Tensor? tangent_x, Tensor? tangent_scale, Tensor? tangent_location, "
+        f"Tensor grad, {_KEPT}) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
+    # max pooling of the activation: values, the inputs they come from, and their places in their windows;
+    # the parameters have one number a channel, or one for all
+    "agile_max_pool2d": (f"(Tensor x, {_POOLED}, SymInt[2] output_size) -> (Tensor, Tensor, Tensor)"),
+    # the gradients of x, scale and location
+    "agile_max_pool2d_backward": (
+        f"(Tensor grad, Tensor picked, Tensor places, {_POOLED}, SymInt[2] input_size) -> (Tensor, Tensor, Tensor)"
+    ),
+}
+
+LIBRARY = torch.library.Library("agileact", "DEF")
+for _name, _schema in SCHEMAS.items():
+    LIBRARY.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))

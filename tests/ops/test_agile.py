@@ -1,0 +1,179 @@
+"""The fused operator against formulas in float64, over layouts, dtypes and the values that go wrong first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor
+
+import agileact as ag
+from agileact import bases, reference
+from agileact.ops import CPU
+from agileact.ops._fused import FUSED, fused_name, unfused
+from tests.cases import CASES, INPUT_IDS, INPUTS, Case, Input, parameters
+
+FUSED_CASES = [case for case in CASES if case.base in FUSED]
+FUSED_IDS = [case.id for case in FUSED_CASES]
+# Relative to the largest value expected, or to 1: where f' comes from a rounded output, as in torch's own sigmoid and
+# tanh, it is off by a rounding of f, however small it is itself.
+CLOSE = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+# Without its types, or the checker cannot pass a list of tensors on.
+agile: Any = ag.functional.agile
+needs_compiled = pytest.mark.skipif(not CPU.loaded, reason="the compiled kernels are not there")
+
+
+def expected(x: Tensor, scale: Tensor, location: Tensor, grad: Tensor, case: Case, dim: int) -> list[Tensor]:
+    """Value and gradients in float64, from f and f' by hand."""
+    base = bases.get(case.base)
+    options = base.resolve(case.options)
+    wide, a, b = (t.detach().double() for t in (x, scale, location))
+    value = reference.forward(wide, a, b, base, options, dim, dim + 1)
+    return [value, *reference.backward(grad.double(), wide, a, b, base, options, dim, dim + 1)]
+
+
+def computed(x: Tensor, scale: Tensor, location: Tensor, grad: Tensor, case: Case, dim: int) -> list[Tensor]:
+    inputs = [t.detach().requires_grad_() for t in (x, scale, location)]
+    y = agile(*inputs, case.base, dim, **case.options)
+    return [y.detach(), *torch.autograd.grad(y, inputs, grad)]
+
+
+def assert_close(actual: list[Tensor], wanted: list[Tensor], dtype: torch.dtype, unit: float = 1.0) -> None:
+    """Compare value and gradients; all but the gradient of the scale (the third) are proportional to the scale."""
+    for index, (got, want) in enumerate(zip(actual, wanted, strict=True)):
+        finite = want[want.isfinite()]
+        size = max(float(finite.abs().max()) if finite.numel() else 0.0, 1.0 if index == 2 else unit)
+        torch.testing.assert_close(
+            got.double(), want.double(), rtol=CLOSE[dtype], atol=CLOSE[dtype] * size, equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("dtype", list(CLOSE), ids=str)
+@pytest.mark.parametrize("entry", [entry for entry in INPUTS if entry.name != "special"], ids=INPUT_IDS[:-1])
+@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
+def test_values_and_gradients(case: Case, entry: Input, dtype: torch.dtype) -> None:
+    x = entry.make(dtype)
+    dim = entry.dim % x.ndim if x.ndim > 1 else 0
+    scale, location = (t.to(torch.promote_types(dtype, torch.float32)) for t in parameters(x.shape[dim]))
+    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+    result = computed(x, scale, location, grad, case, dim)
+    assert result[0].dtype == dtype
+    assert result[0].stride() == torch.empty_like(x).stride()
+    assert_close(result, expected(x, scale, location, grad, case, dim), dtype)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, -1e-30, 1e-6, -0.25, 1.0, 3.0, -1e6, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
+def test_any_scale_gives_exact_gradients(case: Case, dtype: torch.dtype, size: float) -> None:
+    x = torch.linspace(-6, 6, 96, dtype=torch.float64).reshape(2, 3, 16).to(dtype)
+    scale = torch.full((3,), size, dtype=torch.promote_types(dtype, torch.float32))
+    location = torch.tensor([0.0, 0.3, -0.7], dtype=scale.dtype)
+    grad = torch.linspace(1, 2, 96, dtype=torch.float64).reshape(2, 3, 16).to(dtype)
+    wanted = expected(x, scale, location, grad, case, 1)
+    assert_close(computed(x, scale, location, grad, case, 1), wanted, dtype, abs(size))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("base", ["relu", "leaky_relu", "elu"])
+def test_the_side_of_the_kink_survives_underflow(base: str, dtype: torch.dtype) -> None:
+    """A product that rounds to zero must not look like an input below the kink."""
+    least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    x = torch.tensor([[least], [-least], [0.0], [8 * least], [1.0]], dtype=dtype, requires_grad=True)
+    scale = torch.tensor([0.3])
+    y = agile(x, scale, torch.zeros(1), base)
+    y.sum().backward()
+    plain = x.detach().clone().requires_grad_()
+    bases.get(base).function(plain, **bases.get(base).resolve({})).sum().backward()
+    assert x.grad is not None
+    assert plain.grad is not None
+    torch.testing.assert_close(x.grad.double(), 0.3 * plain.grad.double(), rtol=4e-3, atol=0)
+    if base == "relu":
+        assert (y.detach() == 0).flatten().tolist() == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
+def test_not_a_number_and_infinity(case: Case) -> None:
+    x = torch.tensor([[torch.nan], [torch.inf], [-torch.inf], [1e30], [-1e30], [1e-42]])
+    scale, location = torch.tensor([-1.5]), torch.tensor([0.25])
+    result = agile(x, scale, location, case.base, **case.options)
+    # In float64: torch's vectorised erf in float32 makes a NaN of infinity.
+    plain = (scale * case.native((x - location).double())).float()
+    torch.testing.assert_close(result, plain, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 77), (2, 3, 130, 130), (70, 3), (1, 1), (50, 1000)], ids=str)
+@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
+def test_start_is_the_plain_function_to_the_bit(case: Case, shape: tuple[int, ...]) -> None:
+    x = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    channels = shape[1]
+    result = agile(x, torch.ones(channels), torch.zeros(channels), case.base, **case.options)
+    assert torch.equal(result, case.native(x))
+
+
+@needs_compiled
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "last", "layer"])
+@pytest.mark.parametrize("base", ["relu", "gelu"])
+def test_equal_bits_for_any_number_of_threads(base: str, layout: str) -> None:
+    x = torch.randn(8, 24, 60, 61, generator=torch.Generator().manual_seed(3))
+    dim, granularity, channels = {"last": (3, "channel", 61), "layer": (1, "layer", 1)}.get(layout, (1, "channel", 24))
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    scale, location = parameters(channels, torch.float32)
+    grad = torch.randn_like(x)
+
+    def run() -> list[Tensor]:
+        inputs = [t.detach().requires_grad_() for t in (x, scale, location)]
+        y = agile(*inputs, base, dim, granularity)
+        return [y.detach(), *torch.autograd.grad(y, inputs, grad)]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        once = run()
+        for threads in (2, 3, 4):
+            torch.set_num_threads(threads)
+            assert all(torch.equal(a, b) for a, b in zip(run(), once, strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+@given(data=st.data())
+def test_any_shape_and_layout(data: Any) -> None:
+    shape = data.draw(
+        st.lists(st.integers(1, 40), min_size=1, max_size=4).filter(lambda s: torch.Size(s).numel() < 4000)
+    )
+    order = data.draw(st.permutations(range(len(shape))))
+    case = data.draw(st.sampled_from(FUSED_CASES))
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+    dim = data.draw(st.integers(0, len(shape) - 1))
+    step = data.draw(st.integers(1, 2))
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(len(shape))).to(dtype).permute(order)[::step]
+    scale, location = parameters(x.shape[dim], torch.promote_types(dtype, torch.float32))
+    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    assert_close(computed(x, scale, location, grad, case, dim), expected(x, scale, location, grad, case, dim), dtype)
+
+
+def test_granularity_element_follows_the_layout() -> None:
+    x = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(4))
+    scale, location = parameters((4, 5, 6), torch.float32)
+    grad = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(5))
+    results = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        inputs = [t.detach().requires_grad_() for t in (x.contiguous(memory_format=memory_format), scale, location)]
+        y = agile(*inputs, "silu", granularity="element")
+        torch.testing.assert_close(y, scale * torch.nn.functional.silu(x - location))
+        results.append(torch.autograd.grad(y, inputs, grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", list(FUSED))
+def test_names_go_there_and_back(name: str) -> None:
+    base, options = unfused(name, 1.5, 2.5)
+    found = fused_name(base, {**bases.get(base).resolve({}), **options})
+    assert found is not None
+    assert found[0] == name

@@ -1,0 +1,75 @@
+"""Which library is loaded, and which is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agileact import doctor
+from agileact.ops import CPU, _cpu
+
+
+def test_a_library_without_a_stamp_is_refused(tmp_path: Path) -> None:
+    library = tmp_path / "libagileact_AVX2.so"
+    library.write_bytes(b"\x7fELF and nothing else")
+    assert _cpu.read_stamp(library) == {}
+    assert "no stamp" in _cpu.refusal(_cpu.read_stamp(library))
+
+
+@pytest.mark.skipif(not CPU.loaded, reason="the compiled kernels are not there")
+@pytest.mark.parametrize("key", ["torch", "cxx11_abi", "machine", "schema", "source"])
+def test_a_stale_or_foreign_library_is_refused(key: str) -> None:
+    stamp = _cpu.read_stamp(Path(CPU.path))
+    assert _cpu.refusal(stamp) == ""
+    assert "another version of" in _cpu.refusal({**stamp, key: "other"})
+
+
+def _run(kernels: str, program: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "AGILEACT_KERNELS": kernels, **more}
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], env=environment, capture_output=True, text=True
+    )
+
+
+def test_everything_works_without_the_library() -> None:
+    program = (
+        "import torch, agileact as ag\n"
+        "x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)\n"
+        "m = ag.AgileSiLU(3, dtype=torch.float64)\n"
+        "assert not ag.ops.CPU.loaded\n"
+        "f = lambda x, a, b: ag.functional.agile(x, a, b, 'silu')\n"
+        "assert torch.autograd.gradcheck(f, (x, m.scale, m.location))\n"
+        "assert torch.autograd.gradgradcheck(f, (x, m.scale, m.location))\n"
+        "ag.functional.agile_max_pool2d(x, m.scale, m.location, 2, base='silu').sum().backward()\n"
+        "print('works')"
+    )
+    done = _run("default", program)
+    assert done.stdout.strip() == "works", done.stderr
+
+
+def test_asking_for_what_is_not_there_is_an_error() -> None:
+    assert "must be 'default' or 'compiled'" in _run("fastest", "import agileact").stderr
+
+
+@pytest.mark.skipif(not CPU.loaded, reason="the compiled kernels are not there")
+def test_the_instruction_set_follows_aten() -> None:
+    done = _run("", "import agileact as ag; print(ag.ops.CPU.capability)", ATEN_CPU_CAPABILITY="default")
+    assert done.stdout.strip() in ("DEFAULT", ""), done.stderr
+
+
+def test_doctor_says_who_serves_what() -> None:
+    found = doctor.report()
+    json.dumps(found)
+    relu = next(
+        row for row in found["kernels"] if (row["base"], row["device"], row["dtype"]) == ("relu", "cpu", "float32")
+    )
+    assert relu["kernel"] == ("compiled" if CPU.loaded else "default")
+    sine = [row["kernel"] for row in found["kernels"] if row["base"] == "sine"]
+    assert set(sine) == {"default"}
+    assert "kernels" in doctor.render(found)
+    assert bool(found["advice"]) or CPU.loaded

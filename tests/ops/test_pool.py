@@ -1,0 +1,156 @@
+"""Fused activation and pooling against the two steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from torch import Tensor
+
+import agileact as ag
+from agileact.functional import windows_have_elements
+from tests.cases import CASES, Case, parameters
+from tests.ops.test_agile import CLOSE, FUSED_CASES, FUSED_IDS
+
+agile: Any = ag.functional.agile
+agile_max_pool2d: Any = ag.functional.agile_max_pool2d
+max_pool2d: Any = F.max_pool2d
+WINDOWS: tuple[dict[str, Any], ...] = (
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": (2, 3), "stride": (1, 2), "padding": (1, 0), "dilation": (2, 1)},
+    {"kernel_size": 2, "ceil_mode": True},
+    {"kernel_size": 3, "stride": 1},
+)
+
+
+def two_steps(x: Tensor, scale: Tensor, location: Tensor, case: Case, window: dict[str, Any]) -> Any:
+    y = agile(x, scale, location, case.base, **case.options)
+    return max_pool2d(y, **window, return_indices=True)
+
+
+def compare(x: Tensor, case: Case, window: dict[str, Any], scale: Tensor, location: Tensor) -> None:
+    wanted_inputs = [t.detach().clone().requires_grad_() for t in (x, scale, location)]
+    inputs = [t.detach().clone().requires_grad_() for t in (x, scale, location)]
+    value, index = two_steps(wanted_inputs[0], wanted_inputs[1], wanted_inputs[2], case, window)
+    got = agile_max_pool2d(*inputs, **window, return_indices=True, base=case.base, **case.options)
+    tolerance = CLOSE[x.dtype]
+    torch.testing.assert_close(got[0], value, rtol=tolerance, atol=tolerance)
+    assert got[0].stride() == value.stride()
+    # An index may differ only where two elements are equal but for the last bit.
+    y = agile(x, scale, location, case.base, **case.options).flatten(2)
+    torch.testing.assert_close(
+        y.gather(2, got[1].flatten(2)), y.gather(2, index.flatten(2)), rtol=tolerance, atol=tolerance
+    )
+    if case.base in ("relu", "leaky_relu", "identity"):
+        assert torch.equal(got[1], index)
+    # Along the two-step result's own choice, so that ties do not count.
+    if torch.equal(got[1], index):
+        grad = torch.randn(value.shape, generator=torch.Generator().manual_seed(1)).to(x.dtype)
+        for one, other in zip(
+            torch.autograd.grad(got[0], inputs, grad), torch.autograd.grad(value, wanted_inputs, grad), strict=True
+        ):
+            size = max(1.0, float(other.abs().max())) if other.numel() else 1.0
+            torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * size)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
+def test_same_as_two_steps(case: Case, window: dict[str, Any], last: bool) -> None:
+    scale, location = parameters(5, torch.float32)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        x = (2 * torch.randn(3, 5, 9, 37, generator=torch.Generator().manual_seed(0))).to(dtype)
+        if last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        compare(x, case, window, scale, location)
+
+
+@given(
+    st.sampled_from(FUSED_CASES), st.integers(1, 12), st.integers(1, 70), st.integers(1, 4), st.integers(1, 4),
+    st.integers(0, 2), st.integers(1, 2), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_any_window(
+    case: Case, height: int, width: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool, last: bool
+) -> None:
+    padding = min(padding, kernel // 2)
+    span = dilation * (kernel - 1) + 1
+    if min(height, width) + 2 * padding < span:
+        return
+    out = (min(height, width) + 2 * padding - span) // stride + 2
+    if not all(windows_have_elements(n, out, kernel, stride, padding, dilation) for n in (height, width)):
+        return
+    x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(height))
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    window = {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil}
+    scale, location = parameters(3, torch.float32)
+    compare(x, case, window, scale, location)
+
+
+def test_ties_and_not_a_number_as_in_torch() -> None:
+    x = torch.tensor([[-1.0, -2.0, 1.0, 1.0], [-3.0, -0.5, 1.0, 0.5], [torch.nan, 2.0, 3.0, -torch.inf]])
+    x = torch.cat([x, torch.tensor([[1.0, torch.nan, torch.inf, 0.0]])])[None, None].contiguous()
+    for window in ({"kernel_size": 2}, {"kernel_size": 2, "stride": 1}):
+        value, index = max_pool2d(torch.relu(x), **window, return_indices=True)
+        got = agile_max_pool2d(x, None, None, **window, return_indices=True)
+        torch.testing.assert_close(got[0], value, equal_nan=True)
+        assert torch.equal(got[1], index)
+
+
+@pytest.mark.parametrize("base", ["relu6", "sine"])
+def test_a_base_that_is_not_fused(base: str) -> None:
+    case = next(case for case in CASES if case.base == base)
+    scale, location = parameters(5, torch.float32)
+    compare(torch.randn(2, 5, 6, 7), case, {"kernel_size": 2}, scale, location)
+
+
+def test_derivatives_and_tracing() -> None:
+    x = torch.linspace(-2, 2, 2 * 3 * 4 * 4, dtype=torch.float64).reshape(2, 3, 4, 4).cos().requires_grad_()
+    scale = torch.tensor([-1.5, 0.7, 1.2], dtype=torch.float64, requires_grad=True)
+    location = torch.tensor([0.1, 0.2, -0.1], dtype=torch.float64, requires_grad=True)
+
+    def function(x: Tensor, a: Tensor, b: Tensor) -> Any:
+        return agile_max_pool2d(x, a, b, 2, base="silu")
+
+    assert torch.autograd.gradcheck(function, (x, scale, location))
+    assert torch.autograd.gradgradcheck(function, (x, scale, location))
+    compiled: Any = torch.compile(function, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, scale, location), function(x, scale, location))
+    window = ((2, 2), (2, 2), (0, 0), (1, 1))
+    torch.library.opcheck(
+        torch.ops.agileact.agile_max_pool2d.default, (x, scale, location, "silu", 0.0, 0.0, *window, (2, 2))
+    )
+
+
+def test_saves_no_more_than_the_output() -> None:
+    sizes: dict[int, int] = {}
+
+    def keep(t: Tensor) -> Tensor:
+        sizes[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    x, module = torch.randn(4, 3, 8, 8, requires_grad=True), ag.AgileMaxPool2d(3, 2)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        module(x)
+    # The inputs picked, a byte each for their places, and the parameters.
+    assert sum(sizes.values()) == 4 * 3 * 4 * 4 * (4 + 1) + 2 * 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_size": 0}, "kernel_size must be at least 1"),
+        ({"kernel_size": 2, "padding": 2}, "padding must be at most half"),
+        ({"kernel_size": 9}, "nothing is left"),
+        ({"kernel_size": 2, "padding": 1, "dilation": 5}, "nothing is left|lie outside"),
+        ({"kernel_size": (2, 2, 2)}, "must be an integer or a pair"),
+    ],
+)
+def test_refusals(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ag.AgileactError, match=message):
+        agile_max_pool2d(torch.zeros(1, 3, 4, 4), None, None, **arguments)
