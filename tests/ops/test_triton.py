@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="the package triton is missing")
 
 # The interpreter is chosen when Triton is first imported, so the cases run in a process of their own.
 _PROGRAM = """
