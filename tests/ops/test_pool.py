@@ -14,7 +14,7 @@ from torch import Tensor
 import agileact as ag
 from agileact.functional import windows_have_elements
 from tests.cases import CASES, Case, parameters
-from tests.ops.test_agile import CLOSE, FUSED_CASES, FUSED_IDS
+from tests.ops.test_agile import CLOSE, FUSED_CASES, FUSED_IDS, needs_compiled
 
 agile: Any = ag.functional.agile
 agile_max_pool2d: Any = ag.functional.agile_max_pool2d
@@ -127,6 +127,7 @@ def test_derivatives_and_tracing() -> None:
     )
 
 
+@needs_compiled
 def test_saves_no_more_than_the_output() -> None:
     sizes: dict[int, int] = {}
 
@@ -154,3 +155,12 @@ def test_saves_no_more_than_the_output() -> None:
 def test_refusals(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ag.AgileactError, match=message):
         agile_max_pool2d(torch.zeros(1, 3, 4, 4), None, None, **arguments)
+
+
+@pytest.mark.parametrize("base", ["relu", "sine"])
+def test_without_indices_there_is_one_tensor(base: str) -> None:
+    x = torch.randn(2, 3, 6, 6)
+    pooled = agile_max_pool2d(x, torch.ones(3), torch.zeros(3), 2, base=base)
+    assert isinstance(pooled, Tensor)
+    f = torch.relu if base == "relu" else torch.sin
+    torch.testing.assert_close(pooled, F.max_pool2d(f(x), 2))

@@ -27,7 +27,8 @@ CPU = _cpu.load()
 """What became of the compiled kernels."""
 
 _autograd.register(compiled=CPU.loaded)
-_triton.register()
+# The autograd of the compiled library serves every device; the one in Python knows no torch.func.
+_TRITON = _triton.register() and CPU.loaded
 _agile = torch.ops.agileact.agile.default
 _FLOATING = frozenset(WIDE)
 
@@ -37,6 +38,11 @@ __all__ = ["CPU", "agile", "agile_channels", "agile_max_pool2d", "pooled_size"]
 def _forward_mode() -> bool:
     # The fused operators have no rule for forward mode over backward: within it the expression, which has all rules.
     return forward_ad._current_level >= 0
+
+
+def _served(x: Tensor) -> bool:
+    """Return whether a fused kernel serves the device of ``x``: elsewhere the expression does more, and as fast."""
+    return CPU.loaded if x.is_cpu or x.is_meta else _TRITON and x.is_cuda
 
 
 def agile(
@@ -50,7 +56,7 @@ def agile(
 ) -> Tensor:
     """Do what :func:`agileact.reference.agile` does, by the operator where the base function is fused."""
     fused = fused_name(base.name, options)
-    if fused is None or _forward_mode():
+    if fused is None or not _served(x) or _forward_mode():
         return reference.agile(x, scale, location, base, options, start, stop)
     result: Tensor = _agile(x, scale, location, *fused, start, stop - start)
     return result
@@ -60,7 +66,7 @@ def agile_channels(
     x: Tensor, scale: Any, location: Any, base: str, options: Mapping[str, Value], dim: int
 ) -> Tensor | None:
     """Do what :func:`agile` does, if it plainly can: one 1-D pair a channel, on the CPU. None if a check is due."""
-    name = base if not options and base in FUSED else None
+    name = base if CPU.loaded and not options and base in FUSED else None
     if (
         name is None
         or _forward_mode()
@@ -98,7 +104,7 @@ def agile_max_pool2d(
     The parameters have one number for each channel, or one for all; None stands for 1 and for 0.
     """
     fused = fused_name(base.name, options)
-    if fused is None or _forward_mode() or not _pool.fits(x, kernel):
+    if fused is None or not _served(x) or _forward_mode() or not _pool.fits(x, kernel):
         if scale is None and location is None:
             y = base.function(x, **options)
         else:
@@ -106,8 +112,12 @@ def agile_max_pool2d(
             zero = location if location is not None else torch.zeros_like(one)
             start, stop = (1, 2) if one.numel() == x.shape[1] else (0, 0)
             y = agile(x, one.reshape(-1), zero.reshape(-1), base, options, start, stop)
-        value, indices = torch.nn.functional.max_pool2d(y, kernel, stride, padding, dilation, ceil, return_indices=True)
-        return value, indices
+        if not return_indices:
+            return torch.nn.functional.max_pool2d(y, kernel, stride, padding, dilation, ceil), None
+        pooled: tuple[Tensor, Tensor] = torch.nn.functional.max_pool2d_with_indices(
+            y, kernel, stride, padding, dilation, ceil
+        )
+        return pooled
     out = _pool.output_size(x.shape[2:], kernel, stride, padding, dilation, ceil)
     value, _, places = torch.ops.agileact.agile_max_pool2d(
         x, scale, location, *fused, kernel, stride, padding, dilation, out

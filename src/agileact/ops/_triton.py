@@ -130,8 +130,10 @@ def agile_backward(
     return _like(grad_x, saved), _default.like(to_scale, scale), _default.like(to_location, location)
 
 
-def register() -> None:
-    """Register the kernels for CUDA, if Triton is installed."""
-    if importlib.util.find_spec("triton") is not None:
+def register() -> bool:
+    """Register the kernels for CUDA, if Triton is installed; return whether it is."""
+    installed = importlib.util.find_spec("triton") is not None
+    if installed:
         LIBRARY.impl("agile", agile, "CUDA")
         LIBRARY.impl("agile_backward", agile_backward, "CUDA")
+    return installed
