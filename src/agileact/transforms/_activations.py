@@ -67,7 +67,7 @@ class Activations:
         if self.sharing == "shared":
             return False
         slots: dict[int, list[tuple[nn.Module, str]]] = {}
-        for parent in [self.model, *(module for _, module in walked(self.model))]:
+        for _, parent in walked(self.model):
             if not self.is_leaf(parent):
                 for key, child in parent._modules.items():
                     if child is not None and id(child) in self.known and child is not self.model:
