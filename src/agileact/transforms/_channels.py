@@ -121,7 +121,8 @@ class ChannelFinder:
     def _made(self, value: Value) -> _Found:
         call = value.maker
         if call is None:
-            return _RAW
+            # What comes from elsewhere may be the result of code that cannot be seen.
+            return _UNKNOWN if value.kind == "constant" and value.shape.numel() > 1 else _RAW
         if call.name in _MAKING:
             axis = _MAKING[call.name]
             if call.name == "layer_norm" and len(call.argument(1, "normalized_shape", ())) != 1:

@@ -375,7 +375,7 @@ class _Conversion:
                     one.name,
                     module.base if module is not None else one.base,
                     status,
-                    one.note if module is not None else one.reason,
+                    one.note if module is not None else one.reason or "it was agile before",
                     one.was,
                     (module.num_parameters or 0) if module is not None and known else 0,
                     module.dim if module is not None and self.granularity == "channel" else None,

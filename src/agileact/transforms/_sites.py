@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ def candidates(
     names = {id(module): name for name, module in activations.model.named_modules(remove_duplicate=False)}
     names.update({id(module): name for name, module in activations.model.named_modules()})
     found = [*_modules(activations, recording, names, seen), *_functions(activations.model, recording, names)]
-    found += _refused(activations.model, recording)
+    found += [*_refused(activations.model, recording), *_scripted_functions(activations.model)]
     if filter_fn is not None:
         for one in found:
             module = one.original if one.kind == "module" else one.owner
@@ -198,7 +199,8 @@ def _functions(model: nn.Module, recording: Recording, names: dict[int, str]) ->
     groups: dict[Any, list[Call]] = {}
     for call in recording.calls:
         if call.name in FUNCTIONS:
-            groups.setdefault((call.caller or call.owner, call.place, call.name), []).append(call)
+            owner = call.owner if call.caller is None else call.caller
+            groups.setdefault((owner, call.place, call.name), []).append(call)
     found = [_function(model, calls) for calls in groups.values()]
     attributes: dict[tuple[int, str], int] = {}
     for one in found:
@@ -271,6 +273,9 @@ def _multiplies(user: Call) -> bool:
     )
 
 
+_SCRIPTED = "it is scripted: what it does cannot be seen; convert the model first, and script it afterwards"
+
+
 def _refused(model: nn.Module, recording: Recording) -> Iterator[Candidate]:
     inside: set[str] = set()
     scripted: set[int] = set()
@@ -280,8 +285,7 @@ def _refused(model: nn.Module, recording: Recording) -> Iterator[Candidate]:
         if isinstance(module, torch.jit.ScriptModule):
             scripted |= {id(child) for child in module.modules()}
             kind = getattr(module, "original_name", type(module).__name__)
-            reason = "it is scripted: what it does cannot be seen; convert the model first, and script it afterwards"
-            yield Candidate("module", name, "torch.jit.ScriptModule", kind, reason=reason)
+            yield Candidate("module", name, "torch.jit.ScriptModule", kind, reason=_SCRIPTED)
             continue
         refused = refused_module(module)
         if refused is not None:
@@ -303,6 +307,17 @@ def _refused(model: nn.Module, recording: Recording) -> Iterator[Candidate]:
             owner=model.get_submodule(owner),
             reason=REFUSED_FUNCTIONS[function],
         )
+
+
+def _scripted_functions(model: nn.Module) -> Iterator[Candidate]:
+    """Yield the scripted functions that methods call: a recording sees nothing of them."""
+    for name, module in walked(model):
+        forward = inspect.unwrap(type(module).forward)
+        code = getattr(forward, "__code__", None)
+        near = vars(module) | {key: forward.__globals__.get(key) for key in (code.co_names if code else ())}
+        for key, value in near.items():
+            if isinstance(value, torch.jit.ScriptFunction):
+                yield Candidate("call", name, f"{key} in {type(module).__qualname__}", key, reason=_SCRIPTED)
 
 
 def _where(call: Call) -> str:

@@ -88,14 +88,19 @@ def source_call(module: nn.Module, place: Place, names: frozenset[str]) -> Sourc
     method, function = _method(type(module), place.code)
     if method in module.__dict__:
         raise CannotRewriteError(f"{method} was replaced on the module itself, by {module.__dict__[method]!r}")
+    if hasattr(type(module), "__deepcopy__"):
+        raise CannotRewriteError(
+            f"{type(module).__name__} has its own way of being copied, which would lose the change"
+        )
     place = _before_edits(place)
     lines, tree = source_of(original_file(place.code))
     definition = _definition(tree, place.code)
     node = _call_at(definition, place)
     own = place.code.co_varnames[0]
-    for one in ast.walk(definition):
-        if isinstance(one, ast.Name) and one.id == own and not isinstance(one.ctx, ast.Load):
-            raise CannotRewriteError(f"{method} gives {own!r} another meaning")
+    meanings = [one.arg for one in ast.walk(definition) if isinstance(one, ast.arg)]
+    meanings += [one.id for one in ast.walk(definition) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
+    if meanings.count(own) > 1:
+        raise CannotRewriteError(f"{method} gives {own!r} another meaning")
     argument, attribute = _argument(node, function, own, names)
     chain = wrapping(member_of(type(module), method))
     for wrapper, wrapped in itertools.pairwise(chain):
