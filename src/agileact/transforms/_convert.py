@@ -214,7 +214,7 @@ class _Conversion:
         training = original if original is not None else one.owner
         module.train(training.training if training is not None else self.model.training)
         set_origin(module, Origin(one.kind, one.original, replaced=self.base is not None))
-        if original is not None:
+        if original is not None and not module.has_uninitialized_params():
             share_hooks(original, module)
         self._place(one, module)
         self.made.append((one, module))

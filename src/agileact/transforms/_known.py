@@ -126,18 +126,24 @@ def known_module(module: nn.Module) -> tuple[str, dict[str, Value]] | None:
         >>> known_module(nn.Conv2d(1, 1, 1)) is None
         True
     """
-    if "forward" in module.__dict__:
-        return None
-    kind: Any = type(module)
+    kind = type(module)
     identity = _IDENTITIES.get((kind.__module__, kind.__name__))
     if identity is not None:
         return identity, {}
+    name = torch_activation(module)
+    if name is None:
+        return None
+    return _resolved(name, {option: getattr(module, option) for option in bases.get(name).options})
+
+
+def torch_activation(module: nn.Module) -> str | None:
+    """Return the base function of a module of PyTorch or of a subclass that computes nothing else; None for others."""
+    kind: Any = type(module)
     for ancestor in kind.__mro__:
         name = MODULES.get(ancestor)
         if name is not None:
-            if kind.forward is not ancestor.forward or kind.__call__ is not nn.Module.__call__:
-                return None
-            return _resolved(name, {option: getattr(module, option) for option in bases.get(name).options})
+            same = kind.forward is ancestor.forward and kind.__call__ is nn.Module.__call__
+            return name if same and "forward" not in module.__dict__ else None
     return None
 
 

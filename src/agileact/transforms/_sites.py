@@ -90,7 +90,7 @@ def candidates(
     names = {id(module): name for name, module in activations.model.named_modules(remove_duplicate=False)}
     names.update({id(module): name for name, module in activations.model.named_modules()})
     found = [*_modules(activations, recording, names, seen), *_functions(activations.model, recording, names)]
-    found += [*_refused(activations.model, recording), *_scripted_functions(activations.model)]
+    found += [*_refused(activations, recording), *_scripted_functions(activations.model)]
     if filter_fn is not None:
         for one in found:
             module = one.original if one.kind == "module" else one.owner
@@ -105,11 +105,11 @@ def _modules(activations: Activations, recording: Recording, names: dict[int, st
         if call.name == "module":
             calls.setdefault(id(call.function), []).append(call)
     slots: dict[int, list[tuple[nn.Module, str]]] = {}
-    for _, parent in walked(activations.model):
+    for _, parent in activations.walked():
         if not activations.is_leaf(parent):
             for key, child in parent._modules.items():
                 slots.setdefault(id(child), []).append((parent, key))
-    for name, module in walked(activations.model):
+    for name, module in activations.walked():
         kind = type(module).__name__
         if isinstance(module, AgileModule):
             yield Candidate("module", name, kind, module.base, calls=calls.get(id(module), []), already=True)
@@ -137,7 +137,7 @@ def _modules(activations: Activations, recording: Recording, names: dict[int, st
 def _obstacle(one: Candidate, activations: Activations, module: nn.Module, seen: bool) -> str:
     if seen and not one.calls:
         return "the example does not reach it"
-    if not seen and (module._forward_hooks or module._forward_pre_hooks):
+    if not seen and (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
         return "it has hooks, which are moved only with example_inputs"
     if id(module) in activations.in_place:
         return activations.in_place[id(module)]
@@ -276,14 +276,11 @@ def _multiplies(user: Call) -> bool:
 _SCRIPTED = "it is scripted: what it does cannot be seen; convert the model first, and script it afterwards"
 
 
-def _refused(model: nn.Module, recording: Recording) -> Iterator[Candidate]:
+def _refused(activations: Activations, recording: Recording) -> Iterator[Candidate]:
     inside: set[str] = set()
-    scripted: set[int] = set()
-    for name, module in walked(model):
-        if id(module) in scripted:
-            continue
+    model = activations.model
+    for name, module in walked(model, _unseen):
         if isinstance(module, torch.jit.ScriptModule):
-            scripted |= {id(child) for child in module.modules()}
             kind = getattr(module, "original_name", type(module).__name__)
             yield Candidate("module", name, "torch.jit.ScriptModule", kind, reason=_SCRIPTED)
             continue
@@ -309,10 +306,16 @@ def _refused(model: nn.Module, recording: Recording) -> Iterator[Candidate]:
         )
 
 
+def _unseen(module: nn.Module) -> bool:
+    return isinstance(module, (AgileModule, torch.jit.ScriptModule))
+
+
 def _scripted_functions(model: nn.Module) -> Iterator[Candidate]:
     """Yield the scripted functions that methods call: a recording sees nothing of them."""
-    for name, module in walked(model):
-        forward = inspect.unwrap(type(module).forward)
+    for name, module in walked(model, _unseen):
+        if _unseen(module):
+            continue
+        forward: Any = inspect.unwrap(type(module).forward)
         code = getattr(forward, "__code__", None)
         near = vars(module) | {key: forward.__globals__.get(key) for key in (code.co_names if code else ())}
         for key, value in near.items():
