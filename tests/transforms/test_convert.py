@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 from collections.abc import Callable
@@ -63,7 +64,10 @@ def test_every_module_of_torch(kind: Callable[..., nn.Module], dtype: torch.dtyp
     activation = kind(0.5, 1.0) if kind is nn.Threshold else kind()
     model = nn.Sequential(nn.Conv2d(2, 3, 1), activation).to(dtype)
     agile, report = converted(model, torch.randn(2, 2, 5, 5).to(dtype))
-    assert sites(report) == {"1": (MODULES[kind], 3, 1)}  # type: ignore[index]
+    # In half precision the sign of a zero that PyTorch's softshrink gives depends on where in memory it lies: there
+    # the conversion sees other bits, and leaves the work to PyTorch's own module.
+    wrapped = kind is nn.Softshrink and dtype.itemsize == 2
+    assert sites(report) == {"1": ("Softshrink" if wrapped else MODULES[kind], 3, 1)}  # type: ignore[index]
     assert agile[1].scale.dtype == dtype  # type: ignore[index]
     assert type(ag.revert(agile)[1]) is kind  # type: ignore[index]
 
@@ -79,7 +83,7 @@ def test_options_are_kept():
         nn.Threshold(0.1, -2.0),
     )
     agile, _ = converted(model, torch.randn(6, 3))
-    assert [module.options for module in agile if isinstance(module, ag.AgileModule)] == [
+    assert [module.options for module in agile.modules() if isinstance(module, ag.AgileModule)] == [
         {"negative_slope": 0.3},
         {"alpha": 0.7},
         {"beta": 2.0, "threshold": 5.0},
@@ -111,13 +115,13 @@ class _Hard(nn.Module):
         self.relu6 = nn.ReLU6(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.relu6(x + 3) / 6
+        return x * self.relu6(x + 3) / 6  # type: ignore[no-any-return]
 
 
 def test_subclasses_wrappers_and_modules_of_ones_own():
     model = nn.Sequential(nn.Linear(3, 4), _Renamed(), _Doubled(), Swish(), OwnGELU(), _Hard())
     agile, report = converted(model, torch.randn(5, 3))
-    assert [type(module).__name__ for module in agile][1:] == [  # type: ignore[union-attr]
+    assert [type(module).__name__ for module in agile.children()][1:] == [
         "AgileSiLU",
         "AgileWrapped",
         "AgileWrapped",
@@ -125,7 +129,7 @@ def test_subclasses_wrappers_and_modules_of_ones_own():
         "AgileWrapped",
     ]
     assert [site.base for site in report.sites] == ["silu", "_Doubled", "Swish", "gelu", "_Hard"]
-    assert [type(module) for module in ag.revert(agile)] == [type(module) for module in model]  # type: ignore[union-attr]
+    assert [type(module) for module in ag.revert(agile).children()] == [type(module) for module in model]
 
 
 class _Scaled(nn.Module):
@@ -143,7 +147,7 @@ class _Learned(nn.Module):
 
 
 def test_arithmetic_is_no_activation_and_learned_ones_are_not_wrapped():
-    agile, report = converted(nn.Sequential(_Scaled(), nn.Linear(3, 4), _Learned()), torch.randn(5, 3))
+    _, report = converted(nn.Sequential(_Scaled(), nn.Linear(3, 4), _Learned()), torch.randn(5, 3))
     assert not report.converted
     assert [(site.base, site.name) for site in report.skipped] == [("sigmoid", "2")]
 
@@ -269,11 +273,8 @@ def test_gates_are_named():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_cannot_be_agile_is_named(activation: nn.Module, word: str):
-    _, report = (
-        converted(nn.Sequential(nn.Linear(3, 4), activation).eval(), torch.randn(2, 3))
-        if False
-        else (ag.convert(nn.Sequential(nn.Linear(3, 4), activation), example_inputs=torch.randn(2, 3)))
-    )
+    # Not run in training mode: RReLU would differ from run to run.
+    _, report = ag.convert(nn.Sequential(nn.Linear(3, 4), activation), example_inputs=torch.randn(2, 3))
     assert [site.status for site in report.sites] == ["skipped"]
     assert word in report.sites[0].reason
 
@@ -318,7 +319,7 @@ def test_in_place_on_a_value_used_again():
             x = self.layer(x)
             self.relu(x)
             y = self.layer(x)
-            return x + F.silu(y, inplace=True) * y
+            return x + F.silu(y, inplace=True) * y  # type: ignore[no-any-return]
 
     _, report = converted(Net(), torch.randn(4, 3))
     assert not report.converted
@@ -506,7 +507,7 @@ def test_compile_and_export(model: nn.Module):
     assert torch.equal(exported.module()(x), agile(x))
 
 
-def test_script_sees_the_new_call():
+def test_the_source_that_tools_read_has_the_new_call():
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -514,8 +515,6 @@ def test_script_sees_the_new_call():
 
         def forward(self, x: Tensor) -> Tensor:
             return torch.relu(self.layer(x))
-
-    import inspect
 
     agile, _ = ag.convert(Net(), example_inputs=torch.randn(2, 3))
     assert "self.relu(self.layer(x))" in inspect.getsource(agile.forward)
@@ -573,11 +572,7 @@ def test_converting_in_two_steps():
 
 @pytest.mark.parametrize("base", ["sigmoid", {"name": "softplus", "beta": 2.0}])
 def test_another_base_function(base: Any):
-    model = (
-        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), Attribute(), Functional())
-        if False
-        else nn.Sequential(nn.Linear(3, 4), nn.ReLU(), Swish())
-    )
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), Swish())
     x = torch.randn(2, 3)
     agile, report = converted(model, x, base=base)
     f = torch.sigmoid if base == "sigmoid" else (lambda z: F.softplus(z, 2.0))
@@ -635,7 +630,7 @@ def test_without_an_example():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.Sequential(nn.Tanh()), nn.PReLU())
     x = torch.randn(2, 3)
     for options in ({"dim": 1}, {"granularity": "layer"}, {"granularity": "element"}):
-        agile, report = ag.convert(model, **options)  # type: ignore[arg-type]
+        agile, report = ag.convert(model, **options)
         assert [site.name for site in report.converted] == ["1", "3.0"]
         assert "only activation modules" in report.note
         assert torch.equal(agile(x), model(x))
@@ -722,7 +717,7 @@ def test_a_model_that_looks_at_its_modules_is_refused_and_left_as_it_was():
 
         def forward(self, x: Tensor) -> Tensor:
             y = torch.sigmoid(self.relu(self.layer(x)))
-            return self.tanh(y) * (2.0 if isinstance(self.relu, nn.ReLU) else 3.0)
+            return self.tanh(y) * (2.0 if isinstance(self.relu, nn.ReLU) else 3.0)  # type: ignore[no-any-return]
 
     model = Net()
     with pytest.raises(ag.ConversionError, match="conversion of relu"):

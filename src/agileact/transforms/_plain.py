@@ -63,6 +63,8 @@ def _traced(function: Callable[..., Any], name: str) -> torch.fx.GraphModule:
     def forward(x: Tensor) -> Any:
         return function(x)
 
+    # Written into the graph, an annotation that is a string could not be pickled.
+    forward.__annotations__.clear()
     try:
         return torch.fx.symbolic_trace(forward)
     except Exception as error:
