@@ -14,8 +14,7 @@ from torch import nn
 import agileact as ag
 from agileact.transforms._recording import tensors
 
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("pytorchcv")
+transformers = importlib.import_module("transformers")
 
 Made = tuple[nn.Module, dict[str, torch.Tensor]]
 _TOKENS = torch.arange(14).view(2, 7) % 50
@@ -57,8 +56,8 @@ def _whisper() -> Made:
     return transformers.WhisperModel(config).encoder, {"input_features": torch.randn(2, 8, 40)}
 
 
-_SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-_T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+_SMALL: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+_T5: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
 
 # How many activations of which base function and along which axis; all else is attention.
 TRANSFORMERS: dict[str, tuple[Callable[[], Made], dict[tuple[str, int], int], int]] = {

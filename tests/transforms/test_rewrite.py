@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import agileact as ag
+from agileact.transforms import _record
+from agileact.transforms._recording import Place
 from agileact.transforms._rewrite import edits_of, plain_class
-from tests.transforms.networks import Functional
+from tests.transforms.networks import Attribute, Block, Functional
 
 RELU = torch.relu
 
@@ -157,6 +159,34 @@ def test_calls_are_exchanged(kind: type[nn.Module], count: int):
 def test_calls_that_cannot_be_exchanged_are_named(kind: type[nn.Module], words: str):
     _, report = ag.convert(kind(), example_inputs=torch.randn(5, 3))
     assert any(words in site.reason for site in report.skipped), str(report)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [(_Private, 2), (_Parent, 1), (_Wrapped, 1), (Functional, 5), (Attribute, 2), (Block, 2)]
+)
+def test_without_columns_the_line_and_the_name_tell(kind: type[nn.Module], count: int, monkeypatch: pytest.MonkeyPatch):
+    # As under Python 3.10.
+    monkeypatch.setattr(_record, "_place", lambda frame, code: Place(code, frame.f_lineno, None, None, None))
+    shape = {Functional: (5, 5), Block: (2, 4, 3, 3)}.get(kind, (5, 3))
+    x = torch.randn(shape)
+    model = kind()
+    agile, report = ag.convert(model, example_inputs=x)
+    assert torch.equal(agile(x), model(x))
+    assert len(report.converted) + len(report.skipped) == count
+    # In a call over several lines, this Python and 3.10 call another line that of the call.
+    assert len(report.converted) >= count - 2 * (kind is Functional)
+
+
+class _Twice(_Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.layer(x)) - F.relu(-self.layer(x))
+
+
+def test_without_columns_two_of_a_name_in_a_line_are_refused(monkeypatch: pytest.MonkeyPatch):
+    assert len(ag.convert(_Twice(), example_inputs=torch.randn(5, 3))[1].converted) == 2
+    monkeypatch.setattr(_record, "_place", lambda frame, code: Place(code, frame.f_lineno, None, None, None))
+    _, report = ag.convert(_Twice(), example_inputs=torch.randn(5, 3))
+    assert "several calls stand in its line" in report.skipped[0].reason
 
 
 def test_defaults_keywords_and_documentation_stay():

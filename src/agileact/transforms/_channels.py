@@ -134,6 +134,8 @@ class ChannelFinder:
             return self._resized(value, call)
         if call.name in ("scaled_dot_product_attention", "bmm"):
             return self._mixed(value, call)
+        if call.name == "module" and value.shape != call.inputs[0].shape:
+            return self._resized(value, call)  # an activation with a pooling
         if call.name in _KEEPING:
             return self._kept(value, call)
         return _UNKNOWN
@@ -166,6 +168,8 @@ class ChannelFinder:
         if found.axis is None:
             return _UNKNOWN
         shape, axis = source.shape, found.axis
+        if len(value.shape) != len(shape) and call.name == "module":
+            return _UNKNOWN
         if len(value.shape) != len(shape):
             reduced = call.argument(1, "dim")
             if reduced is None:

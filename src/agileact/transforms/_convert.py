@@ -223,6 +223,7 @@ class _Conversion:
         name, options = self.base if self.base is not None else (one.base, one.options)
         if options is None:
             assert one.function is not None
+            one.note = "; ".join(filter(None, ["no base function: it computes itself", one.note]))
             function = one.original if isinstance(one.original, nn.Module) else one.function
             return AgileWrapped(function, size, terms=self.terms, **keywords)
         keywords = keywords | options
@@ -329,6 +330,9 @@ class _Conversion:
         """Let f be computed by what computed it before, where our function has other bits for such an input."""
         index = next(index for index, (_, made) in enumerate(self.made) if made is module)
         one = self.made[index][0]
+        one.note = "; ".join(
+            filter(None, ["on such an input our function has other bits: it computes itself", one.note])
+        )
         plain = one.original if isinstance(one.original, nn.Module) else plain_module(module)
         wrapped = AgileWrapped(
             plain,

@@ -177,3 +177,18 @@ def _resolved(base: str, options: dict[str, Any]) -> tuple[str, dict[str, Value]
 def refused_module(module: nn.Module) -> str | None:
     """Return why a module with an activation in it cannot be agile; None if it is no such module."""
     return next((reason for kind, reason in REFUSED_MODULES.items() if isinstance(module, kind)), None)
+
+
+def refused_call(call: Call) -> str | None:
+    """Return why a call with an activation in it cannot be agile; None if it is no such call.
+
+    Example:
+        >>> refused_call(Call(0, "clamp", print, (None,), {"min": 0}, []))
+        'it is a ReLU written as arithmetic; write it as F.relu(x) or nn.ReLU()'
+    """
+    if call.name in ("clamp", "clip", "clamp_min"):
+        low = call.argument(1, "min")
+        high = None if call.name == "clamp_min" else call.argument(2, "max")
+        if isinstance(low, (int, float)) and low == 0 and high is None:
+            return "it is a ReLU written as arithmetic; write it as F.relu(x) or nn.ReLU()"
+    return REFUSED_FUNCTIONS.get(call.name)

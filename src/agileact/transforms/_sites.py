@@ -20,8 +20,8 @@ from agileact.transforms._activations import REREAD, Activations, Known, walked
 from agileact.transforms._known import (
     FUNCTIONS,
     GATES,
-    REFUSED_FUNCTIONS,
     known_call,
+    refused_call,
     refused_module,
 )
 from agileact.transforms._recording import Call, Recording
@@ -189,7 +189,7 @@ def _in_own_slot(one: Candidate, call: Call, names: dict[int, str], model: nn.Mo
         raise CannotRewriteError(
             f"one of them is in {call.caller or 'the model itself'}, which does not own the module"
         )
-    source = source_call(caller, call.place, frozenset())
+    source = source_call(caller, call.place, frozenset({one.key}))
     if source.attribute != one.key or not source.alone:
         raise CannotRewriteError("one of them is no plain call of the attribute")
     return source
@@ -292,7 +292,7 @@ def _refused(activations: Activations, recording: Recording) -> Iterator[Candida
             yield Candidate("module", name, kind, kind, calls=calls, reason=refused, original=module)
     groups: dict[Any, list[Call]] = {}
     for call in recording.calls:
-        if call.name in REFUSED_FUNCTIONS and call.owner not in inside:
+        if call.owner not in inside and refused_call(call):
             groups.setdefault((call.owner, call.name, call.place), []).append(call)
     for (owner, function, _), calls in groups.items():
         yield Candidate(
@@ -302,7 +302,7 @@ def _refused(activations: Activations, recording: Recording) -> Iterator[Candida
             function,
             calls=calls,
             owner=model.get_submodule(owner),
-            reason=REFUSED_FUNCTIONS[function],
+            reason=refused_call(calls[0]) or "",
         )
 
 
