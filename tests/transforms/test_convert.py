@@ -17,7 +17,7 @@ import agileact as ag
 from agileact.transforms._known import MODULES
 from agileact.transforms._recording import tensors
 from agileact.transforms._report import ConversionReport
-from tests.transforms.networks import Attribute, Block, Cell, Functional, LSTMClassifier, OwnGELU, Swish
+from tests.transforms.converting import Attribute, Block, Cell, Functional, LSTMClassifier, OwnGELU, Swish
 
 
 def bits(tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import agileact as ag
 from agileact.transforms._record import record
 from agileact.transforms._recording import Recording, Ref, cloned, tensors
-from tests.transforms.networks import Block
+from tests.transforms.converting import Block
 
 
 class _Net(nn.Module):

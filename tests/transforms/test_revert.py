@@ -12,7 +12,7 @@ from agileact.transforms import restore_site
 from agileact.transforms._plain import plain_module
 from agileact.transforms._revert import original_module
 from tests.cases import CASES, IDS, Case
-from tests.transforms.networks import Attribute, Block, Functional
+from tests.transforms.converting import Attribute, Block, Functional
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)

@@ -14,7 +14,7 @@ import agileact as ag
 from agileact.transforms import _record
 from agileact.transforms._recording import Place
 from agileact.transforms._rewrite import edits_of, plain_class
-from tests.transforms.networks import Attribute, Block, Functional
+from tests.transforms.converting import Attribute, Block, Functional
 
 RELU = torch.relu
 
