@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import agileact as ag
@@ -98,6 +100,66 @@ def test_channels_that_cannot_be_told(then: Callable[[Tensor], Tensor], reason: 
     agile, report = ag.convert(model, example_inputs=x, granularity="layer")
     assert len(report.converted) == 1
     assert torch.equal(agile(x), model(x))
+
+
+class _Numbered(nn.Module):
+    """Every channel of its first layer is another constant: the result itself then says where the channels are."""
+
+    def __init__(self, steps: list[tuple[str, int]]) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 1)
+        nn.init.zeros_(self.first.weight)
+        with torch.no_grad():
+            self.first.bias.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))  # type: ignore[union-attr]
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        for step, axis in self.steps:
+            axis %= y.ndim
+            if step == "swap":
+                y = y.transpose(axis, 0)
+            elif step == "flatten" and y.ndim > 2:
+                y = y.flatten(min(axis, y.ndim - 2), min(axis, y.ndim - 2) + 1)
+            elif step == "chunk" and y.shape[axis] > 3:
+                y = y.chunk(2, axis)[1]
+            elif step == "cat":
+                y = torch.cat([y, y], axis)
+            elif step == "flip":
+                y = y.flip(axis)
+            elif step == "roll":
+                y = torch.roll(y, 1, axis)
+            elif step == "new":
+                y = y.unsqueeze(axis).expand(*y.shape[:axis], 2, *y.shape[axis:])
+            elif step == "mean":
+                y = y.mean(axis, keepdim=True) if y.shape[axis] != 4 else y
+            elif step == "exp":
+                y = y.clamp(0, 9).exp().log1p()
+        return torch.relu(y)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["swap", "flatten", "chunk", "cat", "flip", "roll", "new", "mean", "exp"]),
+            st.integers(0, 3),
+        ),
+        max_size=6,
+    )
+)
+def test_the_numbers_themselves_say_where_the_channels_are(steps: list[tuple[str, int]]):
+    model = _Numbered(steps)
+    x = torch.randn(2, 1, 3, 5)
+    recording = record(model, x)
+    found = ChannelFinder().find(recording.calls[-1].inputs[0])
+    y = model(x)
+    varying = [axis for axis in range(y.ndim) if not torch.equal(y, y.narrow(axis, 0, 1).expand_as(y))]
+    if found.axis is not None:
+        assert varying in ([found.axis], [])
+        assert found.count == y.shape[found.axis]
+    elif len(varying) == 1:
+        # It may be lost where channels of one kind became one axis and were then reduced, never told wrong.
+        assert any(step == "mean" for step, _ in steps)
 
 
 def test_heads_of_attention():

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +17,7 @@ from torch import Tensor, nn
 import agileact as ag
 from agileact.transforms import _record
 from agileact.transforms._recording import Place
-from agileact.transforms._rewrite import edits_of, plain_class
+from agileact.transforms._rewrite import edited_class, edits_of, plain_class
 from tests.transforms.converting import Attribute, Block, Functional
 
 RELU = torch.relu
@@ -246,6 +250,43 @@ def test_the_name_of_a_child_is_free():
     agile, report = ag.convert(Net(), example_inputs=torch.randn(2, 3))
     assert report.converted[0].name == "relu_3"
     assert isinstance(agile.relu, nn.Linear)
+
+
+def test_a_changed_source_is_noticed():
+    agile, _ = ag.convert(_Parent(), example_inputs=torch.randn(2, 3))
+    (edit,) = edits_of(type(agile))
+    with pytest.raises(ag.ArgumentError, match="has changed since"):
+        edited_class(_Parent, frozenset({dataclasses.replace(edit, text="torch.tanh(self.layer(x))")}))
+
+
+class _Closed(_Base):
+    def __init_subclass__(cls) -> None:
+        raise TypeError("no heirs")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.layer(x))
+
+
+def test_a_class_that_takes_no_subclass():
+    model = _Closed()
+    with pytest.raises(ag.ConversionError, match="no heirs"):
+        ag.convert(model, example_inputs=torch.randn(2, 3), inplace=True)
+    assert list(model._modules) == ["layer"]
+
+
+def test_another_process_makes_the_class_again(tmp_path: Path):
+    torch.manual_seed(0)
+    x = torch.randn(4, 5)
+    agile, _ = ag.convert(Functional(), example_inputs=x)
+    with torch.no_grad():
+        agile.get_submodule("elu").scale.fill_(2.0)  # type: ignore[operator]
+    torch.save((agile, x, agile(x)), tmp_path / "model.pt")
+    code = (
+        f"import sys, torch; sys.path[:0] = {[str(Path(__file__).parents[2]), *sys.path]}\n"
+        f"model, x, y = torch.load({str(tmp_path / 'model.pt')!r}, weights_only=False)\n"
+        "assert torch.equal(model(x), y)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_a_traced_module_is_not_rewritten():

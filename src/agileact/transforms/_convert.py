@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from agileact import bases
@@ -184,11 +185,11 @@ class _Conversion:
             found = candidates(self.activations, recording, filter_fn, seen=example_inputs is not None)
             expected = [] if example_inputs is None else outputs(self.model, example_inputs)
             where = Geometry(self.model, self.granularity, self.dim)
-            for one in found:
-                if not one.reason and not one.already:
-                    self._convert(one, where)
-            for owner, edits in self.edits.values():
-                owner.__class__ = edited_class(type(owner), edits_of(type(owner)) | edits)
+            with torch.inference_mode(False):  # parameters made in it could never be trained
+                for one in found:
+                    if not one.reason and not one.already:
+                        self._convert(one, where)
+            self._rewrite()
             self.activations.put_together()
             refresh_fast_paths(self.model)
             if example_inputs is not None:
@@ -253,6 +254,17 @@ class _Conversion:
         one.owner._modules[child] = module
         _, edits = self.edits.setdefault(id(one.owner), (one.owner, set()))
         edits.add(one.source.edit(child, one.key))
+
+    def _rewrite(self) -> None:
+        for owner, edits in self.edits.values():
+            kind = type(owner)
+            try:
+                owner.__class__ = edited_class(kind, edits_of(kind) | edits)
+            except Exception as error:
+                raise ConversionError(
+                    f"{kind.__qualname__} cannot be given another {sorted(edit.method for edit in edits)[0]}: {error}; "
+                    "leave the calls of functions in it out by filter_fn"
+                ) from error
 
     # --- The whole ---
 
