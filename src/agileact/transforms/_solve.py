@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from agileact.transforms._gauge import GROUND, Gauges, Labels, Numbers
-from agileact.transforms._labels import Activation, Constraints, Map, Product, Use
+from agileact.transforms._labels import Activation, Constraints, Product, Use
 
 
 @dataclass
@@ -75,22 +75,23 @@ class _Solver:
         self.alone = alone
         for product in self.constraints.products:
             if not self._product(product):
-                return self.early[-1]
+                return self._culprit()
         for site in self.sites:
             if len(site.uses) > 1 and site.name not in self.done:
                 self._take(site)
                 if site.name not in self.reasons:
                     self.early.append(site.name)
                 elif not self._stay(site):
-                    return self.early[-1] if self.early else self._broken()
+                    return self._culprit()
         for site in self.sites:
             if site.name not in self.done:
                 self._take(site)
         return None
 
-    @staticmethod
-    def _broken() -> str:
-        raise AssertionError("gauges of 1 fulfil what a model demands of the sites that are not folded")
+    def _culprit(self) -> str:
+        if not self.early:
+            raise AssertionError("without any site folded, gauges of 1 fulfil what a model demands")
+        return self.early[-1]
 
     def _structure(self) -> bool:
         for tie in self.constraints.ties:
@@ -243,8 +244,3 @@ def residual_factor(use: Use, scale: Numbers, gauges: Numbers) -> Numbers:
     """Return by what an activation that is not folded has to multiply: a, in the gauges before and behind it."""
     factor: Numbers = scale[use.index] * gauges[use.inputs] / gauges[use.outputs]
     return factor
-
-
-def weight_factors(one: Map, gauges: Numbers) -> tuple[Numbers, Numbers]:
-    """Return by what columns are multiplied, and rows divided."""
-    return gauges[one.inputs], gauges[one.outputs]
