@@ -38,6 +38,7 @@ from agileact.nn import AgileSoftsign as AgileSoftsign
 from agileact.nn import AgileTanh as AgileTanh
 from agileact.nn import AgileTanhshrink as AgileTanhshrink
 from agileact.nn import AgileThreshold as AgileThreshold
+from agileact.nn import AgileWrapped as AgileWrapped
 from agileact.nn import CombinedAgile as CombinedAgile
 from agileact.optim import decay_activations as decay_activations
 from agileact.optim import param_groups as param_groups
