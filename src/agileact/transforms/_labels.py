@@ -46,8 +46,9 @@ class Map:
 
     Attributes:
         call: The call.
-        layout: "linear" for (out, in), "matmul" for (in, out), "conv" for (out, in / groups, ...), "conv_transpose" for
-            (in, out / groups, ...), "norm" for one weight a channel, "parameter" for a parameter that is a signal itself.
+        layout: How the weight lies: "linear" for (out, in), "matmul" for (in, out), "conv" for (out, in / groups, ...),
+            "conv_transpose" for (in, out / groups, ...), "norm" for one number a channel, "parameter" for a parameter
+            that is a signal itself.
         weight: The name of the weight.
         bias: The name of the bias, or None.
         inputs: The labels of the channels taken; none for norms, whose input has gauge 1.
@@ -169,6 +170,8 @@ class Constraints:
 
     def tie(self, upper: Tensor, lower: Tensor) -> Tensor:
         """Require equal gauges of two signals that are broadcast together, and return the labels of the result."""
+        first: Tensor
+        second: Tensor
         first, second = torch.broadcast_tensors(upper, lower)
         self.ties.append(Tie(flat(first), flat(second)))
         return first

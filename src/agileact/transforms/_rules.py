@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agileact import bases
 from agileact.nn import AgileMaxPool2d, AgileModule
 from agileact.transforms._labels import Activation, Constraints, Map, Product, Use, aligned, compact, flat
 from agileact.transforms._ops import (
@@ -72,7 +71,7 @@ class Writable:
 
     def __init__(self, model: nn.Module, recording: Recording) -> None:
         self.model = model
-        self._owned = {name: parameter for name, parameter in model.named_parameters(remove_duplicate=False)}
+        self._owned = dict(model.named_parameters(remove_duplicate=False))
         self._names: dict[int, int] = {}
         for parameter in self._owned.values():
             self._names[id(parameter)] = self._names.get(id(parameter), 0) + 1
@@ -108,6 +107,10 @@ class _Rules:
                 self.labels[value.index] = self._grounded(value)
         for call in recording.calls:
             self._follow(call)
+        for visit in recording.visits:
+            if hooked(visit.module):
+                for value in visit.inputs + visit.outputs:
+                    self.found.ground(self.labels[value.index], f"a hook of {visit.name or 'the model'} sees it")
         for value in recording.values:
             if value.returned:
                 self.found.ground(self.labels[value.index], "the model returns it")
@@ -374,7 +377,7 @@ class _Rules:
         name = self.recording.names[id(module)][0]
         site = self.found.sites.get(name)
         if site is None:
-            site = self.found.sites[name] = Activation(name, module, _homogeneous(module), blocked=_blocked(module))
+            site = self.found.sites[name] = Activation(name, module, module.facts.positively_homogeneous, blocked=_blocked(module))
         labels = self.labels[value.index]
         index = channel_index(module, tuple(value.shape))
         inputs, index = torch.broadcast_tensors(labels, index)
@@ -386,7 +389,7 @@ class _Rules:
             self.found.ground(outputs, site.blocked)
         elif not site.homogeneous:
             self.found.ground(inputs, f"it goes into {module.base}, which does not scale with its input")
-        elif not odd(module):
+        elif not module.facts.odd:
             self.found.positive(inputs, f"it goes into {module.base}")
         made = outputs
         if isinstance(module, AgileMaxPool2d):
@@ -408,24 +411,6 @@ def again(call: Call, given: dict[int, Tensor]) -> list[Tensor] | None:
         one.dtype == torch.int64 and one.shape == value.shape for one, value in zip(made, call.outputs, strict=False)
     )
     return made if fits else None
-
-
-def facts(module: AgileModule) -> bases.Facts | None:
-    """Return what is known of the function of an agile module; None if it is no registered base function."""
-    if module.base not in bases.names():
-        return None
-    return bases.get(module.base).facts(**module.options)
-
-
-def _homogeneous(module: AgileModule) -> bool:
-    known = facts(module)
-    return known is not None and known.positively_homogeneous
-
-
-def odd(module: AgileModule) -> bool:
-    """Return whether f(-x) = -f(x)."""
-    known = facts(module)
-    return known is not None and known.odd
 
 
 def _blocked(module: AgileModule) -> str:

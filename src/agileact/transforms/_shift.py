@@ -73,6 +73,12 @@ class Shifts:
         self.model = model
         self.recording = recording
         self.writable = Writable(model, recording)
+        self._seen = {
+            value.index: visit.name or "the model"
+            for visit in recording.visits
+            if hooked(visit.module)
+            for value in visit.inputs + visit.outputs
+        }
 
     def absorb(self, value: Value, shift: Tensor, consumer: Call) -> list[Target]:
         """Return the biases by which a value is shifted for the one call that takes it.
@@ -108,6 +114,8 @@ class Shifts:
             raise Blocked("the model also returns the signal before it")
         if value.tainted:
             raise Blocked("the memory of the signal before it is changed or read in ways not recorded")
+        if value.index in self._seen:
+            raise Blocked(f"a hook of {self._seen[value.index]} sees the signal before it")
         others = list(value.users)
         others.remove(consumer)
         for other in others:

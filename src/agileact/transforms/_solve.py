@@ -140,10 +140,7 @@ class _Solver:
 
     def _stay(self, site: Activation) -> bool:
         """Give an activation whose scale stays the same gauges before and behind in each of its calls: 1."""
-        for use in site.uses:
-            if not (self.gauges.tie(use.inputs, GROUND) and self.gauges.tie(use.outputs, GROUND)):
-                return False
-        return True
+        return all(self.gauges.tie(use.inputs, GROUND) and self.gauges.tie(use.outputs, GROUND) for use in site.uses)
 
     def _take(self, site: Activation) -> None:
         self.done.add(site.name)
@@ -208,11 +205,12 @@ class _Solver:
         for labels in self.zero:
             gauges[labels] = 0.0
         self._verify(gauges)
-        solution = Solution(gauges, {site.name: self.reasons[site.name] for site in self.sites if site.name in self.reasons})
+        solution = Solution(gauges, {one.name: self.reasons[one.name] for one in self.sites if one.name in self.reasons})
         for product in self.constraints.products:
             self.streams.tie(product.output, product.first)
             self.streams.tie(product.output, product.second)
-        maps = [(one, self.streams.find(one.inputs)[0], self.streams.find(one.outputs)[0]) for one in self.constraints.maps]
+        root = self.streams.find
+        maps = [(one, root(one.inputs)[0], root(one.outputs)[0]) for one in self.constraints.maps]
         for site in self.sites:
             behind = self._stream(use.outputs for use in site.uses)
             before = self._stream(use.inputs for use in site.uses)
