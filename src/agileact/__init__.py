@@ -6,6 +6,7 @@ from agileact import nn as nn
 from agileact._errors import AgileactError as AgileactError
 from agileact._errors import ArgumentError as ArgumentError
 from agileact._errors import ArgumentTypeError as ArgumentTypeError
+from agileact._errors import ConversionError as ConversionError
 from agileact._errors import DataError as DataError
 from agileact._errors import FoldError as FoldError
 from agileact._errors import MissingExtraError as MissingExtraError

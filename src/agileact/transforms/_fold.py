@@ -12,12 +12,12 @@ from agileact.nn import AgileModule
 from agileact.transforms._apply import write
 from agileact.transforms._gauge import Numbers
 from agileact.transforms._labels import Activation
-from agileact.transforms._parity import PROVEN, TOLERANCES, copied, difference, precision, wide
+from agileact.transforms._parity import PROVEN, TOLERANCES, difference, precision, wide
 from agileact.transforms._record import record
 from agileact.transforms._recording import Arguments, Recording
 from agileact.transforms._report import FoldedSite, FoldReport
 from agileact.transforms._residual import residual_module, unseen_module
-from agileact.transforms._revert import restore_site
+from agileact.transforms._revert import copied, original_module, restore_site
 from agileact.transforms._rules import constraints
 from agileact.transforms._shift import Blocked, Shifts, Target
 from agileact.transforms._solve import Solution, residual_factor, solve
@@ -172,10 +172,7 @@ def _folded(model: nn.Module, example_inputs: Arguments) -> tuple[nn.Module, lis
         if name:
             restore_site(model, name, replacement)
         else:
-            holder = nn.Sequential()
-            holder.add_module("root", model)
-            restore_site(holder, "root", replacement)
-            model = holder.get_submodule("root")
+            model = replacement or original_module(modules[name])
     return model, sites
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from agileact.transforms._record import untouched
 from agileact.transforms._recording import Arguments, arguments, cloned, mapped, tensors
+from agileact.transforms._revert import copied
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 """How far outputs may be apart, relative to the largest number of the output."""
@@ -33,16 +33,6 @@ class Difference:
 
     absolute: float
     relative: float
-
-
-def copied(model: nn.Module) -> Any:
-    """Return a deep copy; also of a model that keeps tensors with a history, as pruned modules do."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
 
 
 def precision(model: nn.Module) -> torch.dtype:

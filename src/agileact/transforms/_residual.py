@@ -11,16 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from agileact.nn import Agile, AgileMaxPool2d, AgileModule, AgileWrapped
 from agileact.transforms._plain import plain_module
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
+from agileact.transforms._revert import share_hooks
 
 
 def residual_module(
@@ -63,22 +54,15 @@ def residual_module(
     graph.output(total)
     made = fx.GraphModule(root, graph)
     made.train(module.training)
-    for kind in _HOOKS:
-        if kind in module.__dict__:
-            made.__dict__[kind] = module.__dict__[kind]
+    share_hooks(module, made)
     return made
 
 
 def _function(graph: fx.Graph, root: nn.Module, module: AgileModule, x: fx.Node) -> fx.Node:
     """Call f."""
-    if isinstance(module, AgileWrapped):
-        f = module.function
-        if not isinstance(f, nn.Module):
-            return graph.call_function(f, (x,))
-    else:
-        f = plain_module(Agile(module.base, granularity="layer", **module.options))
     if not hasattr(root, "function"):
-        root.add_module("function", f)
+        plain = module if isinstance(module, AgileWrapped) else Agile(module.base, granularity="layer", **module.options)
+        root.add_module("function", plain_module(plain))
     return graph.call_module("function", (x,))
 
 

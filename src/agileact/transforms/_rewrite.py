@@ -35,6 +35,7 @@ class Edit:
         last: Those behind its last one.
         text: The call as it stands in the source: a file that has changed is noticed.
         child: The name of the child that is called instead, on the call's first argument alone.
+        slot: The name of the child that is called in the source; "" for a function.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Edit:
     last: tuple[int, int]
     text: str
     child: str
+    slot: str = ""
 
 
 _Cut = tuple[tuple[int, int], tuple[int, int], tuple[int, int], str]
@@ -71,10 +73,10 @@ class SourceCall:
     attribute: str
     lines: tuple[str, ...]
 
-    def edit(self, child: str) -> Edit:
-        """Return the edit that calls ``child`` instead."""
+    def edit(self, child: str, slot: str = "") -> Edit:
+        """Return the edit that calls ``child`` instead of ``slot`` or of a function."""
         start, stop = _span(self.node)
-        return Edit(self.method, start, stop, *_span(self.argument), _cut(self.lines, start, stop), child)
+        return Edit(self.method, start, stop, *_span(self.argument), _cut(self.lines, start, stop), child, slot)
 
     @property
     def alone(self) -> bool:
@@ -190,7 +192,7 @@ def _edited(cls: type[nn.Module], edits: frozenset[Edit]) -> type[nn.Module]:
 def _reduce_ex(self: nn.Module, protocol: Any) -> Any:
     # A class that exists in no file cannot be found by its name: what is stored is how to make it again.
     cls = next(one for one in type(self).__mro__ if "_agileact_edits" in one.__dict__)
-    reduced: Any = super(cls, self).__reduce_ex__(protocol)
+    reduced: Any = super(cls, self).__reduce_ex__(protocol)  # type: ignore[arg-type]
     function, args, *rest = reduced
     plain = tuple(plain_class(cls) if one is cls else one for one in args)
     return (_remade, (function, plain, edits_of(cls)), *rest)
