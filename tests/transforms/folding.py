@@ -15,7 +15,7 @@ BARS = {torch.float64: 1e-12, torch.float32: 1e-5}
 """The largest difference relative to the output, by dtype."""
 
 
-def drawn(model: nn.Module, seed: int = 0, *, negative: bool = False) -> nn.Module:
+def drawn(model: nn.Module, seed: int = 0, *, negative: bool = False) -> Any:
     """Draw every scale and location, and the statistics and affine weights of normalisations, at random."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -66,7 +66,7 @@ def assert_close(actual: list[Tensor], expected: list[Tensor], bar: float) -> No
         assert float((one.double() - other.double()).abs().max()) <= bar * max(size, 1e-30), (one, other)
 
 
-def checked(model: nn.Module, x: Any, *, training: bool = True) -> tuple[nn.Module, FoldReport]:
+def checked(model: nn.Module, x: Any, *, training: bool = True) -> tuple[Any, FoldReport]:
     """Fold, and check what holds for every fold: the same outputs, nothing of ours left, the original as it was."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]

@@ -37,15 +37,13 @@ class Function(nn.Module):
         return self.function(x)
 
 
-def sequence(*modules: nn.Module, negative: bool = False) -> nn.Module:
+def sequence(*modules: nn.Module, negative: bool = False) -> Any:
     return drawn(nn.Sequential(*modules).double(), negative=negative)
 
 
-def image_model(between: nn.Module, activation: nn.Module | None = None, negative: bool = False) -> nn.Module:
+def image_model(between: nn.Module, activation: nn.Module | None = None, negative: bool = False) -> Any:
     """A convolution, an activation, what is tested, and a convolution."""
-    return sequence(
-        nn.Conv2d(4, 8, 3), activation or ag.AgileGELU(8), between, nn.Conv2d(8, 4, 1), negative=negative
-    )
+    return sequence(nn.Conv2d(4, 8, 3), activation or ag.AgileGELU(8), between, nn.Conv2d(8, 4, 1), negative=negative)
 
 
 # Scale, forwards: what it passes.
@@ -186,6 +184,7 @@ WEIGHTS = {
 @pytest.mark.parametrize("name", WEIGHTS)
 @pytest.mark.parametrize("direction", ["forwards", "backwards"])
 def test_weights_take_up_scales(name: str, direction: str):
+    layer: Any
     layer, shape = WEIGHTS[name]
     x = torch.randn(shape, dtype=DOUBLE)
     tokens = isinstance(layer, nn.Linear)
@@ -199,7 +198,7 @@ def test_weights_take_up_scales(name: str, direction: str):
     else:
         channels = layer.out_features if tokens else layer.out_channels
         model = sequence(copy.deepcopy(layer), ag.AgileLeakyReLU(channels, dim=dim))
-        plain, report = checked(model, x, training=False)
+        _, report = checked(model, x, training=False)
         assert statuses(report) == ["folded"]
         assert report.sites[0].location_into == ("0.bias",)
         assert report.sites[0].scale_into == ("0",)
@@ -212,16 +211,16 @@ def test_backwards_only_if_positive():
 
 
 def test_odd_and_homogeneous_takes_any_sign():
-    _, report = checked(
-        sequence(nn.Linear(4, 3), ag.AgileIdentity(3), negative=True), torch.randn(5, 4, dtype=DOUBLE)
-    )
+    _, report = checked(sequence(nn.Linear(4, 3), ag.AgileIdentity(3), negative=True), torch.randn(5, 4, dtype=DOUBLE))
     assert statuses(report) == ["folded"]
 
 
 @pytest.mark.parametrize("between", [nn.Identity(), nn.Flatten(), nn.AvgPool2d(2)], ids=str)
 def test_zero_scale_becomes_zero_columns(between: nn.Module):
-    model = image_model(between) if not isinstance(between, nn.Flatten) else sequence(
-        nn.Conv2d(4, 8, 3), ag.AgileReLU(8), between, nn.Linear(288, 2)
+    model = (
+        image_model(between)
+        if not isinstance(between, nn.Flatten)
+        else sequence(nn.Conv2d(4, 8, 3), ag.AgileReLU(8), between, nn.Linear(288, 2))
     )
     with torch.no_grad():
         model[1].scale[2] = 0.0
@@ -522,7 +521,8 @@ def test_a_sum_of_terms_stays_as_plain_operations(granularity: Any):
     plain, report = checked(model, torch.randn(4, 5, dtype=DOUBLE))
     assert statuses(report) == ["refused"]
     assert "a sum of 3 terms" in report.sites[0].reason
-    assert {name for name, _ in plain[1].named_parameters()} == {f"{n}{i}" for n in ("scale", "location") for i in range(3)}
+    names = {f"{name}{term}" for name in ("scale", "location") for term in range(3)}
+    assert {name for name, _ in plain[1].named_parameters()} == names
 
 
 def test_a_sum_of_one_term_folds():
@@ -668,7 +668,7 @@ def test_matrix_products_and_parameters_that_are_signals():
 
 def test_attention_keeps_its_numbers():
     layer = nn.TransformerEncoderLayer(8, 2, 16, activation=ag.AgileGELU(16, dim=-1), batch_first=True)
-    plain, report = checked(drawn(layer.double()), torch.randn(2, 5, 8, dtype=DOUBLE))
+    _, report = checked(drawn(layer.double()), torch.randn(2, 5, 8, dtype=DOUBLE))
     assert statuses(report) == ["folded"]
     assert report.sites[0].location_into == ("linear1.bias",)
     assert report.sites[0].scale_into == ("linear2",)
@@ -695,7 +695,7 @@ def test_channels_padded_with_zeros_take_any_gauge():
 
 def test_the_model_may_be_an_activation_itself():
     model = drawn(ag.AgileGELU(4).double())
-    plain, report = checked(model, IMAGE)
+    _, report = checked(model, IMAGE)
     assert report.sites[0].name == ""
     assert report.sites[0].status == "refused"
     assert "(the model itself)" in str(report)
@@ -780,8 +780,10 @@ def test_an_activation_that_does_not_run_becomes_plain_operations():
             return y
 
     model = drawn_but(Unused().double())
+    plain: Any
     plain, report = ag.fold(model, torch.randn(4, 6, dtype=DOUBLE))
-    assert {site.name: site.status for site in report.sites} == {"never": "refused", "start": "folded", "open": "folded"}
+    status = {site.name: site.status for site in report.sites}
+    assert status == {"never": "refused", "start": "folded", "open": "folded"}
     for shape in ((2, 6), (2, 6, 3), (2, 6, 3, 3)):
         x = torch.randn(shape, dtype=DOUBLE)
         torch.testing.assert_close(plain.never(x), model.never(x), rtol=1e-12, atol=1e-13)
@@ -798,6 +800,7 @@ def test_flags_and_sharing_are_kept():
     model = sequence(nn.Linear(6, 6), ag.AgileTanh(6), nn.Linear(6, 2))
     model[0].weight.requires_grad_(False)
     model[2].eval()
+    plain: Any
     plain, _ = ag.fold(model, torch.randn(4, 6, dtype=DOUBLE))
     assert not plain[0].weight.requires_grad
     assert plain[0].bias.requires_grad
@@ -805,7 +808,8 @@ def test_flags_and_sharing_are_kept():
 
 
 def test_training_goes_on():
-    model = sequence(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), ag.AgileReLU(8), ag.AgileMaxPool2d(8, 2), nn.Conv2d(8, 2, 1))
+    pooled = ag.AgileMaxPool2d(8, 2)
+    model = sequence(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), ag.AgileReLU(8), pooled, nn.Conv2d(8, 2, 1))
     plain, _ = checked(model, IMAGE)
     plain.train()
     optimizer = torch.optim.SGD(plain.parameters(), 0.01)

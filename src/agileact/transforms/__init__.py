@@ -1,5 +1,8 @@
 """Into a model and out again: where activations are, convert, fold, lint."""
 
 from agileact.transforms._fold import fold as fold
+from agileact.transforms._lint import LintedSite as LintedSite
+from agileact.transforms._lint import LintReport as LintReport
+from agileact.transforms._lint import lint as lint
 from agileact.transforms._report import FoldedSite as FoldedSite
 from agileact.transforms._report import FoldReport as FoldReport

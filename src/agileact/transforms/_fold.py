@@ -11,15 +11,15 @@ from agileact._errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.nn import AgileModule
 from agileact.transforms._apply import write
 from agileact.transforms._gauge import Numbers
-from agileact.transforms._labels import Activation
+from agileact.transforms._labels import Activation, is_agile
 from agileact.transforms._parity import PROVEN, TOLERANCES, difference, precision, wide
 from agileact.transforms._record import record
-from agileact.transforms._recording import Arguments, Recording
+from agileact.transforms._recording import Arguments
 from agileact.transforms._report import FoldedSite, FoldReport
 from agileact.transforms._residual import residual_module, unseen_module
 from agileact.transforms._revert import copied, original_module, restore_site
 from agileact.transforms._rules import constraints
-from agileact.transforms._shift import Blocked, Shifts, Target
+from agileact.transforms._shift import Target, move_locations
 from agileact.transforms._solve import Solution, residual_factor, solve
 
 
@@ -95,49 +95,8 @@ def _agile(model: nn.Module) -> Iterator[tuple[str, AgileModule]]:
             yield name, module
 
 
-def is_agile(module: nn.Module) -> bool:
-    """Return whether a module is an agile activation."""
-    return isinstance(module, AgileModule)
-
-
-def scale_of(module: AgileModule) -> Numbers:
-    """Return the scale of a module as float64 numbers."""
-    values: Numbers = module.scale.detach().to("cpu", torch.float64).reshape(-1).numpy()
-    return values
-
-
-def move_locations(
-    model: nn.Module, recording: Recording, sites: dict[str, Activation], locations: dict[str, Tensor]
-) -> tuple[dict[str, list[Target]], dict[str, str]]:
-    """Return the biases that take up each location, and why others stay.
-
-    Args:
-        model: The model.
-        recording: Its recording.
-        sites: The agile modules.
-        locations: The location of each, flat and in float64.
-    """
-    shifts = Shifts(model, recording)
-    targets: dict[str, list[Target]] = {}
-    stays: dict[str, str] = {}
-    for name, site in sites.items():
-        location = locations[name]
-        if not bool(location.any()):
-            targets[name] = []
-            continue
-        try:
-            if site.blocked:
-                raise Blocked(site.blocked)
-            if not bool(torch.isfinite(location).all()):
-                raise Blocked("its location is not finite")
-            found: list[Target] = []
-            for use in site.uses:
-                shift = -location[torch.from_numpy(use.index)].reshape(use.shape)
-                found += shifts.absorb(use.call.inputs[0], shift, use.call)
-            targets[name] = found
-        except Blocked as blocked:
-            stays[name] = str(blocked)
-    return targets, stays
+def _numbers(parameter: Tensor) -> Tensor:
+    return parameter.detach().to("cpu", torch.float64).reshape(-1)
 
 
 def _folded(model: nn.Module, example_inputs: Arguments) -> tuple[nn.Module, list[FoldedSite]]:
@@ -145,11 +104,9 @@ def _folded(model: nn.Module, example_inputs: Arguments) -> tuple[nn.Module, lis
     recording = record(model, example_inputs, leaf=is_agile)
     found = constraints(model, recording)
     modules = dict(_agile(model))
-    scales = {name: scale_of(site.module) for name, site in found.sites.items()}
+    scales = {name: _numbers(site.module.scale).numpy() for name, site in found.sites.items()}
+    locations = {name: _numbers(site.module.location) for name, site in found.sites.items()}
     solution = solve(found, scales)
-    locations = {
-        name: site.module.location.detach().to("cpu", torch.float64).reshape(-1) for name, site in found.sites.items()
-    }
     targets, stays = move_locations(model, recording, found.sites, locations)
     if modules:
         like = next(iter(modules.values())).location
@@ -194,7 +151,7 @@ def _settled(
     if module.terms > 1:
         parts = torch.from_numpy(scale).view(module.terms, -1), location.view(module.terms, -1)
         index = torch.from_numpy(use.index).reshape(use.shape)
-        a, b = ([_small(part[index]) for part in one] for one in parts)
+        a, b = ([*map(_small, one[:, index])] for one in parts)
         kept, reasons = ["location", "scale"], [site.blocked]
     else:
         if name in stays:
@@ -285,4 +242,3 @@ def _in_float64(model: nn.Module, example_inputs: Arguments, *, training: bool) 
     except (RuntimeError, TypeError, ValueError):
         return None
     return None if found is None else found.relative
-

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from agileact.nn import AgileModule
 from agileact.transforms._gauge import GROUND, Labels
-from agileact.transforms._recording import Call
+from agileact.transforms._recording import Call, tensors
 
 
 def compact(tensor: Tensor) -> Tensor:
@@ -38,6 +39,35 @@ def flat(labels: Tensor) -> Labels:
     """Return labels as a flat array."""
     array: Labels = labels.reshape(-1).numpy()
     return array
+
+
+def again(call: Call, given: dict[int, Tensor]) -> list[Tensor] | None:
+    """Return what a rearranging call makes of numbers; None if it is not a rearrangement of these shapes."""
+    try:
+        made = list(tensors(call.again(given)))
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return None
+    fits = len(made) == len(call.outputs) and all(
+        one.dtype == torch.int64 and one.shape == value.shape for one, value in zip(made, call.outputs, strict=False)
+    )
+    return made if fits else None
+
+
+def channel_index(module: AgileModule, shape: tuple[int, ...]) -> Tensor:
+    """Return which element of scale and location belongs to which element of an input, broadcastable to its shape."""
+    axes = len(shape)
+    if module.granularity == "layer" or not axes:
+        return torch.zeros((1,) * axes, dtype=torch.int64)
+    if module.granularity == "element":
+        start = min(1, axes - 1)
+        return torch.arange(math.prod(shape[start:])).reshape((1,) * start + shape[start:])
+    axis = 0 if axes == 1 and module.dim == 1 else module.dim % axes
+    return torch.arange(shape[axis]).reshape((1,) * axis + (-1,) + (1,) * (axes - axis - 1))
+
+
+def is_agile(module: nn.Module) -> bool:
+    """Return whether a module is an agile activation."""
+    return isinstance(module, AgileModule)
 
 
 @dataclass
@@ -120,10 +150,17 @@ class Tie:
 
 @dataclass
 class Mark:
-    """Labels of which something is required, and why."""
+    """Labels of which something is required, and why.
+
+    Attributes:
+        labels: The labels.
+        why: The reason.
+        normalised: Whether the reason is a normalisation that divides the size of each channel out, in training.
+    """
 
     labels: Labels
     why: str
+    normalised: bool = False
 
 
 @dataclass
@@ -185,11 +222,11 @@ class Constraints:
                 labels = first
         return labels
 
-    def ground(self, labels: Tensor, why: str) -> None:
+    def ground(self, labels: Tensor, why: str, *, normalised: bool = False) -> None:
         """Require gauge 1."""
         array = flat(labels)
         if array.any():
-            self.grounds.append(Mark(array[array != GROUND], why))
+            self.grounds.append(Mark(array[array != GROUND], why, normalised))
 
     def positive(self, labels: Tensor, why: str) -> None:
         """Require positive gauges."""

@@ -1,4 +1,4 @@
-"""Compare a folded model with the agile one: in evaluation and in training mode, and in float64 where it is in doubt."""
+"""Compare a folded model with the agile one: in evaluation, in training, and in float64 where that is in doubt."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _largest(expected: list[Tensor], actual: list[Tensor]) -> Difference:
     if [one.shape for one in expected] != [one.shape for one in actual]:
         return Difference(math.inf, math.inf)
     both = [_between(one, other) for one, other in zip(expected, actual, strict=True)]
-    return Difference(max((one.absolute for one in both), default=0.0), max((one.relative for one in both), default=0.0))
+    return Difference(max([0.0, *(one.absolute for one in both)]), max([0.0, *(one.relative for one in both)]))
 
 
 def _between(expected: Tensor, actual: Tensor) -> Difference:
@@ -112,5 +112,3 @@ def wide(example_inputs: Arguments) -> Any:
         return tensor.to(torch.float64) if tensor.dtype.is_floating_point else tensor
 
     return mapped(example_inputs, change)
-
-

@@ -139,7 +139,7 @@ class FoldReport:
                 site.base,
                 site.status,
                 ", ".join(name + " (new)" * (name in site.created) for name in site.location_into) or "-",
-                _few(site.scale_into),
+                few(site.scale_into),
                 site.reason,
             )
             for site in self.sites
@@ -152,7 +152,7 @@ class FoldReport:
         return "\n".join(filter(None, [head, table, measured, self.note]))
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
     """Return names for a cell: the first two, and how many more."""
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return ", ".join(names[:2]) + more or "-"

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.parameter import is_lazy
 
-from agileact.nn import Agile, AgileMaxPool2d, AgileModule, AgileWrapped
+from agileact.nn import AgileMaxPool2d, AgileModule
 from agileact.transforms._plain import plain_module
 from agileact.transforms._revert import share_hooks
 
@@ -19,7 +18,7 @@ def residual_module(
 ) -> fx.GraphModule:
     """Return a module of plain PyTorch that computes the sum of a_j f(x - b_j).
 
-    It is picklable, and what it computes needs nothing of this package. Parameters and hooks are as those of ``module``.
+    It is picklable and needs nothing of this package. Parameters and hooks are as those of ``module``.
 
     Args:
         module: The agile module that it takes the place of.
@@ -28,6 +27,11 @@ def residual_module(
         swap: An axis of the input to be exchanged with the last one first, and back at the end.
     """
     root = nn.Module()
+    plain = plain_module(module)
+    if isinstance(module, AgileMaxPool2d):
+        plain, pool = plain.children()
+        root.add_module("pool", pool)
+    root.add_module("function", plain)
     graph = fx.Graph()
     x = graph.placeholder("x")
     given = x if swap is None else graph.call_method("transpose", (x, swap, -1))
@@ -39,7 +43,7 @@ def residual_module(
             name = f"location{suffix}"
             root.register_parameter(name, _parameter(location, module.location))
             term = graph.call_function(operator.sub, (term, _cast(graph, name, given)))
-        term = _function(graph, root, module, term)
+        term = graph.call_module("function", (term,))
         if scale is not None:
             name = f"scale{suffix}"
             root.register_parameter(name, _parameter(scale, module.scale))
@@ -49,32 +53,12 @@ def residual_module(
     if swap is not None:
         total = graph.call_method("transpose", (total, swap, -1))
     if isinstance(module, AgileMaxPool2d):
-        root.add_module("pool", _pool(module))
         total = graph.call_module("pool", (total,))
     graph.output(total)
     made = fx.GraphModule(root, graph)
     made.train(module.training)
     share_hooks(module, made)
     return made
-
-
-def _function(graph: fx.Graph, root: nn.Module, module: AgileModule, x: fx.Node) -> fx.Node:
-    """Call f."""
-    if not hasattr(root, "function"):
-        plain = module if isinstance(module, AgileWrapped) else Agile(module.base, granularity="layer", **module.options)
-        root.add_module("function", plain_module(plain))
-    return graph.call_module("function", (x,))
-
-
-def _pool(module: AgileMaxPool2d) -> nn.MaxPool2d:
-    return nn.MaxPool2d(
-        module.kernel_size,
-        module.stride,
-        module.padding,
-        module.dilation,
-        module.return_indices,
-        module.ceil_mode,
-    )
 
 
 def _cast(graph: fx.Graph, name: str, x: fx.Node) -> fx.Node:
@@ -89,7 +73,7 @@ def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
 
 def unseen_module(module: AgileModule) -> nn.Module | None:
     """Return what an agile module becomes of whose input nothing is known, as it did not run; None for its origin."""
-    if is_lazy(module.scale):
+    if module.num_parameters is None:
         return None
     start, location = module.initial_values()
     if torch.equal(module.scale, start) and torch.equal(module.location, location):

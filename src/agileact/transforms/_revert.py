@@ -133,8 +133,8 @@ def _agile(module: nn.Module) -> bool:
 def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """Give a model back the structure it had before :func:`agileact.convert`.
 
-    The modules, the functions in attributes and the source of methods are those from before, and so are the names in the
-    state. What scale and location have learned is gone: :func:`agileact.fold` is what keeps the outputs. An agile
+    The modules, the functions in attributes and the source of methods are those from before, and so are the names in
+    the state. What scale and location have learned is gone: :func:`agileact.fold` is what keeps the outputs. An agile
     module that was written by hand becomes the plain module of its base function.
 
     Args:

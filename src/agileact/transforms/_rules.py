@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agileact.nn import AgileMaxPool2d, AgileModule
-from agileact.transforms._labels import Activation, Constraints, Map, Product, Use, aligned, compact, flat
+from agileact.transforms._labels import (
+    Activation,
+    Constraints,
+    Map,
+    Product,
+    Use,
+    again,
+    aligned,
+    channel_index,
+    compact,
+    flat,
+)
 from agileact.transforms._ops import (
     AVERAGE_POOLING,
     CONVERTING,
@@ -22,7 +32,8 @@ from agileact.transforms._ops import (
     REARRANGING,
     UPSAMPLING,
 )
-from agileact.transforms._recording import Call, Recording, Ref, Value, tensors, words
+from agileact.transforms._recording import Call, Recording, Ref, Value, words
+from agileact.transforms._writable import Writable, hooked
 
 # What takes only the shape of a tensor.
 SHAPE_ONLY = words(
@@ -46,51 +57,6 @@ def constraints(model: nn.Module, recording: Recording) -> Constraints:
         recording: The recording.
     """
     return _Rules(model, recording).found
-
-
-def channel_index(module: AgileModule, shape: tuple[int, ...]) -> Tensor:
-    """Return which element of scale and location belongs to which element of an input, broadcastable to its shape."""
-    axes = len(shape)
-    if module.granularity == "layer" or not axes:
-        return torch.zeros((1,) * axes, dtype=torch.int64)
-    if module.granularity == "element":
-        start = min(1, axes - 1)
-        return torch.arange(math.prod(shape[start:])).reshape((1,) * start + shape[start:])
-    axis = 0 if axes == 1 and module.dim == 1 else module.dim % axes
-    return torch.arange(shape[axis]).reshape((1,) * axis + (-1,) + (1,) * (axes - axis - 1))
-
-
-def hooked(module: nn.Module) -> bool:
-    """Return whether code of the user sees what goes in and out of a module."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind, None) for kind in kinds)
-
-
-class Writable:
-    """Which parameters of a model may be rewritten, and why others may not."""
-
-    def __init__(self, model: nn.Module, recording: Recording) -> None:
-        self.model = model
-        self._owned = dict(model.named_parameters(remove_duplicate=False))
-        self._names: dict[int, int] = {}
-        for parameter in self._owned.values():
-            self._names[id(parameter)] = self._names.get(id(parameter), 0) + 1
-
-    def refusal(self, value: Value) -> str:
-        """Return why a parameter may not be rewritten; empty if it may."""
-        if value.kind != "parameter":
-            what = value.name or "a weight that"
-            return f"{what} is computed or no parameter of the model (parametrised, pruned or quantised)"
-        parameter = self._owned.get(value.name)
-        if parameter is None or not value.dtype.is_floating_point:
-            return f"{value.name} is no parameter of floating-point numbers"
-        if self._names[id(parameter)] > 1 or len(value.users) > 1:
-            return f"{value.name} is shared: it is used in more than one place"
-        if value.tainted:
-            return f"{value.name} is changed or read by code that cannot be followed"
-        if hooked(self.model.get_submodule(value.name.rpartition(".")[0])):
-            return f"a hook sees what goes in and out of {value.name.rpartition('.')[0]}"
-        return ""
 
 
 class _Rules:
@@ -178,7 +144,9 @@ class _Rules:
         if len(call.inputs) > len(data) and call.name not in _SHAPED_BY:
             return None  # An index, whose numbers are not known.
         given = {value.index: torch.zeros(value.shape, dtype=torch.int64) for value in call.inputs}
-        given |= {v.index: self.labels[v.index].expand(v.shape).clone(memory_format=CONTIGUOUS) for v in data}
+        given |= {
+            v.index: self.labels[v.index].expand(v.shape).clone(memory_format=torch.contiguous_format) for v in data
+        }
         made = again(call, given)
         return None if made is None else [compact(labels) for labels in made]
 
@@ -356,7 +324,8 @@ class _Rules:
         why = f"it goes into {call.name}, whose result does not follow a change of size"
         if call.name == "batch_norm":
             why = "it goes into batch_norm, which measures its size in training"
-        self.found.ground(self.labels[value.index], why + _inside(call))
+        by_channel = call.name in ("batch_norm", "instance_norm")
+        self.found.ground(self.labels[value.index], why + _inside(call), normalised=by_channel)
         for other in call.inputs[1:]:
             if other.index not in self.static:
                 return None
@@ -377,7 +346,8 @@ class _Rules:
         name = self.recording.names[id(module)][0]
         site = self.found.sites.get(name)
         if site is None:
-            site = self.found.sites[name] = Activation(name, module, module.facts.positively_homogeneous, blocked=_blocked(module))
+            homogeneous = module.facts.positively_homogeneous
+            site = self.found.sites[name] = Activation(name, module, homogeneous, blocked=_blocked(module))
         labels = self.labels[value.index]
         index = channel_index(module, tuple(value.shape))
         inputs, index = torch.broadcast_tensors(labels, index)
@@ -396,21 +366,6 @@ class _Rules:
             made = self.found.merged(outputs, (outputs.ndim - 2, outputs.ndim - 1))
             self.found.positive(made, "it goes into max pooling")
         self._set(call, [made] + [self._grounded(other) for other in call.outputs[1:]])
-
-
-CONTIGUOUS = torch.contiguous_format
-
-
-def again(call: Call, given: dict[int, Tensor]) -> list[Tensor] | None:
-    """Return what a rearranging call makes of numbers; None if it is not a rearrangement of these shapes."""
-    try:
-        made = list(tensors(call.again(given)))
-    except (RuntimeError, TypeError, ValueError, IndexError):
-        return None
-    fits = len(made) == len(call.outputs) and all(
-        one.dtype == torch.int64 and one.shape == value.shape for one, value in zip(made, call.outputs, strict=False)
-    )
-    return made if fits else None
 
 
 def _blocked(module: AgileModule) -> str:

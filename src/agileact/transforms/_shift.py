@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agileact.transforms._labels import aligned, compact
+from agileact.transforms._labels import Activation, again, aligned, compact
 from agileact.transforms._ops import (
     AVERAGE_POOLING,
     CONVERTING,
@@ -21,7 +21,7 @@ from agileact.transforms._ops import (
     UPSAMPLING,
 )
 from agileact.transforms._recording import Call, Recording, Ref, Value, words
-from agileact.transforms._rules import Writable, again, hooked
+from agileact.transforms._writable import Writable, hooked
 
 _PASSING = CONVERTING | words("contiguous clone detach alias")
 _BIAS = {"batch_norm": 4, "instance_norm": 4, "layer_norm": 3, "group_norm": 3, "addmm": 0}
@@ -300,3 +300,34 @@ def _named(call: Call) -> str:
 def _inside(call: Call) -> str:
     where = call.slot if call.name == "module" else call.owner
     return f" in {where}" if where else ""
+
+
+def move_locations(
+    model: nn.Module, recording: Recording, sites: Mapping[str, Activation], locations: Mapping[str, Tensor]
+) -> tuple[dict[str, list[Target]], dict[str, str]]:
+    """Return the biases that take up the location of each site, and why others stay, by name.
+
+    Args:
+        model: The model that was recorded.
+        recording: The recording.
+        sites: Its agile modules by name.
+        locations: The location of each, flat and in float64.
+    """
+    shifts = Shifts(model, recording)
+    targets: dict[str, list[Target]] = {}
+    stays: dict[str, str] = {}
+    for name, site in sites.items():
+        location = locations[name]
+        try:
+            if site.blocked and bool(location.any()):
+                raise Blocked(site.blocked)
+            if not bool(torch.isfinite(location).all()):
+                raise Blocked("its location is not finite")
+            found: list[Target] = []
+            for use in site.uses:
+                shift = -location[torch.from_numpy(use.index)].reshape(use.shape)
+                found += shifts.absorb(use.call.inputs[0], shift, use.call)
+            targets[name] = found
+        except Blocked as blocked:
+            stays[name] = str(blocked)
+    return targets, stays

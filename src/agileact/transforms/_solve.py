@@ -205,7 +205,7 @@ class _Solver:
         for labels in self.zero:
             gauges[labels] = 0.0
         self._verify(gauges)
-        solution = Solution(gauges, {one.name: self.reasons[one.name] for one in self.sites if one.name in self.reasons})
+        solution = Solution(gauges, {name: why for name, why in self.reasons.items() if name in self.constraints.sites})
         for product in self.constraints.products:
             self.streams.tie(product.output, product.first)
             self.streams.tie(product.output, product.second)
