@@ -46,5 +46,7 @@ from agileact.optim import decay_activations as decay_activations
 from agileact.optim import param_groups as param_groups
 from agileact.transforms import FoldReport as FoldReport
 from agileact.transforms import LintReport as LintReport
+from agileact.transforms import convert as convert
 from agileact.transforms import fold as fold
 from agileact.transforms import lint as lint
+from agileact.transforms import revert as revert

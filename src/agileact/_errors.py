@@ -26,6 +26,8 @@ class MissingExtraError(AgileactError, ImportError):
 
 class FoldError(AgileactError, RuntimeError):
     """A folded model does not compute what the agile one does; it is not returned."""
+
+
 class ConversionError(AgileactError, RuntimeError):
     """A model cannot be converted, or brought back, without another output; the message names the place."""
 

@@ -67,5 +67,5 @@ def _traced(function: Callable[..., Any], name: str) -> torch.fx.GraphModule:
         return torch.fx.symbolic_trace(forward)
     except Exception as error:
         raise ConversionError(
-            f"the base function {name!r} cannot be written as operations of PyTorch; tracing it gave: {error}"
+            f"the base function {name!r} cannot be written as operations of PyTorch; tracing it failed: {error}"
         ) from error

@@ -179,7 +179,7 @@ def copied(model: nn.Module) -> nn.Module:
     result = copy.deepcopy(model, memo)
     # A copy of nn.TransformerDecoderLayer brings F.relu along, which then hides an activation that is a module.
     for old, new in zip(model.modules(), result.modules(), strict=True):
-        for key in new._modules:
+        for key, _ in new._modules.items():  # those of a scripted module are no dict
             if key in new.__dict__ and key not in old.__dict__:
                 del new.__dict__[key]
     return result
