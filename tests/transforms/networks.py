@@ -142,7 +142,8 @@ class ViTBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(x)
         x = x + self.attention(y, y, y, need_weights=False)[0]
-        return x + self.layer_scale * self.fc2(self.drop(self.act(self.fc1(self.norm2(x)))))
+        made: Tensor = x + self.layer_scale * self.fc2(self.drop(self.act(self.fc1(self.norm2(x)))))
+        return made
 
 
 class ViT(nn.Module):

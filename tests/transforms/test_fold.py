@@ -444,9 +444,7 @@ class Gated(nn.Module):
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("negative", [False, True])
 def test_gates_fold(second: nn.Module, fused: bool, negative: bool):
-    if negative and isinstance(second, ag.AgileReLU):
-        pytest.skip("a negative scale of a homogeneous function: the next test")
-    model = drawn(Gated(second, fused).double(), negative=negative)
+    model = drawn(Gated(copy.deepcopy(second), fused).double(), negative=negative)
     _, report = checked(model, torch.randn(3, 5, 6, dtype=DOUBLE))
     assert set(statuses(report)) == {"folded"}, report
     assert "down" in report.sites[0].scale_into
@@ -746,13 +744,13 @@ class Branching(nn.Module):
 
 
 def test_a_wrong_model_is_not_returned():
-    with pytest.raises(ag.FoldError, match="in training mode the outputs differ"):
+    with pytest.raises(ag.FoldError, match=r"in training mode the outputs differ.*not by rounding"):
         ag.fold(drawn(Branching().double()), torch.randn(4, 6, dtype=DOUBLE))
 
 
 def test_tolerance_is_the_users():
     model = drawn(nn.Sequential(nn.Linear(6, 6), ag.AgileTanh(6), nn.Linear(6, 2)))
-    with pytest.raises(ag.FoldError, match="this is rounding: allow more"):
+    with pytest.raises(ag.FoldError, match=r"it is rounding: .*allow more"):
         ag.fold(model, torch.randn(4, 6), tolerance=0.0)
     _, report = ag.fold(model, torch.randn(4, 6), tolerance=1e-5)
     assert 0 < report.relative < 1e-5

@@ -31,43 +31,42 @@ def write(model: nn.Module, maps: Iterable[Map], gauges: Numbers, targets: Seque
 
     def current(name: str) -> Tensor:
         if name not in new:
-            new[name] = parameters[name].detach().to("cpu", torch.float64)
+            new[name] = parameters[name].detach().to("cpu", torch.float64, copy=True).contiguous()
         return new[name]
 
     for target in targets:
-        new[target.name] = current(target.name) + target.shift
+        current(target.name).add_(target.shift)
     created = {target.name for target in targets if target.created}
     for one in maps:
         before, behind = gauges[one.inputs], gauges[one.outputs]
         if np.all(before == 1) and np.all(behind == 1):
             continue
-        new[one.weight] = _rescaled(current(one.weight), one, before, behind)
+        _rescale(current(one.weight), one, before, behind)
         bias = one.bias
         if bias is None and f"{one.owner}.bias" in created:
             bias = f"{one.owner}.bias"
         if bias is not None:
-            new[bias] = current(bias) / torch.from_numpy(behind).reshape(current(bias).shape)
+            current(bias).div_(torch.from_numpy(behind).reshape(current(bias).shape))
     with torch.no_grad():
         for name, values in new.items():
             parameters[name].copy_(values)
 
 
-def _rescaled(weight: Tensor, one: Map, before: Numbers, behind: Numbers) -> Tensor:
+def _rescale(weight: Tensor, one: Map, before: Numbers, behind: Numbers) -> None:
+    """Multiply what belongs to each input, and divide what belongs to each output, in place."""
     columns, rows = torch.from_numpy(before), torch.from_numpy(behind)
-    if one.layout in ("norm", "parameter"):
-        return weight / rows.reshape(weight.shape)
-    if one.layout == "matmul":
-        return weight * columns[:, None] / rows
-    shape = weight.shape
     kernel = (1,) * (weight.ndim - 2)
-    if one.layout == "conv_transpose":
-        # A group's rows of inputs meet the outputs of that group alone.
-        grouped = weight.reshape(one.groups, shape[0] // one.groups, *shape[1:])
-        columns = columns.reshape(one.groups, -1, 1, *kernel)
-        return (grouped * columns / rows.reshape(one.groups, 1, shape[1], *kernel)).reshape(shape)
-    grouped = weight.reshape(one.groups, shape[0] // one.groups, *shape[1:])
-    columns = columns.reshape(one.groups, 1, shape[1], *kernel)
-    return (grouped * columns / rows.reshape(one.groups, -1, 1, *kernel)).reshape(shape)
+    if one.layout in ("norm", "parameter"):
+        weight.div_(rows.reshape(weight.shape))
+    elif one.layout == "matmul":
+        weight.mul_(columns[:, None]).div_(rows)
+    elif one.layout == "conv_transpose":
+        # Inputs of a group meet the outputs of that group alone.
+        grouped = weight.view(one.groups, -1, *weight.shape[1:])
+        grouped.mul_(columns.reshape(one.groups, -1, 1, *kernel)).div_(rows.reshape(one.groups, 1, -1, *kernel))
+    else:
+        grouped = weight.view(one.groups, -1, *weight.shape[1:])
+        grouped.mul_(columns.reshape(one.groups, 1, -1, *kernel)).div_(rows.reshape(one.groups, -1, 1, *kernel))
 
 
 def _create(model: nn.Module, name: str, like: Tensor) -> None:

@@ -12,7 +12,7 @@ from agileact.nn import AgileModule
 from agileact.transforms._apply import write
 from agileact.transforms._gauge import Numbers
 from agileact.transforms._labels import Activation, is_agile
-from agileact.transforms._parity import PROVEN, TOLERANCES, difference, precision, wide
+from agileact.transforms._parity import PROVEN, TOLERANCES, difference, own_rounding, precision, sensitivity, wide
 from agileact.transforms._record import record
 from agileact.transforms._recording import Arguments
 from agileact.transforms._report import FoldedSite, FoldReport
@@ -151,7 +151,7 @@ def _settled(
     if module.terms > 1:
         parts = torch.from_numpy(scale).view(module.terms, -1), location.view(module.terms, -1)
         index = torch.from_numpy(use.index).reshape(use.shape)
-        a, b = ([*map(_small, one[:, index])] for one in parts)
+        a[:], b[:] = (map(_small, one[:, index]) for one in parts)
         kept, reasons = ["location", "scale"], [site.blocked]
     else:
         if name in stays:
@@ -176,9 +176,14 @@ def _settled(
     went: list[str] = []
     if "scale" not in kept and (scale != 1).any():
         went = solution.forward[name] or (solution.backward[name] if site.homogeneous else [])
+    # Calls with inputs of different numbers of axes share one pair along an axis that is named.
+    swap = None
+    if len({len(one.shape) for one in site.uses}) > 1 and module.granularity == "channel":
+        swap = module.dim if module.dim != -1 else None
+        a, b = ([None if one is None else one.flatten() for one in some] for some in (a, b))
     replacement = None
     if kept or site.blocked.startswith("a hook"):
-        replacement = residual_module(module, b, a)
+        replacement = residual_module(module, b, a, swap=swap)
     return replacement, FoldedSite(
         name,
         module.base,
@@ -211,34 +216,44 @@ def _checked(
         if found is None or found.relative <= allowed:
             continue
         mode = "training" if training else "evaluation"
-        exact = _in_float64(agile, example_inputs, training=training)
         message = f"in {mode} mode the outputs differ by {found.relative:.1e} of their size, more than {allowed:.1e}"
-        if exact is None or not exact <= PROVEN:
+        proof = _proof(agile, example_inputs, training=training)
+        if not proof:
             raise FoldError(
-                f"the folded model is not the agile one: {message}. If the model's path depends on its input or on its "
-                "mode, fold the part that does not. Sites: " + ", ".join(site.name or "the model" for site in sites)
+                f"the folded model is not the agile one: {message}, and not by rounding. If what the model does "
+                "depends on its mode or on the values of its input, fold the part that does not. Sites: "
+                + ", ".join(site.name or "(the model itself)" for site in sites)
             )
         if tolerance is not None and not training:
-            raise FoldError(f"{message}; in float64 they differ by {exact:.1e}, so this is rounding: allow more")
-        notes.append(f"{message}; in float64 they differ by {exact:.1e}: it is rounding")
-    evaluation, training_ = measured
+            raise FoldError(f"{message}; {proof}: allow more, or fold the model in float64")
+        notes.append(f"{message}; {proof}")
+    evaluation, trained = measured
     assert evaluation is not None
     return FoldReport(
         tuple(sites),
         evaluation.absolute,
         evaluation.relative,
-        None if training_ is None else training_.relative,
+        None if trained is None else trained.relative,
         "\n".join(notes),
     )
 
 
-def _in_float64(model: nn.Module, example_inputs: Arguments, *, training: bool) -> float | None:
-    """Return how far the fold of the model in float64 is from it; None if it does not run in float64."""
+def _proof(model: nn.Module, example_inputs: Arguments, *, training: bool) -> str:
+    """Return how it is known that a difference is rounding: by folding in float64; empty if it is not known."""
     try:
         agile = copied(model).double()
         example = wide(example_inputs)
         plain, _ = _folded(copied(agile), example)
         found = difference(agile, plain, example, training=training)
+        noise = sensitivity(agile, example, training=training)
     except (RuntimeError, TypeError, ValueError):
-        return None
-    return None if found is None else found.relative
+        return ""
+    if found is None or noise is None or not found.relative <= max(PROVEN, 100 * noise):
+        return ""
+    proof = f"it is rounding: folded in float64 they differ by {found.relative:.1e}"
+    if found.relative > PROVEN:
+        proof += f", and a change of all weights in their last bit changes the output by {noise:.1e}"
+    if not training and precision(model) != torch.float64:
+        own = own_rounding(model, agile, example_inputs)
+        proof += f", and the agile model is itself {own:.1e} from what it gives in float64"
+    return proof

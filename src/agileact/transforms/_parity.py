@@ -63,6 +63,25 @@ def difference(first: nn.Module, second: nn.Module, example_inputs: Arguments, *
     return _largest(expected, _training(second, example_inputs))
 
 
+def sensitivity(model: nn.Module, example_inputs: Arguments, *, training: bool) -> float | None:
+    """Return how far outputs in float64 move, relative to their size, if every parameter is changed in its last bit."""
+    moved = copied(model)
+    generator = torch.Generator().manual_seed(_SEED)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.mul_(1 + 2.0**-52 * noise.to(parameter.device))
+    found = difference(model, moved, example_inputs, training=training)
+    return None if found is None else found.relative
+
+
+def own_rounding(model: nn.Module, exact: nn.Module, example_inputs: Arguments) -> float:
+    """Return how far the outputs of a model are from those of the same model in float64, relative to their size."""
+    expected = [one.double() if one.dtype.is_floating_point else one for one in _outputs(exact, wide(example_inputs))]
+    actual = [one.double() if one.dtype.is_floating_point else one for one in _outputs(model, example_inputs)]
+    return _largest(expected, actual).relative
+
+
 def _outputs(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:
     args, kwargs = cloned(arguments(example_inputs))
     with untouched(model), torch.no_grad():

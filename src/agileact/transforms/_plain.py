@@ -63,6 +63,8 @@ def _traced(function: Callable[..., Any], name: str) -> torch.fx.GraphModule:
     def forward(x: Tensor) -> Any:
         return function(x)
 
+    # A graph cannot be pickled with annotations that are text, as they are in this file.
+    forward.__annotations__.clear()
     try:
         return torch.fx.symbolic_trace(forward)
     except Exception as error:
