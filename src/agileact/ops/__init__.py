@@ -40,8 +40,15 @@ def _forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+# PyTorch 2.6 does not have it yet.
+_is_exporting = getattr(torch.compiler, "is_exporting", bool)
+
+
 def _served(x: Tensor) -> bool:
     """Return whether a fused kernel serves the device of ``x``: elsewhere the expression does more, and as fast."""
+    # An exported program runs where this package is not, and ONNX knows its operators as little.
+    if _is_exporting():
+        return False
     return CPU.loaded if x.is_cpu or x.is_meta else _TRITON and x.is_cuda
 
 
