@@ -22,7 +22,7 @@ class Activity:
 
     Args:
         module: The module to look at.
-        samples: About how many values of each unit to look at in one forward pass.
+        samples: How many values of each unit to look at in one forward pass, at most.
         saturation: A unit of a bounded f is saturated if its mean slope is below this share of the largest one.
     """
 
@@ -129,13 +129,19 @@ def unit_axes(module: AgileModule, x: Tensor) -> tuple[int, int]:
 
 
 def _sample(x: Tensor, start: int, stop: int, samples: int) -> Tensor:
-    """Return every so manieth element along the axes that are no units': about ``samples`` of each unit; a view."""
+    """Return every so manieth element along the axes that are no units': at most ``samples`` of each unit; a view."""
     others = [axis for axis in range(x.ndim) if not start <= axis < stop]
-    # From the last axis to the first, so that what cannot be spread evenly is left to the samples of the batch.
-    for index, axis in reversed(list(enumerate(others))):
-        excess = math.prod(x.shape[one] for one in others) / samples
-        if excess <= 1:
-            break
-        step = min(math.ceil(excess ** (1 / (index + 1))), x.shape[axis])
-        x = x[(slice(None),) * axis + (slice(None, None, step),)]
+
+    def excess() -> float:
+        return math.prod(x.shape[axis] for axis in others) / samples
+
+    # From the last axis to the first, so that what cannot be spread evenly is left to the samples of the batch; and
+    # again, if some axes were too short to give their part.
+    while excess() > 1:
+        long = [axis for axis in others if x.shape[axis] > 1]
+        for index, axis in reversed(list(enumerate(long))):
+            step = min(math.ceil(excess() ** (1 / (index + 1))), x.shape[axis])
+            x = x[(slice(None),) * axis + (slice(None, None, step),)]
+            if excess() <= 1:
+                break
     return x

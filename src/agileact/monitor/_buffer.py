@@ -52,19 +52,18 @@ class ParameterBuffer:
         """Whether there is no room for another row."""
         return len(self.steps) == self.rows
 
-    def fits(self) -> bool:
-        """Return whether the parameters are still where they were."""
-        return self.devices == [tensor.device for tensor in self._read()]
-
-    def copy(self, step: int) -> None:
-        """Add a row with the present values."""
+    def copy(self, step: int) -> bool:
+        """Add a row with the present values; return False, and add none, if a parameter is on another device now."""
         row = len(self.steps)
         with torch.no_grad():
             tensors = self._read()
+            if [tensor.device for tensor in tensors] != self.devices:
+                return False
             for members, memory in self.groups:
                 chosen = tensors if len(members) == len(tensors) else [tensors[index] for index in members]
                 torch.cat(chosen, out=memory[row])
         self.steps.append(step)
+        return True
 
     def drain(self) -> tuple[list[int], list[Tensor]]:
         """Return the steps, and for each scale and location a matrix (step, unit) on the CPU; then forget them."""

@@ -47,7 +47,7 @@ class Monitor:
             :meth:`step` after each.
         every: Record every so many steps.
         activations_every: Measure dead and saturated units every so many steps; None for never.
-        samples: About how many values of each unit a measurement looks at.
+        samples: How many values of each unit a measurement looks at, at most, in each forward pass.
         window: See above.
         saturation: See above.
         max_records: How many steps are kept. When there are more, every second one is forgotten, and from then on half
@@ -203,7 +203,7 @@ class Monitor:
         self._activity_rows.add(self._count, torch.tensor(row, dtype=torch.float64))
 
     def _record(self) -> None:
-        if self._buffer is None or not self._buffer.fits():
+        if self._buffer is None or not self._buffer.copy(self._count):
             self._flush()
             lazy = [n for n, m in zip(self._names, self._modules, strict=True) if m.has_uninitialized_params()]
             if lazy:
@@ -211,7 +211,7 @@ class Monitor:
                     f"layer {lazy[0]!r} has no parameters yet; run one batch through the model before the first step"
                 )
             self._buffer = ParameterBuffer(self._modules)
-        self._buffer.copy(self._count)
+            self._buffer.copy(self._count)
         if self._buffer.full:
             self._flush()
 
