@@ -1,0 +1,1 @@
+"""Into a model and out again: where activations are, convert, fold, lint."""
