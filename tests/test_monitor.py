@@ -171,6 +171,7 @@ class TestUnits:
             (ag.CombinedAgile("relu", 5, terms=3), (8, 5), 5),
             (ag.AgileMaxPool2d(5, 2), (2, 5, 4, 4), 5),
             (ag.AgileReLU(5), (5,), 5),
+            (ag.AgileWrapped(nn.ReLU(), 5), (3, 5), 5),
         ],
     )
     def test_units_of_every_kind_of_module(self, module: Any, shape: tuple[int, ...], units: int):

@@ -13,6 +13,7 @@ from agileact._errors import StoreError as StoreError
 from agileact._errors import TrialError as TrialError
 from agileact._version import __version__ as __version__
 from agileact.bases import register_base as register_base
+from agileact.calibration import calibrate as calibrate
 from agileact.monitor import Monitor as Monitor
 from agileact.monitor import MonitorWarning as MonitorWarning
 from agileact.nn import Agile as Agile

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +12,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from agileact import bases
-from agileact.functional import channel_axis
-from agileact.nn import AgileModule
+from agileact.functional import find_axes
+from agileact.nn import AgileModule, AgileWrapped
 
 _ACTIVE = 1e-3
 """A slope below this share of the largest one is none: a unit that never has more is dead."""
@@ -30,10 +32,11 @@ class Activity:
         self.module = module
         self.samples = samples
         self.saturation = saturation
-        base = bases.get(module.base)
-        self.bounded = all(map(math.isfinite, base.facts(**module.options).bounds))
-        x = torch.linspace(-20, 20, 4001, dtype=torch.float64, device="cpu")
-        steepest = float(base.derivative(x, **module.options).abs().nan_to_num(0.0, 0.0, 0.0).max())
+        self.bounded = all(map(math.isfinite, module.facts.bounds))
+        self.derivative = _derivative(module)
+        x = torch.linspace(-20, 20, 4001, dtype=torch.float32, device=module.scale.device)
+        with torch.no_grad():
+            steepest = float(self.derivative(x).abs().nan_to_num(0.0, 0.0, 0.0).max())
         self.steepest = steepest if steepest > 0 else 1.0
         self.idle: Tensor | None = None
         self.measured = 0
@@ -68,19 +71,19 @@ class Activity:
 
     def _look(self, x: Tensor) -> None:
         module = self.module
-        start, stop = unit_axes(module, x)
+        size = () if module.granularity == "layer" else (module.num_parameters or 0,)
+        start, stop = find_axes(x, size, module.dim, module.granularity)
         x = _sample(x, start, stop, self.samples)
         if x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()
         rows = x.movedim(tuple(range(start, stop)), tuple(range(stop - start))).reshape(
             math.prod(x.shape[start:stop]), -1
         )
-        base = bases.get(module.base)
         slope = torch.zeros_like(rows)
         for scale, location in zip(
             module.scale.detach().view(module.terms, -1), module.location.detach().view(module.terms, -1), strict=True
         ):
-            part = base.derivative(rows - location.to(rows.dtype)[:, None], **module.options).abs()
+            part = self.derivative(rows - location.to(rows.dtype)[:, None]).abs()
             # A term of scale 0 passes nothing.
             slope = torch.maximum(slope, part * (scale != 0)[:, None])
         finite, largest, total = rows.isfinite().all(), slope.amax(dim=1), slope.sum(dim=1)
@@ -118,14 +121,17 @@ class Activity:
         return dead, saturated, finite
 
 
-def unit_axes(module: AgileModule, x: Tensor) -> tuple[int, int]:
-    """Return the axes along which the units of a module lie, as first and one behind the last."""
-    if module.granularity == "channel":
-        axis = channel_axis(x, module.dim)
-        return axis, axis + 1
-    if module.granularity == "layer":
-        return 0, 0
-    return min(1, x.ndim - 1), x.ndim
+def _derivative(module: AgileModule) -> Callable[[Tensor], Tensor]:
+    """Return f'."""
+    if not isinstance(module, AgileWrapped):
+        return partial(bases.get(module.base).derivative, **module.options)
+
+    def derivative(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            return torch.autograd.grad(module.function(leaf).sum(), leaf)[0]
+
+    return derivative
 
 
 def _sample(x: Tensor, start: int, stop: int, samples: int) -> Tensor:
