@@ -45,7 +45,9 @@ class ParameterBuffer:
         ]
 
     def _read(self) -> list[Tensor]:
-        return [tensor for module in self.modules for tensor in (module.scale, module.location)]
+        tensors: list[Tensor] = [tensor for module in self.modules for tensor in (module.scale, module.location)]
+        # A parameter that FSDP has sharded is not a plain one: of it, this process has a part.
+        return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
 
     @property
     def full(self) -> bool:

@@ -38,8 +38,10 @@ class Monitor:
     when the memory is full or somebody asks. Every ``activations_every`` steps, a hook looks at a sample of
     what arrives at each module in the forward passes that record gradients. A graph compiled by ``torch.compile`` does
     not contain the hook: under it everything works but dead and saturated units, which are seen only in what
-    runs uncompiled. Warnings (:class:`MonitorWarning`) tell of parameters that are not finite, of exploding scales and
-    of dead layers, each once a layer, with what helps; they come when the statistics do, at most 128 steps late.
+    runs uncompiled. Of parameters that FSDP2 has sharded, each process records its own part.
+
+    Warnings (:class:`MonitorWarning`) tell of parameters and inputs that are not finite, of exploding scales and of
+    dead layers, each once a layer, with what helps. They come when the statistics do, at most 128 recorded steps late.
 
     Args:
         model: The model; it may be compiled or wrapped, and its agile modules may still be lazy.

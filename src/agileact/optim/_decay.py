@@ -54,7 +54,7 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
         own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
         for name, start in zip(("scale", "location"), module.initial_values(), strict=True):
             if name in own:
-                starts.setdefault(own[name], start)
+                starts.setdefault(own[name], _as_laid_out(start, own[name]))
     decaying = [group for group in optimizer.param_groups if "activation_decay" in group]
     if not decaying:
         raise ArgumentError(
@@ -81,3 +81,13 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
         project(optimizer)
 
     return optimizer.register_step_post_hook(decay)
+
+
+def _as_laid_out(start: Tensor, parameter: Any) -> Tensor:
+    """Return a start in parts, if FSDP has sharded the parameter whose it is."""
+    if not hasattr(parameter, "device_mesh"):
+        return start
+    from torch.distributed.tensor import distribute_tensor
+
+    result: Tensor = distribute_tensor(start, parameter.device_mesh, parameter.placements)
+    return result

@@ -36,13 +36,14 @@ def param_groups(
     Args:
         model: The model, with agile modules anywhere inside or none.
         lr: The learning rate of the weights; of user groups, for those that have none of their own.
-        activation_lr: The learning rate of scales and locations; None for ``lr``.
+        activation_lr: The learning rate of scales and locations; None for that of the user group that a parameter
+            was in, if it has one, and else for ``lr``.
         weight_decay: The weight decay of the weights; of user groups, for those that have none of their own.
         activation_decay: The decay of scales and locations towards their start (1 and 0), as a rate per step and
             learning rate. It takes effect through :func:`~agileact.decay_activations`.
         groups: Groups of your own, as an optimizer takes them: dicts with ``"params"``, or parameters, or pairs
             (name, parameter). They keep their settings and their weights; scales and locations are
-            taken out of them into groups of their own.
+            taken out of them into groups of their own (as many as they have learning rates).
 
     Returns:
         A list of dicts: first the weights (``"name": "weights"``, or the user's groups), then ``"scale"``, then
@@ -64,10 +65,9 @@ def param_groups(
     """
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    activation_lr = lr if activation_lr is None else activation_lr
     for argument, value in (
         ("lr", lr),
-        ("activation_lr", activation_lr),
+        ("activation_lr", lr if activation_lr is None else activation_lr),
         ("weight_decay", weight_decay),
         ("activation_decay", activation_decay),
     ):
@@ -76,26 +76,37 @@ def param_groups(
     scales, locations = _activation_parameters(model)
     activation = scales.keys() | locations.keys()
 
+    rates: dict[Tensor, float | Tensor] = {}
     if groups is None:
         weights = [parameter for parameter in names if parameter not in activation]
         result: list[Group] = [{"params": weights, "name": "weights", "lr": lr, "weight_decay": weight_decay}]
         named = False
     else:
-        result, named = _without(_as_groups(groups), activation)
+        own = _as_groups(groups)
+        _check_twice(own, names)
+        if activation_lr is None:
+            rates = {_tensor(member): group["lr"] for group in own if "lr" in group for member in group["params"]}
+        result, named = _without(own, activation)
         for group in result:
             group.setdefault("lr", lr)
             group.setdefault("weight_decay", weight_decay)
+    usual = lr if activation_lr is None else activation_lr
     for name, chosen in (("scale", scales), ("location", locations)):
         members = [parameter for parameter in names if parameter in chosen]
-        result.append(
-            {
-                "params": [(names[parameter], parameter) for parameter in members] if named else members,
-                "name": name,
-                "lr": activation_lr,
-                "weight_decay": 0.0,
-                "activation_decay": activation_decay,
-            }
-        )
+        # Several groups only where the user's have several rates, as for one that falls from layer to layer.
+        by_rate: dict[Any, list[Tensor]] = {}
+        for parameter in members:
+            by_rate.setdefault(rates.get(parameter, usual), []).append(parameter)
+        for rate, part in by_rate.items():
+            result.append(
+                {
+                    "params": [(names[parameter], parameter) for parameter in part] if named else part,
+                    "name": name,
+                    "lr": rate,
+                    "weight_decay": 0.0,
+                    "activation_decay": activation_decay,
+                }
+            )
     _check_once(result, names)
     return [group for group in result if group["params"]]
 
@@ -174,8 +185,8 @@ def _tensor(member: Any) -> Tensor:
     return tensor
 
 
-def _check_once(groups: list[Group], names: dict[Tensor, str]) -> None:
-    """Make sure that every trainable parameter is in exactly one group, and nothing else is in any."""
+def _check_twice(groups: list[Group], names: dict[Tensor, str]) -> set[Tensor]:
+    """Return all parameters of the groups; raise if one is there twice."""
     seen: dict[Tensor, int] = {}
     for group in groups:
         for member in group["params"]:
@@ -184,6 +195,12 @@ def _check_once(groups: list[Group], names: dict[Tensor, str]) -> None:
     twice = [names.get(tensor, "one that is not the model's") for tensor, count in seen.items() if count > 1]
     if twice:
         raise ArgumentError(f"groups has parameters more than once: {', '.join(twice)}")
+    return set(seen)
+
+
+def _check_once(groups: list[Group], names: dict[Tensor, str]) -> None:
+    """Make sure that every trainable parameter is in exactly one group, and nothing else is in any."""
+    seen = _check_twice(groups, names)
     missing = [name for parameter, name in names.items() if parameter not in seen]
     if missing:
         raise ArgumentError(
