@@ -263,8 +263,10 @@ class TestGroupsOfTheUser:
                 self.wrapped.location = self.f.location  # tied
 
         model = Model()
-        for own in (None, model.parameters(), [{"params": model.blocks.parameters(), "weight_decay": 0.7},
-                    {"params": [model.head.weight, model.wrapped.scale, *model.wrapped.function.parameters()]}]):  # fmt: skip
+        head = [model.head.weight, model.wrapped.scale, *model.wrapped.function.parameters()]
+        blocks = {"params": model.blocks.parameters(), "weight_decay": 0.7}
+        forms: list[Any] = [None, model.parameters(), [blocks, {"params": head}]]
+        for own in forms:
             groups = ag.param_groups(model, 0.1, weight_decay=0.5, groups=own)
             assert sorted(map(id, _all(groups))) == sorted(map(id, model.parameters()))
             activation = {id(one) for group in groups if "activation_decay" in group for one in group["params"]}
