@@ -82,6 +82,11 @@ def test_quantiles_are_torchs(rows: list[list[float]]):
     torch.testing.assert_close(parameter_statistics(values)[:, :5], values.quantile(shares, dim=1).t())
 
 
+def test_no_units_no_numbers():
+    assert parameter_statistics(torch.empty(3, 0)).isnan().all()
+    assert parameter_statistics(torch.empty(3, 0)).shape == (3, 6)
+
+
 def test_nan_is_not_hidden():
     assert parameter_statistics(torch.tensor([[1.0, math.nan, 2.0]])).isnan().all()
 
@@ -490,3 +495,11 @@ def test_no_warning_at_rest():
         optimizer = torch.optim.Adam(ag.param_groups(model, 1e-3))
         with ag.Monitor(model, optimizer=optimizer, activations_every=5):
             _train(model, optimizer, 200)
+
+
+def test_its_benchmark_takes_all_hooks_off_again():
+    from agileact.bench.monitor import own_cost
+
+    model = _network()
+    assert own_cost(model, torch.randn(4, 3), repeats=1) > 0
+    assert not model[1]._forward_pre_hooks

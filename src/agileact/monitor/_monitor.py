@@ -245,6 +245,8 @@ class Monitor:
     def _warn(self, steps: list[int], scales: list[Tensor], locations: list[Tensor]) -> None:
         assert self._start_scales is not None
         for name, scale, location, start in zip(self._names, scales, locations, self._start_scales, strict=True):
+            if scale.shape[1] == 0:
+                continue
             size = scale.abs().amax(dim=1)
             for parameter, sizes in (("scale", size), ("location", location.abs().amax(dim=1))):
                 finite = sizes.isfinite()

@@ -47,6 +47,8 @@ def parameter_statistics(values: Tensor) -> Tensor:
         >>> parameter_statistics(torch.tensor([[3.0, 1.0, 2.0, 0.0]])).tolist()
         [[0.0, 0.75, 1.5, 2.25, 3.0, 1.5]]
     """
+    if values.shape[1] == 0:  # a process that has no part of a sharded parameter
+        return values.new_full((len(values), len(RANGE)), math.nan)
     ordered = values.sort(dim=1).values
     last = values.shape[1] - 1
     columns = []
