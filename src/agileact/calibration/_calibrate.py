@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.calibration._report import CalibratedSite, CalibrationReport
 from agileact.calibration._signal import Probe, as_rows, feed, size_of, unit_deviations, units_of
-from agileact.calibration._untouched import is_open, untouched
+from agileact.calibration._untouched import initialise, is_open, untouched
 from agileact.nn import AgileModule
 
 When = Literal["needed", "always"]
-Location = Literal["auto", "mean", "median", "keep"]
+Location = Literal["mean", "median", "keep"]
 Scale = Literal["layer", "unit", "keep"]
 
 
@@ -27,7 +27,7 @@ def calibrate(
     *,
     when: When = "needed",
     signal: float | tuple[float, float] = (0.1, 10.0),
-    location: Location = "auto",
+    location: Location = "mean",
     scale: Scale = "layer",
     threshold: float = 0.01,
     filter_fn: Callable[[AgileModule, str], bool] | None = None,
@@ -69,8 +69,9 @@ def calibrate(
         when: "needed" acts as described above; "always" does not look at ``threshold``.
         signal: The least and the largest size of a layer's output. A number stands for both: every layer's output
             gets exactly this size.
-        location: "auto" moves the locations of bounded functions, such as the sigmoid, to the mean and keeps those of
-            others, whose operating point is where they bend; "mean" and "median" move all; "keep" none.
+        location: "mean" or "median" moves the locations of a layer that is calibrated to where its units operate: a
+            sigmoid is then steepest there, and a rectifier bends there, which otherwise, where common offsets
+            are far larger than the signal, is always on or always off. "keep" leaves them.
         scale: One factor for a "layer", so that its units keep their proportions; or one for each "unit"; or "keep".
         threshold: See above.
         filter_fn: Called as ``filter_fn(module, name)`` for each agile module; others than those for which it returns
@@ -106,12 +107,7 @@ def calibrate(
         )
     chosen = _take(batches, max_batches)
     if is_open(model):
-        with torch.no_grad():
-            training = [module for module in model.modules() if module.training]
-            model.eval()
-            feed(model, chosen[0])
-            for module in training:
-                module.training = True
+        initialise(model, lambda: feed(model, chosen[0]))
     before, after = Probe(names, keep=False), Probe(names, keep=False)
     saved = [(p, p.detach().clone()) for module in names for p in module.parameters(recurse=False)]
     done: dict[AgileModule, tuple[str, str, float, float]] = {}
@@ -175,7 +171,7 @@ def _check(
         raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     for name, value, allowed in (
         ("when", when, ("needed", "always")),
-        ("location", location, ("auto", "mean", "median", "keep")),
+        ("location", location, ("mean", "median", "keep")),
         ("scale", scale, ("layer", "unit", "keep")),
     ):
         if value not in allowed:
@@ -253,23 +249,19 @@ def _calibrate_site(
     size = size_of(_output_deviations(module, inputs))
     if low <= size <= high:
         return "kept", f"its output has size {size:.2g}, within range", 1.0, 0.0
-    facts = module.facts
-    centre = location
-    if location == "auto":
-        centre = "mean" if all(map(math.isfinite, facts.bounds)) else "keep"
     shift = torch.zeros(1, dtype=torch.float64)
-    if centre != "keep":
+    if location != "keep":
         # The terms of a sum keep their distances.
         by_term = module.location.view(module.terms, -1)
-        shift = _centre(module, inputs, centre) - by_term[0].double().cpu()
+        shift = _centre(module, inputs, location) - by_term[0].double().cpu()
         by_term += shift.to(by_term)
     deviations = _output_deviations(module, inputs)
     size = size_of(deviations)
     if scale == "keep":
-        return "calibrated", f"location at the {centre}", 1.0, size_of(shift)
+        return "calibrated", f"location at the {location}", 1.0, size_of(shift)
     if size == 0.0:
         return (
-            "calibrated" if centre != "keep" else "kept",
+            "calibrated" if location != "keep" else "kept",
             "its output does not differ between samples",
             1.0,
             size_of(shift),
@@ -280,7 +272,7 @@ def _calibrate_site(
     factor = torch.where(deviations > 0, deviations.clamp(low, high) / deviations, 1.0)
     by_term = module.scale.view(module.terms, -1)
     by_term *= factor.to(by_term)
-    reason = f"its output had size {size:.2g}" + ("" if centre == "keep" else f", location at the {centre}")
+    reason = f"its output had size {size:.2g}" + ("" if location == "keep" else f", location at the {location}")
     return "calibrated", reason, float(factor.mean()), size_of(shift)
 
 

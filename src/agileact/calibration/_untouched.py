@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -51,3 +51,16 @@ def is_open(model: nn.Module) -> bool:
         tensor for module in model.modules() for tensor in (*module._parameters.values(), *module._buffers.values())
     )
     return any(tensor is not None and is_lazy(tensor) for tensor in tensors)
+
+
+def initialise(model: nn.Module, run: Callable[[], None]) -> None:
+    """Make what is open by a forward pass in evaluation mode, which changes nothing else."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        with torch.no_grad():
+            run()
+    finally:
+        for module, training in flags:
+            module.training = training
