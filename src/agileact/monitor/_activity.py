@@ -51,7 +51,8 @@ class Activity:
 
     def watch(self) -> None:
         """Look at every forward pass that records gradients, until :meth:`result`."""
-        self._handle = self.module.register_forward_pre_hook(self._hook)
+        if self._handle is None:
+            self._handle = self.module.register_forward_pre_hook(self._hook)
 
     def stop(self) -> None:
         """Look no more."""

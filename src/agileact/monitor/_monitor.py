@@ -180,29 +180,25 @@ class Monitor:
         self.close()
 
     def _measure_next(self) -> None:
-        if self._activities_due():
+        if self._activations_every is not None and self._count % self._activations_every == 0:
             self._measuring = True
             for activity in self._activities:
                 activity.watch()
 
-    def _activities_due(self) -> bool:
-        return self._activations_every is not None and self._count % self._activations_every == 0
-
     def _finish_measurement(self) -> None:
         self._measuring = False
-        row: list[float] = []
-        for name, activity in zip(self._names, self._activities, strict=True):
-            result = activity.result(self._window)
+        results = [activity.result(self._window) for activity in self._activities]
+        row = [value for result in results for value in ((math.nan, math.nan) if result is None else result[:2])]
+        self._activity_rows.add(self._count, torch.tensor(row, dtype=torch.float64))
+        # At the end, because a warning may be made an error.
+        for name, activity, result in zip(self._names, self._activities, results, strict=True):
             if result is None:
-                row += [math.nan] * len(ACTIVITY)
                 continue
-            dead, saturated, finite = result
-            row += [dead, saturated]
+            dead, _, finite = result
             if not finite:
                 self._alerts.inputs_not_finite(name, self._count)
             elif dead >= self._dead_share and activity.measured >= self._window:
                 self._alerts.dead(name, self._count, dead, activity.module.base)
-        self._activity_rows.add(self._count, torch.tensor(row, dtype=torch.float64))
 
     def _record(self) -> None:
         if self._buffer is None or not self._buffer.copy(self._count):
@@ -227,7 +223,6 @@ class Monitor:
         scales, locations = parts[::2], parts[1::2]
         if self._start_scales is None:
             self._start_scales = [scale[0].clone() for scale in scales]
-        self._warn(steps, scales, locations)
         # Only what will be kept; the newest is, until another one comes.
         kept = [index for index, step in enumerate(steps) if self._rows.wants(step) or index == len(steps) - 1]
         columns = []
@@ -241,6 +236,7 @@ class Monitor:
             ]
         for index, row in zip(kept, torch.cat(columns, dim=1).double().unbind(), strict=True):
             self._rows.add(steps[index], row)
+        self._warn(steps, scales, locations)
 
     def _warn(self, steps: list[int], scales: list[Tensor], locations: list[Tensor]) -> None:
         assert self._start_scales is not None
