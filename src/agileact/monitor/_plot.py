@@ -53,7 +53,7 @@ def draw(records: Sequence[Record], layers: Sequence[str]) -> Any:
     blocks = -(-len(layers) // columns)
     with style.context(_RC, after_reset=True):
         figure = figures.Figure(figsize=(max(5.5, 1.2 + 2.5 * columns), 1.0 + 5.0 * blocks), layout="constrained")
-        figure.suptitle("Size a and position b by layer, and the units that are lost", x=0.01, ha="left", color=_INK)
+        figure.suptitle("Size a and position b by layer", x=0.01, ha="left", color=_INK, fontsize=10.5)
         figure.supxlabel(
             "step\nline: median over a layer's units; dark band: half of them; light band: all; dotted: a = 1, b = 0",
             fontsize=8,
