@@ -24,6 +24,7 @@ ROOMS = (
     "transforms",
     "optim",
     "monitor",
+    "calibration",
     "integrations",
     "baselines",
     "study",

@@ -230,9 +230,55 @@ class TestGroupsOfTheUser:
         groups = ag.param_groups(model, 0.1, groups=model[0].parameters())
         assert [len(group["params"]) for group in groups] == [2, 1, 1]
 
+    def test_rates_by_layer_reach_the_activations(self):
+        """As for a fine-tuning whose learning rate falls from layer to layer; unless activations have their own."""
+        model = nn.Sequential(nn.Linear(2, 2), ag.AgileReLU(2), nn.Linear(2, 2), ag.AgileTanh(2), ag.AgileReLU(2))
+        own = [
+            {"params": model[:2].parameters(), "lr": 0.01, "weight_decay": 0.3},
+            {"params": list(model[2:4].parameters()), "lr": 0.1},
+            {"params": model[4].parameters()},
+        ]
+        groups = ag.param_groups(model, 0.5, groups=own, weight_decay=0.2, activation_decay=0.1)
+        activation = [group for group in groups if group.get("name") in ("scale", "location")]
+        assert [(group["name"], group["lr"]) for group in activation] == [
+            ("scale", 0.01), ("scale", 0.1), ("scale", 0.5), ("location", 0.01), ("location", 0.1), ("location", 0.5),
+        ]  # fmt: skip
+        assert [group["params"] for group in activation[:3]] == [[model[1].scale], [model[3].scale], [model[4].scale]]
+        assert {(group["weight_decay"], group["activation_decay"]) for group in activation} == {(0.0, 0.1)}
+        ag.decay_activations(torch.optim.AdamW(groups), model)
+        own = [{"params": model.parameters(), "lr": 0.01}]
+        groups = ag.param_groups(model, 0.5, groups=own, activation_lr=0.7)
+        assert [group["lr"] for group in groups] == [0.01, 0.7, 0.7]
+
+    def test_a_model_with_shared_modules_tied_weights_and_wrapped_modules(self):
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.embedding = nn.Embedding(9, 4)
+                self.f = ag.AgileGELU(4, dim=-1)
+                self.blocks = nn.ModuleList(nn.ModuleDict({"mix": nn.Linear(4, 4), "f": self.f}) for _ in range(3))
+                self.wrapped: Any = ag.AgileWrapped(nn.PReLU(), 4, dim=-1)
+                self.head = nn.Linear(4, 9, bias=False)
+                self.head.weight = self.embedding.weight
+                self.wrapped.location = self.f.location  # tied
+
+        model = Model()
+        head = [model.head.weight, model.wrapped.scale, *model.wrapped.function.parameters()]
+        blocks = {"params": model.blocks.parameters(), "weight_decay": 0.7}
+        forms: list[Any] = [None, model.parameters(), [blocks, {"params": head}]]
+        for own in forms:
+            groups = ag.param_groups(model, 0.1, weight_decay=0.5, groups=own)
+            assert sorted(map(id, _all(groups))) == sorted(map(id, model.parameters()))
+            activation = {id(one) for group in groups if "activation_decay" in group for one in group["params"]}
+            assert activation == {id(model.f.scale), id(model.f.location), id(model.wrapped.scale)}
+            for group in groups:
+                assert ("activation_decay" in group) == (group["weight_decay"] == 0.0)
+            torch.optim.AdamW(groups)
+
     @pytest.mark.parametrize(
         ("own", "message"),
         [
+            (lambda m: [{"params": [*m.parameters()]}, {"params": [m[1].scale]}], "more than once: 1.scale"),
             (lambda m: [{"params": [m[0].weight]}], "lacks trainable parameters of model: 0.bias"),
             (lambda m: [m[0].weight, m[0].bias, m[0].bias], "more than once: 0.bias"),
             (lambda m: [*m.parameters(), nn.Linear(1, 7).weight], r"not the model's, of shape \(7, 1\)"),

@@ -1,0 +1,457 @@
+"""calibrate: what it sets against formulas in float64, when it does nothing, and all that it leaves as it was."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import UserDict
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import agileact as ag
+
+
+def _deep(base: str = "sigmoid", layers: int = 6, width: int = 16, **options: Any) -> Any:
+    torch.manual_seed(0)
+    parts: list[nn.Module] = []
+    for _ in range(layers):
+        parts += [nn.Linear(width, width), ag.Agile(base, width, **options)]
+    return nn.Sequential(*parts, nn.Linear(width, 3))
+
+
+def _conv() -> Any:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), ag.AgileSigmoid(6), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3, padding=1),
+        ag.AgileMaxPool2d(5, 2, base="sigmoid"), nn.Conv2d(5, 4, 3, padding=1), ag.AgileSigmoid(4), nn.Flatten(),
+        nn.Linear(36, 7), ag.AgileSigmoid(7), nn.Linear(7, 2),
+    )  # fmt: skip
+
+
+def _size(y: Tensor) -> float:
+    """The size of a signal by its formula: each element's variance over samples, then the mean, then the root."""
+    return float(y.detach().double().var(dim=0).mean().sqrt())
+
+
+def _outputs(model: Any, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    handles = [
+        module.register_forward_hook(lambda m, args, y, name=name: seen.__setitem__(name, (args[0], y)))
+        for name, module in model.named_modules()
+        if isinstance(module, ag.AgileModule)
+    ]
+    with torch.no_grad():
+        model(x)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def test_each_layer_gets_its_size_and_operating_point():
+    model, x = _deep().double(), torch.randn(300, 16).double()
+    report = ag.calibrate(model, x, signal=(0.1, 10.0))
+    assert len(report.calibrated) == 5  # the first gives enough by itself
+    assert report.sites[0].status == "kept"
+    for name, (z, y) in list(_outputs(model, x).items())[1:]:
+        module = model.get_submodule(name)
+        torch.testing.assert_close(module.location.detach(), z.mean(0), rtol=1e-9, atol=1e-12)
+        assert _size(y) == pytest.approx(0.1, rel=1e-9)
+        assert module.scale.detach().unique().numel() == 1
+        # a = t / s by its formula, with torch's own function.
+        expected = 0.1 / _size(torch.sigmoid(z - z.mean(0)))
+        assert module.scale[0].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_convolutions_and_pooling():
+    model, x = _conv().double(), torch.randn(40, 1, 12, 12).double()
+    report = ag.calibrate(model, x, when="always", signal=0.5)
+    assert len(report.calibrated) == 4
+    for name, (z, y) in _outputs(model, x).items():
+        module = model.get_submodule(name)
+        axes = [axis for axis in range(z.ndim) if axis != 1]
+        torch.testing.assert_close(module.location.detach(), z.mean(axes), rtol=1e-9, atol=1e-12)
+        assert _size(y) == pytest.approx(0.5, rel=1e-9)
+    for site, (z, y) in zip(report.sites, _outputs(model, x).values(), strict=True):
+        assert site.after == pytest.approx((_size(z), _size(y)))
+
+
+def test_positions_are_no_signal():
+    """What differs from place to place alone, as at a border, is not counted."""
+    module = ag.AgileTanh(3).double()
+    ramp = torch.linspace(-1, 1, 50).double()
+    x = 0.001 * torch.randn(80, 3, 1).double() + ramp
+    report = ag.calibrate(module, x, when="always", signal=0.1, location="keep")
+    assert _size(module(x)) == pytest.approx(0.1)
+    assert report.sites[0].before is not None
+    assert report.sites[0].before[0] < 0.0012
+
+
+@pytest.mark.parametrize("when", ["needed", "always"])
+def test_a_model_that_gets_its_signal_through_is_left_alone(when: Any):
+    model = nn.Sequential(nn.Linear(8, 8), ag.AgileReLU(8), nn.Linear(8, 8), ag.AgileTanh(8))
+    before = copy.deepcopy(model.state_dict())
+    report = ag.calibrate(model, torch.randn(100, 8), when=when, signal=(1e-3, 10.0))
+    assert not report.calibrated
+    assert "nothing was changed" in str(report)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_signal_that_explodes_is_brought_down():
+    model = _deep("relu", layers=8)
+    with torch.no_grad():
+        for layer in model[::2]:
+            layer.weight.mul_(12)
+    x = torch.randn(200, 16)
+    report = ag.calibrate(model, x)
+    assert report.arrived_before > 100
+    assert report.arrived_after < 10
+    assert all(0 < site.factor < 1 for site in report.calibrated)
+    assert all(_size(y) <= 10 * (1 + 1e-5) for _, y in _outputs(model, x).values())
+    for site in report.calibrated:
+        z, _ = _outputs(model, x)[site.name]
+        torch.testing.assert_close(model.get_submodule(site.name).location.detach(), z.mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_each_unit_by_itself():
+    model, x = _deep("tanh", layers=2).double(), torch.randn(400, 16).double()
+    ag.calibrate(model, x, when="always", signal=1.0, scale="unit", location="median")
+    for name, (z, y) in _outputs(model, x).items():
+        assert torch.allclose(y.std(0), torch.ones(16).double())
+        assert torch.allclose(model.get_submodule(name).location, z.quantile(0.5, dim=0))
+
+
+def test_location_or_scale_alone():
+    x = torch.randn(100, 16)
+    model = _deep(layers=3)
+    ag.calibrate(model, x, when="always", signal=1.0, scale="keep")
+    assert (model[3].scale == 1).all()
+    assert (model[3].location != 0).all()
+    model = _deep(layers=3)
+    ag.calibrate(model, x, when="always", signal=1.0, location="keep")
+    assert (model[3].location == 0).all()
+    assert (model[3].scale != 1).all()
+
+
+@given(granularity=st.sampled_from(["channel", "layer", "element"]), shape=st.sampled_from([(3,), (4, 3), (2, 5, 3)]))
+def test_every_granularity_and_a_last_channel_axis(granularity: Any, shape: tuple[int, ...]):
+    module: Any = ag.AgileTanh(granularity=granularity, dim=-1).double()
+    x = 0.3 * torch.randn(60, *shape, generator=torch.Generator().manual_seed(1)).double() + 0.2
+    ag.calibrate(module, x, when="always", signal=2.0)
+    axes = {"channel": tuple(range(x.ndim - 1)), "layer": tuple(range(x.ndim)), "element": (0,)}[granularity]
+    torch.testing.assert_close(module.location.detach(), x.mean(axes).flatten(), rtol=1e-9, atol=1e-12)
+    assert _size(module(x)) == pytest.approx(2.0)
+
+
+def test_a_sum_keeps_its_shape():
+    module: Any = ag.CombinedAgile("sigmoid", 3, terms=3, spread=0.5).double()
+    with torch.no_grad():
+        module.scale.copy_(torch.arange(1.0, 10.0))
+    x = torch.randn(100, 3).double() + 4
+    before_scale = module.scale_by_term.detach().clone()
+    ag.calibrate(module, x, when="always", signal=0.1)
+    torch.testing.assert_close(module.location_by_term[0].detach(), x.mean(0))
+    distance = module.location_by_term.detach() - module.location_by_term.detach()[0]
+    torch.testing.assert_close(distance, torch.tensor([[0.0], [0.5], [-0.5]]).double().expand(3, 3))
+    ratio = module.scale_by_term.detach() / before_scale
+    torch.testing.assert_close(ratio, ratio[0, 0].expand(3, 3))
+    assert _size(module(x)) == pytest.approx(0.1)
+
+
+def test_wrapped_modules():
+    model: Any = nn.Sequential(nn.Linear(4, 4), ag.AgileWrapped(nn.Tanh(), 4)).double()
+    x = torch.randn(50, 4).double()
+    ag.calibrate(model, x, when="always", signal=3.0)
+    assert _size(model(x)) == pytest.approx(3.0)
+
+
+def test_several_batches_are_pooled():
+    """As one batch in every location; deviations are those within batches, by their formula."""
+    model, parts = _deep(layers=2).double(), [torch.randn(n, 16).double() + n / 50 for n in (30, 50, 20)]
+    ag.calibrate(model, iter(parts), when="always", signal=0.2)
+    inputs = [_outputs(model, part)["1"] for part in parts]
+    torch.testing.assert_close(model[1].location.detach(), torch.cat([z for z, _ in inputs]).mean(0))
+    squares = sum(float(((y - y.mean(0)) ** 2).sum()) for _, y in inputs)
+    assert math.sqrt(squares / ((30 + 50 + 20 - 3) * 16)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x: x,
+        lambda x: [x],
+        lambda x: iter([x, x]),
+        lambda x: [(x, torch.zeros(len(x)))],
+        lambda x: [[x, "label"]],
+        lambda x: {"input": x},
+        lambda x: [{"input": x}],
+        lambda x: [UserDict(input=x)],
+        lambda x: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, torch.zeros(len(x))), batch_size=100),
+    ],
+)
+def test_batches_of_every_form(wrap: Any):
+    expected, model, x = _deep(), _deep(), torch.randn(100, 16)
+    ag.calibrate(expected, x)
+    report = ag.calibrate(model, wrap(x))
+    assert report.samples in (100, 200)
+    for one, other in zip(expected.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_no_more_batches_than_wanted():
+    def endless() -> Any:
+        while True:
+            yield torch.randn(10, 16)
+
+    assert ag.calibrate(_deep(), endless(), max_batches=3).samples == 30
+
+
+class _Busy(nn.Module):
+    """Everything that a forward pass can change or draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(16)
+        self.frozen = nn.BatchNorm1d(16).eval()
+        self.drop = nn.Dropout(0.5)
+        self.body = _deep()
+        self.register_buffer("calls", torch.zeros(()))
+        self.calls: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1  # in a new tensor
+        x = F.dropout(self.drop(self.frozen(self.norm(x))), 0.5, self.training)
+        y: Tensor = self.body(x)
+        return y
+
+
+def test_only_scales_and_locations_change():
+    model = _Busy()
+    model(torch.randn(20, 16)).sum().backward()
+    before, calls = copy.deepcopy(model.state_dict()), model.calls
+    gradients = {
+        name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
+    flags = [module.training for module in model.modules()]
+    identities = {name: id(parameter) for name, parameter in model.named_parameters()}
+    state = torch.random.get_rng_state()
+    report = ag.calibrate(model, 5 * torch.randn(64, 16, generator=torch.Generator().manual_seed(3)) + 2)
+    assert report.calibrated
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert flags == [module.training for module in model.modules()]
+    assert model.calls is calls
+    assert identities == {name: id(parameter) for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, gradients[name])
+    for name, value in model.state_dict().items():
+        if not name.endswith(("scale", "location")):
+            assert torch.equal(value, before[name]), name
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_batch_statistics_are_those_of_training():
+    """Batch normalisation normalises by the batch, as it will, and not by statistics that it has not gathered yet."""
+    model: Any = nn.Sequential(nn.BatchNorm1d(4), ag.AgileTanh(4)).double()
+    ag.calibrate(model, 100 * torch.randn(500, 4).double() + 7, when="always", signal=0.1)
+    assert model[1].location.abs().max() < 1e-12
+    assert model[1].scale[0].item() == pytest.approx(
+        0.1 / _size(torch.tanh(torch.randn(100_000, 4).double())), rel=0.05
+    )
+
+
+def test_lazy_modules_are_made():
+    torch.manual_seed(0)
+    parts = [part for _ in range(6) for part in (nn.LazyLinear(12), ag.AgileSigmoid())]
+    model: Any = nn.Sequential(*parts, nn.LazyBatchNorm1d())
+    assert ag.calibrate(model, torch.randn(50, 9)).calibrated
+    assert model.training
+    assert model[-1].training
+    assert int(model[-1].num_batches_tracked) == 0
+
+
+def test_shared_modules_take_all_uses():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.f = ag.AgileSigmoid(4)
+            self.unused = ag.AgileReLU(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.f(self.first(x)) + self.f(self.second(x))
+            return y
+
+    model, x = Shared().double(), torch.randn(60, 4).double()
+    report = ag.calibrate(model, x, when="always", signal=1.0)
+    shared, unused = report.sites
+    assert (shared.name, shared.calls, unused.calls) == ("f", 2, 0)
+    assert "shared" in shared.reason
+    assert "do not reach" in unused.reason
+    both = torch.cat([model.first(x), model.second(x)])
+    torch.testing.assert_close(model.f.location, both.mean(0))
+    squares = sum(_size(model.f(layer(x))) ** 2 for layer in (model.first, model.second))
+    assert math.sqrt(squares / 2) == pytest.approx(1.0)
+
+
+def test_what_is_not_to_be_touched_is_not():
+    model = _deep()
+    model[3].scale.requires_grad_(False)
+    prune.l1_unstructured(model[5], "scale", amount=1)
+    report = ag.calibrate(model, torch.randn(50, 16), filter_fn=lambda module, name: name != "7")
+    kept = {site.name: site.reason for site in report.kept}
+    assert "frozen" in kept["3"]
+    assert "pruned" in kept["5"]
+    assert "filter_fn" in kept["7"]
+    assert (model[3].scale == 1).all()
+    assert (model[7].scale == 1).all()
+    assert [site.name for site in report.calibrated] == ["9", "11"]
+
+
+def test_calibrating_twice_changes_nothing_more():
+    model, x = _deep(), torch.randn(100, 16)
+    assert ag.calibrate(model, x).calibrated
+    before = copy.deepcopy(model.state_dict())
+    assert not ag.calibrate(model, x).calibrated
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_compiled_model():
+    model, twin, x = _deep(), _deep(), torch.randn(100, 16)
+    compiled: Any = torch.compile(model, backend="eager")
+    compiled(x)
+    ag.calibrate(compiled, x)
+    ag.calibrate(twin, x)
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_half_precision():
+    model, x = _deep().bfloat16(), torch.randn(300, 16).bfloat16()
+    assert ag.calibrate(model, x).arrived_after > 0.1
+    assert model[3].scale.dtype == torch.bfloat16
+
+
+def test_a_deep_network_then_trains():
+    """Ten layers of sigmoids: from the identity no step helps; from data it learns."""
+    torch.manual_seed(0)
+    x = torch.randn(200, 16)
+    y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+    losses = []
+    for calibrated in (False, True):
+        model = _deep(layers=10)
+        if calibrated:
+            ag.calibrate(model, x)
+        optimizer = torch.optim.Adam(ag.param_groups(model, 1e-3))
+        for _ in range(200):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 1.0  # guessing by frequency: 1.04
+    assert losses[1] < 0.5
+
+
+def test_an_error_on_the_way_changes_nothing():
+    class Fragile(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.calls = _deep(), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            if self.calls > 4:
+                raise RuntimeError("no more")
+            y: Tensor = self.body(x)
+            return y
+
+    model = Fragile()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match="no more"):
+        ag.calibrate(model, torch.randn(50, 16))
+    assert model.calls == 5
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_report_says_what_and_why():
+    model = _deep()
+    report = ag.calibrate(model, torch.randn(100, 16), filter_fn=lambda module, name: name != "3")
+    text = str(report)
+    assert text.startswith(f"{report.arrived_before:.2g} of the signal")
+    lines = text.splitlines()
+    assert " ".join(lines[1].split()) == "name base in out in now out now scale x location + status reason"
+    assert len(lines) == 3 + 6
+    assert [site.name for site in report.sites] == ["1", "3", "5", "7", "9", "11"]
+    assert "filter_fn says so" in text
+    assert "location at the mean" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "batches", "message"),
+    [
+        (nn.Linear(2, 2), torch.ones(2, 2), "no agile modules to calibrate"),
+        (ag.AgileReLU(2), [], "batches is empty"),
+        (ag.AgileReLU(2), torch.ones(1, 2), "1 sample"),
+        (ag.AgileReLU(2), torch.ones(2), "first axis is not one of samples"),
+        (ag.AgileReLU(2), torch.ones(5, 2), "all samples are alike at the first activation, ''"),
+        (ag.AgileReLU(2), torch.tensor([[1.0, math.nan], [0.0, 1.0]]), "layer '' gets values that are not finite"),
+        (
+            nn.Sequential(ag.AgileReLU(2), ag.AgileWrapped(torch.log, 2)),
+            torch.randn(5, 2),
+            "layer '1' gives values that are not finite",
+        ),
+    ],
+)
+def test_what_cannot_be_calibrated(model: Any, batches: Any, message: str):
+    with pytest.raises(ag.ArgumentError, match=message):
+        ag.calibrate(model, batches)
+
+
+def test_batches_that_pass_no_agile_module():
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f = ag.AgileReLU(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(ag.ArgumentError, match="reach none"):
+        ag.calibrate(Aside(), torch.randn(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"when": "never"}, ag.ArgumentError, "when must be one of 'needed', 'always', not 'never'"),
+        ({"location": "mode"}, ag.ArgumentError, "location must be one of"),
+        ({"scale": "channel"}, ag.ArgumentError, "scale must be one of"),
+        ({"signal": "big"}, ag.ArgumentTypeError, "signal must be a number or a pair"),
+        ({"signal": (1.0, 2.0, 3.0)}, ag.ArgumentTypeError, "signal must be a number or a pair"),
+        ({"signal": 0.0}, ag.ArgumentError, "signal must be greater than 0"),
+        ({"signal": (2.0, 1.0)}, ag.ArgumentError, "a pair in order"),
+        ({"threshold": 2.0}, ag.ArgumentError, "threshold must be greater than 0 and at most 1"),
+        ({"max_batches": 0}, ag.ArgumentError, "max_batches must be at least 1"),
+        ({"max_batches": 1.0}, ag.ArgumentTypeError, "max_batches must be an integer"),
+        ({"batches": 3}, ag.ArgumentTypeError, "batches must be a tensor, a dict or an iterable"),
+        ({"batches": ["text"]}, ag.ArgumentTypeError, "a batch must be a tensor"),
+        ({"batches": [()]}, ag.ArgumentTypeError, "a batch must be a tensor"),
+        ({"model": 3}, ag.ArgumentTypeError, "model must be a torch.nn.Module, not int"),
+    ],
+)
+def test_bad_arguments(options: dict[str, Any], error: type[Exception], message: str):
+    arguments: dict[str, Any] = {"model": _deep(layers=1), "batches": torch.randn(4, 16), **options}
+    with pytest.raises(error, match=message):
+        ag.calibrate(**arguments)
