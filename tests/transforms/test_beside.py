@@ -1,4 +1,4 @@
-"""Converted models beside what people use with their models: checkpoints, averages, pruning, parametrizations, autocast."""
+"""Converted models beside what people use with theirs: checkpoints, averages, pruning, parametrizations, autocast."""
 
 from __future__ import annotations
 
