@@ -6,6 +6,7 @@ from agileact import nn as nn
 from agileact._errors import AgileactError as AgileactError
 from agileact._errors import ArgumentError as ArgumentError
 from agileact._errors import ArgumentTypeError as ArgumentTypeError
+from agileact._errors import ConversionError as ConversionError
 from agileact._errors import DataError as DataError
 from agileact._errors import MissingExtraError as MissingExtraError
 from agileact._errors import StoreError as StoreError
@@ -38,6 +39,9 @@ from agileact.nn import AgileSoftsign as AgileSoftsign
 from agileact.nn import AgileTanh as AgileTanh
 from agileact.nn import AgileTanhshrink as AgileTanhshrink
 from agileact.nn import AgileThreshold as AgileThreshold
+from agileact.nn import AgileWrapped as AgileWrapped
 from agileact.nn import CombinedAgile as CombinedAgile
 from agileact.optim import decay_activations as decay_activations
 from agileact.optim import param_groups as param_groups
+from agileact.transforms import convert as convert
+from agileact.transforms import revert as revert

@@ -24,6 +24,10 @@ class MissingExtraError(AgileactError, ImportError):
     """A feature needs a package that is not installed; the message names the extra to install."""
 
 
+class ConversionError(AgileactError, RuntimeError):
+    """A model cannot be converted, or brought back, without another output; the message names the place."""
+
+
 class DataError(AgileactError, RuntimeError):
     """A data set is missing, truncated, corrupt or not what it should be."""
 

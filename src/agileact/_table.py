@@ -54,6 +54,27 @@ def print_table(
         console.print(table)
 
 
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as plain text, a line for each row; no cell is cut, and no package is needed.
+
+    Args:
+        header: A name for each column.
+        rows: Cells as text.
+
+    Example:
+        >>> print(format_table(("name", "base"), [("act", "relu"), ("encoder.act", "gelu")]))
+        name         base
+        -----------  ----
+        act          relu
+        encoder.act  gelu
+    """
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
 def _fit(widths: Sequence[int], keys: int, room: int) -> list[list[int]]:
     """Return groups of columns, each with the keys in front, that fit into ``room``; at least one column a group.
 

@@ -27,6 +27,7 @@ from agileact.nn._smooth import AgileSine as AgileSine
 from agileact.nn._smooth import AgileSoftsign as AgileSoftsign
 from agileact.nn._smooth import AgileTanh as AgileTanh
 from agileact.nn._smooth import AgileTanhshrink as AgileTanhshrink
+from agileact.nn._wrapped import AgileWrapped as AgileWrapped
 
 __all__ = [
     "Agile",
@@ -55,5 +56,6 @@ __all__ = [
     "AgileTanh",
     "AgileTanhshrink",
     "AgileThreshold",
+    "AgileWrapped",
     "CombinedAgile",
 ]

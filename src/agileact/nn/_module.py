@@ -13,7 +13,7 @@ from torch.nn.parameter import Parameter, UninitializedParameter, is_lazy
 
 from agileact import bases
 from agileact._errors import ArgumentError, ArgumentTypeError
-from agileact.bases import Value
+from agileact.bases import Facts, Value
 from agileact.functional import GRANULARITIES, Granularity, channel_axis, check_input
 from agileact.nn._init import identity_start
 
@@ -88,6 +88,11 @@ class AgileModule(LazyModuleMixin, nn.Module):
     def num_parameters(self) -> int | None:
         """The number of pairs in each term; None while it is open."""
         return None if is_lazy(self.scale) else self.scale.numel() // self.terms
+
+    @property
+    def facts(self) -> Facts:
+        """What is true of f with these options."""
+        return bases.get(self.base).facts(**self.options)
 
     def initial_values(self) -> tuple[Tensor, Tensor]:
         """Return the values at which scale and location start, as new tensors."""

@@ -16,7 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from agileact.transforms._recording import Arguments, Call, Place, Recording, Ref, Value, arguments, tensors, words
+from agileact.transforms._recording import (
+    Arguments,
+    Call,
+    Place,
+    Recording,
+    Ref,
+    Value,
+    Visit,
+    arguments,
+    cloned,
+    mapped,
+    tensors,
+    words,
+)
 
 _OWN = __file__
 # Between a call and the code of the user that makes it lie only frames of these files.
@@ -55,10 +68,10 @@ def record(
     Raises:
         ArgumentTypeError: If the example is none of these.
     """
-    args, kwargs = arguments(example_inputs)
+    args, kwargs = cloned(arguments(example_inputs))
     recorder = _Recorder(model, leaf)
     with ExitStack() as stack:
-        stack.enter_context(_untouched(model))
+        stack.enter_context(untouched(model))
         stack.enter_context(torch.no_grad())
         stack.enter_context(recorder.entered())
         for value in tensors((args, kwargs)):
@@ -71,7 +84,7 @@ def record(
 
 
 @contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module) -> Iterator[None]:
     """Run what is inside in evaluation mode and put everything back as it was."""
     training = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers() if not nn.parameter.is_lazy(buffer)]
@@ -122,7 +135,7 @@ class _Recorder(TorchFunctionMode):
             return known[1]
         if not name and kind == "constant":
             kind, name = self._late(tensor)
-        value = Value(len(self.recording.values), kind, tensor.shape, tensor.dtype, name)
+        value = Value(len(self.recording.values), kind, tensor.shape, tensor.dtype, name, device=tensor.device)
         self.recording.values.append(value)
         self.objects[id(tensor)] = (tensor, value)
         self.born[value.index] = len(self.recording.calls)
@@ -173,10 +186,14 @@ class _Recorder(TorchFunctionMode):
                 call.slot = name
                 return out
             self.stack.append(name)
+            start = len(self.recording.calls)
             try:
-                return forward(*args, **kwargs)
+                result = forward(*args, **kwargs)
             finally:
                 self.stack.pop()
+            taken, made = ([self.value(tensor) for tensor in tensors(some)] for some in ((args, kwargs), result))
+            self.recording.visits.append(Visit(name, module, taken, made, start, len(self.recording.calls)))
+            return result
 
         return entered
 
@@ -220,7 +237,7 @@ class _Recorder(TorchFunctionMode):
             taken.append(value)
             return Ref(value.index)
 
-        plain_args, plain_kwargs = _mapped(args, taking), _mapped(kwargs, taking)
+        plain_args, plain_kwargs = mapped(args, taking), mapped(kwargs, taking)
         call = Call(len(recording.calls), name, func, plain_args, plain_kwargs, taken, owner=self.stack[-1])
         recording.calls.append(call)
         for value in taken:
@@ -356,19 +373,3 @@ def _place(frame: FrameType) -> Place:
         return Place(code, frame.f_lineno, None, None, None)
     line, end_line, column, end_column = list(positions())[frame.f_lasti // 2]
     return Place(code, frame.f_lineno if line is None else line, end_line, column, end_column)
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Return nested tuples, lists, dicts and slices with every tensor changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, tuple):
-        items = [_mapped(item, change) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, list):
-        return [_mapped(item, change) for item in value]
-    if isinstance(value, dict):
-        return {key: _mapped(item, change) for key, item in value.items()}
-    if isinstance(value, slice):
-        return slice(_mapped(value.start, change), _mapped(value.stop, change), _mapped(value.step, change))
-    return value

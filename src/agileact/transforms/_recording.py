@@ -51,6 +51,43 @@ def arguments(example_inputs: Arguments) -> tuple[tuple[Any, ...], dict[str, Any
     )
 
 
+def cloned(value: Any) -> Any:
+    """Return the arguments of a call with every tensor copied, so that a model that works in place does no harm.
+
+    A tensor that is given twice is copied once. What is neither a tensor nor a tuple, list or dict is not copied.
+
+    Example:
+        >>> x = torch.zeros(2)
+        >>> copy = cloned({"x": x, "again": [x]})
+        >>> copy["x"] is x, copy["x"] is copy["again"][0]
+        (False, True)
+    """
+    copies: dict[int, Tensor] = {}
+
+    def copy(tensor: Tensor) -> Tensor:
+        if id(tensor) not in copies:
+            copies[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        return copies[id(tensor)]
+
+    return mapped(value, copy)
+
+
+def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Return nested tuples, lists, dicts and slices with every tensor changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple):
+        items = [mapped(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [mapped(item, change) for item in value]
+    if isinstance(value, dict):
+        return {key: mapped(item, change) for key, item in value.items()}
+    if isinstance(value, slice):
+        return slice(mapped(value.start, change), mapped(value.stop, change), mapped(value.step, change))
+    return value
+
+
 def tensors(value: Any) -> Iterator[Tensor]:
     """Yield the tensors anywhere inside tuples, lists, mappings, dataclasses and the outputs of transformers."""
     if isinstance(value, Tensor):
@@ -91,6 +128,7 @@ class Value:
         returned: Whether it is part of the model's output.
         tainted: Whether its numbers were seen or changed by ways that a recording cannot follow: by another tensor
             that shares its memory, or by Python.
+        device: Its device.
     """
 
     index: int
@@ -102,6 +140,7 @@ class Value:
     users: list[Call] = field(default_factory=list)
     returned: bool = False
     tainted: bool = False
+    device: torch.device | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +161,8 @@ class Call:
     Attributes:
         index: Its place in ``Recording.calls``, in order of time.
         name: The function's plain name, such as "relu", "conv2d", "add": without underscores, the same for
-            ``torch.add``, ``x.add_`` and ``x + y`` ("rsub", "rdiv" where the order is turned round); "module" for a module.
+            ``torch.add``, ``x.add_`` and ``x + y`` ("rsub", "rdiv" where the order is turned round); "module" for
+            a module.
         function: What was called; the module itself for "module".
         args: Positional arguments with :class:`Ref` for tensors.
         kwargs: Keyword arguments, likewise.
@@ -163,6 +203,27 @@ class Call:
 
 
 @dataclass
+class Visit:
+    """One run of a module's ``forward`` that the recording looked into.
+
+    Attributes:
+        name: The name under which the module was reached.
+        module: The module.
+        inputs: The tensors among its arguments.
+        outputs: The tensors among its results.
+        start: The index of the first call made in it.
+        stop: The index behind the last one.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: list[Value]
+    outputs: list[Value]
+    start: int
+    stop: int
+
+
+@dataclass
 class Recording:
     """What a model did on an example.
 
@@ -172,6 +233,7 @@ class Recording:
         names: For every module of the model that ran, by ``id``, all names it has in the model.
         inputs: The values given to the model.
         runs: How often each module's forward ran, by its first name.
+        visits: The runs of modules that were looked into, in the order in which they ended.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -179,6 +241,7 @@ class Recording:
     names: dict[int, list[str]] = field(default_factory=dict)
     inputs: list[Value] = field(default_factory=list)
     runs: dict[str, int] = field(default_factory=dict)
+    visits: list[Visit] = field(default_factory=list)
 
     def parameter(self, name: str) -> Value | None:
         """Return the value of a parameter or buffer that was used, by any of its names."""
