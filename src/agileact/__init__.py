@@ -8,6 +8,7 @@ from agileact._errors import ArgumentError as ArgumentError
 from agileact._errors import ArgumentTypeError as ArgumentTypeError
 from agileact._errors import ConversionError as ConversionError
 from agileact._errors import DataError as DataError
+from agileact._errors import FoldError as FoldError
 from agileact._errors import MissingExtraError as MissingExtraError
 from agileact._errors import StoreError as StoreError
 from agileact._errors import TrialError as TrialError
@@ -43,5 +44,7 @@ from agileact.nn import AgileWrapped as AgileWrapped
 from agileact.nn import CombinedAgile as CombinedAgile
 from agileact.optim import decay_activations as decay_activations
 from agileact.optim import param_groups as param_groups
+from agileact.transforms import FoldReport as FoldReport
 from agileact.transforms import convert as convert
+from agileact.transforms import fold as fold
 from agileact.transforms import revert as revert

@@ -24,6 +24,8 @@ class MissingExtraError(AgileactError, ImportError):
     """A feature needs a package that is not installed; the message names the extra to install."""
 
 
+class FoldError(AgileactError, RuntimeError):
+    """A folded model does not compute what the agile one does; it is not returned."""
 class ConversionError(AgileactError, RuntimeError):
     """A model cannot be converted, or brought back, without another output; the message names the place."""
 

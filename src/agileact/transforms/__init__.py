@@ -7,3 +7,5 @@ from agileact.transforms._revert import restore_site as restore_site
 from agileact.transforms._revert import revert as revert
 
 __all__ = ["ConversionReport", "FoldReport", "convert", "restore_site", "revert"]
+from agileact.transforms._fold import fold as fold
+from agileact.transforms._report import FoldedSite as FoldedSite

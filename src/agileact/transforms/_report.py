@@ -82,26 +82,77 @@ class ConversionReport:
 
 
 @dataclass(frozen=True)
+class FoldedSite(Site):
+    """A site in the report of a fold.
+
+    Attributes:
+        location_into: The names of the biases that took up its location.
+        scale_into: The names of the modules whose weights took up its scale: those behind it, or those before it.
+        created: Those of ``location_into`` that the architecture did not have.
+        kept: What is left of it: "location", "scale", both or nothing.
+    """
+
+    location_into: tuple[str, ...] = ()
+    scale_into: tuple[str, ...] = ()
+    created: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class FoldReport:
     """What :func:`agileact.fold` did, site by site; prints as a table.
 
     Attributes:
         sites: All agile modules; their status is "folded", "partly folded" or "refused".
+        absolute: The largest absolute difference between the outputs of the two models on the example, in evaluation.
+        relative: Likewise relative to the largest number of the output.
+        training: The largest relative difference in training mode, of outputs and buffers; None if the
+            model does not run in training mode on the example.
+        note: What else is to be known; empty if there is nothing of that kind.
     """
 
-    sites: Sequence[Site] = field(default_factory=list)
+    sites: Sequence[FoldedSite] = field(default_factory=list)
+    absolute: float = 0.0
+    relative: float = 0.0
+    training: float | None = None
+    note: str = ""
 
     @property
-    def folded(self) -> list[Site]:
+    def folded(self) -> list[FoldedSite]:
         """The sites of which nothing is left."""
         return [site for site in self.sites if site.status == "folded"]
 
     @property
-    def refused(self) -> list[Site]:
+    def refused(self) -> list[FoldedSite]:
         """The sites that stay, whole or in part, as plain operations; each with its reason."""
         return [site for site in self.sites if site.status != "folded"]
 
+    @property
+    def same_architecture(self) -> bool:
+        """Whether the state_dict loads into the architecture as it was before it was made agile."""
+        return not self.refused and not any(site.created for site in self.sites)
+
     def __str__(self) -> str:
-        rows = [(site.name or "(the model itself)", site.base, site.status, site.reason) for site in self.sites]
+        rows = [
+            (
+                site.name or "(the model itself)",
+                site.base,
+                site.status,
+                ", ".join(name + " (new)" * (name in site.created) for name in site.location_into) or "-",
+                _few(site.scale_into),
+                site.reason,
+            )
+            for site in self.sites
+        ]
         head = f"{len(self.folded)} folded, {len(self.refused)} refused"
-        return "\n".join([head, format_table(("name", "base", "status", "reason"), rows)])
+        measured = f"largest difference: {self.absolute:.1e} absolute, {self.relative:.1e} relative"
+        if self.training is not None:
+            measured += f"; in training mode {self.training:.1e} relative"
+        table = format_table(("name", "base", "status", "location into", "scale into", "reason"), rows)
+        return "\n".join(filter(None, [head, table, measured, self.note]))
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return names for a cell: the first two, and how many more."""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more or "-"

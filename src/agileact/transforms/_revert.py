@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.nn import AgileModule
@@ -169,7 +169,14 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
 
 def copied(model: nn.Module) -> nn.Module:
     """Return a deep copy of a model that does what the model does."""
-    result = copy.deepcopy(model)
+    # Pruned modules keep their weight as a result with a history, which deepcopy refuses.
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    result = copy.deepcopy(model, memo)
     # A copy of nn.TransformerDecoderLayer brings F.relu along, which then hides an activation that is a module.
     for old, new in zip(model.modules(), result.modules(), strict=True):
         for key in new._modules:

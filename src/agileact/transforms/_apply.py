@@ -1,0 +1,89 @@
+"""Write what was found into the weights of a model, in float64 and rounded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agileact.transforms._gauge import Numbers
+from agileact.transforms._labels import Map
+from agileact.transforms._shift import Target
+
+
+def write(model: nn.Module, maps: Iterable[Map], gauges: Numbers, targets: Sequence[Target], like: Tensor) -> None:
+    """Shift biases, then rescale weights and biases.
+
+    Args:
+        model: The model, changed in place; its parameters stay the same objects.
+        maps: The calls that take up gauges.
+        gauges: The gauge of each label.
+        targets: What is added to biases.
+        like: A parameter of the locations, whose ``requires_grad`` a new bias has.
+    """
+    for target in targets:
+        if target.created:
+            _create(model, target.name, like)
+    parameters = dict(model.named_parameters())
+    new: dict[str, Tensor] = {}
+
+    def current(name: str) -> Tensor:
+        if name not in new:
+            new[name] = parameters[name].detach().to("cpu", torch.float64)
+        return new[name]
+
+    for target in targets:
+        new[target.name] = current(target.name) + target.shift
+    created = {target.name for target in targets if target.created}
+    for one in maps:
+        before, behind = gauges[one.inputs], gauges[one.outputs]
+        if np.all(before == 1) and np.all(behind == 1):
+            continue
+        new[one.weight] = _rescaled(current(one.weight), one, before, behind)
+        bias = one.bias
+        if bias is None and f"{one.owner}.bias" in created:
+            bias = f"{one.owner}.bias"
+        if bias is not None:
+            new[bias] = current(bias) / torch.from_numpy(behind).reshape(current(bias).shape)
+    with torch.no_grad():
+        for name, values in new.items():
+            parameters[name].copy_(values)
+
+
+def _rescaled(weight: Tensor, one: Map, before: Numbers, behind: Numbers) -> Tensor:
+    columns, rows = torch.from_numpy(before), torch.from_numpy(behind)
+    if one.layout in ("norm", "parameter"):
+        return weight / rows.reshape(weight.shape)
+    if one.layout == "matmul":
+        return weight * columns[:, None] / rows
+    shape = weight.shape
+    kernel = (1,) * (weight.ndim - 2)
+    if one.layout == "conv_transpose":
+        # A group's rows of inputs meet the outputs of that group alone.
+        grouped = weight.reshape(one.groups, shape[0] // one.groups, *shape[1:])
+        columns = columns.reshape(one.groups, -1, 1, *kernel)
+        return (grouped * columns / rows.reshape(one.groups, 1, shape[1], *kernel)).reshape(shape)
+    grouped = weight.reshape(one.groups, shape[0] // one.groups, *shape[1:])
+    columns = columns.reshape(one.groups, 1, shape[1], *kernel)
+    return (grouped * columns / rows.reshape(one.groups, -1, 1, *kernel)).reshape(shape)
+
+
+def _create(model: nn.Module, name: str, like: Tensor) -> None:
+    """Give a torch module a bias that it did not have."""
+    owner, _, _ = name.rpartition(".")
+    module = model.get_submodule(owner)
+    weight = getattr(module, "weight", None)
+    size = _channels(module)
+    kind = weight if isinstance(weight, Tensor) else like
+    made = torch.zeros(size, device=kind.device, dtype=kind.dtype)
+    module.register_parameter("bias", nn.Parameter(made, requires_grad=like.requires_grad))
+
+
+def _channels(module: nn.Module) -> int | tuple[int, ...]:
+    for attribute in ("out_features", "out_channels", "num_features", "num_channels", "normalized_shape"):
+        size: int | tuple[int, ...] | None = getattr(module, attribute, None)
+        if size is not None:
+            return size
+    raise AssertionError(f"{type(module).__name__} has no channels")

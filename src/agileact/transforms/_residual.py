@@ -1,0 +1,104 @@
+"""What is left of an agile activation that cannot be folded whole: a graph of plain PyTorch."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
+
+from agileact.nn import Agile, AgileMaxPool2d, AgileModule, AgileWrapped
+from agileact.transforms._plain import plain_module
+from agileact.transforms._revert import share_hooks
+
+
+def residual_module(
+    module: AgileModule, locations: Sequence[Tensor | None], scales: Sequence[Tensor | None], *, swap: int | None = None
+) -> fx.GraphModule:
+    """Return a module of plain PyTorch that computes the sum of a_j f(x - b_j).
+
+    It is picklable, and what it computes needs nothing of this package. Parameters and hooks are as those of ``module``.
+
+    Args:
+        module: The agile module that it takes the place of.
+        locations: b_j for each term, of a shape that broadcasts; None where nothing is to be subtracted.
+        scales: a_j, likewise; None where nothing is to be multiplied.
+        swap: An axis of the input to be exchanged with the last one first, and back at the end.
+    """
+    root = nn.Module()
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    given = x if swap is None else graph.call_method("transpose", (x, swap, -1))
+    total: fx.Node | None = None
+    for number, (location, scale) in enumerate(zip(locations, scales, strict=True)):
+        suffix = str(number) if len(locations) > 1 else ""
+        term = given
+        if location is not None:
+            name = f"location{suffix}"
+            root.register_parameter(name, _parameter(location, module.location))
+            term = graph.call_function(operator.sub, (term, _cast(graph, name, given)))
+        term = _function(graph, root, module, term)
+        if scale is not None:
+            name = f"scale{suffix}"
+            root.register_parameter(name, _parameter(scale, module.scale))
+            term = graph.call_function(operator.mul, (term, _cast(graph, name, given)))
+        total = term if total is None else graph.call_function(operator.add, (total, term))
+    assert total is not None
+    if swap is not None:
+        total = graph.call_method("transpose", (total, swap, -1))
+    if isinstance(module, AgileMaxPool2d):
+        root.add_module("pool", _pool(module))
+        total = graph.call_module("pool", (total,))
+    graph.output(total)
+    made = fx.GraphModule(root, graph)
+    made.train(module.training)
+    share_hooks(module, made)
+    return made
+
+
+def _function(graph: fx.Graph, root: nn.Module, module: AgileModule, x: fx.Node) -> fx.Node:
+    """Call f."""
+    if not hasattr(root, "function"):
+        plain = module if isinstance(module, AgileWrapped) else Agile(module.base, granularity="layer", **module.options)
+        root.add_module("function", plain_module(plain))
+    return graph.call_module("function", (x,))
+
+
+def _pool(module: AgileMaxPool2d) -> nn.MaxPool2d:
+    return nn.MaxPool2d(
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.dilation,
+        module.return_indices,
+        module.ceil_mode,
+    )
+
+
+def _cast(graph: fx.Graph, name: str, x: fx.Node) -> fx.Node:
+    """Read a parameter in the dtype of the signal, which it may not have under autocast."""
+    return graph.call_method("type_as", (graph.get_attr(name), x))
+
+
+def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
+    made = values.to(device=like.device, dtype=like.dtype).clone()
+    return nn.Parameter(made, requires_grad=like.requires_grad)
+
+
+def unseen_module(module: AgileModule) -> nn.Module | None:
+    """Return what an agile module becomes of whose input nothing is known, as it did not run; None for its origin."""
+    if is_lazy(module.scale):
+        return None
+    start, location = module.initial_values()
+    if torch.equal(module.scale, start) and torch.equal(module.location, location):
+        return None
+    scales, locations = (one.detach().view(module.terms, -1) for one in (module.scale, module.location))
+    swap = None
+    if module.granularity == "channel" and module.dim != -1:
+        swap = module.dim
+    elif module.granularity == "element":
+        shape = (module.terms, *(module.sample_shape or (-1,)))
+        scales, locations = scales.view(shape), locations.view(shape)
+    return residual_module(module, list(locations), list(scales), swap=swap)
