@@ -14,6 +14,8 @@ from agileact._errors import StoreError as StoreError
 from agileact._errors import TrialError as TrialError
 from agileact._version import __version__ as __version__
 from agileact.bases import register_base as register_base
+from agileact.monitor import Monitor as Monitor
+from agileact.monitor import MonitorWarning as MonitorWarning
 from agileact.nn import Agile as Agile
 from agileact.nn import AgileCELU as AgileCELU
 from agileact.nn import AgileELU as AgileELU
@@ -42,6 +44,7 @@ from agileact.nn import AgileTanhshrink as AgileTanhshrink
 from agileact.nn import AgileThreshold as AgileThreshold
 from agileact.nn import AgileWrapped as AgileWrapped
 from agileact.nn import CombinedAgile as CombinedAgile
+from agileact.optim import constrain_scale as constrain_scale
 from agileact.optim import decay_activations as decay_activations
 from agileact.optim import param_groups as param_groups
 from agileact.transforms import FoldReport as FoldReport

@@ -11,13 +11,14 @@ from typing import Any
 
 
 def add_bench(commands: Any) -> None:
-    """Add ``agileact bench op|step|pool``."""
+    """Add ``agileact bench op|step|pool|monitor``."""
     parser = commands.add_parser("bench", help="time the operator and whole training steps on this machine")
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     texts = {
         "op": "the operator against the plain activation, the eager formula, torch.compile, PReLU and a rational",
         "step": "a training step of the paper's network and of a ResNet-18, and what they save for backward",
         "pool": "fused activation and pooling against the two steps",
+        "monitor": "a training step of both networks with a monitor attached, against the step alone",
     }
     for name, text in texts.items():
         kind = kinds.add_parser(name, help=text, description=f"Time {text}: interleaved medians in one process.")
@@ -29,12 +30,17 @@ def add_bench(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     from agileact._files import write_atomically
-    from agileact.bench import op, pool, step
+    from agileact.bench import monitor, op, pool, step
 
     def notify(line: str) -> None:
         print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
 
-    runs: dict[str, Callable[..., dict[str, Any]]] = {"op": op.run, "step": step.run, "pool": pool.run}
+    runs: dict[str, Callable[..., dict[str, Any]]] = {
+        "op": op.run,
+        "step": step.run,
+        "pool": pool.run,
+        "monitor": monitor.run,
+    }
     result = runs[options.benchmark](quick=options.quick, notify=notify)
     text = json.dumps(result, indent=1)
     if options.out is not None:

@@ -1,4 +1,4 @@
-"""Parameter groups for any optimizer of PyTorch, and a decay of scale and location towards their start."""
+"""Parameter groups for any optimizer of PyTorch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.nn import AgileModule
@@ -42,7 +39,7 @@ def param_groups(
         activation_lr: The learning rate of scales and locations; None for ``lr``.
         weight_decay: The weight decay of the weights; of user groups, for those that have none of their own.
         activation_decay: The decay of scales and locations towards their start (1 and 0), as a rate per step and
-            learning rate. It takes effect through :func:`decay_activations`.
+            learning rate. It takes effect through :func:`~agileact.decay_activations`.
         groups: Groups of your own, as an optimizer takes them: dicts with ``"params"``, or parameters, or pairs
             (name, parameter). They keep their settings and their weights; scales and locations are
             taken out of them into groups of their own.
@@ -103,73 +100,6 @@ def param_groups(
     return [group for group in result if group["params"]]
 
 
-def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle:
-    """Make an optimizer pull scales and locations towards their start with each of its steps.
-
-    After every step, p becomes p - lr * decay * (p - start) for each parameter with a gradient in a group with
-    an ``"activation_decay"``, where lr and decay are what the group says at that step: a learning rate scheduler
-    has its effect. The start is the module's: 1 and 0, except for the later terms of a
-    :class:`~agileact.nn.CombinedAgile`. As in AdamW the decay is apart from the gradient, so
-    adaptive optimizers do not rescale it. Nothing of it is kept in the optimizer's state: after a state
-    is loaded into a new optimizer, call this function for that one too.
-
-    Args:
-        optimizer: An optimizer over the groups of :func:`param_groups`.
-        model: The model whose parameters these are.
-
-    Returns:
-        A handle; its ``remove()`` ends the decay.
-
-    Raises:
-        ArgumentError: If no group of the optimizer has an ``"activation_decay"``, or a group that has one holds
-            a parameter that is neither scale nor location of an agile module in ``model``, or is parametrised or
-            pruned, so that its start is not known.
-
-    Example:
-        >>> import torch, agileact as ag
-        >>> model = ag.AgileReLU(2)
-        >>> groups = ag.param_groups(model, lr=0.5, activation_decay=0.1)
-        >>> optimizer = torch.optim.SGD(groups)
-        >>> handle = ag.decay_activations(optimizer, model)
-        >>> with torch.no_grad():
-        ...     _ = model.scale.fill_(3.0)
-        >>> model(torch.zeros(1, 2)).sum().backward()  # a gradient of 0: what is left is the decay
-        >>> optimizer.step()
-        >>> model.scale.tolist()
-        [2.9000000953674316, 2.9000000953674316]
-    """
-    starts: dict[Tensor, Tensor] = {}
-    for module in _agile_modules(model):
-        own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
-        for name, start in zip(("scale", "location"), module.initial_values(), strict=True):
-            if name in own:
-                starts.setdefault(own[name], start)
-    decaying = [group for group in optimizer.param_groups if "activation_decay" in group]
-    if not decaying:
-        raise ArgumentError(
-            "optimizer has no group with an 'activation_decay'; make its groups by "
-            "agileact.param_groups(model, lr, activation_decay=...)"
-        )
-    if any(parameter not in starts for group in decaying for parameter in group["params"]):
-        raise ArgumentError(
-            "a group with an 'activation_decay' must hold only scales and locations of agile modules in model, "
-            "not parametrised or pruned; is model the one whose parameters the optimizer has?"
-        )
-
-    def decay(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        with torch.no_grad():
-            for group in optimizer.param_groups:
-                rate = group.get("activation_decay", 0.0)
-                if rate == 0.0:
-                    continue
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        start = starts[parameter].to(parameter)
-                        parameter.sub_((parameter - start) * (group["lr"] * rate))
-
-    return optimizer.register_step_post_hook(decay)
-
-
 def _check_rate(argument: str, value: Any) -> None:
     if isinstance(value, Tensor):  # a learning rate for a captured graph; comparing it would wait for the device
         return
@@ -193,14 +123,14 @@ def _trainable(model: nn.Module) -> dict[Tensor, str]:
     return found
 
 
-def _agile_modules(model: nn.Module) -> list[AgileModule]:
+def agile_modules(model: nn.Module) -> list[AgileModule]:
     return [module for module in model.modules() if isinstance(module, AgileModule)]
 
 
 def _activation_parameters(model: nn.Module) -> tuple[dict[Tensor, None], dict[Tensor, None]]:
     """Return all scales and all locations, as sets in the order of the modules."""
     found: dict[str, dict[Tensor, None]] = {"scale": {}, "location": {}}
-    for module in _agile_modules(model):
+    for module in agile_modules(model):
         for name, parameter in module.named_parameters(remove_duplicate=False):
             found.get(_role(name), {})[parameter] = None
     scales, locations = found["scale"], found["location"]

@@ -1,0 +1,147 @@
+"""How active units are: the size of f'(x - b) on a sample of the values that arrive at a module."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from agileact import bases
+from agileact.functional import channel_axis
+from agileact.nn import AgileModule
+
+_ACTIVE = 1e-3
+"""A slope below this share of the largest one is none: a unit that never has more is dead."""
+
+
+class Activity:
+    """What is known of the units of one module; a unit is what one pair (scale, location) belongs to.
+
+    Args:
+        module: The module to look at.
+        samples: How many values of each unit to look at in one forward pass, at most.
+        saturation: A unit of a bounded f is saturated if its mean slope is below this share of the largest one.
+    """
+
+    def __init__(self, module: AgileModule, samples: int, saturation: float) -> None:
+        self.module = module
+        self.samples = samples
+        self.saturation = saturation
+        base = bases.get(module.base)
+        self.bounded = all(map(math.isfinite, base.facts(**module.options).bounds))
+        x = torch.linspace(-20, 20, 4001, dtype=torch.float64, device="cpu")
+        steepest = float(base.derivative(x, **module.options).abs().nan_to_num(0.0, 0.0, 0.0).max())
+        self.steepest = steepest if steepest > 0 else 1.0
+        self.idle: Tensor | None = None
+        self.measured = 0
+        self._handle: RemovableHandle | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._largest: Tensor | None = None
+        self._total: Tensor | None = None
+        self._finite: Tensor | None = None
+        self._count = 0
+
+    def watch(self) -> None:
+        """Look at every forward pass that records gradients, until :meth:`result`."""
+        self._handle = self.module.register_forward_pre_hook(self._hook)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def _hook(self, module: Any, args: tuple[Any, ...]) -> None:
+        # In a graph that is being compiled or exported this is nothing; in evaluation other data may arrive.
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        x = args[0] if args else None
+        if not isinstance(x, Tensor) or torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return
+        with torch.no_grad():
+            self._look(x.detach())
+
+    def _look(self, x: Tensor) -> None:
+        module = self.module
+        start, stop = unit_axes(module, x)
+        x = _sample(x, start, stop, self.samples)
+        if x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()
+        rows = x.movedim(tuple(range(start, stop)), tuple(range(stop - start))).reshape(
+            math.prod(x.shape[start:stop]), -1
+        )
+        base = bases.get(module.base)
+        slope = torch.zeros_like(rows)
+        for scale, location in zip(
+            module.scale.detach().view(module.terms, -1), module.location.detach().view(module.terms, -1), strict=True
+        ):
+            part = base.derivative(rows - location.to(rows.dtype)[:, None], **module.options).abs()
+            # A term of scale 0 passes nothing.
+            slope = torch.maximum(slope, part * (scale != 0)[:, None])
+        finite, largest, total = rows.isfinite().all(), slope.amax(dim=1), slope.sum(dim=1)
+        if self._largest is None or self._total is None or self._finite is None:
+            self._largest, self._total, self._finite = largest, total, finite
+        else:
+            self._largest = torch.maximum(self._largest, largest)
+            self._total = self._total + total
+            self._finite = self._finite & finite
+        self._count += rows.shape[1]
+
+    def result(self, window: int) -> tuple[float, float, bool] | None:
+        """Stop, and return the shares of dead and of saturated units and whether all values were finite.
+
+        None if nothing was seen. The share of saturated units is NaN if f is not bounded.
+
+        Args:
+            window: A unit is dead if it was not active in as many measurements, or in all if there were fewer.
+        """
+        self.stop()
+        if self._largest is None or self._total is None or self._finite is None or self._count == 0:
+            self._forget()
+            return None
+        largest, mean = self._largest.cpu(), (self._total / self._count).cpu()
+        finite = bool(self._finite)
+        self._forget()
+        if self.idle is None or self.idle.shape != largest.shape:
+            self.idle = torch.zeros(largest.shape, dtype=torch.int64)
+        # What is not finite is not dead: it is reported as what it is.
+        active = ~(largest <= _ACTIVE * self.steepest)
+        self.idle = torch.where(active, 0, self.idle + 1)
+        self.measured += 1
+        dead = float((self.idle >= min(window, self.measured)).double().mean())
+        saturated = float((mean < self.saturation * self.steepest).double().mean()) if self.bounded else math.nan
+        return dead, saturated, finite
+
+
+def unit_axes(module: AgileModule, x: Tensor) -> tuple[int, int]:
+    """Return the axes along which the units of a module lie, as first and one behind the last."""
+    if module.granularity == "channel":
+        axis = channel_axis(x, module.dim)
+        return axis, axis + 1
+    if module.granularity == "layer":
+        return 0, 0
+    return min(1, x.ndim - 1), x.ndim
+
+
+def _sample(x: Tensor, start: int, stop: int, samples: int) -> Tensor:
+    """Return every so manieth element along the axes that are no units': at most ``samples`` of each unit; a view."""
+    others = [axis for axis in range(x.ndim) if not start <= axis < stop]
+
+    def excess() -> float:
+        return math.prod(x.shape[axis] for axis in others) / samples
+
+    # From the last axis to the first, so that what cannot be spread evenly is left to the samples of the batch; and
+    # again, if some axes were too short to give their part.
+    while excess() > 1:
+        long = [axis for axis in others if x.shape[axis] > 1]
+        for index, axis in reversed(list(enumerate(long))):
+            step = min(math.ceil(excess() ** (1 / (index + 1))), x.shape[axis])
+            x = x[(slice(None),) * axis + (slice(None, None, step),)]
+            if excess() <= 1:
+                break
+    return x
