@@ -44,7 +44,7 @@ def main() -> None:
     print(report)
     # A positive scale is what lets the scale of a layer pass through the ReLU behind a shortcut, so that all folds.
     optimizer = torch.optim.AdamW(ag.param_groups(model, lr=1e-3, weight_decay=0.05))
-    ag.constrain(optimizer, model, scale="positive")
+    ag.constrain_scale(optimizer, model, "positive")
     model.train()
     for step in range(1, options.steps + 1):
         pixels, labels = pictures(16, generator)
