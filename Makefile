@@ -18,6 +18,8 @@ $(STAMP): pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 	  { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel torch numpy
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+# Not a dependency: it asks for torchvision, which the networks that we test do not use.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pytorchcv
 	@touch $@
 
 run: $(STAMP)
