@@ -62,7 +62,7 @@ def test_the_same_results_as_local_workers_and_a_lost_worker_is_replaced():
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_a_cluster_that_is_not_there_is_one_line(address: str):
-    with pytest.raises(TrialError, match="no Ray cluster can be used at .*127.0.0.1:1: .*refused") as caught:
+    with pytest.raises(TrialError, match=r"no Ray cluster can be used at .*127.0.0.1:1: .*refused") as caught:
         list(RayExecutor(address).run(SPECS))
     assert "\n" not in str(caught.value)
 
