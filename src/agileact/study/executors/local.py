@@ -24,12 +24,12 @@ from agileact.study.executors import Advanced, Event, Failed, Finished, Started
 from agileact.study.result import TrialResult
 from agileact.study.spec import TrialSpec
 
-_ATTEMPTS = 2
+ATTEMPTS = 2
 """A trial whose worker was lost is tried once more; one that loses two workers is to blame itself."""
 
 # glibc returns each freed activation map to the system and takes page faults on the next step; keeping
 # the memory makes a training step of the paper's network up to twice as fast. Other systems ignore these.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
@@ -79,7 +79,7 @@ class LocalExecutor:
                 if message is None:
                     workers.remove(worker)
                     reason = worker.obituary()
-                    if attempt < _ATTEMPTS:
+                    if attempt < ATTEMPTS:
                         waiting.appendleft((spec, attempt + 1))
                     else:
                         yield Failed(spec, f"its worker was lost {attempt} times ({reason})", worker.errors())
@@ -116,7 +116,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT},
             encoding="utf-8",
         )
         self._thread = threading.Thread(target=self._listen, args=(inbox,), daemon=True)

@@ -1,0 +1,76 @@
+"""The Ray executor gives what local workers give, on a cluster of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from agileact._errors import ArgumentError, TrialError
+from agileact.study.executors import Advanced, Event, Failed, Finished, Started
+from agileact.study.executors.local import LocalExecutor
+from tests.study.builders import make_spec
+
+pytest.importorskip("ray", reason='Ray is not installed: pip install "agileact[ray]"')
+
+from agileact.study.executors.ray import RayExecutor
+
+# Ray's own use of what newer versions of Python and of its libraries deprecate.
+pytestmark = pytest.mark.filterwarnings("default")
+
+SPECS = [make_spec(seed) for seed in range(2)]
+
+
+def workers() -> Iterator[int]:
+    """Yield the processes that run a trial for Ray, which names them after the task."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", encoding="utf-8") as command:
+                if command.read().startswith("ray::_run"):
+                    yield int(name)
+
+
+def test_the_same_results_as_local_workers_and_a_lost_worker_is_replaced():
+    slow = make_spec(7, iterations=3000, evaluate_every=1000, probe_every=0)
+    wrong = make_spec(8, fc="agile-sigmoyd")
+    events: list[Event] = []
+    killed = False
+    for event in RayExecutor(jobs=1).run([*SPECS, wrong, slow]):
+        events.append(event)
+        if isinstance(event, Advanced) and event.spec == slow and not killed:
+            os.kill(next(workers()), signal.SIGKILL)
+            killed = True
+    assert killed
+    found = {event.spec: event.result for event in events if isinstance(event, Finished)}
+    assert found.keys() == {*SPECS, slow}
+    assert {event.spec for event in events if isinstance(event, Started)} == {*SPECS, wrong, slow}
+    (failed,) = [event for event in events if isinstance(event, Failed)]
+    assert failed.spec == wrong
+    assert "agile-sigmoyd" in failed.reason
+    for event in LocalExecutor(1).run(SPECS):
+        if isinstance(event, Finished):
+            assert found[event.spec].curve == event.result.curve
+            assert found[event.spec].layers == event.result.layers
+    running = RayExecutor(jobs=1).run([make_spec(seed, iterations=1_000_000) for seed in range(2)])
+    assert isinstance(next(iter(running)), Started)
+    running.close()  # type: ignore[attr-defined]
+    assert not list(workers())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_is_one_line(address: str):
+    with pytest.raises(TrialError, match=r"no Ray cluster can be used at .*127.0.0.1:1: .*refused") as caught:
+        list(RayExecutor(address).run(SPECS))
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_numbers_are_refused():
+    with pytest.raises(ArgumentError, match="jobs must be at least 1, not 0"):
+        RayExecutor(jobs=0)
+    with pytest.raises(ArgumentError, match="leave out jobs"):
+        RayExecutor("ray://somewhere:10001", jobs=2)
+    with pytest.raises(ArgumentError, match="share of a GPU must be at least 0, not -1"):
+        RayExecutor(gpus=-1)
