@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def aglu(x, lam, kappa):
     return x * (lam[0] * math.exp(-kappa[0] * x) + 1) ** (-1 / lam[0])
 
 
-FORMULAS = {
+FORMULAS: dict[str, Callable[..., float]] = {
     "prelu": prelu,
     "swish": swish,
     "aconc": aconc,

@@ -127,7 +127,6 @@ class APL(ParametricActivation):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        hinges = int(hinges) if isinstance(hinges, float) and hinges.is_integer() else hinges
         if isinstance(hinges, bool) or not isinstance(hinges, int):
             raise ArgumentTypeError(f"hinges must be an integer, not {hinges!r}")
         if hinges < 1:

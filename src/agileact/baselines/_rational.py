@@ -29,7 +29,7 @@ _STARTS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 class Rational(ParametricActivation):
-    r"""A Padé activation unit of degrees 5 and 4, the safe version:
+    r"""A Padé activation unit of degrees 5 and 4, in its safe version.
 
     .. math:: f(x) = \frac{\sum_{j=0}^{5} p_j x^j}{1 + \left| \sum_{k=1}^{4} q_k x^k \right|}
 
