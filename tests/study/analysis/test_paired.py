@@ -171,7 +171,8 @@ def test_hedges_factor_against_the_gamma_function():
 @pytest.mark.parametrize("count", [4, 6, 10, 30])
 def test_the_smallest_effect_is_that_of_statsmodels(count):
     values = np.random.default_rng(count).normal(size=count)
-    known = importlib.import_module("statsmodels.stats.power").TTestPower().solve_power(nobs=count, alpha=0.05 / 3, power=0.8)
+    power = importlib.import_module("statsmodels.stats.power").TTestPower()
+    known = power.solve_power(nobs=count, alpha=0.05 / 3, power=0.8)
     effect = smallest_effect(values, np.zeros(count), comparisons=3)
     assert effect == pytest.approx(known * statistics.stdev(values), rel=1e-5)
 
