@@ -146,22 +146,25 @@ def matched(spec: ModelSpec, arm: ArmSpec, input_shape: tuple[int, ...], classes
     Example:
         >>> arm = ArmSpec((("fc", "relu"),), width="matched")
         >>> matched(ModelSpec("mlp", (("nodes", (8, 8)),)), arm, (4,), 3).options
-        (('nodes', (8, 10)),)
+        (('nodes', (8, 11)),)
     """
     plain = dataclasses.replace(arm, width="given")
     target = _count(spec, _agile_twin(plain), input_shape, classes)
     options = {**models.options(spec.name), **dict(spec.options)}
     found: list[tuple[int, ModelSpec]] = []
     for name in _WIDTHS:
-        sizes = options.get(name)
+        sizes: Any = options.get(name)
         positions = range(len(sizes)) if isinstance(sizes, tuple) else [None] if isinstance(sizes, int) else []
         for position in positions:
             size = count = 0
             wider = spec
             while count < target:
                 size += 1
-    X position is not None:
-                    value = tuple(s + size * (i == position) for i, s in enumerate(options[name]))
+                value: Any
+                if position is None:
+                    value = sizes + size
+                else:
+                    value = tuple(s + size * (i == position) for i, s in enumerate(sizes))
                 wider = ModelSpec(spec.name, tuple(sorted({**dict(spec.options), name: value}.items())))
                 count = _count(wider, plain, input_shape, classes)
             found.append((count, wider))
@@ -186,9 +189,7 @@ def _calibrate(model: nn.Module, inputs: Tensor) -> None:
     try:
         calibrate = importlib.import_module("agileact.calibrate").calibrate
     except (ModuleNotFoundError, AttributeError):
-        raise ArgumentError(
-            "this version of agileact has no agileact.calibrate, which this arm's start needs"
-        ) from None
+        raise ArgumentError("this version of agileact has no calibrate(), which this arm's start needs") from None
     if not any(isinstance(module, AgileModule) for module in model.modules()):
         raise ArgumentError("the start 'calibrated' is for agile activations; the arm has none (try start 'folded')")
     calibrate(model, [inputs])
