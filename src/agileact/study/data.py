@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,9 +125,10 @@ def names() -> tuple[str, ...]:
     """Return the names of all registered data sets, sorted.
 
     Example:
-        >>> names()
-        ('mnist5k', 'mnist5k-split')
+        >>> {"cifar", "digits", "idx", "mnist5k", "text"} <= set(names())
+        True
     """
+    importlib.import_module("agileact.study.datasets")  # registers the data sets that build on this module
     return tuple(sorted(_builders))
 
 
@@ -153,13 +155,14 @@ def load(spec: DataSpec, *, data_dir: Path | None = None, progress: Progress | N
         Traceback (most recent call last):
         ...
         agileact._errors.ArgumentError: no data set is named 'mnist5k-spilt'; did you mean 'mnist5k-split'? \
-There are: mnist5k, mnist5k-split
+There are: cifar, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5k-split, npz, text
     """
+    known = names()
     builder = _builders.get(spec.name)
     if builder is None:
-        near = difflib.get_close_matches(spec.name, names(), n=1)
+        near = difflib.get_close_matches(spec.name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ArgumentError(f"no data set is named {spec.name!r}; {hint}There are: {', '.join(names())}")
+        raise ArgumentError(f"no data set is named {spec.name!r}; {hint}There are: {', '.join(known)}")
     return builder(spec, None if data_dir is None else Path(data_dir), progress)
 
 
