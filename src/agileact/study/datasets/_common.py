@@ -27,7 +27,7 @@ def options(spec: DataSpec, defaults: Mapping[str, Any]) -> dict[str, Any]:
             raise ArgumentError(unknown(f"option of the data set {spec.name!r}:", name, defaults))
         default = defaults[name]
         wanted = str if default is None else type(default)
-        if isinstance(value, bool) != (wanted is bool) or not isinstance(value, (wanted, int)):
+        if isinstance(value, bool) or not isinstance(value, (float, int) if wanted is float else wanted):
             raise ArgumentError(
                 f"option {name!r} of the data set {spec.name!r} must be of type {wanted.__name__}, not {value!r}"
             )

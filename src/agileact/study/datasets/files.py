@@ -92,8 +92,9 @@ def build_npz(spec: DataSpec, data_dir: Path | None, progress: Progress | None) 
     arrays: dict[str, Array] = {}
     try:
         # Without pickles: a file of data must not be able to run code.
-        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
+        with open_regular(path) as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: holds one array, an .npz archive was expected")
             for name in ("x_train", "y_train", "x_test", "y_test"):
                 if name not in archive.files:
