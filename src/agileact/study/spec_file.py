@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,7 +56,7 @@ class _Place:
 
 
 def read_study(path: str | Path) -> Study:
-    """Read a study from a YAML file.
+    r"""Read a study from a YAML file.
 
     A study has a ``name``, ``arms``, ``tasks``, and optionally a ``protocol``. An arm is a name
     (:func:`agileact.study.arms.arm`) or a mapping with a ``name``, ``activations`` and fields of
@@ -70,7 +71,7 @@ def read_study(path: str | Path) -> Study:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "small.yaml")
-        ...     _ = path.write_text("name: small\narms: [relu, agile-relu]\ntasks: [digits-mlp]\nprotocol: {seeds: 6}\n")
+        ...     _ = path.write_text("{name: x, arms: [relu, agile-relu], tasks: [digits-mlp], protocol: {seeds: 6}}")
         ...     study = read_study(path)
         >>> [arm.name for arm in study.arms], study.protocol.seeds
         (['relu', 'agile-relu'], (0, 1, 2, 3, 4, 5))
@@ -78,7 +79,7 @@ def read_study(path: str | Path) -> Study:
     yaml = require("yaml", "study")
     place = _Place(str(path))
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc,name-defined]
+    class Loader(yaml.SafeLoader):  # type: ignore[name-defined]
         """A safe loader that refuses a key that occurs twice, instead of keeping the last."""
 
     def pairs(loader: Any, node: Any) -> dict[Any, Any]:
@@ -163,7 +164,8 @@ def _activations(raw: Any, place: _Place) -> tuple[tuple[str, Any], ...]:
         place.fail("names no activation")
     for where, text in given.items():
         at = place if isinstance(raw, str) else place / where
-        at.within(lambda text=_text(text, at): parse_activation(text))
+        named = _text(text, at)
+        at.within(functools.partial(parse_activation, named))
     return freeze(given)
 
 
