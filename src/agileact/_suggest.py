@@ -20,6 +20,18 @@ def suggestion(name: Any, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def hint(name: Any, known: Iterable[str]) -> str:
+    """Return the nearest of the known names and all of them, to be put behind what is wrong.
+
+    Example:
+        >>> hint("cn", ["mlp", "cnn"])
+        "; did you mean 'cnn'? known: cnn, mlp"
+    """
+    names = sorted(known)
+    near = suggestion(name, names)
+    return f"{near}{'' if near else ';'} known: {', '.join(names)}"
+
+
 def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
     """Say that ``name`` is not one of ``known``, with the nearest name first.
 
@@ -27,6 +39,4 @@ def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
         >>> unknown("model", "cn", ["mlp", "cnn"])
         "unknown model 'cn'; did you mean 'cnn'? known: cnn, mlp"
     """
-    names = sorted(known)
-    near = suggestion(name, names).removeprefix("; ")
-    return f"unknown {kind} {name!r}; {near + ' ' if near else ''}known: {', '.join(names)}"
+    return f"unknown {kind} {name!r}{hint(name, known)}"

@@ -103,8 +103,9 @@ def parse_activation(text: str) -> Activation:
     if found.kind != "baseline" and found.name not in bases.names():
         known = [prefix + base for prefix in ("", _AGILE, _COMBINED) for base in bases.names()]
         known += baselines.names()
+        near = suggestion(name, known)
         raise ArgumentError(
-            f"unknown activation {name!r}{suggestion(name, known)}; known: a base ({', '.join(bases.names())}), "
+            f"unknown activation {name!r}{near}{'' if near else ';'} known: a base ({', '.join(bases.names())}), "
             f"{_AGILE}BASE, {_COMBINED}BASE, or a baseline ({', '.join(baselines.names())})"
         )
     with torch.random.fork_rng(devices=[]):

@@ -12,7 +12,7 @@ from typing import Any
 
 from agileact import baselines
 from agileact._errors import ArgumentError
-from agileact._suggest import suggestion
+from agileact._suggest import hint
 from agileact.study.activations import parse_activation
 from agileact.study.spec import ArmSpec
 
@@ -97,9 +97,7 @@ def arm(name: str, **changes: Any) -> Arm:
             continue
         if word not in _MODIFIERS:
             known = modifiers()
-            raise ArgumentError(
-                f"arm {name!r}: unknown modifier {word!r}{suggestion(word, known)}; known: {', '.join(known)}"
-            )
+            raise ArgumentError(f"arm {name!r}: unknown modifier {word!r}{hint(word, known)}")
         modifier = _MODIFIERS[word]
         if modifier.kinds and found.kind not in modifier.kinds:
             raise ArgumentError(

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from agileact._errors import AgileactError, ArgumentError
 from agileact._optional import require
-from agileact._suggest import suggestion
+from agileact._suggest import hint, suggestion
 from agileact.study import models, tasks
 from agileact.study.activations import parse_activation
 from agileact.study.arms import Arm, arm
@@ -44,7 +44,7 @@ class _Place:
             if not isinstance(key, str):
                 self.fail(f"keys must be text, not {_shown(key)}")
             if known is not None and key not in known:
-                (self / key).fail(f"unknown key{suggestion(key, known)}; known: {', '.join(sorted(known))}")
+                (self / key).fail(f"unknown key{hint(key, known)}")
         return value
 
     def within(self, make: Callable[[], Any]) -> Any:
