@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from agileact import doctor
     from agileact.bench import command as bench_command
+    from agileact.study import command as study_command
 
     parser = _Parser(
         prog="agileact",
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_paper(commands)
     _add_xor(commands)
+    study_command.add_command(commands, _count)
     bench_command.add_bench(commands)
     doctor.add_command(commands)
     return parser

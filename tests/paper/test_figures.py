@@ -20,8 +20,8 @@ from agileact.paper.figures import activation_step_share, draw_all, draw_xor
 from agileact.paper.figures.draw import FIGURES, render
 from agileact.paper.figures.run import Combination, NothingToDrawError, Run
 from agileact.paper.figures.style import Palette, rc, settle
-from agileact.paper.intervals import wilson
 from agileact.paper.xor import XorSpec, run_xor
+from agileact.study.analysis import wilson
 from agileact.study.result import Probe
 from tests.paper import synthetic
 

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 
 from agileact import AgileactError
 from agileact.nn import Agile
-from agileact.paper.intervals import student, wilson
 from agileact.paper.xor import (
     POINTS,
     TARGETS,
@@ -195,25 +193,6 @@ def test_the_verdict_says_who_won_only_where_the_pairs_show_it():
     assert none.p_value == 1.0
     assert none.epochs_saved is None
     assert "0 of 3" in none.to_markdown()
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (8, 10), (1, 3), (164, 200)])
-def test_wilson_is_scipys(successes, trials):
-    known = scipy.stats.binomtest(successes, trials).proportion_ci(method="wilson")
-    assert wilson(successes, trials) == pytest.approx((known.low, known.high), abs=1e-12)
-
-
-def test_intervals_at_their_edges():
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(0, 5)[0] == 0.0
-    assert wilson(5, 5)[1] == 1.0
-    with pytest.raises(AgileactError, match="between 0 and the 3 trials"):
-        wilson(4, 3)
-    values = [0.2, 0.4, 0.5, 0.9]
-    known = scipy.stats.t.interval(0.95, 3, loc=np.mean(values), scale=scipy.stats.sem(values))
-    assert student(values) == pytest.approx(tuple(known))
-    with pytest.raises(AgileactError, match="at least two"):
-        student([1.0])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from agileact import ArgumentError
 from agileact.nn import Agile
 from agileact.paper.recipe import CONV, FC
 from agileact.study import models
+from agileact.study.activations import activation
 from agileact.study.spec import ArmSpec, ModelSpec, freeze
 
 
@@ -115,13 +116,13 @@ def test_unknown_model_suggests_the_nearest():
 
 
 def test_activation_options_reach_the_activation():
-    agile = models.activation("agile-leaky_relu:negative_slope=0.25", 4)
-    plain = models.activation("leaky_relu:negative_slope=0.25", 4)
+    agile = activation("agile-leaky_relu:negative_slope=0.25", 4)
+    plain = activation("leaky_relu:negative_slope=0.25", 4)
     assert isinstance(agile, Agile)
     x = torch.tensor([[-4.0, -4.0, 4.0, 4.0]])
     expected = torch.tensor([[-1.0, -1.0, 4.0, 4.0]])
     assert torch.equal(agile(x), expected)
     assert torch.equal(plain(x), expected)
     assert "negative_slope=0.25" in repr(plain)
-    gelu = models.activation("gelu:approximate=tanh", 4)
+    gelu = activation("gelu:approximate=tanh", 4)
     assert torch.equal(gelu(x), nn.functional.gelu(x, approximate="tanh"))

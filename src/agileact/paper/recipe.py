@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agileact._errors import ArgumentError
+from agileact._suggest import unknown
 from agileact.study import optimizers
-from agileact.study.models import parse_activation, unknown
+from agileact.study.activations import parse_activation
 from agileact.study.spec import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
 
 CONV = ("sigmoid", "agile-sigmoid", "relu", "agile-relu")

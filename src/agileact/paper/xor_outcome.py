@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agileact._optional import require
 from agileact.functional import agile
-from agileact.paper.intervals import wilson
+from agileact.study.analysis import wilson
 
 POINTS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 """The four inputs."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,21 +31,27 @@ from agileact.study.spec import DataSpec
 Array = npt.NDArray[Any]
 
 
+KINDS = ("classification", "regression", "text")
+
+
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Images and labels in three parts; the arrays are contiguous tensors and must not be changed.
+    """Inputs and targets in three parts; the arrays are contiguous tensors and must not be changed.
 
     Attributes:
         name: The name that it is registered under.
-        train_x: Images, float32 in [0, 1], shape (N, channels, height, width).
-        train_y: Labels, int64, shape (N,).
+        train_x: Inputs, shape (N, ...): float32, or int64 characters (N, length) for text. Images are
+            (N, channels, height, width) in [0, 1].
+        train_y: Targets: int64 labels (N,); float32 values (N, outputs) for regression; int64 characters (N, length),
+            the next one at each position, for text.
         validation_x: As ``train_x``.
         validation_y: As ``train_y``.
         test_x: As ``train_x``.
         test_y: As ``train_y``.
         description: One sentence that says exactly which data this is.
         fingerprint: The first 16 hex digits of the SHA-256 over the arrays' bytes.
-        classes: How many classes there are; labels are 0 to ``classes - 1``.
+        classes: How many classes, characters or outputs there are; labels are 0 to ``classes - 1``.
+        kind: "classification" and "text" have the loss cross-entropy, "regression" the mean squared error.
     """
 
     name: str
@@ -57,17 +64,36 @@ class DataSet:
     description: str
     fingerprint: str
     classes: int
+    kind: str = "classification"
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise DataError(f"{self.name}: kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
         for part in ("train", "validation", "test"):
-            x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
-            if x.dtype != torch.float32 or y.dtype != torch.int64 or x.dim() != 4 or y.shape != x.shape[:1]:
-                raise DataError(
-                    f"{self.name}: the {part} part must be float32 images (N, channels, height, width) and "
-                    f"int64 labels (N,), not {x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
-                )
-            if len(y) == 0 or not 0 <= int(y.min()) <= int(y.max()) < self.classes:
-                raise DataError(f"{self.name}: the {part} part must hold labels from 0 to {self.classes - 1}")
+            self._check(part, getattr(self, f"{part}_x"), getattr(self, f"{part}_y"))
+
+    def _check(self, part: str, x: torch.Tensor, y: torch.Tensor) -> None:
+        found = f"{x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
+        if self.kind == "text":
+            fits = x.dtype == y.dtype == torch.int64 and x.dim() == 2 and y.shape == x.shape
+            wanted = "int64 characters (N, length), twice"
+        elif self.kind == "regression":
+            fits = x.dtype == y.dtype == torch.float32 and x.dim() >= 2 and y.shape == (len(x), self.classes)
+            wanted = f"float32 inputs (N, ...) and float32 targets (N, {self.classes})"
+        else:
+            fits = x.dtype == torch.float32 and y.dtype == torch.int64 and x.dim() >= 2 and y.shape == x.shape[:1]
+            wanted = "float32 inputs (N, ...) and int64 labels (N,)"
+        if not fits:
+            raise DataError(f"{self.name}: the {part} part must be {wanted}, not {found}")
+        if len(y) == 0:
+            raise DataError(f"{self.name}: the {part} part is empty")
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            raise DataError(f"{self.name}: the {part} part has inputs that are not finite")
+        if self.kind == "regression":
+            if not bool(torch.isfinite(y).all()):
+                raise DataError(f"{self.name}: the {part} part has targets that are not finite")
+        elif not 0 <= int(y.min()) <= int(y.max()) < self.classes:
+            raise DataError(f"{self.name}: the {part} part must hold labels from 0 to {self.classes - 1}")
 
 
 Builder = Callable[[DataSpec, "Path | None", "Progress | None"], DataSet]
@@ -99,9 +125,10 @@ def names() -> tuple[str, ...]:
     """Return the names of all registered data sets, sorted.
 
     Example:
-        >>> names()
-        ('mnist5k', 'mnist5k-split')
+        >>> {"cifar", "digits", "idx", "mnist5k", "text"} <= set(names())
+        True
     """
+    importlib.import_module("agileact.study.datasets")  # registers the data sets that build on this module
     return tuple(sorted(_builders))
 
 
@@ -128,13 +155,14 @@ def load(spec: DataSpec, *, data_dir: Path | None = None, progress: Progress | N
         Traceback (most recent call last):
         ...
         agileact._errors.ArgumentError: no data set is named 'mnist5k-spilt'; did you mean 'mnist5k-split'? \
-There are: mnist5k, mnist5k-split
+There are: cifar, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5k-split, npz, text
     """
+    known = names()
     builder = _builders.get(spec.name)
     if builder is None:
-        near = difflib.get_close_matches(spec.name, _builders, n=1)
+        near = difflib.get_close_matches(spec.name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ArgumentError(f"no data set is named {spec.name!r}; {hint}There are: {', '.join(names())}")
+        raise ArgumentError(f"no data set is named {spec.name!r}; {hint}There are: {', '.join(known)}")
     return builder(spec, None if data_dir is None else Path(data_dir), progress)
 
 

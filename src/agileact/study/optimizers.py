@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from agileact._errors import ArgumentError
-from agileact.study.models import unknown
+from agileact._suggest import unknown
 
 Factory = Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer]
 

@@ -11,9 +11,10 @@ from agileact.study.spec import TrialSpec
 
 @dataclass(frozen=True)
 class Curve:
-    """Measurements at each evaluation; all lists are equally long.
+    """Measurements at each evaluation; all lists that are not empty are equally long.
 
-    ``test_loss`` and ``test_accuracy`` are empty where the test set is touched only once.
+    ``test_loss`` and ``test_accuracy`` are empty where the test set is touched only once or not at all, and both
+    accuracies for a regression.
     """
 
     iteration: list[int] = field(default_factory=list)
@@ -62,7 +63,7 @@ class TrialResult:
         best_test_loss: Lowest test loss over the evaluations (the paper's protocol; flatters).
         best_iteration: Iteration of ``best_test_loss``.
         selected_iteration: Iteration of the lowest validation loss.
-        selected_test_loss: Test loss at ``selected_iteration``.
+        selected_test_loss: Test loss at ``selected_iteration``; None where the test set was not touched.
         selected_test_accuracy: Test accuracy at ``selected_iteration``, between 0 and 1.
         parameters: Number of trainable parameters.
         seconds_per_iteration: Median duration of a training step, evaluations and probes left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
@@ -62,4 +63,9 @@ def describe(spec: TrialSpec) -> str:
         'cnn relu / agile-sigmoid, seed 3'
     """
     names = " / ".join(str(name) for _, name in spec.arm.activations)
-    return f"{spec.task.model.name} {names}, seed {spec.seed}"
+    others = [
+        f"{field.name} {'+'.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for field in dataclasses.fields(spec.arm)
+        if field.name != "activations" and (value := getattr(spec.arm, field.name)) != field.default
+    ]
+    return ", ".join([f"{spec.task.model.name} {names}", *others, f"seed {spec.seed}"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agileact._errors import ArgumentError
+from agileact._suggest import suggestion
 
 Options = tuple[tuple[str, Any], ...]
 """Named options in a form that is hashable and has one order: pairs sorted by name."""
@@ -43,6 +45,10 @@ def _check(name: str, value: float, *, least: float, exclusive: bool = False) ->
         raise ArgumentError(f"{name} must be {bound}, not {value}")
 
 
+_LATER = {"later": True}
+"""Marks a field that came after results had been stored: at its default it is no part of the identity."""
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """A data set by its registered name.
@@ -52,11 +58,13 @@ class DataSpec:
         validation: Training samples that are set aside for validation.
         fingerprint: Hash of the arrays that were found under the name, so that trials on other data
             of the same name never mix; empty until the data has been loaded.
+        options: The builder's options, such as the file that holds the data.
     """
 
     name: str
     validation: int = 500
     fingerprint: str = ""
+    options: Options = field(default=(), metadata=_LATER)
 
     def __post_init__(self) -> None:
         _check("the number of validation samples", self.validation, least=1)
@@ -81,6 +89,7 @@ class Budget:
         probe_every: Steps between two probes of one training step (the paper's Figs. 5 and 9); 0 for none.
         test_curve: Evaluate the test set at every evaluation, as the paper does. If False the test set
             is touched once, at the iteration that validation chose.
+        use_test: Whether the test set is touched at all; not while learning rates are tuned.
     """
 
     iterations: int
@@ -88,12 +97,15 @@ class Budget:
     evaluate_every: int = 50
     probe_every: int = 0
     test_curve: bool = True
+    use_test: bool = field(default=True, metadata=_LATER)
 
     def __post_init__(self) -> None:
         _check("the number of iterations", self.iterations, least=1)
         _check("the batch size", self.batch_size, least=1)
         _check("the number of iterations between evaluations", self.evaluate_every, least=1)
         _check("the number of iterations between probes", self.probe_every, least=0)
+        if self.test_curve and not self.use_test:
+            raise ArgumentError("a budget with use_test=False cannot have a test curve; pass test_curve=False")
 
 
 @dataclass(frozen=True)
@@ -105,31 +117,111 @@ class TaskSpec:
     budget: Budget
 
 
+FREEZABLE = ("scale", "location")
+SIGNS = ("free", "positive")
+STARTS = ("identity", "calibrated", "folded")
+UPDATES = ("own", "folded", "folded-reset")
+WIDTHS = ("given", "matched")
+NORMALISATIONS = ("none", "batch")
+
+
 @dataclass(frozen=True)
 class ArmSpec:
-    """What is compared: an activation for each role of the model, and how it is trained.
+    """What is compared: activations, and how the network that has them is trained.
 
     Attributes:
-        activations: Pairs (role, activation), such as ``(("conv", "agile-relu"), ("fc", "sigmoid"))``.
+        activations: Pairs (where, activation), such as ``(("conv", "agile-relu"), ("fc", "sigmoid"))``. "Where" is a
+            role of the model, or a pattern (with ``*``, ``?`` or ``[``) that the names of activation modules are
+            matched against. A pattern goes before a role, and ``*`` behind it.
         optimizer: Name of a registered optimizer.
         lr: Learning rate of the weights.
-        activation_lr: Learning rate of scale and location; None means ``lr``.
+        activation_lr: Learning rate of what the activations learn; None means ``lr``.
+        scale_lr: Learning rate of scales; None means ``activation_lr``.
+        location_lr: Learning rate of locations; None means ``activation_lr``.
+        freeze: "scale", "location" or both: what stays at its start.
+        weight_decay: Weight decay of the weights; activations get none.
+        activation_decay: Decay of scales and locations towards their start.
+        scale_sign: "free", or "positive": after each step scales below 0.001 are set to it.
+        bias_lr_multiplier: The biases' learning rate is ``lr`` times this.
+        start: "identity"; "calibrated": scales and locations from data; "folded": a plain network that computes what
+            the calibrated agile one does.
+        updates: "own"; "folded": a plain network that takes the steps that its agile form would
+            (:mod:`agileact.study.reparametrise`); "folded-reset": likewise, folded anew after each step.
+        width: "given"; "matched": a plain network with one layer widened so that it has at least as many parameters
+            as its agile form.
+        normalisation: "none"; "batch": batch normalisation before each activation.
     """
 
     activations: Options
     optimizer: str = "adam"
     lr: float = 0.001
     activation_lr: float | None = None
+    scale_lr: float | None = field(default=None, metadata=_LATER)
+    location_lr: float | None = field(default=None, metadata=_LATER)
+    freeze: tuple[str, ...] = field(default=(), metadata=_LATER)
+    weight_decay: float = field(default=0.0, metadata=_LATER)
+    activation_decay: float = field(default=0.0, metadata=_LATER)
+    scale_sign: str = field(default="free", metadata=_LATER)
+    bias_lr_multiplier: float = field(default=1.0, metadata=_LATER)
+    start: str = field(default="identity", metadata=_LATER)
+    updates: str = field(default="own", metadata=_LATER)
+    width: str = field(default="given", metadata=_LATER)
+    normalisation: str = field(default="none", metadata=_LATER)
 
     def __post_init__(self) -> None:
         _check("the learning rate", self.lr, least=0.0, exclusive=True)
-        if self.activation_lr is not None:
-            _check("the activation learning rate", self.activation_lr, least=0.0)
+        for name in ("activation_lr", "scale_lr", "location_lr"):
+            rate = getattr(self, name)
+            if rate is not None:
+                _check("the " + name.replace("_lr", " learning rate"), rate, least=0.0)
+        _check("weight_decay", self.weight_decay, least=0.0)
+        _check("activation_decay", self.activation_decay, least=0.0)
+        _check("bias_lr_multiplier", self.bias_lr_multiplier, least=0.0)
+        for name, allowed in (
+            ("scale_sign", SIGNS),
+            ("start", STARTS),
+            ("updates", UPDATES),
+            ("width", WIDTHS),
+            ("normalisation", NORMALISATIONS),
+        ):
+            _check_choice(name, getattr(self, name), allowed)
+        for entry in self.freeze:
+            _check_choice("an entry of freeze", entry, FREEZABLE)
+        if len(set(self.freeze)) < len(self.freeze):
+            raise ArgumentError(f"freeze names something twice: {', '.join(self.freeze)}")
+        if list(self.freeze) != sorted(self.freeze):
+            # One identity for one meaning.
+            object.__setattr__(self, "freeze", tuple(sorted(self.freeze)))
 
-    def activation(self, role: str) -> str | None:
-        """Return the activation of ``role``, or None if the arm has no such role."""
-        value = dict(self.activations).get(role)
-        return None if value is None else str(value)
+    def activation(self, role: str, module: str = "") -> str | None:
+        """Return the activation of a role, or of the pattern that fits the module's name; None if there is neither.
+
+        Raises:
+            ArgumentError: If several patterns fit that name different activations.
+
+        Example:
+            >>> arm = ArmSpec(freeze({"fc": "relu", "conv[12]*": "gelu"}))
+            >>> arm.activation("conv", "conv2_activation"), arm.activation("fc"), arm.activation("conv")
+            ('gelu', 'relu', None)
+        """
+        given = dict(self.activations)
+        name = module or role
+        fitting = {where: str(given[where]) for where in given if where != "*" and _is_pattern(where, name)}
+        if len(set(fitting.values())) > 1:
+            raise ArgumentError(f"several patterns fit the activation {name!r}: {', '.join(fitting)}")
+        found = next(iter(fitting.values()), given.get(role, given.get("*")))
+        return None if found is None else str(found)
+
+
+def _is_pattern(pattern: str, name: str) -> bool:
+    return any(sign in pattern for sign in "*?[") and fnmatch.fnmatchcase(name, pattern)
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ArgumentError(
+            f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}{suggestion(value, allowed)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -156,8 +248,8 @@ class TrialSpec:
         _check("the seed", self.seed, least=0)
 
     def to_json(self) -> str:
-        """Return the spec as canonical JSON: sorted keys, no spaces."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """Return the spec as canonical JSON: sorted keys, no spaces, later fields only where they are not default."""
+        return json.dumps(_plain(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> TrialSpec:
@@ -166,11 +258,11 @@ class TrialSpec:
         task = raw["task"]
         return cls(
             TaskSpec(
-                DataSpec(**task["data"]),
+                DataSpec(**{name: _frozen_value(value) for name, value in task["data"].items()}),
                 ModelSpec(task["model"]["name"], _frozen_value(task["model"]["options"])),
                 Budget(**task["budget"]),
             ),
-            ArmSpec(**{**raw["arm"], "activations": _frozen_value(raw["arm"]["activations"])}),
+            ArmSpec(**{name: _frozen_value(value) for name, value in raw["arm"].items()}),
             raw["seed"],
         )
 
@@ -178,3 +270,14 @@ class TrialSpec:
     def key(self) -> str:
         """The trial's identity: the first 16 hex digits of the SHA-256 of its canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """Return a spec as dicts and lists, without the later fields that have their default."""
+    if dataclasses.is_dataclass(value):
+        return {
+            entry.name: _plain(getattr(value, entry.name))
+            for entry in dataclasses.fields(value)
+            if not (entry.metadata.get("later") and getattr(value, entry.name) == entry.default)
+        }
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

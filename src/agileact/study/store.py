@@ -38,6 +38,7 @@ class Store:
 
     Args:
         path: The file; it and its folder are made if missing.
+        read_only: Only look, also while another process writes; the file must exist.
 
     Raises:
         StoreError: If the file is not a store, is damaged, was written by a newer version, or is
@@ -50,8 +51,12 @@ class Store:
         0
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = Path(path)
+        self._lock: IO[str] | None = None
+        if read_only:
+            self._connection = self._open_to_read()
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path.with_name(self.path.name + ".lock"))
@@ -62,6 +67,21 @@ class Store:
         except BaseException:
             self._lock.close()
             raise
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        if not self.path.is_file():
+            raise StoreError(f"there is no store of trials at {self.path}; was the study run with another --out?")
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            (found,) = connection.execute("PRAGMA user_version").fetchone()
+            if found != _SCHEMA_VERSION:
+                raise sqlite3.DatabaseError(f"schema {found}, this version reads {_SCHEMA_VERSION}")
+            return connection
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            raise StoreError(f"{self.path} cannot be read as a store of trials ({error})") from None
 
     def _open(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = None
@@ -129,7 +149,8 @@ class Store:
     def close(self) -> None:
         """Close the file and let other processes open it."""
         self._connection.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> Store:
         return self

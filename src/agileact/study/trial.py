@@ -13,20 +13,21 @@ from importlib.metadata import version
 import numpy
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
 from agileact.nn import Agile, CombinedAgile
-from agileact.optim import param_groups
-from agileact.study import models, optimizers
+from agileact.study import models
 from agileact.study.data import DataSet
 from agileact.study.result import Curve, LayerTrace, Probe, TrialResult
 from agileact.study.spec import TrialSpec
 from agileact.study.threads import one_thread
+from agileact.study.training import build_network, build_optimizer
 
 Progress = Callable[[int, float], None]
 """Called as ``progress(iteration, loss)`` about twice a second."""
 
 _EVALUATION_BATCH = 500
+_CALIBRATION_SAMPLES = 512
 _SECONDS_BETWEEN_REPORTS = 0.5
 
 
@@ -68,17 +69,16 @@ class _Trial:
         self.budget = spec.task.budget
         self.data = data
         self.progress = progress
-        self.model = models.build(
+        self.loss = loss_function(data.kind)
+        self.model = build_network(
             spec.task.model,
             spec.arm,
             input_shape=tuple(data.train_x.shape[1:]),
             classes=data.classes,
             seed=spec.seed,
+            sample=self._calibration_sample,
         )
-        self.optimizer = optimizers.build(
-            spec.arm.optimizer,
-            param_groups(self.model, lr=spec.arm.lr, activation_lr=spec.arm.activation_lr),
-        )
+        self.optimizer = build_optimizer(self.model, spec.arm)
         self.agile: dict[str, Agile | CombinedAgile] = {
             name.removesuffix("_activation"): module
             for name, module in self.model.named_modules()
@@ -88,6 +88,11 @@ class _Trial:
         self.probe = Probe()
         self.layers = {name: LayerTrace() for name in self.agile}
         self.best_state: dict[str, Tensor] | None = None
+
+    def _calibration_sample(self) -> Tensor:
+        """Return training inputs from a stream of their own, so that no arm shifts the batches."""
+        generator = torch.Generator().manual_seed(models.subseed(self.spec.seed, "calibration"))
+        return self.data.train_x[torch.randperm(len(self.data.train_x), generator=generator)[:_CALIBRATION_SAMPLES]]
 
     def run(self) -> TrialResult:
         start = time.perf_counter()
@@ -116,7 +121,7 @@ class _Trial:
     def _train(self, durations: list[float]) -> str:
         """Take the budget's steps; return the status. ``durations`` receives the length of each step."""
         budget = self.budget
-        train_loss, _ = evaluate(self.model, self.data.train_x, self.data.train_y)
+        train_loss, _ = self._evaluate("train")
         self._measure(0, train_loss)
         batches = _batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
         total = torch.zeros(())
@@ -126,7 +131,7 @@ class _Trial:
             chosen = next(batches)
             x, y = self.data.train_x[chosen], self.data.train_y[chosen]
             self.optimizer.zero_grad(set_to_none=True)
-            loss = cross_entropy(self.model(x), y)
+            loss = self.loss(self.model(x), y)
             loss.backward()
             if budget.probe_every and (iteration - 1) % budget.probe_every == 0:
                 self._probed_step(iteration, float(loss.detach()), x, y)
@@ -155,12 +160,12 @@ class _Trial:
         old = [p.detach().clone() for p in moved]
         self.optimizer.step()
         with torch.no_grad():
-            after = float(cross_entropy(self.model(x), y))
+            after = float(self.loss(self.model(x), y))
             between = after
             if moved:
                 new = [p.detach().clone() for p in moved]
                 _assign(moved, old)
-                between = float(cross_entropy(self.model(x), y))
+                between = float(self.loss(self.model(x), y))
                 _assign(moved, new)
         self.probe.iteration.append(iteration)
         self.probe.before.append(before)
@@ -168,17 +173,19 @@ class _Trial:
         self.probe.after_activations.append(after)
 
     def _measure(self, iteration: int, train_loss: float) -> None:
-        data, curve = self.data, self.curve
-        loss, accuracy = evaluate(self.model, data.validation_x, data.validation_y)
+        curve = self.curve
+        loss, accuracy = self._evaluate("validation")
         curve.iteration.append(iteration)
         curve.train_loss.append(train_loss)
         curve.validation_loss.append(loss)
-        curve.validation_accuracy.append(accuracy)
+        if accuracy is not None:
+            curve.validation_accuracy.append(accuracy)
         if self.budget.test_curve:
-            test_loss, test_accuracy = evaluate(self.model, data.test_x, data.test_y)
+            test_loss, test_accuracy = self._evaluate("test")
             curve.test_loss.append(test_loss)
-            curve.test_accuracy.append(test_accuracy)
-        elif _lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
+            if test_accuracy is not None:
+                curve.test_accuracy.append(test_accuracy)
+        elif self.budget.use_test and _lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
             self.best_state = copy.deepcopy(self.model.state_dict())
         for name, module in self.agile.items():
             trace = self.layers[name]
@@ -187,19 +194,39 @@ class _Trial:
             trace.location_min.append(float(module.location.detach().min()))
             trace.location_max.append(float(module.location.detach().max()))
 
+    def _evaluate(self, part: str) -> tuple[float, float | None]:
+        x, y = getattr(self.data, f"{part}_x"), getattr(self.data, f"{part}_y")
+        return evaluate(self.model, x, y, kind=self.data.kind)
+
     def _selected_test(self, chosen: int | None) -> tuple[float | None, float | None]:
         """Return test loss and accuracy at the iteration that validation chose."""
-        if chosen is None:
+        if chosen is None or not self.budget.use_test:
             return None, None
         if self.budget.test_curve:
-            return self.curve.test_loss[chosen], self.curve.test_accuracy[chosen]
+            accuracies = self.curve.test_accuracy
+            return self.curve.test_loss[chosen], accuracies[chosen] if accuracies else None
         assert self.best_state is not None
         self.model.load_state_dict(self.best_state)
-        return evaluate(self.model, self.data.test_x, self.data.test_y)
+        return self._evaluate("test")
 
 
-def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Return the mean cross-entropy and the accuracy of ``model`` over all of ``x``, without gradients.
+def loss_function(kind: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the training loss of a kind of data, as a mean over a batch."""
+    if kind == "regression":
+        return mse_loss
+    if kind == "text":
+        return lambda output, y: cross_entropy(output.flatten(0, 1), y.flatten())
+    return cross_entropy
+
+
+def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classification") -> tuple[float, float | None]:
+    """Return the mean loss and the accuracy of ``model`` over all of ``x``, without gradients.
+
+    Args:
+        model: The network; evaluated in evaluation mode and left in the mode that it was in.
+        x: Inputs.
+        y: Targets.
+        kind: The kind of data; a regression has no accuracy, so that None is returned for it.
 
     Example:
         >>> evaluate(nn.Flatten(), torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]))[1]
@@ -212,10 +239,15 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
         for start in range(0, len(y), _EVALUATION_BATCH):
             part = y[start : start + _EVALUATION_BATCH]
             output = model(x[start : start + _EVALUATION_BATCH])
+            if kind == "regression":
+                loss += float(mse_loss(output, part, reduction="sum"))
+                continue
+            if kind == "text":
+                output, part = output.flatten(0, 1), part.flatten()
             loss += float(cross_entropy(output, part, reduction="sum"))
             correct += int((output.argmax(1) == part).sum())
     model.train(training)
-    return loss / len(y), correct / len(y)
+    return loss / y.numel(), None if kind == "regression" else correct / y.numel()
 
 
 def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agileact.paper.figures.run import Combination, Run, is_agile
-from agileact.paper.intervals import student, wilson
+from agileact.study.analysis import student, wilson
 from agileact.study.result import TrialResult
 
 Values = NDArray[np.float64]

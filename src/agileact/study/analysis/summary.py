@@ -1,13 +1,11 @@
-"""Numbers from finished trials: pure functions, no input or output."""
+"""Means, spreads and orders of measurements."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agileact._errors import ArgumentError
 from agileact._optional import require
 
 
@@ -48,56 +46,6 @@ def summarise(values: Sequence[float]) -> Summary | None:
         return None
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Summary(statistics.fmean(values), deviation, len(values))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of paired differences with its confidence interval; None bounds where one pair gives none."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    pairs: int
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 if the interval lies on one side of zero, 0 if it holds zero or there is none."""
-        if self.low is None or self.high is None:
-            return 0
-        return (self.low > 0) - (self.high < 0)
-
-
-def paired_difference(
-    first: Sequence[float], second: Sequence[float], *, level: float = 0.95, comparisons: int = 1
-) -> Difference:
-    """Return the mean of ``first - second`` with Student's t interval over the pairs.
-
-    Args:
-        first: One value a seed.
-        second: One value a seed, same seeds in the same order.
-        level: Confidence that all ``comparisons`` intervals hold together.
-        comparisons: How many intervals are read together; each gets the level 1 - (1 - level)/comparisons
-            (Bonferroni).
-
-    Raises:
-        ArgumentError: If the sequences are not equally long, or empty.
-
-    Example:
-        >>> paired_difference([1.0, 2.0, 3.0], [0.9, 1.8, 2.7]).sign
-        0
-        >>> paired_difference([1.0, 2.0, 3.0], [0.9, 1.9, 2.9]).sign
-        1
-    """
-    if len(first) != len(second) or not first:
-        raise ArgumentError(f"paired differences need two equally long sequences, not {len(first)} and {len(second)}")
-    differences = [a - b for a, b in zip(first, second, strict=True)]
-    mean, count = statistics.fmean(differences), len(differences)
-    if count < 2:
-        return Difference(mean, None, None, count)
-    tail = (1 - level) / comparisons / 2
-    quantile = float(require("scipy.stats", "study").t.ppf(1 - tail, count - 1))
-    half = quantile * statistics.stdev(differences) / math.sqrt(count)
-    return Difference(mean, mean - half, mean + half, count)
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""Intervals for a share: of starts that solved XOR, of steps that lowered the loss."""
+"""Intervals by formula: for a share (Wilson) and for a mean over runs (Student)."""
 
 from __future__ import annotations
 
@@ -63,6 +63,8 @@ def student(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float
         >>> print(f"{low:.3f} {high:.3f}")
         0.452 0.948
     """
+    if not 0 < confidence < 1:
+        raise ArgumentError(f"confidence must lie between 0 and 1, not {confidence}")
     if len(values) < 2:
         raise ArgumentError(f"an interval over runs needs at least two values, not {len(values)}")
     quantile = float(require("scipy.stats", "study").t.ppf(0.5 + confidence / 2, len(values) - 1))

@@ -1,0 +1,87 @@
+"""Run a study to its end: plan, run what comes next, plan again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from agileact.study import data as data_room
+from agileact.study.data import DataSet
+from agileact.study.executors import Event, Executor
+from agileact.study.protocol import Plan, Study, plan
+from agileact.study.result import TrialResult
+from agileact.study.runner import run_study
+from agileact.study.spec import DataSpec, TrialSpec
+from agileact.study.store import Store
+from agileact.study.tasks import Task
+
+
+def identified(study: Study, data_dir: Path | None = None) -> tuple[Study, dict[str, DataSet]]:
+    """Load the data of every task, and return the study with its fingerprints, and the data by task.
+
+    With the fingerprint in each trial's identity, results on other data of the same name never mix.
+
+    Args:
+        study: The study.
+        data_dir: Folder with data files.
+
+    Raises:
+        AgileactError: If data cannot be had.
+    """
+    loaded: dict[DataSpec, DataSet] = {}
+    tasks: list[Task] = []
+    for task in study.tasks:
+        spec = dataclasses.replace(task.spec.data, fingerprint="")
+        if spec not in loaded:
+            loaded[spec] = data_room.load(spec, data_dir=data_dir)
+        named = dataclasses.replace(spec, fingerprint=loaded[spec].fingerprint)
+        tasks.append(Task(task.name, dataclasses.replace(task.spec, data=named)))
+    sets = {task.name: loaded[dataclasses.replace(task.spec.data, fingerprint="")] for task in study.tasks}
+    return dataclasses.replace(study, tasks=tuple(tasks)), sets
+
+
+class Known:
+    """Results by spec, read from a store once each: planning asks for the same ones over and over."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._found: dict[TrialSpec, TrialResult] = {}
+
+    def __call__(self, spec: TrialSpec) -> TrialResult | None:
+        """Return the result of ``spec``, or None."""
+        if spec not in self._found:
+            result = self._store.get(spec)
+            if result is None:
+                return None
+            self._found[spec] = result
+        return self._found[spec]
+
+
+def conduct(
+    study: Study,
+    store: Store,
+    executor: Executor,
+    *,
+    on_plan: Callable[[Plan], Callable[[Event], None] | None] = lambda plan: None,
+) -> Plan:
+    """Run what the study lacks until nothing is left, and return the last plan.
+
+    Stopped at any moment, it goes on from the store when it is called again, and ends with the same results.
+
+    Args:
+        study: The study, with the fingerprints of its data (:func:`identified`).
+        store: Holds what was done before and receives what is done now.
+        executor: Where trials run.
+        on_plan: Called before each round of trials; what it returns is called with each event of the round.
+
+    Raises:
+        TrialError: If trials failed; the others of that round were run and stored all the same.
+    """
+    known = Known(store)
+    while True:
+        current = plan(study, known)
+        show = on_plan(current)
+        if current.finished:
+            return current
+        run_study(current.next, store, executor, show)

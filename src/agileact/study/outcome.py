@@ -1,0 +1,303 @@
+"""What a study found: for each task and arm the final trials, against the baseline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agileact.study.analysis import (
+    Ranking,
+    Summary,
+    TimesToLoss,
+    Verdict,
+    average_ranks,
+    holm,
+    sign_flip_test,
+    summarise,
+    time_to_loss,
+    verdict,
+)
+from agileact.study.protocol import Choice, Lookup, Plan, Point, Study, final_trials, tuning_trials
+from agileact.study.result import TrialResult
+from agileact.study.runner import describe
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The final trials of one arm on one task, by seed.
+
+    Attributes:
+        arm: The arm's name.
+        task: The task's name.
+        results: The finished final trials.
+        losses: Test loss of each, as the protocol selects it; infinite for a trial that diverged.
+        times: When each reached the lowest validation loss of the baseline's trial with the same seed; None if the
+            baseline's trial is missing or diverged for one of them.
+        choice: What tuning chose; None without tuning.
+    """
+
+    arm: str
+    task: str
+    results: tuple[TrialResult, ...]
+    losses: tuple[float, ...]
+    times: TimesToLoss | None
+    choice: Choice | None
+
+    @property
+    def diverged(self) -> int:
+        """How many of the trials diverged."""
+        return sum(result.status == "diverged" for result in self.results)
+
+    def summary(self) -> Summary | None:
+        """Return mean and spread of the losses of the trials that did not diverge; None if there are none."""
+        return summarise([loss for loss in self.losses if math.isfinite(loss)])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against the baseline on one task.
+
+    Attributes:
+        arm: The arm's name.
+        task: The task's name.
+        verdict: On the test loss.
+        faster: Paired permutation test on the iterations to the baseline's best validation loss, where a run that
+            never gets there counts with the whole budget: its p-value, corrected; None where it does not exist.
+        times: In words.
+    """
+
+    arm: str
+    task: str
+    verdict: Verdict
+    faster: float | None
+    times: str
+
+
+def cells(study: Study, current: Plan, lookup: Lookup) -> list[Cell]:
+    """Return what is known of each task and arm, task after task."""
+    found = []
+    for task in study.tasks:
+        baseline: dict[int, TrialResult] = {}
+        for arm in study.arms:
+            choice = current.choices.get((arm.name, task.name))
+            if study.protocol.tune and choice is None:
+                found.append(Cell(arm.name, task.name, (), (), None, None))
+                continue
+            specs = final_trials(study.protocol, arm, task, choice.point if choice else None)
+            results = tuple(result for spec in specs if (result := lookup(spec)) is not None)
+            if arm is study.arms[0]:
+                baseline = {result.spec.seed: result for result in results}
+            losses = tuple(loss(result, study.protocol.select) for result in results)
+            found.append(Cell(arm.name, task.name, results, losses, _times(results, baseline), choice))
+    return found
+
+
+def loss(result: TrialResult, select: str = "validation") -> float:
+    """Return a final trial's test loss as the protocol selects it; infinite if the trial diverged.
+
+    A trial that diverged counts as what it is, even if its loss was low before.
+    """
+    value = result.best_test_loss if select == "test" else result.selected_test_loss
+    return math.inf if result.status == "diverged" or value is None else value
+
+
+def _times(results: Sequence[TrialResult], baseline: dict[int, TrialResult]) -> TimesToLoss | None:
+    times = []
+    for result in results:
+        other = baseline.get(result.spec.seed)
+        if other is None or other.status == "diverged":
+            return None
+        times.append(
+            time_to_loss(
+                result.curve.iteration,
+                result.curve.validation_loss,
+                min(other.curve.validation_loss),
+                seconds_per_iteration=result.seconds_per_iteration,
+            )
+        )
+    return TimesToLoss(tuple(times)) if times else None
+
+
+def comparisons(
+    study: Study, found: Sequence[Cell], *, level: float = 0.95, matters: float | None = None
+) -> list[Comparison]:
+    """Compare every arm with the baseline (the study's first arm), task by task, over the seeds that both have.
+
+    All comparisons of the study are read together: p-values are corrected by Holm's method, intervals by
+    Bonferroni's.
+
+    Args:
+        study: The study.
+        found: From :func:`cells`.
+        level: Confidence of all verdicts together.
+        matters: The smallest difference in test loss that would matter.
+    """
+    by_name = {(cell.arm, cell.task): cell for cell in found}
+    pairs = []
+    for task in study.tasks:
+        base = by_name[study.arms[0].name, task.name]
+        for arm in study.arms[1:]:
+            cell = by_name[arm.name, task.name]
+            if {r.spec.seed for r in cell.results} & {r.spec.seed for r in base.results}:
+                pairs.append((cell, base, *_paired(cell, base)))
+    finite = [all(map(math.isfinite, (*first, *second))) for _, _, first, second in pairs]
+    corrected = iter(
+        holm([sign_flip_test(first, second) for (_, _, first, second), ok in zip(pairs, finite, strict=True) if ok])
+    )
+    faster = [_faster(cell, base) for cell, base, _, _ in pairs]
+    corrected_times = iter(holm([p for p in faster if p is not None]))
+    return [
+        Comparison(
+            cell.arm,
+            cell.task,
+            verdict(
+                cell.arm,
+                first,
+                base.arm,
+                second,
+                level=level,
+                matters=matters,
+                comparisons=len(pairs),
+                p_value=next(corrected) if ok else None,
+            ),
+            None if p is None else next(corrected_times),
+            _times_in_words(cell, base),
+        )
+        for (cell, base, first, second), ok, p in zip(pairs, finite, faster, strict=True)
+    ]
+
+
+def _paired(cell: Cell, base: Cell) -> tuple[list[float], list[float]]:
+    first, second = (
+        {result.spec.seed: value for result, value in zip(one.results, one.losses, strict=True)} for one in (cell, base)
+    )
+    seeds = [seed for seed in first if seed in second]
+    return [first[seed] for seed in seeds], [second[seed] for seed in seeds]
+
+
+def _faster(cell: Cell, base: Cell) -> float | None:
+    if cell.times is None or base.times is None or len(cell.results) != len(base.results):
+        return None
+    horizon = min(time.horizon for time in (*cell.times.times, *base.times.times))
+    if horizon < cell.results[0].spec.task.budget.iterations:
+        return None  # a run ended early: how long it would have taken is not known
+    return sign_flip_test(cell.times.restricted(horizon), base.times.restricted(horizon))
+
+
+def _times_in_words(cell: Cell, base: Cell) -> str:
+    if cell.times is None or base.times is None:
+        return f"time to the best validation loss of {base.arm}: not defined, a trial is missing or diverged"
+    return (
+        f"to the best validation loss of {base.arm}: {cell.arm} {cell.times.describe()}; {base.arm} itself "
+        f"{base.times.describe()}"
+    )
+
+
+def ranking(study: Study, found: Sequence[Cell]) -> Ranking | None:
+    """Return average ranks of the arms over tasks, by mean test loss; None for fewer than two tasks or arms.
+
+    An arm of which a trial diverged is ranked behind all others on that task.
+    """
+    if len(study.tasks) < 2 or len(study.arms) < 2 or any(not cell.losses for cell in found):
+        return None
+    means = np.array([sum(cell.losses) / len(cell.losses) for cell in found])
+    return average_ranks(means.reshape(len(study.tasks), len(study.arms)))
+
+
+HEADER = (
+    "task",
+    "arm",
+    "lr",
+    "activation lr",
+    "test loss",
+    "accuracy, %",
+    "iterations to the baseline's best",
+    "ms per iteration",
+    "parameters",
+    "seeds",
+)
+
+
+def row(cell: Cell) -> tuple[str, ...]:
+    """Return a cell as text, one entry for each name in ``HEADER``."""
+    results = cell.results
+    if not results:
+        return (cell.task, cell.arm, *["–"] * (len(HEADER) - 3), "0")
+    spec = results[0].spec.arm
+    summary = cell.summary()
+    accuracies = summarise([r.selected_test_accuracy * 100 for r in results if r.selected_test_accuracy is not None])
+    steps = summarise([result.seconds_per_iteration * 1000 for result in results])
+    time = "–"
+    if cell.times is not None:
+        middle = cell.times.median()
+        beyond = f"> {min(t.horizon for t in cell.times.times)}"
+        time = (beyond if middle is None else f"{middle:g}") + f" ({cell.times.reached} of {len(cell.times.times)})"
+    return (
+        cell.task,
+        cell.arm,
+        f"{spec.lr:g}",
+        "–" if spec.activation_lr is None else f"{spec.activation_lr:g}",
+        "–" if summary is None else summary.format(4),
+        "–" if accuracies is None else accuracies.format(2),
+        time,
+        "–" if steps is None else f"{steps.mean:.2f}",
+        f"{results[0].parameters:,}",
+        f"{len(results)}" + (f" ({cell.diverged} diverged)" if cell.diverged else ""),
+    )
+
+
+def trial_rows(study: Study, current: Plan, lookup: Lookup) -> list[dict[str, Any]]:
+    """Return one flat row for every finished trial of the study, tuning and final ones.
+
+    A number that does not exist is None; an infinite one is None too, with the status saying why.
+    """
+    rows: list[dict[str, Any]] = []
+    for task in study.tasks:
+        for arm in study.arms:
+            choice = current.choices.get((arm.name, task.name))
+            points = [point for point, _ in choice.scores] if choice else []
+            if study.protocol.tune and not choice:
+                points = [Point(lr) for lr in study.protocol.lr]
+            batches = [("tuning", tuning_trials(study.protocol, arm, task, point)) for point in points]
+            if choice or not study.protocol.tune:
+                batches.append(("final", final_trials(study.protocol, arm, task, choice.point if choice else None)))
+            for phase, specs in batches:
+                for spec in specs:
+                    result = lookup(spec)
+                    if result is not None:
+                        rows.append(_flat(study, task.name, arm.name, phase, result))
+    return rows
+
+
+def _flat(study: Study, task: str, arm: str, phase: str, result: TrialResult) -> dict[str, Any]:
+    spec = result.spec
+    lowest = min((value for value in result.curve.validation_loss if math.isfinite(value)), default=None)
+    values: dict[str, Any] = {
+        "study": study.name,
+        "task": task,
+        "arm": arm,
+        "phase": phase,
+        "seed": spec.seed,
+        "lr": spec.arm.lr,
+        "activation_lr": spec.arm.activation_lr,
+        "optimizer": spec.arm.optimizer,
+        "status": result.status,
+        "validation_loss": lowest,
+        "iteration": result.selected_iteration,
+        "test_loss": result.selected_test_loss,
+        "test_accuracy": result.selected_test_accuracy,
+        "lowest_test_loss": result.best_test_loss,
+        "parameters": result.parameters,
+        "seconds_per_iteration": result.seconds_per_iteration,
+        "seconds": result.seconds,
+        "description": describe(spec),
+        "trial": spec.key,
+        **{f"version_{name}": number for name, number in result.versions.items()},
+    }
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
