@@ -1,0 +1,132 @@
+"""A callback for Lightning: watch agile activations, log what they do, fold at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from agileact._errors import ArgumentError
+from agileact._optional import require
+from agileact.integrations._session import Session
+from agileact.monitor import Monitor
+from agileact.transforms import FoldReport
+
+if TYPE_CHECKING:
+    Callback: Any = object
+else:
+    Callback = require("lightning.pytorch", "lightning").Callback
+
+
+class AgileCallback(Callback):  # type: ignore[misc]
+    """Watch the agile activations of a LightningModule and fold them into its weights when training ends.
+
+    In the module's ``configure_optimizers``, give the optimizer ``ag.param_groups(self, lr=..., weight_decay=...)``, so
+    that scales and locations have no weight decay.
+
+    Args:
+        module: The name of the submodule to watch and fold, such as ``"network"``; "" for the LightningModule itself.
+        example_inputs: With it (a tensor, a tuple of positional or a dict of keyword arguments) the submodule is folded
+            at the end; None to leave it as it is.
+        loggers: Besides the trainer's own loggers, as :func:`agileact.integrations.report` takes them.
+        every_n_steps: How often what is new is logged; None for the trainer's ``log_every_n_steps``.
+        **monitor: Arguments of :class:`agileact.Monitor`, such as ``alerts=False``.
+
+    Attributes:
+        monitor: The monitor, from the start of training on.
+        folded: The plain model, after training.
+        fold_report: What became of each site.
+
+    Raises:
+        MissingExtraError: On import, if Lightning is not installed.
+        ArgumentError: When training starts, if there is no such submodule, or it has no agile modules.
+
+    Example:
+        >>> import torch, lightning.pytorch as L, agileact as ag
+        >>> class Task(L.LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.network = torch.nn.Sequential(torch.nn.Linear(4, 8), ag.AgileReLU(8), torch.nn.Linear(8, 1))
+        ...     def training_step(self, batch, index):
+        ...         return self.network(batch).square().mean()
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.AdamW(ag.param_groups(self, lr=0.01, weight_decay=0.05))
+        >>> callback = AgileCallback("network", example_inputs=torch.ones(1, 4))
+        >>> trainer = L.Trainer(max_epochs=2, callbacks=[callback])  # doctest: +SKIP
+        >>> trainer.fit(Task(), torch.utils.data.DataLoader(torch.randn(64, 4), 16))  # doctest: +SKIP
+        >>> callback.folded  # doctest: +SKIP
+        Sequential(
+          (0): Linear(in_features=4, out_features=8, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=8, out_features=1, bias=True)
+        )
+    """
+
+    def __init__(
+        self,
+        module: str = "",
+        *,
+        example_inputs: Any = None,
+        loggers: Sequence[Any] = (),
+        every_n_steps: int | None = None,
+        **monitor: Any,
+    ) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ArgumentError(f"every_n_steps must be at least 1, not {every_n_steps}")
+        self._module = module
+        self._every = every_n_steps
+        self._session = Session(list(loggers), example_inputs, monitor)
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The monitor; None before training."""
+        return self._session.monitor
+
+    @property
+    def folded(self) -> nn.Module | None:
+        """The plain model; None before the end of training, or without an example."""
+        return self._session.folded
+
+    @property
+    def fold_report(self) -> FoldReport | None:
+        """What became of each site."""
+        return self._session.fold_report
+
+    def _watched(self, module: nn.Module) -> nn.Module:
+        try:
+            return module.get_submodule(self._module)
+        except AttributeError:
+            names = ", ".join(repr(name) for name, _ in module.named_children())
+            raise ArgumentError(f"there is no submodule {self._module!r}; the first level has {names}") from None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to watch."""
+        self._steps = trainer.global_step
+        self._session.start(self._watched(pl_module))
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note a step of the optimizer, if there was one: with accumulated gradients not every batch is one."""
+        if trainer.global_step == self._steps:
+            return
+        self._steps = trainer.global_step
+        self._session.step()
+        if self._steps % (self._every or trainer.log_every_n_steps) == 0:
+            self._session.report(_loggers(trainer))
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log what is left, and fold."""
+        self._session.end(self._watched(pl_module), _loggers(trainer))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the monitor's state, for Lightning's checkpoints."""
+        return self._session.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the monitor's state from a checkpoint."""
+        self._session.load(state_dict)
+
+
+def _loggers(trainer: Any) -> list[Any]:
+    # Only the process that logs may write.
+    return list(trainer.loggers) if trainer.is_global_zero else []

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+import agileact as ag
+from agileact._errors import ArgumentError
+
+L = pytest.importorskip("lightning.pytorch", reason='Lightning is not installed: pip install "agileact[lightning]"')
+
+from agileact.integrations.lightning import AgileCallback
+
+# What Lightning says about the machine and about its own dependencies.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+class Task(L.LightningModule):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Sequential(nn.Linear(4, 8), ag.AgileReLU(8), nn.Linear(8, 1))
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        loss: torch.Tensor = (self.network(batch) - batch.sum(1, keepdim=True)).square().mean()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(ag.param_groups(self, lr=0.05, weight_decay=0.05))
+
+
+def fit(callback: AgileCallback, folder: Path, **arguments: Any) -> tuple[Any, Task]:
+    task = Task()
+    settings = {
+        "accelerator": "cpu",
+        "max_epochs": 2,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "default_root_dir": folder,
+        "callbacks": [callback],
+        **arguments,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = L.Trainer(**settings)
+        trainer.fit(task, DataLoader(torch.randn(64, 4), 16))
+    return trainer, task
+
+
+def test_watched_logged_and_folded(tmp_path: Path):
+    logged: list[tuple[dict[str, float], int]] = []
+    x = torch.randn(5, 4)
+    callback = AgileCallback(
+        "network", example_inputs=x, loggers=[lambda metrics, step: logged.append((metrics, step))], every_n_steps=3
+    )
+    _, task = fit(callback, tmp_path)
+    assert sorted({step for _, step in logged}) == list(range(9))
+    assert logged[-1][0]["agileact/1/scale/max"] != 1.0
+    assert callback.folded is not None
+    assert [type(layer) for layer in callback.folded] == [nn.Linear, nn.ReLU, nn.Linear]
+    torch.testing.assert_close(callback.folded(x), task.network(x), rtol=1e-5, atol=1e-5)
+    assert "1" in str(callback.fold_report)
+
+
+def test_with_accumulated_gradients_only_steps_of_the_optimizer_count(tmp_path: Path):
+    callback = AgileCallback("network")
+    fit(callback, tmp_path, accumulate_grad_batches=2)
+    assert callback.monitor is not None
+    assert max(record.step for record in callback.monitor.records) == 4
+    assert callback.folded is None
+
+
+def test_a_resumed_training_goes_on_counting(tmp_path: Path):
+    trainer, _ = fit(AgileCallback("network"), tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        callback = AgileCallback("network")
+        task = Task()
+        again = L.Trainer(
+            accelerator="cpu",
+            max_epochs=3,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=False,
+            callbacks=[callback],
+            default_root_dir=tmp_path,
+        )
+        again.fit(task, DataLoader(torch.randn(64, 4), 16), ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+    assert callback.monitor is not None
+    assert {record.step for record in callback.monitor.records} == set(range(13))
+
+
+def test_a_wrong_name_says_what_there_is(tmp_path: Path):
+    with pytest.raises(ArgumentError, match="no submodule 'net'; the first level has 'network'"):
+        fit(AgileCallback("net"), tmp_path)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+import agileact as ag
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+pytest.importorskip("accelerate", reason="Accelerate is not installed, which the Trainer needs")
+
+from agileact.integrations.transformers import AgileTrainerCallback
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+class Words(Dataset[dict[str, torch.Tensor]]):
+    def __len__(self) -> int:
+        return 32
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        words = torch.randint(0, 20, (6,), generator=torch.Generator().manual_seed(index))
+        return {"input_ids": words, "labels": (words[0] > words[1]).long()}
+
+
+def test_watched_logged_and_folded_under_the_trainer(tmp_path: Path):
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=20,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    example = {"input_ids": Words()[0]["input_ids"][None]}
+    model, _ = ag.convert(transformers.BertForSequenceClassification(config), example_inputs=example)
+    logged: list[int] = []
+    callback = AgileTrainerCallback(
+        example_inputs=example, loggers=[lambda metrics, step: logged.append(step)], alerts=False
+    )
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=6,
+        per_device_train_batch_size=8,
+        logging_steps=2,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    optimizer = torch.optim.AdamW(ag.param_groups(model, lr=0.01, weight_decay=0.05))
+    trainer = transformers.Trainer(
+        model, arguments, train_dataset=Words(), callbacks=[callback], optimizers=(optimizer, None)
+    )
+    trainer.train()
+    assert sorted(set(logged)) == list(range(7))
+    plain = callback.folded
+    assert plain is not None
+    assert not any(isinstance(module, ag.AgileModule) for module in plain.modules())
+    model.eval()
+    torch.testing.assert_close(plain(**example).logits, model(**example).logits, rtol=1e-4, atol=1e-5)
+    plain.save_pretrained(str(tmp_path / "plain"))
+    loaded = transformers.BertForSequenceClassification.from_pretrained(str(tmp_path / "plain")).eval()
+    torch.testing.assert_close(loaded(**example).logits, model(**example).logits, rtol=1e-4, atol=1e-5)
