@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from agileact.paper.intervals import student
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -31,7 +32,6 @@ import agileact as ag
 from agileact._files import write_atomically
 from agileact._table import format_table
 from agileact.bench._timing import environment
-from agileact.paper.intervals import student
 from agileact.study import data, models, optimizers
 from agileact.study.spec import ArmSpec, DataSpec, ModelSpec
 from agileact.study.trial import evaluate

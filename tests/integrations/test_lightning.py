@@ -12,15 +12,22 @@ from torch.utils.data import DataLoader
 import agileact as ag
 from agileact._errors import ArgumentError
 
-L = pytest.importorskip("lightning.pytorch", reason='Lightning is not installed: pip install "agileact[lightning]"')
+L: Any = pytest.importorskip(
+    "lightning.pytorch", reason='Lightning is not installed: pip install "agileact[lightning]"'
+)
 
-from agileact.integrations.lightning import AgileCallback
+from agileact.integrations.lightning import AgileCallback  # noqa: E402
 
 # What Lightning says about the machine and about its own dependencies.
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-class Task(L.LightningModule):  # type: ignore[misc]
+def samples() -> DataLoader[torch.Tensor]:
+    rows: Any = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
+    return DataLoader(rows, 16)
+
+
+class Task(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -49,7 +56,7 @@ def fit(callback: AgileCallback, folder: Path, **arguments: Any) -> tuple[Any, T
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = L.Trainer(**settings)
-        trainer.fit(task, DataLoader(torch.randn(64, 4), 16))
+        trainer.fit(task, samples())
     return trainer, task
 
 
@@ -63,7 +70,7 @@ def test_watched_logged_and_folded(tmp_path: Path):
     assert sorted({step for _, step in logged}) == list(range(9))
     assert logged[-1][0]["agileact/1/scale/max"] != 1.0
     assert callback.folded is not None
-    assert [type(layer) for layer in callback.folded] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert [type(layer) for layer in callback.folded.children()] == [nn.Linear, nn.ReLU, nn.Linear]
     torch.testing.assert_close(callback.folded(x), task.network(x), rtol=1e-5, atol=1e-5)
     assert "1" in str(callback.fold_report)
 
@@ -92,7 +99,7 @@ def test_a_resumed_training_goes_on_counting(tmp_path: Path):
             callbacks=[callback],
             default_root_dir=tmp_path,
         )
-        again.fit(task, DataLoader(torch.randn(64, 4), 16), ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+        again.fit(task, samples(), ckpt_path=tmp_path / "last.ckpt", weights_only=False)
     assert callback.monitor is not None
     assert {record.step for record in callback.monitor.records} == set(range(13))
 

@@ -13,11 +13,11 @@ from agileact.integrations import report
 
 
 def monitored(steps: int = 2) -> ag.Monitor:
-    model = nn.Sequential(nn.Linear(4, 3), ag.AgileSigmoid(3))
-    monitor = ag.Monitor(model, activations_every=None)
+    activation = ag.AgileSigmoid(3)
+    monitor = ag.Monitor(nn.Sequential(nn.Linear(4, 3), activation), activations_every=None)
     for step in range(1, steps + 1):
         with torch.no_grad():
-            model[1].scale.fill_(1.0 + step)
+            activation.scale.fill_(1.0 + step)
         monitor.step()
     return monitor
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import agileact as ag
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="Accelerate is not installed, which the Trainer needs")
 
-from agileact.integrations.transformers import AgileTrainerCallback
+from agileact.integrations.transformers import AgileTrainerCallback  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -58,7 +59,7 @@ def test_watched_logged_and_folded_under_the_trainer(tmp_path: Path):
     )
     trainer.train()
     assert sorted(set(logged)) == list(range(7))
-    plain = callback.folded
+    plain: Any = callback.folded
     assert plain is not None
     assert not any(isinstance(module, ag.AgileModule) for module in plain.modules())
     model.eval()

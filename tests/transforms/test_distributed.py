@@ -70,5 +70,5 @@ def work(rank: int, rendezvous: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path, kind: str):
-    spawn: Any = torch.multiprocessing.spawn
-    spawn(work, args=(str(tmp_path / "rendezvous"), kind), nprocs=2)
+    multiprocessing: Any = torch.multiprocessing
+    multiprocessing.spawn(work, args=(str(tmp_path / "rendezvous"), kind), nprocs=2)

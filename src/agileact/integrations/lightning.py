@@ -19,7 +19,7 @@ else:
     Callback = require("lightning.pytorch", "lightning").Callback
 
 
-class AgileCallback(Callback):  # type: ignore[misc]
+class AgileCallback(Callback):
     """Watch the agile activations of a LightningModule and fold them into its weights when training ends.
 
     In the module's ``configure_optimizers``, give the optimizer ``ag.param_groups(self, lr=..., weight_decay=...)``, so

@@ -18,7 +18,7 @@ else:
     TrainerCallback = require("transformers", "transformers").TrainerCallback
 
 
-class AgileTrainerCallback(TrainerCallback):  # type: ignore[misc]
+class AgileTrainerCallback(TrainerCallback):
     """Watch the agile activations of a model under the ``Trainer`` and fold them into its weights at the end.
 
     The Trainer's own optimizer would decay scales and locations towards 0. Give it one with groups of ours:
