@@ -51,7 +51,7 @@ def work(rank: int, rendezvous: str, kind: str) -> None:
     try:
         wanted = gradients(build(), batch())
         model = build()
-        wrapped: nn.Module
+        wrapped: Any
         if kind == "ddp":
             wrapped = DistributedDataParallel(model)
         else:
