@@ -144,7 +144,8 @@ def _composite(visit: Visit, recording: Recording) -> Known | tuple[()] | None:
     if len(visit.inputs) != 1 or len(visit.outputs) != 1 or not calls:
         return None
     source, result = visit.inputs[0], visit.outputs[0]
-    if result.shape != source.shape or result.maker not in calls:
+    made_inside = result.maker is not None and visit.start <= result.maker.index < visit.stop
+    if result.shape != source.shape or not made_inside:
         return None
     inside = {output.index for call in calls for output in call.outputs} | {source.index}
     active = False
