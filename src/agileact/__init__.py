@@ -44,6 +44,7 @@ from agileact.nn import AgileWrapped as AgileWrapped
 from agileact.nn import CombinedAgile as CombinedAgile
 from agileact.optim import decay_activations as decay_activations
 from agileact.optim import param_groups as param_groups
+from agileact.transforms import ConversionReport as ConversionReport
 from agileact.transforms import FoldReport as FoldReport
 from agileact.transforms import LintReport as LintReport
 from agileact.transforms import convert as convert

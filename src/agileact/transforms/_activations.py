@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
 from agileact.bases import Value
 from agileact.nn import AgileModule
-from agileact.transforms._known import ACTIVATING, POINTWISE, known_call, known_module
+from agileact.transforms._known import ACTIVATING, POINTWISE, known_call, known_module, torch_activation
 from agileact.transforms._record import record
 from agileact.transforms._recording import Arguments, Recording, Visit
 
@@ -35,12 +35,17 @@ class Activations:
         self.patched = {id(module) for module in model.modules() if "forward" in module.__dict__}
         for _, module in walked(model):
             known = known_module(module)
-            if known is not None:
+            # One with options that our function does not take is an activation all the same.
+            if known is not None or torch_activation(module) is not None:
                 self.known[id(module)] = known
 
     def is_leaf(self, module: nn.Module) -> bool:
         """Return whether a recording takes a module as one call."""
         return isinstance(module, AgileModule) or id(module) in self.known
+
+    def walked(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield every module once with its name, but nothing inside activations."""
+        return walked(self.model, self.is_leaf)
 
     def run(self, example_inputs: Arguments) -> Recording:
         """Run the model, find what more is an activation, and return a recording in which all are single calls."""
@@ -67,7 +72,7 @@ class Activations:
         if self.sharing == "shared":
             return False
         slots: dict[int, list[tuple[nn.Module, str]]] = {}
-        for _, parent in walked(self.model):
+        for _, parent in self.walked():
             if not self.is_leaf(parent):
                 for key, child in parent._modules.items():
                     if child is not None and id(child) in self.known and child is not self.model:
@@ -107,14 +112,22 @@ class Activations:
         return found
 
 
-def walked(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every module once with its name, but nothing inside agile modules."""
-    inside: set[int] = set()
-    for name, module in model.named_modules():
-        if id(module) not in inside:
-            yield name, module
-        if isinstance(module, AgileModule):
-            inside |= {id(child) for child in module.modules()} - {id(module)}
+def walked(
+    model: nn.Module, leaf: Callable[[nn.Module], bool] = lambda module: isinstance(module, AgileModule)
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module once with its name, but nothing that is only inside leaves."""
+    seen = {id(model)}
+    stack = [("", model)]
+    while stack:
+        name, module = stack.pop()
+        yield name, module
+        if leaf(module):
+            continue
+        children = [(f"{name}.{key}" if name else key, child) for key, child in module.named_children()]
+        for key, child in reversed(children):
+            if id(child) not in seen:
+                seen.add(id(child))
+                stack.append((key, child))
 
 
 def _may_be_composite(module: nn.Module) -> bool:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from agileact import bases
@@ -184,11 +185,11 @@ class _Conversion:
             found = candidates(self.activations, recording, filter_fn, seen=example_inputs is not None)
             expected = [] if example_inputs is None else outputs(self.model, example_inputs)
             where = Geometry(self.model, self.granularity, self.dim)
-            for one in found:
-                if not one.reason and not one.already:
-                    self._convert(one, where)
-            for owner, edits in self.edits.values():
-                owner.__class__ = edited_class(type(owner), edits_of(type(owner)) | edits)
+            with torch.inference_mode(False):  # parameters made in it could never be trained
+                for one in found:
+                    if not one.reason and not one.already:
+                        self._convert(one, where)
+            self._rewrite()
             self.activations.put_together()
             refresh_fast_paths(self.model)
             if example_inputs is not None:
@@ -214,7 +215,7 @@ class _Conversion:
         training = original if original is not None else one.owner
         module.train(training.training if training is not None else self.model.training)
         set_origin(module, Origin(one.kind, one.original, replaced=self.base is not None))
-        if original is not None:
+        if original is not None and not module.has_uninitialized_params():
             share_hooks(original, module)
         self._place(one, module)
         self.made.append((one, module))
@@ -223,6 +224,7 @@ class _Conversion:
         name, options = self.base if self.base is not None else (one.base, one.options)
         if options is None:
             assert one.function is not None
+            one.note = "; ".join(filter(None, ["no base function: it computes itself", one.note]))
             function = one.original if isinstance(one.original, nn.Module) else one.function
             return AgileWrapped(function, size, terms=self.terms, **keywords)
         keywords = keywords | options
@@ -252,6 +254,17 @@ class _Conversion:
         one.owner._modules[child] = module
         _, edits = self.edits.setdefault(id(one.owner), (one.owner, set()))
         edits.add(one.source.edit(child, one.key))
+
+    def _rewrite(self) -> None:
+        for owner, edits in self.edits.values():
+            kind = type(owner)
+            try:
+                owner.__class__ = edited_class(kind, edits_of(kind) | edits)
+            except Exception as error:
+                raise ConversionError(
+                    f"{kind.__qualname__} cannot be given another {sorted(edit.method for edit in edits)[0]}: {error}; "
+                    "leave the calls of functions in it out by filter_fn"
+                ) from error
 
     # --- The whole ---
 
@@ -329,6 +342,9 @@ class _Conversion:
         """Let f be computed by what computed it before, where our function has other bits for such an input."""
         index = next(index for index, (_, made) in enumerate(self.made) if made is module)
         one = self.made[index][0]
+        one.note = "; ".join(
+            filter(None, ["on such an input our function has other bits: it computes itself", one.note])
+        )
         plain = one.original if isinstance(one.original, nn.Module) else plain_module(module)
         wrapped = AgileWrapped(
             plain,
@@ -375,7 +391,7 @@ class _Conversion:
                     one.name,
                     module.base if module is not None else one.base,
                     status,
-                    one.note if module is not None else one.reason,
+                    one.note if module is not None else one.reason or "it was agile before",
                     one.was,
                     (module.num_parameters or 0) if module is not None and known else 0,
                     module.dim if module is not None and self.granularity == "channel" else None,

@@ -39,6 +39,7 @@ class LintedSite(Site):
     """A site in the report of :func:`agileact.lint`.
 
     Attributes:
+        status: "redundant", "partly redundant" or "adds capacity".
         scale: "adds capacity", "only reparametrises" or "only its sign adds capacity"; likewise ``location``.
         scale_why: Why.
         location: As ``scale``.
@@ -128,17 +129,12 @@ def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
     locations = {name: torch.from_numpy(draw.normal(size=size)) for name, size in sizes.items()}
     solutions = [solve(found, positive), solve(found, both), solve(_unnormalised(found), positive)]
     targets, stays = move_locations(model, recording, found.sites, locations)
-    sites = [
-        LintedSite(
-            name,
-            site.module.base,
-            "ran",
-            "",
-            *_scale(site, *solutions),
-            *_location(name, targets, stays),
-        )
-        for name, site in found.sites.items()
-    ]
+    sites = []
+    for name, site in found.sites.items():
+        scale, location = _scale(site, *solutions), _location(name, targets, stays)
+        same = (scale[0], location[0]).count(REPARAMETRISES)
+        status = ("adds capacity", "partly redundant", "redundant")[same]
+        sites.append(LintedSite(name, site.module.base, status, "", *scale, *location))
     return LintReport(sites)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from agileact.transforms._activations import REREAD, Activations, Known, walked
 from agileact.transforms._known import (
     FUNCTIONS,
     GATES,
-    REFUSED_FUNCTIONS,
     known_call,
+    refused_call,
     refused_module,
 )
 from agileact.transforms._recording import Call, Recording
@@ -89,7 +90,7 @@ def candidates(
     names = {id(module): name for name, module in activations.model.named_modules(remove_duplicate=False)}
     names.update({id(module): name for name, module in activations.model.named_modules()})
     found = [*_modules(activations, recording, names, seen), *_functions(activations.model, recording, names)]
-    found += _refused(activations.model, recording)
+    found += [*_refused(activations, recording), *_scripted_functions(activations.model)]
     if filter_fn is not None:
         for one in found:
             module = one.original if one.kind == "module" else one.owner
@@ -104,11 +105,11 @@ def _modules(activations: Activations, recording: Recording, names: dict[int, st
         if call.name == "module":
             calls.setdefault(id(call.function), []).append(call)
     slots: dict[int, list[tuple[nn.Module, str]]] = {}
-    for _, parent in walked(activations.model):
+    for _, parent in activations.walked():
         if not activations.is_leaf(parent):
             for key, child in parent._modules.items():
                 slots.setdefault(id(child), []).append((parent, key))
-    for name, module in walked(activations.model):
+    for name, module in activations.walked():
         kind = type(module).__name__
         if isinstance(module, AgileModule):
             yield Candidate("module", name, kind, module.base, calls=calls.get(id(module), []), already=True)
@@ -136,7 +137,7 @@ def _modules(activations: Activations, recording: Recording, names: dict[int, st
 def _obstacle(one: Candidate, activations: Activations, module: nn.Module, seen: bool) -> str:
     if seen and not one.calls:
         return "the example does not reach it"
-    if not seen and (module._forward_hooks or module._forward_pre_hooks):
+    if not seen and (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
         return "it has hooks, which are moved only with example_inputs"
     if id(module) in activations.in_place:
         return activations.in_place[id(module)]
@@ -188,7 +189,7 @@ def _in_own_slot(one: Candidate, call: Call, names: dict[int, str], model: nn.Mo
         raise CannotRewriteError(
             f"one of them is in {call.caller or 'the model itself'}, which does not own the module"
         )
-    source = source_call(caller, call.place, frozenset())
+    source = source_call(caller, call.place, frozenset({one.key}))
     if source.attribute != one.key or not source.alone:
         raise CannotRewriteError("one of them is no plain call of the attribute")
     return source
@@ -198,7 +199,8 @@ def _functions(model: nn.Module, recording: Recording, names: dict[int, str]) ->
     groups: dict[Any, list[Call]] = {}
     for call in recording.calls:
         if call.name in FUNCTIONS:
-            groups.setdefault((call.caller or call.owner, call.place, call.name), []).append(call)
+            owner = call.owner if call.caller is None else call.caller
+            groups.setdefault((owner, call.place, call.name), []).append(call)
     found = [_function(model, calls) for calls in groups.values()]
     attributes: dict[tuple[int, str], int] = {}
     for one in found:
@@ -271,17 +273,16 @@ def _multiplies(user: Call) -> bool:
     )
 
 
-def _refused(model: nn.Module, recording: Recording) -> Iterator[Candidate]:
+_SCRIPTED = "it is scripted: what it does cannot be seen; convert the model first, and script it afterwards"
+
+
+def _refused(activations: Activations, recording: Recording) -> Iterator[Candidate]:
     inside: set[str] = set()
-    scripted: set[int] = set()
-    for name, module in walked(model):
-        if id(module) in scripted:
-            continue
+    model = activations.model
+    for name, module in walked(model, _unseen):
         if isinstance(module, torch.jit.ScriptModule):
-            scripted |= {id(child) for child in module.modules()}
             kind = getattr(module, "original_name", type(module).__name__)
-            reason = "it is scripted: what it does cannot be seen; convert the model first, and script it afterwards"
-            yield Candidate("module", name, "torch.jit.ScriptModule", kind, reason=reason)
+            yield Candidate("module", name, "torch.jit.ScriptModule", kind, reason=_SCRIPTED)
             continue
         refused = refused_module(module)
         if refused is not None:
@@ -291,7 +292,7 @@ def _refused(model: nn.Module, recording: Recording) -> Iterator[Candidate]:
             yield Candidate("module", name, kind, kind, calls=calls, reason=refused, original=module)
     groups: dict[Any, list[Call]] = {}
     for call in recording.calls:
-        if call.name in REFUSED_FUNCTIONS and call.owner not in inside:
+        if call.owner not in inside and refused_call(call):
             groups.setdefault((call.owner, call.name, call.place), []).append(call)
     for (owner, function, _), calls in groups.items():
         yield Candidate(
@@ -301,8 +302,25 @@ def _refused(model: nn.Module, recording: Recording) -> Iterator[Candidate]:
             function,
             calls=calls,
             owner=model.get_submodule(owner),
-            reason=REFUSED_FUNCTIONS[function],
+            reason=refused_call(calls[0]) or "",
         )
+
+
+def _unseen(module: nn.Module) -> bool:
+    return isinstance(module, (AgileModule, torch.jit.ScriptModule))
+
+
+def _scripted_functions(model: nn.Module) -> Iterator[Candidate]:
+    """Yield the scripted functions that methods call: a recording sees nothing of them."""
+    for name, module in walked(model, _unseen):
+        if _unseen(module):
+            continue
+        forward: Any = inspect.unwrap(type(module).forward)
+        code = getattr(forward, "__code__", None)
+        near = vars(module) | {key: forward.__globals__.get(key) for key in (code.co_names if code else ())}
+        for key, value in near.items():
+            if isinstance(value, torch.jit.ScriptFunction):
+                yield Candidate("call", name, f"{key} in {type(module).__qualname__}", key, reason=_SCRIPTED)
 
 
 def _where(call: Call) -> str:

@@ -80,7 +80,7 @@ def source_call(module: nn.Module, place: Place, names: frozenset[str]) -> Sourc
     Args:
         module: The module whose method it is.
         place: Where the call was seen.
-        names: The names a method of a tensor may have that is called there.
+        names: The names that what is called there may have.
 
     Raises:
         CannotRewriteError: If the source is not there, or the call is of a kind that cannot be exchanged.
@@ -88,14 +88,19 @@ def source_call(module: nn.Module, place: Place, names: frozenset[str]) -> Sourc
     method, function = _method(type(module), place.code)
     if method in module.__dict__:
         raise CannotRewriteError(f"{method} was replaced on the module itself, by {module.__dict__[method]!r}")
+    if hasattr(type(module), "__deepcopy__"):
+        raise CannotRewriteError(
+            f"{type(module).__name__} has its own way of being copied, which would lose the change"
+        )
     place = _before_edits(place)
     lines, tree = source_of(original_file(place.code))
     definition = _definition(tree, place.code)
-    node = _call_at(definition, place)
+    node = _call_at(definition, place, module, names)
     own = place.code.co_varnames[0]
-    for one in ast.walk(definition):
-        if isinstance(one, ast.Name) and one.id == own and not isinstance(one.ctx, ast.Load):
-            raise CannotRewriteError(f"{method} gives {own!r} another meaning")
+    meanings = [one.arg for one in ast.walk(definition) if isinstance(one, ast.arg)]
+    meanings += [one.id for one in ast.walk(definition) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
+    if meanings.count(own) > 1:
+        raise CannotRewriteError(f"{method} gives {own!r} another meaning")
     argument, attribute = _argument(node, function, own, names)
     chain = wrapping(member_of(type(module), method))
     for wrapper, wrapped in itertools.pairwise(chain):
@@ -200,17 +205,24 @@ def _definition(tree: ast.Module, code: CodeType) -> ast.FunctionDef:
     raise CannotRewriteError(f"{qualified(code)} is not where it should be in its file; was the file changed?")
 
 
-def _call_at(definition: ast.FunctionDef, place: Place) -> ast.Call:
+def _call_at(definition: ast.FunctionDef, place: Place, module: nn.Module, names: frozenset[str]) -> ast.Call:
     calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call)]
     if place.column is not None and place.end_column is not None and place.end_line is not None:
         span = (place.line, place.column), (place.end_line, place.end_column)
         found = [node for node in calls if span in (_span(node), _span_of_attribute(node))]
-    else:  # Python 3.10 knows the line alone.
-        found = [node for node in calls if node.lineno == place.line]
+    else:  # Python 3.10 knows the line alone: of what is called there, the name must tell.
+        found = [node for node in calls if node.lineno == place.line and _may_be(node.func, module, names)]
     if len(found) != 1:
         reason = "several calls stand in its line, and this Python cannot tell which" if found else "it is no call"
         raise CannotRewriteError(f"in line {place.line} of {definition.name}, {reason}")
     return found[0]
+
+
+def _may_be(called: ast.expr, module: nn.Module, names: frozenset[str]) -> bool:
+    """Return whether a function or module of one of these names, or one in an attribute, may be called by this."""
+    name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+    kept = module.__dict__.get(name)
+    return name in names or getattr(getattr(kept, "func", kept), "__name__", "") in names
 
 
 def _span(node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
