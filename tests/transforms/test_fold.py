@@ -210,6 +210,15 @@ class Branching(nn.Module):
         return y + x.exp().sum() if self.training else y
 
 
+def test_what_is_still_open_is_made_once():
+    model = nn.Sequential(nn.LazyLinear(6), ag.AgileTanh(), nn.LazyLinear(2))
+    plain: Any
+    plain, report = ag.fold(model, torch.randn(4, 6))
+    assert statuses(report) == ["folded"]
+    assert plain[0].weight.shape == (6, 6)
+    assert isinstance(model[0].weight, nn.UninitializedParameter)
+
+
 def test_a_wrong_model_is_not_returned():
     with pytest.raises(ag.FoldError, match=r"in training mode the outputs differ.*not by rounding"):
         ag.fold(drawn(Branching().double()), torch.randn(4, 6, dtype=DOUBLE))

@@ -131,10 +131,10 @@ def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
     targets, stays = move_locations(model, recording, found.sites, locations)
     sites = []
     for name, site in found.sites.items():
-        scale, location = _scale(site, *solutions), _location(name, targets, stays)
-        same = (scale[0], location[0]).count(REPARAMETRISES)
+        of_scale, of_location = _scale(site, *solutions), _location(name, targets, stays)
+        same = (of_scale[0], of_location[0]).count(REPARAMETRISES)
         status = ("adds capacity", "partly redundant", "redundant")[same]
-        sites.append(LintedSite(name, site.module.base, status, "", *scale, *location))
+        sites.append(LintedSite(name, site.module.base, status, "", *of_scale, *of_location))
     return LintReport(sites)
 
 
