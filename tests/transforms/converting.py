@@ -95,3 +95,18 @@ class Cell(nn.Module):
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
             hidden = torch.sigmoid(o) * torch.tanh(cell)
         return hidden
+
+
+class SqueezeExcite(nn.Module):
+    """A gate written as functions, in another shape before it multiplies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 1)
+        self.reduce = nn.Linear(4, 2)
+        self.expand = nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        gate = torch.sigmoid(self.expand(F.relu(self.reduce(x.mean((2, 3))))))
+        return x * gate[:, :, None, None]

@@ -17,7 +17,16 @@ import agileact as ag
 from agileact.transforms._known import MODULES
 from agileact.transforms._recording import tensors
 from agileact.transforms._report import ConversionReport
-from tests.transforms.converting import Attribute, Block, Cell, Functional, LSTMClassifier, OwnGELU, Swish
+from tests.transforms.converting import (
+    Attribute,
+    Block,
+    Cell,
+    Functional,
+    LSTMClassifier,
+    OwnGELU,
+    SqueezeExcite,
+    Swish,
+)
 
 
 def bits(tensor: Tensor) -> Tensor:
@@ -259,6 +268,9 @@ def test_gates_are_named():
     assert not report.converted
     assert len(report.skipped) == 5
     assert all("gate" in site.reason for site in report.skipped)
+    _, report = converted(SqueezeExcite(), torch.randn(2, 3, 5, 5))
+    assert sites(report) == {"relu": ("relu", 2, 1)}
+    assert "gate" in report.skipped[0].reason
 
 
 @pytest.mark.parametrize(
@@ -635,6 +647,22 @@ def test_without_an_example():
         assert "only activation modules" in report.note
         assert torch.equal(agile(x), model(x))
         assert repr(ag.revert(agile)) == repr(model)
+
+
+def test_models_with_nothing_to_convert():
+    for model in (nn.Linear(3, 4), ag.AgileReLU(3)):
+        agile, report = ag.convert(model, example_inputs=torch.randn(2, 3))
+        assert repr(agile) == repr(model)
+        assert not report.converted
+        assert str(report).startswith("0 converted")
+
+
+def test_in_inference_mode():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    with torch.inference_mode():
+        agile, _ = ag.convert(model, example_inputs=torch.randn(2, 3), inplace=True)
+    agile(torch.randn(2, 3)).sum().backward()
+    assert agile[1].scale.grad is not None  # type: ignore[index]
 
 
 def test_examples_of_every_form():

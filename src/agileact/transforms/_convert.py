@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from agileact import bases
-from agileact import nn as agile_nn
 from agileact._errors import ArgumentError, ArgumentTypeError, ConversionError
 from agileact.bases import Value
 from agileact.functional import GRANULARITIES, Granularity
-from agileact.nn import Agile, AgileModule, AgileWrapped, CombinedAgile
+from agileact.nn import AgileModule, AgileWrapped
 from agileact.transforms._activations import Activations
 from agileact.transforms._check import outputs, same, watched
 from agileact.transforms._geometry import Geometry, MisfitError
+from agileact.transforms._make import BaseArgument, agile_module, new_base
 from agileact.transforms._plain import plain_module
 from agileact.transforms._recording import Arguments, Recording
 from agileact.transforms._report import ConversionReport, ConvertedSite
@@ -36,7 +36,6 @@ from agileact.transforms._sites import Candidate, FilterFn, candidates
 from agileact.transforms._source import Edit
 
 Sharing = Literal["per_use", "shared"]
-_BaseArgument = str | Mapping[str, Any] | None
 _UNSEEN = (
     "Without example_inputs only activation modules were seen: calls of functions such as F.relu, and whether a "
     "module is used at several places, show in a run alone. Channels are counted at the first forward pass."
@@ -45,7 +44,7 @@ _UNSEEN = (
 
 def convert(
     model: nn.Module,
-    base: _BaseArgument = None,
+    base: BaseArgument = None,
     *,
     example_inputs: Arguments | None = None,
     filter_fn: FilterFn | None = None,
@@ -137,23 +136,8 @@ def convert(
             "where the channels lie is seen in a run: pass example_inputs, a tensor or a tuple or dict of arguments "
             "that the model takes; or dim, the channel axis of every activation; or granularity='layer'"
         )
-    conversion = _Conversion(model if inplace else copied(model), _new_base(base), granularity, terms, sharing, dim)
+    conversion = _Conversion(model if inplace else copied(model), new_base(base), granularity, terms, sharing, dim)
     return conversion.run(example_inputs, filter_fn)
-
-
-def _new_base(base: _BaseArgument) -> tuple[str, dict[str, Value]] | None:
-    if base is None:
-        return None
-    if isinstance(base, Mapping):
-        options = dict(base)
-        name = options.pop("name", None)
-        if name is None:
-            raise ArgumentError(
-                f"base must have a 'name' beside its options, as {{'name': 'relu'}} has; it is {base!r}"
-            )
-    else:
-        name, options = base, {}
-    return name, bases.get(name).resolve(options)
 
 
 class _Conversion:
@@ -227,13 +211,7 @@ class _Conversion:
             one.note = "; ".join(filter(None, ["no base function: it computes itself", one.note]))
             function = one.original if isinstance(one.original, nn.Module) else one.function
             return AgileWrapped(function, size, terms=self.terms, **keywords)
-        keywords = keywords | options
-        if self.terms > 1:
-            return CombinedAgile(name, size, self.terms, **keywords)
-        named = _named_classes().get(name)
-        if named is not None:
-            return named(size, **keywords)
-        return Agile(name, size, **keywords)
+        return agile_module(name, size, self.terms, keywords | options)
 
     def _place(self, one: Candidate, module: AgileModule) -> None:
         if one.kind == "module":
@@ -398,13 +376,6 @@ class _Conversion:
                 )
             )
         return ConversionReport(tuple(sites), note)
-
-
-@functools.cache
-def _named_classes() -> dict[str, Callable[..., Agile]]:
-    """Return the classes that stand for one base function, by its name."""
-    classes = [kind for kind in vars(agile_nn).values() if isinstance(kind, type) and issubclass(kind, Agile)]
-    return {kind(1).base: kind for kind in classes if kind.fixed_base}  # type: ignore[arg-type]
 
 
 def _free_name(owner: nn.Module, wish: str) -> str:

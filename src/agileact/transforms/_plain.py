@@ -63,7 +63,7 @@ def _traced(function: Callable[..., Any], name: str) -> torch.fx.GraphModule:
     def forward(x: Tensor) -> Any:
         return function(x)
 
-    # Written into the graph, an annotation that is a string could not be pickled.
+    # A graph cannot be pickled with annotations that are text, as they are in this file.
     forward.__annotations__.clear()
     try:
         return torch.fx.symbolic_trace(forward)

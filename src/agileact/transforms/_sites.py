@@ -24,6 +24,7 @@ from agileact.transforms._known import (
     refused_call,
     refused_module,
 )
+from agileact.transforms._ops import REARRANGING
 from agileact.transforms._recording import Call, Recording
 from agileact.transforms._source import CannotRewriteError, SourceCall, original_file, source_call
 
@@ -262,15 +263,21 @@ def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
 
 
 def _is_gate(call: Call) -> bool:
-    outputs = call.outputs
-    users = [user for output in outputs for user in output.users]
-    return bool(users) and not any(output.returned for output in outputs) and all(_multiplies(user) for user in users)
-
-
-def _multiplies(user: Call) -> bool:
-    return (
-        user.name == "mul" and all(value.kind in ("result", "input") for value in user.inputs) and len(user.inputs) == 2
-    )
+    """Return whether all that becomes of a result, also in another shape, is to multiply another signal."""
+    outputs = list(call.outputs)
+    multiplies = False
+    while outputs:
+        output = outputs.pop()
+        if output.returned:
+            return False
+        for user in output.users:
+            if user.name in REARRANGING and len(user.inputs) == 1:
+                outputs += user.outputs
+            elif user.name == "mul" and all(value.kind in ("result", "input") for value in user.inputs):
+                multiplies = multiplies or len(user.inputs) == 2
+            else:
+                return False
+    return multiplies
 
 
 _SCRIPTED = "it is scripted: what it does cannot be seen; convert the model first, and script it afterwards"
