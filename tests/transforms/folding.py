@@ -74,7 +74,9 @@ def checked(model: nn.Module, x: Any, *, training: bool = True) -> tuple[Any, Fo
     """Fold, and check what holds for every fold: the same outputs, nothing of ours left, the original as it was."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
+    state = torch.random.get_rng_state()
     plain, report = ag.fold(model, x)
+    assert torch.equal(state, torch.random.get_rng_state())
     assert modes == [module.training for module in model.modules()]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(type(module).__module__.startswith("agileact") for module in plain.modules())
