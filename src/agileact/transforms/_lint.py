@@ -156,7 +156,9 @@ def _scale(site: Activation, positive: Solution, both: Solution, unnormalised: S
     into = [f"behind it: {few(behind)}"] * bool(behind) + [f"before it: {few(before)}"] * bool(before)
     why = f"weights could do the same, {' or '.join(into)}" if into else "nothing behind it depends on it"
     if name in both.reasons:
-        return SIGN, f"if positive, {why}; a negative one: {both.reasons[name].removeprefix(_BEHIND)}"
+        # How many are negative is true of the scales that were drawn here, not of the model.
+        obstacle = both.reasons[name].removeprefix(_BEHIND).rpartition(", and ")[2]
+        return SIGN, f"if positive, {why}; a negative one: {obstacle}"
     return REPARAMETRISES, why
 
 
