@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 import agileact as ag
 from agileact.transforms import FoldReport
+
+DOUBLE = torch.float64
+IMAGE = torch.randn(3, 4, 8, 8, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
 
 BARS = {torch.float64: 1e-12, torch.float32: 1e-5}
 """The largest difference relative to the output, by dtype."""
@@ -70,7 +74,9 @@ def checked(model: nn.Module, x: Any, *, training: bool = True) -> tuple[Any, Fo
     """Fold, and check what holds for every fold: the same outputs, nothing of ours left, the original as it was."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
+    state = torch.random.get_rng_state()
     plain, report = ag.fold(model, x)
+    assert torch.equal(state, torch.random.get_rng_state())
     assert modes == [module.training for module in model.modules()]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(type(module).__module__.startswith("agileact") for module in plain.modules())
@@ -83,3 +89,23 @@ def checked(model: nn.Module, x: Any, *, training: bool = True) -> tuple[Any, Fo
 
 def statuses(report: FoldReport) -> list[str]:
     return [site.status for site in report.sites]
+
+
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+def sequence(*modules: nn.Module, negative: bool = False) -> Any:
+    return drawn(nn.Sequential(*modules).double(), negative=negative)
+
+
+def image_model(between: nn.Module, activation: nn.Module | None = None, negative: bool = False) -> Any:
+    """A convolution, an activation, what is tested, and a convolution."""
+    return sequence(nn.Conv2d(4, 8, 3), activation or ag.AgileGELU(8), between, nn.Conv2d(8, 4, 1), negative=negative)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -133,6 +134,31 @@ def test_a_model_of_transformers(name: str):
             fresh = build().eval()
             fresh.load_state_dict(plain.state_dict())
             assert_close(made(fresh, example), made(plain, example), 0.0)
+
+
+# Of pytorchcv: squeeze and excitation, channel shuffle, depthwise convolutions with gates, outputs side by side.
+CLASSIC = {
+    "seresnet": ("seresnet10", {"features.stage1.unit1.activ"}),
+    "shufflenetv2": ("shufflenetv2_wd2", set()),
+    "mobilenetv3": ("mobilenetv3_small_wd2", set()),
+    "squeezenet": ("squeezenet_v1_1", set()),
+}
+
+
+@pytest.mark.parametrize("family", CLASSIC)
+def test_a_model_of_pytorchcv(family: str):
+    name, left = CLASSIC[family]
+    torch.manual_seed(0)
+    model = getattr(importlib.import_module(f"pytorchcv.models.{family}"), name)().double().eval()
+    x = torch.randn(1, 3, 224, 224, dtype=torch.float64)
+    agile, conversion = ag.convert(model, example_inputs=x)
+    plain, report = ag.fold(drawn(agile), x)
+    assert not conversion.skipped
+    assert report.relative <= 1e-12
+    # Behind a gate and a sum there is no bias before the activation.
+    assert {site.name for site in report.refused} == left
+    assert all(site.kept == ("location",) for site in report.refused)
+    assert type(plain) is type(model)
 
 
 class Functional(nn.Module):

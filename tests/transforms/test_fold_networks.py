@@ -105,7 +105,7 @@ class Random(nn.Module):
         return y
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.data())
 def test_random_networks(data: st.DataObject):
     torch.manual_seed(data.draw(st.integers(0, 100)))

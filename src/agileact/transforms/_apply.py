@@ -43,8 +43,9 @@ def write(model: nn.Module, maps: Iterable[Map], gauges: Numbers, targets: Seque
             continue
         _rescale(current(one.weight), one, before, behind)
         bias = one.bias
-        if bias is None and f"{one.owner}.bias" in created:
-            bias = f"{one.owner}.bias"
+        beside = one.weight.removesuffix("weight") + "bias"
+        if bias is None and beside in created:
+            bias = beside
         if bias is not None:
             current(bias).div_(torch.from_numpy(behind).reshape(current(bias).shape))
     with torch.no_grad():

@@ -6,13 +6,23 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from agileact._errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.nn import AgileModule
 from agileact.transforms._apply import write
 from agileact.transforms._gauge import Numbers
 from agileact.transforms._labels import Activation, is_agile
-from agileact.transforms._parity import PROVEN, TOLERANCES, difference, own_rounding, precision, sensitivity, wide
+from agileact.transforms._parity import (
+    PROVEN,
+    TOLERANCES,
+    difference,
+    outputs,
+    own_rounding,
+    precision,
+    sensitivity,
+    wide,
+)
 from agileact.transforms._record import record
 from agileact.transforms._recording import Arguments
 from agileact.transforms._report import FoldedSite, FoldReport
@@ -33,6 +43,10 @@ def fold(
     it (pooling, reshaping, padding, dropout, sums whose parts agree, gates), or, if f is positively homogeneous,
     also into the weights before it. What cannot be moved stays as a multiplication or a subtraction of plain PyTorch,
     and is reported with the reason.
+
+    Nothing of this package is left in the model, with one exception: where a scale or location stays at a call of a
+    function that :func:`agileact.convert` rewrote, the module keeps that rewritten method. Its state, and what
+    ``torch.export`` and ONNX make of it, need nothing of this package then either, but a pickle of the model does.
 
     Weights are computed in float64 and rounded once. Before it is returned, the model is compared with the
     agile one on the example: in evaluation mode, and in training mode with the same random numbers.
@@ -76,16 +90,18 @@ def fold(
         raise ArgumentTypeError(f"tolerance must be a number, not {tolerance!r}")
     if tolerance is not None and not tolerance >= 0:
         raise ArgumentError(f"tolerance must be at least 0, not {tolerance!r}")
-    plain: nn.Module = copied(model)
-    if not any(True for _ in _agile(plain)):
-        return plain, FoldReport()
+    if not any(True for _ in _agile(model)):
+        return copied(model), FoldReport()
     if example_inputs is None:
         raise ArgumentError(
             "fold needs example_inputs: it runs the model on them to see where each scale and location can go; pass a "
             "tensor, a tuple of positional or a dict of keyword arguments"
         )
     agile: nn.Module = copied(model)
-    plain, sites = _folded(plain, example_inputs)
+    if any(is_lazy(parameter) for parameter in agile.parameters()):
+        # A run makes what is still open, the same for both models.
+        outputs(agile, example_inputs)
+    plain, sites = _folded(copied(agile), example_inputs)
     return plain, _checked(agile, plain, example_inputs, sites, tolerance)
 
 

@@ -39,6 +39,7 @@ class LintedSite(Site):
     """A site in the report of :func:`agileact.lint`.
 
     Attributes:
+        status: "redundant", "partly redundant" or "adds capacity".
         scale: "adds capacity", "only reparametrises" or "only its sign adds capacity"; likewise ``location``.
         scale_why: Why.
         location: As ``scale``.
@@ -128,17 +129,12 @@ def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
     locations = {name: torch.from_numpy(draw.normal(size=size)) for name, size in sizes.items()}
     solutions = [solve(found, positive), solve(found, both), solve(_unnormalised(found), positive)]
     targets, stays = move_locations(model, recording, found.sites, locations)
-    sites = [
-        LintedSite(
-            name,
-            site.module.base,
-            "ran",
-            "",
-            *_scale(site, *solutions),
-            *_location(name, targets, stays),
-        )
-        for name, site in found.sites.items()
-    ]
+    sites = []
+    for name, site in found.sites.items():
+        of_scale, of_location = _scale(site, *solutions), _location(name, targets, stays)
+        same = (of_scale[0], of_location[0]).count(REPARAMETRISES)
+        status = ("adds capacity", "partly redundant", "redundant")[same]
+        sites.append(LintedSite(name, site.module.base, status, "", *of_scale, *of_location))
     return LintReport(sites)
 
 
@@ -160,7 +156,9 @@ def _scale(site: Activation, positive: Solution, both: Solution, unnormalised: S
     into = [f"behind it: {few(behind)}"] * bool(behind) + [f"before it: {few(before)}"] * bool(before)
     why = f"weights could do the same, {' or '.join(into)}" if into else "nothing behind it depends on it"
     if name in both.reasons:
-        return SIGN, f"if positive, {why}; a negative one: {both.reasons[name].removeprefix(_BEHIND)}"
+        # How many are negative is true of the scales that were drawn here, not of the model.
+        obstacle = both.reasons[name].removeprefix(_BEHIND).rpartition(", and ")[2]
+        return SIGN, f"if positive, {why}; a negative one: {obstacle}"
     return REPARAMETRISES, why
 
 

@@ -54,7 +54,7 @@ def difference(first: nn.Module, second: nn.Module, example_inputs: Arguments, *
         None if the first model raises in training mode, as batch normalisation of a single number does.
     """
     if not training:
-        return _largest(_outputs(first, example_inputs), _outputs(second, example_inputs))
+        return _largest(outputs(first, example_inputs), outputs(second, example_inputs))
     first, second = copied(first), copied(second)
     try:
         expected = _training(first, example_inputs)
@@ -77,12 +77,13 @@ def sensitivity(model: nn.Module, example_inputs: Arguments, *, training: bool) 
 
 def own_rounding(model: nn.Module, exact: nn.Module, example_inputs: Arguments) -> float:
     """Return how far the outputs of a model are from those of the same model in float64, relative to their size."""
-    expected = [one.double() if one.dtype.is_floating_point else one for one in _outputs(exact, wide(example_inputs))]
-    actual = [one.double() if one.dtype.is_floating_point else one for one in _outputs(model, example_inputs)]
+    expected = [one.double() if one.dtype.is_floating_point else one for one in outputs(exact, wide(example_inputs))]
+    actual = [one.double() if one.dtype.is_floating_point else one for one in outputs(model, example_inputs)]
     return _largest(expected, actual).relative
 
 
-def _outputs(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:
+def outputs(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:
+    """Return all tensors that a model returns in evaluation mode."""
     args, kwargs = cloned(arguments(example_inputs))
     with untouched(model), torch.no_grad():
         torch.manual_seed(_SEED)
@@ -95,8 +96,8 @@ def _training(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:
     model.train()
     with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
         torch.manual_seed(_SEED)
-        outputs = list(tensors(model(*args, **kwargs)))
-    return outputs + list(model.buffers())
+        made = list(tensors(model(*args, **kwargs)))
+    return made + list(model.buffers())
 
 
 def _largest(expected: list[Tensor], actual: list[Tensor]) -> Difference:

@@ -36,9 +36,8 @@ from agileact.transforms._recording import Call, Recording, Ref, Value, words
 from agileact.transforms._writable import Writable, hooked
 
 # What takes only the shape of a tensor.
-SHAPE_ONLY = words(
-    "zeros_like ones_like empty_like full_like rand_like randn_like randint_like new_zeros new_ones new_empty new_full "
-    "new_tensor"
+_SHAPE_ONLY = words(
+    "zeros_like ones_like empty_like full_like rand_like randn_like randint_like new_zeros new_ones new_empty new_full"
 )
 # Of these only the first tensor is in the result; the second lends its shape.
 _SHAPED_BY = words("expand_as view_as reshape_as type_as")
@@ -88,7 +87,9 @@ class _Rules:
         return torch.zeros((1,) * len(value.shape), dtype=torch.int64)
 
     def _follow(self, call: Call) -> None:
-        if call.name in SHAPE_ONLY:
+        if call.name in _SHAPE_ONLY:
+            for value in call.inputs[1:]:
+                self.found.ground(self.labels[value.index], f"it fills a tensor in {call.name}")
             self.static.update(value.index for value in call.outputs)
             self._set(call, [self._grounded(value) for value in call.outputs])
         elif call.name == "module":
