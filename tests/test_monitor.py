@@ -227,6 +227,13 @@ class TestUnits:
         whole = x.numel() // x.shape[start]
         assert min(whole, samples) / 4 ** (len(shape) - 1) <= values <= samples
 
+    def test_a_module_inside_may_share_the_hooks(self):
+        module: Any = ag.AgileWrapped(nn.ReLU(), 2)
+        module.function._forward_pre_hooks = module._forward_pre_hooks  # as after a conversion
+        with torch.no_grad():
+            module.location.fill_(2.0)
+        assert _values(self._measure(module, torch.ones(4, 2)), "model", "activation", "dead") == {0: 1.0}
+
     def test_flipped_counts_from_the_start(self):
         module = ag.AgileTanh(4)
         with torch.no_grad():
