@@ -115,9 +115,7 @@ def test_a_signal_that_explodes_is_brought_down():
     assert report.arrived_after < 10
     assert all(0 < site.factor < 1 for site in report.calibrated)
     assert all(_size(y) <= 10 * (1 + 1e-5) for _, y in _outputs(model, x).values())
-    for site in report.calibrated:
-        z, _ = _outputs(model, x)[site.name]
-        torch.testing.assert_close(model.get_submodule(site.name).location.detach(), z.mean(0), rtol=1e-4, atol=1e-4)
+    assert all((model[2 * k + 1].location == 0).all() for k in range(8))  # a rectifier's stays where it bends
 
 
 def test_each_unit_by_itself():
