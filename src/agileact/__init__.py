@@ -47,3 +47,6 @@ from agileact.nn import CombinedAgile as CombinedAgile
 from agileact.optim import constrain_scale as constrain_scale
 from agileact.optim import decay_activations as decay_activations
 from agileact.optim import param_groups as param_groups
+from agileact.transforms import ConversionReport as ConversionReport
+from agileact.transforms import convert as convert
+from agileact.transforms import revert as revert

@@ -34,8 +34,8 @@ _KEEPING = (
     | DROPPING
     | CONVERTING
     | words(
-        "module softmax log_softmax softmin prelu rrelu alpha_dropout feature_alpha_dropout cumsum local_response_norm "
-        "normalize type_as masked_scatter checkpoint bernoulli"
+        "layer_norm module softmax log_softmax softmin prelu rrelu alpha_dropout feature_alpha_dropout cumsum "
+        "local_response_norm normalize type_as masked_scatter bernoulli"
     )
 )
 _RESIZING = MAX_POOLING | AVERAGE_POOLING | UPSAMPLING | words("pad lp_pool1d lp_pool2d max_pool2d_with_indices sum")
@@ -107,7 +107,7 @@ class ChannelFinder:
                 stack.pop()
                 continue
             maker = current.maker
-            if maker is None or maker.name in _MAKING:
+            if maker is None or _made_along(maker) is not None:
                 needed: list[Value] = []
             else:
                 needed = [one for one in maker.inputs if one.index not in self._known and one.index < current.index]
@@ -121,11 +121,10 @@ class ChannelFinder:
     def _made(self, value: Value) -> _Found:
         call = value.maker
         if call is None:
-            return _RAW
-        if call.name in _MAKING:
-            axis = _MAKING[call.name]
-            if call.name == "layer_norm" and len(call.argument(1, "normalized_shape", ())) != 1:
-                return self._kept(value, call)
+            # What comes from elsewhere may be the result of code that cannot be seen.
+            return _UNKNOWN if value.kind == "constant" and value.shape.numel() > 1 else _RAW
+        axis = _made_along(call)
+        if axis is not None:
             if call.outputs[0] is not value or len(value.shape) < abs(axis):
                 return _UNKNOWN
             return _along(value.shape, axis % len(value.shape))
@@ -135,6 +134,8 @@ class ChannelFinder:
             return self._resized(value, call)
         if call.name in ("scaled_dot_product_attention", "bmm"):
             return self._mixed(value, call)
+        if call.name == "module" and value.shape != call.inputs[0].shape:
+            return self._resized(value, call)  # an activation with a pooling
         if call.name in _KEEPING:
             return self._kept(value, call)
         return _UNKNOWN
@@ -167,6 +168,8 @@ class ChannelFinder:
         if found.axis is None:
             return _UNKNOWN
         shape, axis = source.shape, found.axis
+        if len(value.shape) != len(shape) and call.name == "module":
+            return _UNKNOWN
         if len(value.shape) != len(shape):
             reduced = call.argument(1, "dim")
             if reduced is None:
@@ -230,6 +233,13 @@ def _filled(shape: Size, found: _Found, other: _Labels | None) -> Tensor:
         if along.shape[other.axis] == other.labels.shape[other.axis]:
             return along
     return torch.full((), _NONE).expand(shape)
+
+
+def _made_along(call: Call) -> int | None:
+    """Return the axis along which a call makes channels of its own; None if it makes none."""
+    if call.name == "layer_norm" and len(call.argument(1, "normalized_shape", ())) != 1:
+        return None  # a norm over whole maps knows no channels
+    return _MAKING.get(call.name)
 
 
 def _along(shape: Size, axis: int) -> _Labels:

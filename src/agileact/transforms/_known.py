@@ -126,18 +126,24 @@ def known_module(module: nn.Module) -> tuple[str, dict[str, Value]] | None:
         >>> known_module(nn.Conv2d(1, 1, 1)) is None
         True
     """
-    if "forward" in module.__dict__:
-        return None
-    kind: Any = type(module)
+    kind = type(module)
     identity = _IDENTITIES.get((kind.__module__, kind.__name__))
     if identity is not None:
         return identity, {}
+    name = torch_activation(module)
+    if name is None:
+        return None
+    return _resolved(name, {option: getattr(module, option) for option in bases.get(name).options})
+
+
+def torch_activation(module: nn.Module) -> str | None:
+    """Return the base function of a module of PyTorch or of a subclass that computes nothing else; None for others."""
+    kind: Any = type(module)
     for ancestor in kind.__mro__:
         name = MODULES.get(ancestor)
         if name is not None:
-            if kind.forward is not ancestor.forward or kind.__call__ is not nn.Module.__call__:
-                return None
-            return _resolved(name, {option: getattr(module, option) for option in bases.get(name).options})
+            same = kind.forward is ancestor.forward and kind.__call__ is nn.Module.__call__
+            return name if same and "forward" not in module.__dict__ else None
     return None
 
 
@@ -171,3 +177,18 @@ def _resolved(base: str, options: dict[str, Any]) -> tuple[str, dict[str, Value]
 def refused_module(module: nn.Module) -> str | None:
     """Return why a module with an activation in it cannot be agile; None if it is no such module."""
     return next((reason for kind, reason in REFUSED_MODULES.items() if isinstance(module, kind)), None)
+
+
+def refused_call(call: Call) -> str | None:
+    """Return why a call with an activation in it cannot be agile; None if it is no such call.
+
+    Example:
+        >>> refused_call(Call(0, "clamp", print, (None,), {"min": 0}, []))
+        'it is a ReLU written as arithmetic; write it as F.relu(x) or nn.ReLU()'
+    """
+    if call.name in ("clamp", "clip", "clamp_min"):
+        low = call.argument(1, "min")
+        high = None if call.name == "clamp_min" else call.argument(2, "max")
+        if isinstance(low, (int, float)) and low == 0 and high is None:
+            return "it is a ReLU written as arithmetic; write it as F.relu(x) or nn.ReLU()"
+    return REFUSED_FUNCTIONS.get(call.name)

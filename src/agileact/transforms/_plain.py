@@ -13,9 +13,8 @@ from agileact._errors import ConversionError
 from agileact.nn import AgileMaxPool2d, AgileModule, AgileWrapped
 from agileact.transforms._known import MODULES
 
-_CLASSES: dict[str, Callable[..., nn.Module]] = {name: kind for kind, name in MODULES.items()} | {
-    "identity": nn.Identity
-}
+_CLASSES: dict[str, Callable[..., nn.Module]] = {name: kind for kind, name in MODULES.items()}
+_CLASSES["identity"] = nn.Identity
 
 
 def plain_module(module: AgileModule) -> nn.Module:
@@ -64,9 +63,11 @@ def _traced(function: Callable[..., Any], name: str) -> torch.fx.GraphModule:
     def forward(x: Tensor) -> Any:
         return function(x)
 
+    # A graph cannot be pickled with annotations that are text, as they are in this file.
+    forward.__annotations__.clear()
     try:
         return torch.fx.symbolic_trace(forward)
     except Exception as error:
         raise ConversionError(
-            f"the base function {name!r} cannot be written as operations of PyTorch, because it cannot be traced: {error}"
+            f"the base function {name!r} cannot be written as operations of PyTorch; tracing it failed: {error}"
         ) from error

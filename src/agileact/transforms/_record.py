@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -293,10 +293,11 @@ class _Recorder(TorchFunctionMode):
     def _locate(self, call: Call, frame: FrameType | None) -> None:
         if frame is None:
             return
-        code = frame.f_code
-        call.place = _place(frame)
+        method = _method_of(frame)
+        code = method.f_code
+        call.place = _place(frame, code)
         first = code.co_varnames[0] if code.co_argcount else None
-        module = frame.f_locals.get(first) if first else None
+        module = method.f_locals.get(first) if first else None
         if isinstance(module, nn.Module) and id(module) in self.modules:
             names = self.recording.names[id(module)]
             call.caller = next((name for name in reversed(self.stack) if name in names), names[0])
@@ -366,9 +367,15 @@ def _calling_frame(frame: FrameType | None) -> FrameType | None:
     return None
 
 
-def _place(frame: FrameType) -> Place:
-    code = frame.f_code
-    positions: Callable[[], Any] | None = getattr(code, "co_positions", None)
+def _method_of(frame: FrameType) -> FrameType:
+    """Return the frame of the method in which a comprehension, a lambda or an inner function stands and runs."""
+    while frame.f_back is not None and frame.f_code in frame.f_back.f_code.co_consts:
+        frame = frame.f_back
+    return frame
+
+
+def _place(frame: FrameType, code: CodeType) -> Place:
+    positions: Callable[[], Any] | None = getattr(frame.f_code, "co_positions", None)
     if positions is None:  # Python 3.10
         return Place(code, frame.f_lineno, None, None, None)
     line, end_line, column, end_column = list(positions())[frame.f_lasti // 2]

@@ -133,8 +133,8 @@ def _agile(module: nn.Module) -> bool:
 def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """Give a model back the structure it had before :func:`agileact.convert`.
 
-    The modules, the functions in attributes and the source of methods are those from before, and so are the names in the
-    state. What scale and location have learned is gone: :func:`agileact.fold` is what keeps the outputs. An agile
+    The modules, the functions in attributes and the source of methods are those from before, and so are the names in
+    the state. What scale and location have learned is gone: :func:`agileact.fold` is what keeps the outputs. An agile
     module that was written by hand becomes the plain module of its base function.
 
     Args:
@@ -172,7 +172,7 @@ def copied(model: nn.Module) -> nn.Module:
     result = copy.deepcopy(model)
     # A copy of nn.TransformerDecoderLayer brings F.relu along, which then hides an activation that is a module.
     for old, new in zip(model.modules(), result.modules(), strict=True):
-        for key in new._modules:
+        for key, _ in new._modules.items():  # those of a scripted module are no dict
             if key in new.__dict__ and key not in old.__dict__:
                 del new.__dict__[key]
     return result
