@@ -39,11 +39,12 @@ from agileact.study.trial import evaluate
 
 @dataclass(frozen=True)
 class Task:
-    """One network: convolutions 16-8-4 and 30 nodes as in the paper, or fully connected layers of 32 units."""
+    """One network: convolutions and 30 nodes as in the paper, or fully connected layers of 32 units."""
 
     activation: str
     conv: str | None = None
     layers: int = 1
+    filters: tuple[int, ...] = (16, 8, 4)
 
     def build(self, start: str, dataset: data.DataSet, seed: int) -> nn.Module:
         """Build the network with the activations of ``start``."""
@@ -52,7 +53,7 @@ class Task:
         if self.conv is None:
             spec = ModelSpec("mlp", (("nodes", (32,) * self.layers),))
         else:
-            spec, roles = ModelSpec("cnn"), (("conv", agile + self.conv), *roles)
+            spec, roles = ModelSpec("cnn", (("filters", self.filters),)), (("conv", agile + self.conv), *roles)
         shape = tuple(dataset.train_x.shape[1:])
         return models.build(spec, ArmSpec(roles), input_shape=shape, classes=dataset.classes, seed=seed)
 
@@ -63,17 +64,20 @@ TASKS = {
     "tanh-20": Task("tanh", layers=20),
     "relu-10": Task("relu", layers=10),
     "relu-4": Task("relu", layers=4),
+    "cnn5-sigmoid-sigmoid": Task("sigmoid", conv="sigmoid", filters=(16, 16, 8, 8)),
     "cnn-sigmoid-sigmoid": Task("sigmoid", conv="sigmoid"),
     "cnn-sigmoid-relu": Task("relu", conv="sigmoid"),
     "cnn-relu-sigmoid": Task("sigmoid", conv="relu"),
     "cnn-relu-relu": Task("relu", conv="relu"),
     "cnn-tanh-tanh": Task("tanh", conv="tanh"),
 }
-# "plain" has no scale and location; "identity" is a = 1 and b = 0. The crude target: unit deviation of every unit.
+# "plain" has no scale and location; "identity" is a = 1 and b = 0; "always" calibrates also where the rule would not;
+# "unit" is the crude target, unit deviation of every unit.
 STARTS: dict[str, dict[str, Any] | None] = {
     "plain": None,
     "identity": None,
     "calibrated": {},
+    "always": {"when": "always"},
     "unit": {"when": "always", "signal": 1.0, "location": "mean", "scale": "unit"},
 }
 SAMPLES = 500

@@ -115,9 +115,7 @@ def test_a_signal_that_explodes_is_brought_down():
     assert report.arrived_after < 10
     assert all(0 < site.factor < 1 for site in report.calibrated)
     assert all(_size(y) <= 10 * (1 + 1e-5) for _, y in _outputs(model, x).values())
-    for site in report.calibrated:
-        z, _ = _outputs(model, x)[site.name]
-        torch.testing.assert_close(model.get_submodule(site.name).location.detach(), z.mean(0), rtol=1e-4, atol=1e-4)
+    assert all((model[2 * k + 1].location == 0).all() for k in range(8))  # a rectifier's stays where it bends
 
 
 def test_each_unit_by_itself():
@@ -167,6 +165,7 @@ def test_a_sum_keeps_its_shape():
 
 def test_wrapped_modules():
     model: Any = nn.Sequential(nn.Linear(4, 4), ag.AgileWrapped(nn.Tanh(), 4)).double()
+    model[1].function._forward_hooks = model[1]._forward_hooks  # as after a conversion
     x = torch.randn(50, 4).double()
     ag.calibrate(model, x, when="always", signal=3.0)
     assert _size(model(x)) == pytest.approx(3.0)

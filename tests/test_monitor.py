@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 import warnings
 from pathlib import Path
@@ -227,6 +228,13 @@ class TestUnits:
         whole = x.numel() // x.shape[start]
         assert min(whole, samples) / 4 ** (len(shape) - 1) <= values <= samples
 
+    def test_a_module_inside_may_share_the_hooks(self):
+        module: Any = ag.AgileWrapped(nn.ReLU(), 2)
+        module.function._forward_pre_hooks = module._forward_pre_hooks  # as after a conversion
+        with torch.no_grad():
+            module.location.fill_(2.0)
+        assert _values(self._measure(module, torch.ones(4, 2)), "model", "activation", "dead") == {0: 1.0}
+
     def test_flipped_counts_from_the_start(self):
         module = ag.AgileTanh(4)
         with torch.no_grad():
@@ -411,7 +419,7 @@ def test_dtypes_may_be_mixed():
 
 
 def test_dataframe_is_tidy():
-    pandas = pytest.importorskip("pandas")
+    pandas = importlib.import_module("pandas")
     model = _network()
     monitor = ag.Monitor(model, activations_every=None)
     monitor.step()
@@ -447,7 +455,6 @@ def test_tensorboard_gets_each_number_once():
 
 
 def test_the_picture_shows_every_layer():
-    pytest.importorskip("matplotlib")
     model = nn.Sequential(*(ag.AgileSigmoid(3) for _ in range(6)))
     monitor = ag.Monitor(model, activations_every=1)
     for _ in range(4):

@@ -17,7 +17,7 @@ from agileact.calibration._untouched import initialise, is_open, untouched
 from agileact.nn import AgileModule
 
 When = Literal["needed", "always"]
-Location = Literal["mean", "median", "keep"]
+Location = Literal["auto", "mean", "median", "keep"]
 Scale = Literal["layer", "unit", "keep"]
 
 
@@ -27,9 +27,9 @@ def calibrate(
     *,
     when: When = "needed",
     signal: float | tuple[float, float] = (0.1, 10.0),
-    location: Location = "mean",
+    location: Location = "auto",
     scale: Scale = "layer",
-    threshold: float = 0.01,
+    threshold: float = 3e-4,
     filter_fn: Callable[[AgileModule, str], bool] | None = None,
     max_batches: int = 8,
 ) -> CalibrationReport:
@@ -43,19 +43,16 @@ def calibrate(
     itself, as a root mean square over the layer.
 
     First the model is only looked at. If at least ``threshold`` of the signal that the first activation gets leaves the
-    last one, and at most the inverse of it, nothing is changed: the start stays the identity, a = 1 and b = 0.
-    Otherwise, layer after layer in forward order, each seeing what the layers before it give by then: a layer whose
-    output has a size within ``signal`` is left alone; for any other,
+    last one, and at most the inverse of it, nothing is changed: the start stays the identity, a = 1 and b = 0. Training
+    finds its way there by itself, and a larger signal may even be in its way (docs/calibrate.md). Otherwise, layer
+    after layer in forward order, each seeing what the layers before it give by then: a layer whose output has a size
+    within ``signal`` is left alone; for any other,
 
     .. math::
         b_j \leftarrow b_j + \bar x - b_1, \qquad a_j \leftarrow a_j \, t / s,
 
     where :math:`\bar x` is the mean of the unit's input, s the size of the layer's output with these locations and t
     the bound of ``signal`` that it misses. After this its output has exactly that size, on these batches.
-
-    Why so little: a larger size helps no more, and makes large outputs (those of a sigmoid are all positive, and no a
-    and b can change that), so that a step of the weights moves all units at once and large learning rates fail;
-    docs/calibrate.md has the measurements.
 
     The model runs as in training, but without dropout. Weights, gradients, training flags, buffers (statistics of
     batch normalisation) and random number generators are as before, and if there is an error all is. Modules that are
@@ -69,9 +66,9 @@ def calibrate(
         when: "needed" acts as described above; "always" does not look at ``threshold``.
         signal: The least and the largest size of a layer's output. A number stands for both: every layer's output
             gets exactly this size.
-        location: "mean" or "median" moves the locations of a layer that is calibrated to where its units operate: a
-            sigmoid is then steepest there, and a rectifier bends there, which otherwise, where common offsets
-            are far larger than the signal, is always on or always off. "keep" leaves them.
+        location: "auto" moves the locations of bounded functions, such as the sigmoid, to the mean, where their units
+            operate, and keeps those of others: a rectifier that bends in the middle of a small signal is put out
+            by a small common shift. "mean" and "median" move all; "keep" none.
         scale: One factor for a "layer", so that its units keep their proportions; or one for each "unit"; or "keep".
         threshold: See above.
         filter_fn: Called as ``filter_fn(module, name)`` for each agile module; others than those for which it returns
@@ -171,7 +168,7 @@ def _check(
         raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     for name, value, allowed in (
         ("when", when, ("needed", "always")),
-        ("location", location, ("mean", "median", "keep")),
+        ("location", location, ("auto", "mean", "median", "keep")),
         ("scale", scale, ("layer", "unit", "keep")),
     ):
         if value not in allowed:
@@ -249,6 +246,8 @@ def _calibrate_site(
     size = size_of(_output_deviations(module, inputs))
     if low <= size <= high:
         return "kept", f"its output has size {size:.2g}, within range", 1.0, 0.0
+    if location == "auto":
+        location = "mean" if all(map(math.isfinite, module.facts.bounds)) else "keep"
     shift = torch.zeros(1, dtype=torch.float64)
     if location != "keep":
         # The terms of a sum keep their distances.

@@ -86,6 +86,8 @@ class Probe:
                 handle.remove()
 
     def _hook(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        if module not in self.names:  # a module inside that shares the hooks of the one around it
+            return
         x, y = args[0], output[0] if isinstance(output, tuple) else output
         name = self.names[module]
         if not isinstance(x, Tensor):

@@ -61,8 +61,9 @@ class Activity:
             self._handle = None
 
     def _hook(self, module: Any, args: tuple[Any, ...]) -> None:
-        # In a graph that is being compiled or exported this is nothing; in evaluation other data may arrive.
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        # In a graph that is being compiled or exported this is nothing; in evaluation other data may arrive. Another
+        # module is one inside that shares the hooks of the one around it.
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or module is not self.module:
             return
         x = args[0] if args else None
         if not isinstance(x, Tensor) or torch._C._functorch.is_functorch_wrapped_tensor(x):
