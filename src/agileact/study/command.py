@@ -234,10 +234,11 @@ def _compare(options: argparse.Namespace) -> None:
     )
     context.study = compare.fitted(context.study, seconds, options.budget, jobs)
     protocol = context.study.protocol
-    whole = sum(seconds.values()) * (protocol.trials + len(protocol.seeds)) / jobs
+    points, runs = protocol.trials, len(protocol.tuning_seeds)
+    whole = compare.START_SECONDS + sum(seconds.values()) * (points * runs + len(protocol.seeds)) / jobs
     _say(
-        f"{len(names)} arms: each {protocol.trials} trials to tune and {len(protocol.seeds)} seeds; about "
-        f"{format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
+        f"{len(names)} arms: each {points} points to tune, {runs} seeds a point, and {len(protocol.seeds)} fresh seeds; "
+        f"about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
     )
     _conduct(context, options)
 

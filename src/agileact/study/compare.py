@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from agileact._errors import ArgumentError
 from agileact.study.arms import Arm
-from agileact.study.cost import START_SECONDS
+from agileact.study.cost import START_SECONDS as START_SECONDS
 from agileact.study.protocol import Protocol, Study
 from agileact.study.spec import Budget, DataSpec, ModelSpec, TaskSpec, freeze
 from agileact.study.tasks import Task
@@ -45,7 +45,7 @@ def proposed(
     # One comparison needs six seeds; more, read together, need more for the test to be able to reach the level.
     comparisons = max(1, len(arms) - 1)
     seeds = max(LEAST_SEEDS, math.ceil(math.log2(2 * comparisons / 0.05)))
-    protocol = Protocol(trials=len(_LR), lr=_LR, tuning_seeds=(1000,), seeds=tuple(range(seeds)))
+    protocol = Protocol(trials=len(_LR), lr=_LR, tuning_seeds=(1000, 1001), seeds=tuple(range(seeds)))
     return Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec),), protocol)
 
 
@@ -67,26 +67,27 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
         >>> from agileact.study.arms import arm
         >>> study = proposed([arm("relu"), arm("agile-relu")], "m:f", "d:g", fingerprint="", iterations=100,
         ...                  batch_size=10, validation=10)
-        >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=18.0, jobs=2)
+        >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=24.0, jobs=2)
         >>> fit.protocol.trials, len(fit.protocol.seeds)
-        (6, 8)
+        (5, 10)
     """
     each = sum(trial_seconds.values())
     room = int(max(0.0, budget - START_SECONDS) * jobs / each) if each > 0 else _MOST_SEEDS + _MOST_TUNING
     least_seeds, least_tuning = len(study.protocol.seeds), study.protocol.trials
-    extra = room - least_seeds - least_tuning
+    runs = len(study.protocol.tuning_seeds)  # of each point
+    extra = room - least_seeds - least_tuning * runs
     if extra < 0:
-        needed = START_SECONDS + (least_seeds + least_tuning) * each / jobs
+        needed = START_SECONDS + (least_seeds + least_tuning * runs) * each / jobs
         share = max(0.0, budget - START_SECONDS) / (needed - START_SECONDS)
         iterations = int(study.tasks[0].spec.budget.iterations * share)
         raise ArgumentError(
-            f"{len(study.arms)} arms need at least {least_tuning} trials each to tune and {least_seeds} seeds, about "
-            f"{needed / 60:.1f} minutes; the budget is {budget / 60:.1f}. Take a budget of that, fewer arms"
+            f"{len(study.arms)} arms need at least {least_tuning * runs} trials each to tune and {least_seeds} seeds, "
+            f"about {needed / 60:.1f} minutes; the budget is {budget / 60:.1f}. Take a budget of that, fewer arms"
             + (f", or about {iterations} iterations" if iterations else "")
         )
-    tuning = min(_MOST_TUNING, least_tuning + (extra + 1) // 2)
-    seeds = min(_MOST_SEEDS, room - tuning)
-    tuning = min(_MOST_TUNING, room - seeds)
+    tuning = min(_MOST_TUNING, least_tuning + extra // 2 // runs)
+    seeds = min(_MOST_SEEDS, room - tuning * runs)
+    tuning = min(_MOST_TUNING, (room - seeds) // runs)
     return dataclasses.replace(
         study, protocol=dataclasses.replace(study.protocol, trials=tuning, seeds=tuple(range(seeds)))
     )
