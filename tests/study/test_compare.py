@@ -160,7 +160,7 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(compare, "_MOST_TUNING", 4)
     assert cli.main([*command, "--out", str(tmp_path / "o"), "--budget", "5m", "--json"]) == 0
     captured = capsys.readouterr()
-    assert "2 arms: each 4 points to tune, 2 seeds a point, and 6 fresh seeds; about" in captured.err
+    assert "2 arms: each 4 points to tune, 2 seeds a point, and 6 fresh ones; about" in captured.err
     document = json.loads(captured.out)
     assert document["finished"]
     assert [one["arm"] for one in document["verdicts"]] == ["agile-relu"]

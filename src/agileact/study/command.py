@@ -237,7 +237,7 @@ def _compare(options: argparse.Namespace) -> None:
     points, runs = protocol.trials, len(protocol.tuning_seeds)
     whole = compare.START_SECONDS + sum(seconds.values()) * (points * runs + len(protocol.seeds)) / jobs
     _say(
-        f"{len(names)} arms: each {points} points to tune, {runs} seeds a point, and {len(protocol.seeds)} fresh seeds; "
+        f"{len(names)} arms: each {points} points to tune, {runs} seeds a point, and {len(protocol.seeds)} fresh ones; "
         f"about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
     )
     _conduct(context, options)
