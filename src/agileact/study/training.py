@@ -16,7 +16,7 @@ from agileact.baselines import ParametricActivation
 from agileact.nn import AgileModule
 from agileact.optim import decay_activations, param_groups
 from agileact.study import models, optimizers
-from agileact.study.activations import agile_form
+from agileact.study.activations import agile_form, parse_activation
 from agileact.study.reparametrise import FoldedOptimizer, fold_into
 from agileact.study.spec import ArmSpec, ModelSpec
 
@@ -126,8 +126,6 @@ def has_trainable_activations(arm: ArmSpec) -> bool:
         >>> has_trainable_activations(ArmSpec((("fc", "relu"), ("conv", "prelu"))))
         True
     """
-    from agileact.study.activations import parse_activation
-
     if arm.updates != "own":
         return True
     kinds = {parse_activation(str(name)).kind for _, name in arm.activations}
