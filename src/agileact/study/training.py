@@ -183,11 +183,10 @@ def _agile_twin(arm: ArmSpec) -> ArmSpec:
 
 
 def _calibrate(model: nn.Module, inputs: Tensor) -> None:
-    # By name: the function may come with a later version than this room.
-    try:
-        calibrate = importlib.import_module("agileact.calibrate").calibrate
-    except (ModuleNotFoundError, AttributeError):
-        raise ArgumentError("this version of agileact has no calibrate(), which this arm's start needs") from None
+    # By its public name: the function may come with a later version than this room.
+    calibrate = getattr(importlib.import_module("agileact"), "calibrate", None)
+    if calibrate is None:
+        raise ArgumentError("this version of agileact has no calibrate(), which this arm's start needs")
     if not any(isinstance(module, AgileModule) for module in model.modules()):
         raise ArgumentError("the start 'calibrated' is for agile activations; the arm has none (try start 'folded')")
     calibrate(model, [inputs])
