@@ -128,7 +128,7 @@ def test_an_unfinished_study_shows_what_there_is():
     found = cells(STUDY, current, lambda spec: None)
     assert comparisons(STUDY, found) == []
     assert ranking(STUDY, found) is None
-    assert row(found[0])[2:] == (*["–"] * 7, "0")
+    assert row(found[0])[2:] == (*["–"] * 8, "0")
 
 
 def test_a_diverged_trial_has_no_finite_loss():

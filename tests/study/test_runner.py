@@ -107,6 +107,19 @@ def test_closing_the_executor_ends_its_workers():
     assert _children() == []
 
 
+def test_within_a_with_block_workers_live_on_and_are_replaced_when_they_died():
+    with LocalExecutor(1) as executor:
+        assert isinstance(list(executor.run(SPECS[:1]))[-1], Finished)
+        first = _children()
+        assert isinstance(list(executor.run(SPECS[1:2]))[-1], Finished)
+        assert _children() == first
+        os.kill(first[0], signal.SIGKILL)
+        events = list(executor.run(SPECS[:1]))
+        assert isinstance(events[-1], Finished)
+        assert _children() != first
+    assert _children() == []
+
+
 def test_no_jobs_is_refused():
     with pytest.raises(ArgumentError, match="jobs must be at least 1, not 0"):
         LocalExecutor(0)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import types
-
 import pytest
 import torch
 from torch import nn
 
+import agileact
 from agileact import ArgumentError
 from agileact.nn import Agile, CombinedAgile
 from agileact.study import models
@@ -137,7 +135,7 @@ def calibrated(monkeypatch):
                     module.scale.fill_(2.0)
                     module.location.fill_(1.0)
 
-    monkeypatch.setitem(sys.modules, "agileact.calibrate", types.SimpleNamespace(calibrate=calibrate))
+    monkeypatch.setattr(agileact, "calibrate", calibrate, raising=False)
     return seen
 
 
@@ -163,7 +161,7 @@ def test_a_trial_calibrates_on_training_data_without_shifting_the_batches(calibr
 
 
 def test_without_calibration_the_error_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "agileact.calibrate", None)
+    monkeypatch.delattr(agileact, "calibrate", raising=False)
     with pytest.raises(ArgumentError, match=r"no calibrate\(\)"):
         network(start="calibrated")
 

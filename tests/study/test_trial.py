@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from agileact.study import models
 from agileact.study.spec import ArmSpec
-from agileact.study.trial import _batches, evaluate, run_trial
+from agileact.study.trial import _batches, evaluate, run_trial, saved_bytes
 from tests.study.builders import make_data, make_spec
 
 
@@ -166,3 +166,17 @@ def test_progress_is_reported_at_least_at_the_end():
     run_trial(make_spec(), make_data(), lambda iteration, loss: seen.append((iteration, loss)))
     assert seen[-1][0] == 6
     assert math.isfinite(seen[-1][1])
+
+
+def test_memory_for_the_backward_pass_is_measured_without_a_trace():
+    spec, data = make_spec(conv="relu", fc="relu"), make_data()
+    model = models.build(spec.task.model, spec.arm, input_shape=(1, 8, 8), classes=4, seed=0)
+    normalised = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5), nn.Dropout(), nn.Tanh(), nn.Linear(5, 4)
+    )
+    state, before = torch.get_rng_state(), {k: v.clone() for k, v in normalised.state_dict().items()}
+    assert saved_bytes(normalised, data.train_x[:10]) > 4 * 10 * 5 * 2
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in normalised.state_dict().items())
+    assert saved_bytes(model, data.train_x[:20]) > 1.5 * saved_bytes(model, data.train_x[:10])
+    assert run_trial(spec, data).saved_bytes == saved_bytes(model, data.train_x[:10])

@@ -69,7 +69,7 @@ def modifiers() -> dict[str, str]:
 
 
 def arm(name: str, **changes: Any) -> Arm:
-    """Return the arm of this name.
+    """Return the arm of this name; "original" leaves the activations of a network of the user's as they are.
 
     Args:
         name: An activation for all roles, with modifiers behind ``+``.
@@ -85,6 +85,8 @@ def arm(name: str, **changes: Any) -> Arm:
         2.0
     """
     text, *words = name.split("+")
+    if name == "original":
+        return Arm(name, dataclasses.replace(ArmSpec(()), **changes))
     found = parse_activation(text)
     fields: dict[str, Any] = {}
     for word in words:

@@ -10,15 +10,18 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agileact._errors import TrialError
+from agileact._errors import ArgumentError, TrialError
 from agileact._files import write_atomically
 from agileact._optional import require
 
+if TYPE_CHECKING:
+    from agileact.study.protocol import Plan, Study
+
 
 def add_command(commands: Any, count: Callable[[str], int]) -> None:
-    """Add the subcommands of ``agileact study``.
+    """Add ``agileact study`` and ``agileact compare``.
 
     Args:
         commands: The subparsers of the main command.
@@ -56,18 +59,58 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
             kind.add_argument("--csv", type=Path, metavar="FILE", help="write CSV; - for standard output")
             kind.add_argument("--parquet", type=Path, metavar="FILE", help="write Parquet (needs pyarrow)")
         action.set_defaults(run=run)
+    _add_compare(commands, count)
+
+
+def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
+    from agileact.study.compare import duration
+
+    parser = commands.add_parser(
+        "compare",
+        help="compare activations on your own model and data, within a time",
+        description="Compare activations on your own model and data under the fair protocol. The model's activation "
+        "modules are exchanged for each arm's; the first arm is the baseline. The cost is estimated first, and as many "
+        "trials are planned as fit into the budget; the end is a verdict.",
+    )
+
+    def seconds(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            return duration(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 1.5h")
+
+    parser.add_argument("--model", required=True, metavar="PKG.MODULE:FUNCTION", help="returns the network")
+    parser.add_argument("--data", required=True, metavar="PKG.MODULE:FUNCTION", help="returns pairs (inputs, targets)")
+    parser.add_argument(
+        "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu; see agileact.study.arms"
+    )
+    parser.add_argument("--budget", type=seconds, default=1800.0, metavar="TIME", help="30m (default), 90s, 1.5h")
+    parser.add_argument("--iterations", type=count, default=1000, metavar="N", help="steps of a trial (1000)")
+    parser.add_argument("--batch-size", type=count, default=100, metavar="N", help="samples a step (100)")
+    parser.add_argument("--validation", type=count, default=500, metavar="N", help="samples to set aside (500)")
+    parser.add_argument("--out", type=Path, help="folder for all results (default: runs/compare)")
+    parser.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
+    parser.add_argument("--matters", type=float, metavar="X", help="smallest difference in loss that matters")
+    parser.add_argument("--json", action="store_true", help="print JSON to standard output, no table")
+    parser.set_defaults(run=_compare, data_dir=None)
 
 
 class _Context:
-    """The study of a command: read, its data loaded, its store's place known."""
+    """The study of a command, with its data loaded and its store's place known."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, study: Study, options: argparse.Namespace, default: str) -> None:
         from agileact.study.conduct import identified
+
+        self.study, self.data = identified(study, options.data_dir)
+        self.out: Path = options.out or Path("runs") / default
+        self.path = self.out / "store.sqlite"
+
+    @classmethod
+    def read(cls, options: argparse.Namespace) -> _Context:
+        """Return the study of a file."""
         from agileact.study.spec_file import read_study
 
-        self.study, self.data = identified(read_study(options.spec), options.data_dir)
-        self.out: Path = options.out or Path("runs/study") / self.study.name
-        self.path = self.out / "store.sqlite"
+        study = read_study(options.spec)
+        return cls(study, options, f"study/{study.name}")
 
     @contextlib.contextmanager
     def planned(self) -> Any:
@@ -94,7 +137,7 @@ def _plan(options: argparse.Namespace) -> None:
     from agileact.study.executors.local import available_cores
     from agileact.study.progress import format_duration
 
-    context = _Context(options)
+    context = _Context.read(options)
     study, jobs = context.study, options.jobs or available_cores()
     with context.planned() as (current, _):
         cost = estimate(study, current, context.data, jobs)
@@ -127,26 +170,30 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from agileact.study.conduct import Known, conduct
+    _conduct(_Context.read(options), options)
+
+
+def _conduct(context: _Context, options: argparse.Namespace) -> None:
+    from agileact.study.conduct import Known, conduct, study_record
     from agileact.study.executors.local import LocalExecutor
     from agileact.study.progress import display
     from agileact.study.store import Store
 
-    context = _Context(options)
-    executor = LocalExecutor(options.jobs, options.data_dir)
     for task in context.study.tasks:
         _say(f"{task.name}: {context.data[task.name].description}.")
-    with Store(context.path) as store, contextlib.ExitStack() as shown:
+    with (
+        Store(context.path) as store,
+        LocalExecutor(options.jobs, options.data_dir) as executor,
+        contextlib.ExitStack() as shown,
+    ):
+        write_atomically(context.out / "study.json", json.dumps(study_record(context.study), indent=1) + "\n")
 
-        def begin(current: Any) -> Any:
+        def begin(current: Plan) -> Any:
             shown.close()
             if current.finished:
                 return None
-            phase = " and ".join(
-                f"{len(specs)} {name}"
-                for name, specs in (("tuning", current.tuning), ("final", current.final))
-                if specs
-            )
+            counts = ((len(current.tuning), "tuning"), (len(current.final), "final"))
+            phase = " and ".join(f"{number} {name}" for number, name in counts if number)
             _say(f"{current.done} of at most {context.study.most_trials} trials done; next: {phase}.")
             return shown.enter_context(display(current.next))
 
@@ -160,8 +207,59 @@ def _run(options: argparse.Namespace) -> None:
         _report(context, current, Known(store), options)
 
 
+def _compare(options: argparse.Namespace) -> None:
+    from agileact.study import compare, models
+    from agileact.study.arms import arm
+    from agileact.study.cost import estimate
+    from agileact.study.executors.local import available_cores
+    from agileact.study.progress import format_duration
+    from agileact.study.protocol import plan
+
+    names = [name.strip() for name in options.arms.split(",") if name.strip()]
+    if len(set(names)) < 2:
+        raise ArgumentError(f"--arms must name at least two different arms, not {options.arms!r}")
+    study = compare.proposed(
+        [arm(name) for name in dict.fromkeys(names)],
+        options.model,
+        options.data,
+        fingerprint=models.model_fingerprint(options.model),
+        iterations=options.iterations,
+        batch_size=options.batch_size,
+        validation=options.validation,
+    )
+    context = _Context(study, options, "compare")
+    jobs = options.jobs or available_cores()
+    seconds = _remembered(
+        context, lambda: estimate(study, plan(study, lambda spec: None), context.data, jobs).trial_seconds
+    )
+    context.study = compare.fitted(context.study, seconds, options.budget, jobs)
+    protocol = context.study.protocol
+    points, runs = protocol.trials, len(protocol.tuning_seeds)
+    whole = compare.START_SECONDS + sum(seconds.values()) * (points * runs + len(protocol.seeds)) / jobs
+    _say(
+        f"{len(names)} arms: each {points} points to tune, {runs} seeds a point, and {len(protocol.seeds)} fresh ones; "
+        f"about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
+    )
+    _conduct(context, options)
+
+
+def _remembered(context: _Context, measure: Callable[[], dict[tuple[str, str], float]]) -> dict[tuple[str, str], float]:
+    """Return measured seconds; the same ones when the command is repeated, or it would plan other trials."""
+    path = context.out / "cost.json"
+    wanted = [[arm.name, task.name, repr(task.spec)] for task in context.study.tasks for arm in context.study.arms]
+    if path.exists():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            known = json.loads(path.read_text())
+            if [row[:3] for row in known] == wanted:
+                return {(row[0], row[1]): float(row[3]) for row in known}
+    found = measure()
+    rows = [[*row, found[row[0], row[1]]] for row in wanted]
+    write_atomically(path, json.dumps(rows, indent=1) + "\n")
+    return found
+
+
 def _status(options: argparse.Namespace) -> None:
-    context = _Context(options)
+    context = _Context.read(options)
     with context.planned() as (current, _):
         most = context.study.most_trials
         pairs = len(context.study.arms) * len(context.study.tasks)
@@ -185,7 +283,7 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    context = _Context(options)
+    context = _Context.read(options)
     with context.planned() as (current, known):
         _report(context, current, known, options)
 
@@ -243,7 +341,7 @@ def _report(context: _Context, current: Any, known: Any, options: argparse.Names
 def _export(options: argparse.Namespace) -> None:
     from agileact.study import outcome
 
-    context = _Context(options)
+    context = _Context.read(options)
     with context.planned() as (current, known):
         rows = outcome.trial_rows(context.study, current, known)
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from agileact.study import data as data_room
 from agileact.study.data import DataSet
@@ -85,3 +86,13 @@ def conduct(
         if current.finished:
             return current
         run_study(current.next, store, executor, show)
+
+
+def study_record(study: Study) -> dict[str, Any]:
+    """Return a study as plain JSON types: every arm, task and step of the protocol as it was carried out."""
+    return {
+        "name": study.name,
+        "protocol": dataclasses.asdict(study.protocol),
+        "arms": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.arms],
+        "tasks": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.tasks],
+    }

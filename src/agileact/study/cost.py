@@ -14,7 +14,7 @@ from agileact.study.training import build_network, build_optimizer
 from agileact.study.trial import evaluate, loss_function
 
 _STEPS = 6
-_START_SECONDS = 4.0
+START_SECONDS = 4.0
 """What a worker needs to import torch and load data."""
 
 
@@ -51,9 +51,7 @@ def estimate(study: Study, current: Plan, data: Mapping[str, DataSet], jobs: int
                 seconds[arm.name, task.name] = trial_seconds(task.spec, arm.spec, data[task.name])
     whole = sum(seconds.values()) * (tuning + len(protocol.seeds))
     left = 1 - current.done / study.most_trials
-    # Workers start anew for each round of trials: the grid, what depends on it point by point, the final ones.
-    rounds = 2 + (protocol.trials - len(protocol.lr)) // 2 if protocol.tune else 1
-    return Cost(0.0 if current.finished else (rounds * _START_SECONDS + whole / jobs) * left, seconds)
+    return Cost(0.0 if current.finished else START_SECONDS + whole / jobs * left, seconds)
 
 
 def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:

@@ -155,7 +155,7 @@ def load(spec: DataSpec, *, data_dir: Path | None = None, progress: Progress | N
         Traceback (most recent call last):
         ...
         agileact._errors.ArgumentError: no data set is named 'mnist5k-spilt'; did you mean 'mnist5k-split'? \
-There are: cifar, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5k-split, npz, text
+There are: cifar, custom, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5k-split, npz, text
     """
     known = names()
     builder = _builders.get(spec.name)

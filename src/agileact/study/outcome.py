@@ -218,6 +218,7 @@ HEADER = (
     "iterations to the baseline's best",
     "ms per iteration",
     "parameters",
+    "kB for backward",
     "seeds",
 )
 
@@ -246,6 +247,7 @@ def row(cell: Cell) -> tuple[str, ...]:
         time,
         "–" if steps is None else f"{steps.mean:.2f}",
         f"{results[0].parameters:,}",
+        "–" if results[0].saved_bytes is None else f"{results[0].saved_bytes / 1000:,.0f}",
         f"{len(results)}" + (f" ({cell.diverged} diverged)" if cell.diverged else ""),
     )
 
@@ -292,6 +294,7 @@ def _flat(study: Study, task: str, arm: str, phase: str, result: TrialResult) ->
         "test_accuracy": result.selected_test_accuracy,
         "lowest_test_loss": result.best_test_loss,
         "parameters": result.parameters,
+        "saved_bytes": result.saved_bytes,
         "seconds_per_iteration": result.seconds_per_iteration,
         "seconds": result.seconds,
         "description": describe(spec),

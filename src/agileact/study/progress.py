@@ -110,9 +110,12 @@ def _lines(specs: Sequence[TrialSpec], stream: IO[str]) -> Iterator[Display]:
 def outcome(event: Finished) -> str:
     """Return the outcome of a trial in a few words."""
     result = event.result
-    if result.best_test_loss is None:
-        return result.status
     diverged = "diverged; " if result.status == "diverged" else ""
+    if result.best_test_loss is None:
+        if result.selected_iteration is None:
+            return result.status
+        lowest = result.curve.validation_loss[result.curve.iteration.index(result.selected_iteration)]
+        return f"{diverged}lowest validation loss {lowest:.4f} at iteration {result.selected_iteration}"
     return f"{diverged}lowest test loss {result.best_test_loss:.4f} at iteration {result.best_iteration}"
 
 

@@ -69,6 +69,8 @@ class TrialResult:
         seconds_per_iteration: Median duration of a training step, evaluations and probes left out.
         seconds: Duration of the whole trial.
         versions: Versions of Python, torch, numpy and agileact that ran the trial.
+        saved_bytes: Memory that one training batch keeps for its backward pass, parameters left out; None in results
+            that were stored before it was measured.
     """
 
     spec: TrialSpec
@@ -85,6 +87,7 @@ class TrialResult:
     seconds_per_iteration: float
     seconds: float
     versions: dict[str, str]
+    saved_bytes: int | None = None
 
     def to_json(self) -> str:
         """Return the result as JSON."""

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from agileact._errors import AgileactError, ArgumentError
 from agileact._optional import require
-from agileact._suggest import hint, suggestion
+from agileact._suggest import hint
+from agileact.study import data as data_room
 from agileact.study import models, tasks
 from agileact.study.activations import parse_activation
 from agileact.study.arms import Arm, arm
@@ -195,10 +196,9 @@ def _data(raw: Any, place: _Place, base: DataSpec | None) -> DataSpec:
     if base is None and "name" not in given:
         place.fail("lacks 'name'")
     name = _text(given.pop("name", base.name if base else ""), place / "name")
-    from agileact.study import data
-
-    if name not in data.names():
-        (place / "name").fail(f"no data set is named {name!r}{suggestion(name, data.names())}")
+    known = data_room.names()
+    if name not in known:
+        (place / "name").fail(f"no data set is named {name!r}{hint(name, known)}")
     same = base is not None and base.name == name
     held = given.pop("validation", base.validation if same and base else 500)
     validation = _number(int, held, place / "validation")

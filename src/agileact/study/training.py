@@ -16,7 +16,7 @@ from agileact.baselines import ParametricActivation
 from agileact.nn import AgileModule
 from agileact.optim import decay_activations, param_groups
 from agileact.study import models, optimizers
-from agileact.study.activations import agile_form
+from agileact.study.activations import agile_form, parse_activation
 from agileact.study.reparametrise import FoldedOptimizer, fold_into
 from agileact.study.spec import ArmSpec, ModelSpec
 
@@ -126,8 +126,6 @@ def has_trainable_activations(arm: ArmSpec) -> bool:
         >>> has_trainable_activations(ArmSpec((("fc", "relu"), ("conv", "prelu"))))
         True
     """
-    from agileact.study.activations import parse_activation
-
     if arm.updates != "own":
         return True
     kinds = {parse_activation(str(name)).kind for _, name in arm.activations}
@@ -185,11 +183,10 @@ def _agile_twin(arm: ArmSpec) -> ArmSpec:
 
 
 def _calibrate(model: nn.Module, inputs: Tensor) -> None:
-    # By name: the function may come with a later version than this room.
-    try:
-        calibrate = importlib.import_module("agileact.calibrate").calibrate
-    except (ModuleNotFoundError, AttributeError):
-        raise ArgumentError("this version of agileact has no calibrate(), which this arm's start needs") from None
+    # By its public name: the function may come with a later version than this room.
+    calibrate = getattr(importlib.import_module("agileact"), "calibrate", None)
+    if calibrate is None:
+        raise ArgumentError("this version of agileact has no calibrate(), which this arm's start needs")
     if not any(isinstance(module, AgileModule) for module in model.modules()):
         raise ArgumentError("the start 'calibrated' is for agile activations; the arm has none (try start 'folded')")
     calibrate(model, [inputs])

@@ -88,6 +88,7 @@ class _Trial:
         self.probe = Probe()
         self.layers = {name: LayerTrace() for name in self.agile}
         self.best_state: dict[str, Tensor] | None = None
+        self.saved_bytes = saved_bytes(self.model, data.train_x[: self.budget.batch_size])
 
     def _calibration_sample(self) -> Tensor:
         """Return training inputs from a stream of their own, so that no arm shifts the batches."""
@@ -116,6 +117,7 @@ class _Trial:
             seconds_per_iteration=statistics.median(durations) if durations else 0.0,
             seconds=time.perf_counter() - start,
             versions=versions(),
+            saved_bytes=self.saved_bytes,
         )
 
     def _train(self, durations: list[float]) -> str:
@@ -248,6 +250,32 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classificat
             correct += int((output.argmax(1) == part).sum())
     model.train(training)
     return loss / y.numel(), None if kind == "regression" else correct / y.numel()
+
+
+def saved_bytes(model: nn.Module, x: Tensor) -> int:
+    """Return how many bytes a training pass over ``x`` keeps for its backward pass, parameters and ``x`` left out.
+
+    Memory that several operations keep together counts once. The model, its buffers and the random stream are left
+    as they are.
+
+    Example:
+        >>> saved_bytes(nn.Sequential(nn.Linear(3, 5), nn.Sigmoid()), torch.zeros(2, 3)) == 2 * 5 * 4
+        True
+    """
+    twin = copy.deepcopy(model).train()
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*twin.parameters(), x)}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = twin(x)
+    del output
+    return sum(kept.values())
 
 
 def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:

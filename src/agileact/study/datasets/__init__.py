@@ -3,8 +3,8 @@
 Importing this registers them; :mod:`agileact.study.data` does so when a name is looked up.
 """
 
-from agileact.study.datasets import files, generated, tabular, text
+from agileact.study.datasets import custom, files, generated, tabular, text
 from agileact.study.datasets.generated import mnist1d as mnist1d
 from agileact.study.datasets.text import pieces as pieces
 
-__all__ = ["files", "generated", "mnist1d", "pieces", "tabular", "text"]
+__all__ = ["custom", "files", "generated", "mnist1d", "pieces", "tabular", "text"]

@@ -47,6 +47,9 @@ def available_cores() -> int:
 class LocalExecutor:
     """Runs trials side by side in worker processes.
 
+    Within a ``with`` block idle workers stay alive from one call of :meth:`run` to the next, with what they have
+    imported and loaded; otherwise each call starts its own and ends them.
+
     Args:
         jobs: Number of workers; None for one per available core.
         data_dir: Folder with data files, passed on to the data loaders.
@@ -60,19 +63,22 @@ class LocalExecutor:
             raise ArgumentError(f"the number of jobs must be at least 1, not {jobs}")
         self.jobs = jobs or available_cores()
         self.data_dir = data_dir
+        self._keep = False
+        self._idle: list[_Worker] = []
+        self._inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
 
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
         """Run ``specs``, started in their order; closing the iterator stops the workers."""
         waiting = deque((spec, 1) for spec in specs)
-        inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         workers: list[_Worker] = []
+        unbroken = False
         try:
             for _ in range(min(self.jobs, len(specs))):
-                worker = _Worker(inbox, self.data_dir)
+                worker = self._worker()
                 workers.append(worker)
                 yield from worker.take(waiting)
             while any(worker.current for worker in workers):
-                worker, message = inbox.get()
+                worker, message = self._inbox.get()
                 if worker.current is None:
                     continue
                 spec, attempt = worker.current
@@ -85,7 +91,7 @@ class LocalExecutor:
                         yield Failed(spec, f"its worker was lost {attempt} times ({reason})", worker.errors())
                     worker.stop()
                     if waiting:
-                        worker = _Worker(inbox, self.data_dir)
+                        worker = self._worker()
                         workers.append(worker)
                         yield from worker.take(waiting)
                 elif message["event"] == "advanced":
@@ -97,9 +103,31 @@ class LocalExecutor:
                         yield Failed(spec, message["reason"], message["details"])
                     worker.current = None
                     yield from worker.take(waiting)
+            unbroken = True
         finally:
-            for worker in workers:
-                worker.stop()
+            if unbroken and self._keep:
+                self._idle += workers
+            else:
+                for worker in workers:
+                    worker.stop()
+
+    def __enter__(self) -> LocalExecutor:
+        self._keep = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._keep = False
+        while self._idle:
+            self._idle.pop().stop()
+
+    def _worker(self) -> _Worker:
+        """Return an idle worker that lives, or a new one."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.alive:
+                return worker
+            worker.stop()
+        return _Worker(self._inbox, self.data_dir)
 
 
 class _Worker:
@@ -144,6 +172,11 @@ class _Worker:
         except OSError:
             return  # the worker is dead already; its listener reports that
         yield Started(spec)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs and somebody listens to it."""
+        return self._process.poll() is None and self._thread.is_alive()
 
     def obituary(self) -> str:
         """Say how the process ended."""

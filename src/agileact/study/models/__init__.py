@@ -1,5 +1,7 @@
 """Networks by name, built so that the same seed gives the same initial weights for every activation."""
 
+from agileact.study.models._custom import custom as custom
+from agileact.study.models._custom import model_fingerprint as model_fingerprint
 from agileact.study.models._paper import deep_thin as deep_thin
 from agileact.study.models._paper import fully_connected as fully_connected
 from agileact.study.models._paper import paper_cnn as paper_cnn

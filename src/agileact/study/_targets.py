@@ -1,0 +1,50 @@
+"""Functions of the user's, named as ``package.module:function``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agileact._errors import ArgumentError
+from agileact._suggest import hint
+
+
+def find(target: str, what: str) -> Callable[..., Any]:
+    """Return the function that ``target`` names; modules are looked for in the working directory too.
+
+    Args:
+        target: As ``package.module:function``.
+        what: What it is for, in errors.
+
+    Raises:
+        ArgumentError: If there is no such module or function.
+
+    Example:
+        >>> find("math:sqrt", "model")(4.0)
+        2.0
+        >>> find("math:sqr", "model")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        agileact._errors.ArgumentError: the model 'math:sqr': module 'math' has no function 'sqr'; did you...
+    """
+    module, colon, name = target.partition(":")
+    if not colon or not module or not name:
+        raise ArgumentError(f"the {what} must be named as package.module:function, not {target!r}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # A module that is missing inside the user's own is the user's to see as it is.
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise ArgumentError(f"the {what} {target!r}: there is no module {module!r}, also not in {here}") from None
+    function = getattr(found, name, None)
+    if not callable(function):
+        public = [one for one in vars(found) if not one.startswith("_") and callable(getattr(found, one))]
+        raise ArgumentError(f"the {what} {target!r}: module {module!r} has no function {name!r}{hint(name, public)}")
+    return function  # type: ignore[no-any-return]

@@ -1,0 +1,30 @@
+"""What docs/study.md shows is what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from agileact import baselines
+from agileact.study import tasks
+from agileact.study.arms import modifiers
+from agileact.study.spec_file import read_study
+
+PAGE = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
+
+
+def test_the_study_in_the_docs_is_read(tmp_path):
+    found = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    (tmp_path / "small.yaml").write_text(found[1])
+    study = read_study(tmp_path / "small.yaml")
+    assert [arm.name for arm in study.arms][3:] == ["relu+folded-updates", "mixed"]
+    assert study.tasks[1].spec.budget.iterations == 200
+    assert len(study.protocol.seeds) == 10
+
+
+def test_every_name_is_in_the_docs():
+    for name in (*baselines.names(), *(one.removesuffix("-official") for one in tasks.names())):
+        assert f"`{name}`" in PAGE, name
+    for name in modifiers():
+        assert f"`{name.replace('NUMBER', 'X')}`" in PAGE, name
