@@ -6,6 +6,8 @@
 #include "bases.h"
 #include "loops.h"
 
+#include <vector>
+
 namespace agileact {
 namespace {
 

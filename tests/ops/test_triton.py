@@ -41,10 +41,10 @@ for entry in INPUTS:
             grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
             call = (scale, location, base, *numbers, dim, 1)
             wide = (scale.double(), location.double(), base, *numbers, dim, 1)
-            got = [_triton.agile(x, *call), *_triton.agile_backward(grad, x, *call, False)]
+            got = [_triton.agile(x, *call), *_triton.agile_backward(grad, x, *call)]
             want = [_default.agile(x.double(), *wide)]
-            want += _default.agile_backward(grad.double(), x.double(), *wide, False)
-            again = got if base != "relu" else [_triton.agile(x, *call), *_triton.agile_backward(grad, x, *call, False)]
+            want += _default.agile_backward(grad.double(), x.double(), *wide)
+            again = got if base != "relu" else [_triton.agile(x, *call), *_triton.agile_backward(grad, x, *call)]
             for part, one, other, same in zip(("y", "x", "scale", "location"), got, want, again):
                 count += 1
                 size = max(1.0, float(other.abs().max()))

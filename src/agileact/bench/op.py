@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact.bench._peers import Eager, Rational
-from agileact.bench._timing import environment, interleaved
+from agileact.bench._timing import environment, interleaved, keep_freed_memory
 from agileact.nn import Agile
 
 PLAIN: dict[str, Callable[[], nn.Module]] = {
@@ -50,6 +50,7 @@ def run(
         compiled: Whether to time ``torch.compile`` of the eager formula.
         notify: Is told each row when it is there.
     """
+    keep_freed_memory()
     before = torch.get_num_threads()
     rows = []
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agileact.bench._timing import environment, interleaved
+from agileact.bench._timing import environment, interleaved, keep_freed_memory
 from agileact.nn import AgileMaxPool2d
 
 SHAPES = ((100, 16, 28, 28), (100, 8, 14, 14), (32, 64, 56, 56))
@@ -18,6 +18,7 @@ def run(
     *, quick: bool = False, threads: Sequence[int] = (1, 2), notify: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """Time forward and backward of 2 by 2 pooling after ReLU; return rows and environment."""
+    keep_freed_memory()
     before = torch.get_num_threads()
     rows = []
     try:

@@ -99,7 +99,7 @@ def _backward(
     size: Pair,
 ) -> tuple[Tensor, Tensor, Tensor]:
     axes = _channels(scale if scale is not None else location, picked.shape[1])
-    to_picked, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, base, p, q, *axes, False)
+    to_picked, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, base, p, q, *axes)
     call = (kernel, stride, padding, dilation)
     return _scatter(to_picked, places, size, *call), to_scale, to_location
 
@@ -157,7 +157,7 @@ def _differentiate(ctx: Any, grad: Tensor | None, grad_picked: Tensor | None, _:
     if grad is not None and torch.is_grad_enabled():
         # To be differentiated again: by operators that can be, through the elements that were picked.
         axes = _channels(scale if scale is not None else location, picked.shape[1])
-        to_picked, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, base, p, q, *axes, False)
+        to_picked, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, base, p, q, *axes)
         to_x = _scatter(to_picked, places, ctx.size, *window)
     elif grad is not None:
         to_x, to_scale, to_location = _ops.agile_max_pool2d_backward(
