@@ -11,6 +11,7 @@
 #include <torch/csrc/autograd/variable.h>
 #include <torch/library.h>
 
+#include "nodes.h"
 #include "operators.h"
 
 namespace agileact {
@@ -21,40 +22,11 @@ using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
-// PyTorch moved its nodes from std::shared_ptr to its own counted pointer; either will do.
-using NodePtr = decltype(torch::autograd::Edge::function);
-
-template <typename N, typename P = NodePtr>
-auto make_node() {
-  if constexpr (std::is_same_v<P, std::shared_ptr<Node>>) {
-    return std::shared_ptr<N>(new N());
-  } else {
-    return c10::make_intrusive<N>();
-  }
-}
-
-template <typename N>
-NodePtr pointer_to(N* node) {
-  if constexpr (std::is_same_v<NodePtr, std::shared_ptr<Node>>) {
-    return node->shared_from_this();
-  } else {
-    return NodePtr::unsafe_reclaim_from_nonowning(node);
-  }
-}
-
 // Where and on what a call works; every operator ends with these.
 struct Call {
   Formula formula;
   Place place;
 };
-
-const Tensor& value(const OptionalTensor& t) {
-  static const Tensor none;
-  return t.has_value() ? *t : none;
-}
-OptionalTensor option(const Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
-bool tracked(const Tensor& t) { return t.defined() && t.requires_grad(); }
-bool tracked(const OptionalTensor& t) { return t.has_value() && tracked(*t); }
 
 Tensor call_forward(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Call& c) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("agileact::agile", "").typed<Tensor(
@@ -101,8 +73,6 @@ bool ordinary(const Tensor& first, const Ts&... rest) {
   return ordinary(first) && ordinary(rest...);
 }
 bool observed() { return c10::impl::TorchDispatchModeTLS::any_modes_set(); }
-
-bool has_tangent(const Tensor& t) { return t.defined() && t._fw_grad(0).defined(); }
 
 // Third derivatives are not fused: asking for one says so, instead of returning a constant.
 struct ThirdDerivative : public Node {
@@ -290,7 +260,7 @@ Tensor& agile_autograd_(Tensor& x, const OptionalTensor& scale, const OptionalTe
   const Call call{formula_of(base, p, q), {dim, ndim, terms}};
   const Tensor &s = value(scale), &l = value(location);
   if (observed() || !ordinary(x, s, l) || has_tangent(x) || has_tangent(s) || has_tangent(l)) {
-    return x.copy_(agile_autograd(x, scale, location, base, p, q, dim, ndim, terms));
+    return x.copy_(agile_autograd(x.clone(), scale, location, base, p, q, dim, ndim, terms));
   }
   Look seen;
   {

@@ -29,10 +29,8 @@ CPU = _cpu.load()
 _LOADED = CPU.loaded
 _autograd.register(compiled=_LOADED)
 _TRITON = _triton.register()
-_agile = torch.ops.agileact.agile.default
-_agile_ = torch.ops.agileact.agile_.default
-# What the object above calls; skipping it saves a tenth of the call. A compiler knows only the object.
-_agile_now = _agile._op
+# What an operator object calls; skipping the object saves a tenth of a small call. A compiler knows only the object.
+_agile, _agile_ = torch.ops.agileact.agile.default._op, torch.ops.agileact.agile_.default._op
 
 __all__ = ["CPU", "Call", "agile", "agile_channels", "agile_max_pool2d", "call_of", "pooled_size"]
 
@@ -76,10 +74,12 @@ def agile(
             a, b = scale.reshape(terms, -1), location.reshape(terms, -1)
             result = reference.combined_agile(x, a, b, base, options, start, stop)
     elif inplace and not torch.compiler.is_compiling():
-        done: Tensor = _agile_(x, scale, location, *fused, start, stop - start, terms)
+        done: Tensor = torch.ops.agileact.agile_(x, scale, location, *fused, start, stop - start, terms)
         return done
     else:
-        result = _agile(x, scale, location, *fused, start, stop - start, terms)
+        # Where a compiler takes the writing apart, what the operator saves must not be what is written to.
+        source = x.clone() if inplace else x
+        result = torch.ops.agileact.agile(source, scale, location, *fused, start, stop - start, terms)
     return x.copy_(result) if inplace else result
 
 
@@ -103,27 +103,26 @@ def agile_channels(
     refuses what does not fit.
     """
     scale, location = parameters.get("scale"), parameters.get("location")
-    # A parametrised or pruned scale is no longer among the parameters.
-    if not _LOADED or type(x) is not Tensor or type(scale) is not Parameter or type(location) is not Parameter:
+    # A parametrised or pruned scale is no longer among the parameters. A compiler traces the checks, once.
+    if (
+        not _LOADED
+        or type(x) is not Tensor
+        or type(scale) is not Parameter
+        or type(location) is not Parameter
+        or torch.compiler.is_compiling()
+    ):
         return None
     ndim = x.dim()
     if ndim < 2 or not x.is_cpu or forward_ad._current_level >= 0:
         return None
     try:
         if dim == 1 and terms == 1 and not inplace:
-            if torch.compiler.is_compiling():
-                return _agile(x, scale, location, *call)  # type: ignore[no-any-return]
-            return _agile_now(x, scale, location, *call)  # type: ignore[no-any-return]
-        numbers = (*call, 0.0, 0.0)[:3]
-        axis = dim if dim >= 0 else dim + ndim
-        if not inplace:
-            return _agile(x, scale, location, *numbers, axis, 1, terms)  # type: ignore[no-any-return]
-        if not torch.compiler.is_compiling():
-            return _agile_(x, scale, location, *numbers, axis, 1, terms)  # type: ignore[no-any-return]
+            return _agile(x, scale, location, *call)  # type: ignore[no-any-return]
+        place = (*call, 0.0, 0.0)[:3], (dim if dim >= 0 else dim + ndim, 1, terms)
+        return (_agile_ if inplace else _agile)(x, scale, location, *place[0], *place[1])  # type: ignore[no-any-return]
     except RuntimeError:
         # The way with all checks finds words for it, or fails in the same way.
-        pass
-    return None
+        return None
 
 
 def agile_max_pool2d(
@@ -144,7 +143,8 @@ def agile_max_pool2d(
     The parameters have one number for each channel, or one for all; None stands for 1 and for 0.
     """
     fused = fused_name(base.name, options)
-    if fused is None or not _served(x) or _forward_mode() or not _pool.fits(x, kernel):
+    # Its autograd is in the compiled library.
+    if fused is None or not (_LOADED and _served(x)) or _forward_mode() or not _pool.fits(x, kernel):
         if scale is None and location is None:
             y = base.function(x, **options)
         else:

@@ -118,9 +118,7 @@ def agile_double_backward(
     to_grad, to = [], []
     for j in range(terms):
         cotangents = reference.Gradients(u, v[j], w[j])
-        more, one = reference.backward_of_backward(
-            cotangents, wide, x, a[j], b[j], found, options, dim, dim + ndim
-        )
+        more, one = reference.backward_of_backward(cotangents, wide, x, a[j], b[j], found, options, dim, dim + ndim)
         to_grad.append(more)
         to.append(one)
     return (

@@ -7,9 +7,7 @@ import torch
 # The parameters of an operator lie along the axes dim to dim + ndim of x, flattened; ndim = 0 is one pair for all.
 # With several terms, whose sum the result is, they lie term after term. p and q are the base function's options, in the
 # order of FUSED. The defaults are the usual call: what Python does not pass it need not convert.
-_PLACE = (
-    "Tensor? scale, Tensor? location, str base, float p=0, float q=0, int dim=1, int ndim=1, int terms=1"
-)
+_PLACE = "Tensor? scale, Tensor? location, str base, float p=0, float q=0, int dim=1, int ndim=1, int terms=1"
 # What was saved is x, or, with from_output, the result. Then "the gradient of saved" is still that of x.
 _KEPT = f"Tensor saved, {_PLACE}, bool from_output=False"
 _POOLED = (
