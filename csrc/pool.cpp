@@ -3,39 +3,10 @@
 // A window's value is the largest scale * f(x - location), by torch's rule: the first of equals in row-major order,
 // and a NaN beats what came before it. Kept for backward are the input and the place (in the window, one byte) where
 // it was found: everything else has the gradient zero.
-#include "bases.h"
-#include "loops.h"
-
-#include <vector>
+#include "window.h"
 
 namespace agileact {
 namespace {
-
-struct Window {
-  int64_t kernel[2], stride[2], padding[2], dilation[2], size[2], out[2];
-  explicit Window(const Pooling& p)
-      : kernel{p.kernel[0], p.kernel[1]},
-        stride{p.stride[0], p.stride[1]},
-        padding{p.padding[0], p.padding[1]},
-        dilation{p.dilation[0], p.dilation[1]},
-        size{p.height, p.width},
-        out{p.out_height, p.out_width} {}
-  int64_t first(int axis, int64_t o) const { return o * stride[axis] - padding[axis]; }
-  bool inside(int axis, int64_t i) const { return i >= 0 && i < size[axis]; }
-  // Two by two, step two, no border: what most networks have, and two neighbours fill one vector.
-  bool halves() const {
-    return kernel[0] == 2 && kernel[1] == 2 && stride[0] == 2 && stride[1] == 2 && padding[0] == 0 && padding[1] == 0 &&
-        dilation[0] == 1 && dilation[1] == 1;
-  }
-  // Every window lies inside: no padding, and none hangs over.
-  bool inside() const {
-    return padding[0] == 0 && padding[1] == 0 && first(0, out[0] - 1) + dilation[0] * (kernel[0] - 1) < size[0] &&
-        first(1, out[1] - 1) + dilation[1] * (kernel[1] - 1) < size[1];
-  }
-  bool disjoint() const {
-    return stride[0] >= dilation[0] * (kernel[0] - 1) + 1 && stride[1] >= dilation[1] * (kernel[1] - 1) + 1;
-  }
-};
 
 template <typename T, typename V = vec_t<T>>
 inline Pack<T> as_stored(const Pack<T>& p) {
@@ -46,13 +17,6 @@ inline Pack<T> as_stored(const Pack<T>& p) {
     auto [low, high] = at::vec::convert_to_float<T>(at::vec::convert_from_float<T>(p.v[0], p.v[1]));
     return {low, high};
   }
-}
-
-// One number for a whole row, or one for each of its elements.
-template <typename A>
-at::vec::Vectorized<A> parameter(const A* from, bool each, int64_t i, int64_t n) {
-  using V = at::vec::Vectorized<A>;
-  return each ? V::loadu(from + i, n) : V(*from);
 }
 
 template <typename V>
@@ -125,18 +89,6 @@ void activate_row(const Formula& formula, const T* x, const A* scale, const A* l
       stored.v[1].store(ys + i + V::size());
     }
   });
-}
-
-inline int64_t padded_to(int64_t n, int64_t step) { return (n / step + 2) * step; }
-
-// A parameter a channel, repeated for a row of pixels; zeros behind them, for whole vectors.
-template <typename A>
-std::vector<A> repeated(const void* table, int64_t channels, int64_t pixels, int64_t size) {
-  std::vector<A> row(size, A(0));
-  for (int64_t i = 0; i < channels * pixels; ++i) {
-    row[i] = static_cast<const A*>(table)[i % channels];
-  }
-  return row;
 }
 
 // The numbers of one pixel; beyond them up to a vector more, which the next pixel overwrites.
@@ -315,123 +267,6 @@ void pool_planes(const Formula& formula, const Pooling& p, const PoolForward& ca
   });
 }
 
-// The gradient goes to the places kept; sums are made for each sample (or plane), then added in order.
-template <typename T>
-void pool_backward_as(const Formula& formula, const Pooling& p, const PoolBackward& call) {
-  using V = vec_t<T>;
-  using A = acc_t<T>;
-  const Window w(p);
-  const int64_t plane = w.size[0] * w.size[1], out_plane = w.out[0] * w.out[1];
-  const bool last = p.channels_last;
-  // A unit of work is a plane, or, channels last, a sample: C numbers a pixel. Along a row of it the parameters are one
-  // pair, or C pairs over and over.
-  const int64_t C = last ? p.channels : 1, units = last ? p.batch : p.batch * p.channels;
-  const int64_t row = w.out[1] * C, padded = padded_to(row, kStep<T>);
-  std::vector<A> partial(units * 2 * C);
-  const bool disjoint = w.disjoint(), simple = disjoint && w.inside();
-  const auto fills = [&](int axis) {
-    return w.dilation[axis] == 1 && w.stride[axis] == w.kernel[axis] && w.out[axis] * w.stride[axis] == w.size[axis];
-  };
-  const bool covered = last && simple && fills(0) && fills(1);  // every element is written anyway
-  std::vector<A> scales, locations;
-  if (last) {
-    scales = repeated<A>(call.scale, C, w.out[1], padded);
-    locations = repeated<A>(call.location, C, w.out[1], padded);
-  }
-  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, plane * C));
-  at::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) {
-    std::vector<A> to(padded), acc(2 * padded), where(last && simple ? padded : 0);
-    for (int64_t u = begin; u < end; ++u) {
-      T* grad_x = static_cast<T*>(call.grad_x) + u * plane * C;
-      const A* scale = last ? scales.data() : static_cast<const A*>(call.scale) + u % p.channels;
-      const A* location = last ? locations.data() : static_cast<const A*>(call.location) + u % p.channels;
-      if (!covered) {
-        std::memset(static_cast<void*>(grad_x), 0, plane * C * sizeof(T));
-      }
-      std::fill(acc.begin(), acc.end(), A(0));
-      for (int64_t oh = 0; oh < w.out[0]; ++oh) {
-        const int64_t at = u * out_plane * C + oh * row;
-        const T* grad = static_cast<const T*>(call.grad) + at;
-        const T* picked = static_cast<const T*>(call.picked) + at;
-        const uint8_t* places = call.places + at;
-        with_base<V>(formula, [&](const auto& base) {
-          for (int64_t i = 0; i < row; i += kStep<T>) {
-            const int64_t n = std::min(kStep<T>, row - i);
-            const Pack<T> g = Pack<T>::load(grad + i, n), x = Pack<T>::load(picked + i, n);
-            for (int half = 0; half < 2; ++half) {
-              const int64_t o = i + half * V::size(), count = std::min<int64_t>(V::size(), row - o);
-              if (count <= 0) {
-                break;
-              }
-              const V valid = first_lanes<V>(count);
-              V f, d;
-              base.at(x.v[half] - parameter(location, last, o, count), f, d);
-              const V gd = g.v[half] * d;
-              (parameter(scale, last, o, count) * gd).store(to.data() + o);
-              (V::loadu(acc.data() + o) + ((g.v[half] * f) & valid)).store(acc.data() + o);
-              (V::loadu(acc.data() + padded + o) + (gd & valid)).store(acc.data() + padded + o);
-            }
-          }
-        });
-        if (!last && w.halves()) {
-          T* pair = grad_x + 2 * oh * w.size[1];
-          for (int64_t i = 0; i < row; ++i) {
-            const int place = places[i] & 3;
-            pair[(place >> 1) * w.size[1] + 2 * i + (place & 1)] = static_cast<T>(to[i]);
-          }
-          continue;
-        }
-        if (last && simple) {
-          // Pixel by pixel: the gradients that were found there, zeros elsewhere.
-          std::copy_n(places, row, where.data());
-          for (int64_t i = 0; i < w.kernel[0]; ++i) {
-            T* const line = grad_x + (w.first(0, oh) + i * w.dilation[0]) * w.size[1] * C;
-            for (int64_t o = 0; o < w.out[1]; ++o) {
-              for (int64_t j = 0; j < w.kernel[1]; ++j) {
-                T* const pixel = line + (w.first(1, o) + j * w.dilation[1]) * C;
-                const V place(static_cast<A>(i * w.kernel[1] + j));
-                for (int64_t c = 0; c < C; c += kStep<T>) {
-                  Pack<T> out;
-                  for (int half = 0; half < 2; ++half) {
-                    // Behind the row there is room for one more pack.
-                    const int64_t at = o * C + c + half * V::size();
-                    out.v[half] = V::loadu(to.data() + at) & (V::loadu(where.data() + at) == place);
-                  }
-                  out.store(pixel + c, std::min(kStep<T>, C - c));
-                }
-              }
-            }
-          }
-          continue;
-        }
-        for (int64_t i = 0; i < row; ++i) {
-          const int64_t h = w.first(0, oh) + places[i] / w.kernel[1] * w.dilation[0];
-          const int64_t v = w.first(1, i / C) + places[i] % w.kernel[1] * w.dilation[1];
-          if (!w.inside(0, h) || !w.inside(1, v)) {
-            continue;  // a window without an element
-          }
-          T& target = grad_x[(h * w.size[1] + v) * C + i % C];
-          target = static_cast<T>(disjoint ? to[i] : static_cast<A>(target) + to[i]);
-        }
-      }
-      for (int k = 0; k < 2; ++k) {
-        A* const sums = partial.data() + (2 * u + k) * C;
-        std::fill_n(sums, C, A(0));
-        for (int64_t i = 0; i < row; ++i) {
-          sums[i % C] += acc[k * padded + i];
-        }
-      }
-    }
-  });
-  for (int64_t u = 0; u < units; ++u) {
-    for (int64_t c = 0; c < C; ++c) {
-      const int64_t channel = last ? c : u % p.channels;
-      call.sum_f[channel] += partial[2 * u * C + c];
-      call.sum_d[channel] += partial[(2 * u + 1) * C + c];
-    }
-  }
-}
-
 }  // namespace
 
 void pool(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const PoolForward& call) {
@@ -443,14 +278,6 @@ void pool(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const
     case c10::ScalarType::Double: return as(double());
     case c10::ScalarType::BFloat16: return as(c10::BFloat16());
     default: return as(float());
-  }
-}
-
-void pool_backward(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const PoolBackward& call) {
-  switch (dtype) {
-    case c10::ScalarType::Double: return pool_backward_as<double>(formula, p, call);
-    case c10::ScalarType::BFloat16: return pool_backward_as<c10::BFloat16>(formula, p, call);
-    default: return pool_backward_as<float>(formula, p, call);
   }
 }
 

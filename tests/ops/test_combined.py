@@ -166,7 +166,7 @@ def test_transforms_and_tracing() -> None:
     both = torch.vmap(lambda a: combined(x, a, location, "silu"))(many)
     torch.testing.assert_close(both[0], -both[1])
     tangents = (torch.ones_like(x), torch.ones_like(scale), torch.ones_like(location))
-    _, along = torch.func.jvp(lambda *t: combined(*t, "silu"), (x, scale, location), tangents)
+    along: Any = torch.func.jvp(lambda *t: combined(*t, "silu"), (x, scale, location), tangents)[1]
     gradients = torch.func.jacrev(lambda *t: combined(*t, "silu"), (0, 1, 2))(x, scale, location)
     torch.testing.assert_close(along, sum(g.flatten(3).sum(-1) for g in gradients), rtol=1e-4, atol=1e-4)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import agileact as ag
 from agileact.ops import CPU
-from tests.cases import IDS, CASES, Case, parameters
+from tests.cases import CASES, IDS, Case, parameters
 
 agile: Any = ag.functional.agile
 
@@ -98,10 +98,15 @@ def test_module_and_modes() -> None:
             wanted = 1.5 * torch.relu(x)
             assert module(x) is x
             torch.testing.assert_close(x, wanted)
-    compiled: Any = torch.compile(lambda x: module(x * 1), fullgraph=True, backend="aot_eager")
+
+    def written_over(x: Tensor) -> Tensor:
+        y: Tensor = module(x * 1)
+        return y
+
+    compiled: Any = torch.compile(written_over, fullgraph=True, backend="aot_eager")
     x = torch.randn(2, 3, 4)
     torch.testing.assert_close(compiled(x), 1.5 * torch.relu(x))
-    torch.testing.assert_close(torch.vmap(lambda x: module(x * 1))(x.unsqueeze(1)), 1.5 * torch.relu(x).unsqueeze(1))
+    torch.testing.assert_close(torch.vmap(written_over)(x.unsqueeze(1)), 1.5 * torch.relu(x).unsqueeze(1))
     normal = torch.randn(2, 3)
     version = normal._version
     with torch.inference_mode():

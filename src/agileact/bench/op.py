@@ -131,7 +131,7 @@ def _contenders(
         modules["rational"] = Rational()
         if compiled:
             # Without a number of threads in its code, so that one compilation does for all of them.
-            options = {"cpp.dynamic_threads": True}
+            options: dict[str, Any] = {"cpp.dynamic_threads": True}
             modules["compile"] = torch.compile(eager, dynamic=False, options=options)  # type: ignore[assignment]
     result = {name: _call(module, x, mode) for name, module in modules.items()}
     if dtype == torch.bfloat16:

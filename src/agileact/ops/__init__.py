@@ -16,7 +16,6 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from agileact import reference
-from agileact._broadcast import WIDE
 from agileact.bases import Base, Value
 from agileact.ops import _autograd, _cpu, _pool, _triton
 from agileact.ops._fused import FUSED, fused_name

@@ -141,7 +141,7 @@ def _fake_backward(
     return x, _empty(scale, picked), _empty(location, picked)
 
 
-# --- vmap: the samples become more images, or, where parameters or their gradients are their own, more channels ---------
+# --- vmap: the samples become more images, or, where parameters or their gradients are their own, more channels ---
 
 
 def _fold(t: Tensor, axis: int | None, size: int, place: int) -> Tensor:
