@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -11,7 +11,8 @@
 #include <torch/csrc/autograd/variable.h>
 #include <torch/library.h>
 
-#include "layout.h"
+#include "nodes.h"
+#include "operators.h"
 
 namespace agileact {
 namespace {
@@ -21,43 +22,18 @@ using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
-// PyTorch moved its nodes from std::shared_ptr to its own counted pointer; either will do.
-using NodePtr = decltype(torch::autograd::Edge::function);
-
-template <typename N, typename P = NodePtr>
-auto make_node() {
-  if constexpr (std::is_same_v<P, std::shared_ptr<Node>>) {
-    return std::shared_ptr<N>(new N());
-  } else {
-    return c10::make_intrusive<N>();
-  }
-}
-
-template <typename N>
-NodePtr pointer_to(N* node) {
-  if constexpr (std::is_same_v<NodePtr, std::shared_ptr<Node>>) {
-    return node->shared_from_this();
-  } else {
-    return NodePtr::unsafe_reclaim_from_nonowning(node);
-  }
-}
-
 // Where and on what a call works; every operator ends with these.
 struct Call {
-  std::string base;
-  double p, q;
-  int64_t dim, ndim;
+  Formula formula;
+  Place place;
 };
-
-Tensor value(const OptionalTensor& t) { return t.has_value() ? *t : Tensor(); }
-OptionalTensor option(const Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
-bool tracked(const Tensor& t) { return t.defined() && t.requires_grad(); }
-bool tracked(const OptionalTensor& t) { return t.has_value() && tracked(*t); }
 
 Tensor call_forward(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Call& c) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("agileact::agile", "").typed<Tensor(
-      const Tensor&, const OptionalTensor&, const OptionalTensor&, std::string_view, double, double, int64_t, int64_t)>();
-  return op.call(x, scale, location, c.base, c.p, c.q, c.dim, c.ndim);
+      const Tensor&, const OptionalTensor&, const OptionalTensor&, std::string_view, double, double, int64_t, int64_t,
+      int64_t)>();
+  return op.call(x, scale, location, name_of(c.formula.base), c.formula.p, c.formula.q, c.place.dim, c.place.ndim,
+                 c.place.terms);
 }
 
 using Three = std::tuple<Tensor, Tensor, Tensor>;
@@ -67,8 +43,9 @@ Three call_backward(const Tensor& grad, const Tensor& saved, const OptionalTenso
                     const OptionalTensor& location, const Call& c, bool from_output) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("agileact::agile_backward", "").typed<Three(
       const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&, std::string_view, double, double,
-      int64_t, int64_t, bool)>();
-  return op.call(grad, saved, scale, location, c.base, c.p, c.q, c.dim, c.ndim, from_output);
+      int64_t, int64_t, int64_t, bool)>();
+  return op.call(grad, saved, scale, location, name_of(c.formula.base), c.formula.p, c.formula.q, c.place.dim,
+                 c.place.ndim, c.place.terms, from_output);
 }
 
 Four call_double_backward(const OptionalTensor& tx, const OptionalTensor& ts, const OptionalTensor& tl,
@@ -77,27 +54,25 @@ Four call_double_backward(const OptionalTensor& tx, const OptionalTensor& ts, co
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("agileact::agile_double_backward", "").typed<Four(
           const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const Tensor&, const Tensor&,
-          const OptionalTensor&, const OptionalTensor&, std::string_view, double, double, int64_t, int64_t, bool)>();
-  return op.call(tx, ts, tl, grad, saved, scale, location, c.base, c.p, c.q, c.dim, c.ndim, from_output);
+          const OptionalTensor&, const OptionalTensor&, std::string_view, double, double, int64_t, int64_t, int64_t,
+          bool)>();
+  return op.call(tx, ts, tl, grad, saved, scale, location, name_of(c.formula.base), c.formula.p, c.formula.q,
+                 c.place.dim, c.place.ndim, c.place.terms, from_output);
 }
 
-// Numbers can be read from t here and now, and will be the ones that backward works with: an ordinary CPU
-// tensor, no tracing, no transform.
-bool readable(const Tensor& t) {
+// An ordinary CPU tensor, no tracing, no transform: its numbers can be read here and now, and the kernels can be called
+// without the dispatcher.
+bool ordinary(const Tensor& t) {
   using K = c10::DispatchKey;
-  return t.device().is_cpu() && !c10::impl::TorchDispatchModeTLS::any_modes_set() && t.has_storage() &&
-      !t.key_set().has_any(c10::DispatchKeySet({K::Python, K::Functionalize, K::FuncTorchBatched, K::FuncTorchGradWrapper,
-                                                K::Fake, K::ZeroTensor}));
+  constexpr c10::DispatchKeySet special({K::Python, K::Functionalize, K::FuncTorchBatched, K::FuncTorchGradWrapper,
+                                         K::Fake, K::ZeroTensor});
+  return !t.defined() || (t.device().is_cpu() && !t.key_set().has_any(special) && t.has_storage());
 }
-
-// What is saved is the output where every derivative can be had back from it. That needs a look at the scale,
-// so it holds for ordinary CPU tensors; a traced graph saves the input, and its partitioner may decide again.
-bool saves_output(const Tensor& x, const OptionalTensor& scale, const Call& c) {
-  const Formula formula = formula_of(c.base, c.p, c.q);
-  return invertible(formula) && readable(x) && (!scale.has_value() || !scale->defined() || readable(*scale)) &&
-      output_suffices(formula, x.scalar_type(), scale);
+template <typename... Ts>
+bool ordinary(const Tensor& first, const Ts&... rest) {
+  return ordinary(first) && ordinary(rest...);
 }
-
+bool observed() { return c10::impl::TorchDispatchModeTLS::any_modes_set(); }
 
 // Third derivatives are not fused: asking for one says so, instead of returning a constant.
 struct ThirdDerivative : public Node {
@@ -164,6 +139,18 @@ struct AgileBackward : public torch::autograd::TraceableFunction {
     }
     Tensor kept = from_output ? saved.unpack(pointer_to(this)) : saved.unpack();
     const Tensor s = scale.unpack(), l = location.unpack();
+    if (!at::GradMode::is_enabled() && !observed() && ordinary(grads[0], kept, s, l) && !has_tangent(grads[0]) &&
+        !has_tangent(kept)) {
+      at::AutoDispatchBelowADInplaceOrView below;
+      auto [gx, gs, gl] = backward_cpu(grads[0], kept, option(s), option(l), call.formula, call.place, from_output,
+                                       should_compute_output(1), should_compute_output(2));
+      variable_list out;
+      out.reserve(3);
+      out.push_back(std::move(gx));
+      out.push_back(std::move(gs));
+      out.push_back(std::move(gl));
+      return out;
+    }
     if (from_output && at::GradMode::is_enabled()) {
       // The second derivative is by the input. Its values are not here, but the way to it is: hand on the
       // output's values with the input's place in the graph.
@@ -184,13 +171,12 @@ struct AgileBackward : public torch::autograd::TraceableFunction {
 // A parameter as a tensor that broadcasts against x.
 Tensor spread(const Tensor& parameter, const Tensor& x, const Call& c) {
   std::vector<c10::SymInt> shape(x.dim(), 1);
-  for (int64_t d = c.dim; d < c.dim + c.ndim; ++d) {
+  for (int64_t d = c.place.dim; d < c.place.dim + c.place.ndim; ++d) {
     shape[d] = x.sym_size(d);
   }
   return parameter.reshape_symint(shape).to(x.scalar_type());
 }
 
-bool has_tangent(const Tensor& t) { return t.defined() && t._fw_grad(0).defined(); }
 Tensor tangent(const Tensor& t) { return t.defined() ? t._fw_grad(0) : Tensor(); }
 
 // a f'(z) (dx - db) + f(z) da
@@ -213,30 +199,47 @@ Tensor forward_tangent(const Tensor& x, const Tensor& scale, const Tensor& locat
   return result;
 }
 
-Tensor agile_autograd(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location,
-                      std::string_view base, double p, double q, int64_t dim, int64_t ndim) {
-  const Call call{std::string(base), p, q, dim, ndim};
-  const Tensor s = value(scale), l = value(location);
+// A node for a call on these tensors, or none if nobody will ask for gradients.
+auto forward_node(const Tensor& x, const Tensor& s, const Tensor& l, const Call& call, const Look& seen) {
   decltype(make_node<AgileBackward>()) node;
   if (at::GradMode::is_enabled() && (tracked(x) || tracked(s) || tracked(l))) {
     node = make_node<AgileBackward>();
     node->set_next_edges(torch::autograd::collect_next_edges(x, s, l));
     node->call = call;
-    node->from_output = saves_output(x, scale, call);
+    node->from_output = seen.recoverable;
     node->scale = SavedVariable(s, false);
     node->location = SavedVariable(l, false);
-    if (!node->from_output) {
-      node->saved = SavedVariable(x, false);
-    }
+  }
+  return node;
+}
+
+Tensor agile_autograd(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location,
+                      std::string_view base, double p, double q, int64_t dim, int64_t ndim, int64_t terms) {
+  const Call call{formula_of(base, p, q), {dim, ndim, terms}};
+  const Tensor &s = value(scale), &l = value(location);
+  // What is saved is the output where every derivative can be had back from it. That needs a look at the scale, so it
+  // holds for ordinary tensors; a traced graph saves the input, and its partitioner may decide again.
+  const bool direct = !observed() && ordinary(x, s, l);
+  Look seen;
+  if (direct) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    seen = look(call.formula, x.scalar_type(), scale, location, terms);
+  }
+  auto node = forward_node(x, s, l, call, seen);
+  if (node && !node->from_output) {
+    node->saved = SavedVariable(x, false);
   }
   Tensor tangent;
   if (has_tangent(x) || has_tangent(s) || has_tangent(l)) {
+    TORCH_CHECK_NOT_IMPLEMENTED(terms == 1, "agileact: forward mode over several terms is not fused; "
+                                            "agileact.reference has it");
     tangent = forward_tangent(x, s, l, call);
   }
   Tensor y;
   {
     at::AutoDispatchBelowADInplaceOrView below;
-    y = call_forward(x, scale, location, call);
+    y = direct ? forward_cpu(x, scale, location, call.formula, call.place, seen)
+               : call_forward(x, scale, location, call);
   }
   if (node) {
     torch::autograd::set_history(y, NodePtr(node));
@@ -250,6 +253,53 @@ Tensor agile_autograd(const Tensor& x, const OptionalTensor& scale, const Option
   return y;
 }
 
+// In place. Where the output tells everything the input is gone for good; elsewhere, as PyTorch's silu_ does, a copy of
+// the input is kept for backward.
+Tensor& agile_autograd_(Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, std::string_view base,
+                        double p, double q, int64_t dim, int64_t ndim, int64_t terms) {
+  const Call call{formula_of(base, p, q), {dim, ndim, terms}};
+  const Tensor &s = value(scale), &l = value(location);
+  if (observed() || !ordinary(x, s, l) || has_tangent(x) || has_tangent(s) || has_tangent(l)) {
+    return x.copy_(agile_autograd(x.clone(), scale, location, base, p, q, dim, ndim, terms));
+  }
+  Look seen;
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    seen = look(call.formula, x.scalar_type(), scale, location, terms);
+  }
+  auto node = forward_node(x, s, l, call, seen);
+  torch::autograd::check_inplace(x, node != nullptr);
+  if (node && !node->from_output) {
+    node->saved = SavedVariable(x.clone(), false);
+  }
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    forward_cpu_(x, scale, location, call.formula, call.place, seen);
+  }
+  torch::autograd::increment_version(x);
+  if (node) {
+    torch::autograd::rebase_history(x, NodePtr(node));
+    if (node->from_output) {
+      node->saved = SavedVariable(x, true, x.is_view());
+    }
+  }
+  return x;
+}
+
+// Without autograd, as in inference mode, a tensor's version still has to tell that it changed.
+Tensor& agile_version_(c10::DispatchKeySet keys, Tensor& x, const OptionalTensor& scale, const OptionalTensor& location,
+                       std::string_view base, double p, double q, int64_t dim, int64_t ndim, int64_t terms) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("agileact::agile_", "").typed<Tensor&(
+      Tensor&, const OptionalTensor&, const OptionalTensor&, std::string_view, double, double, int64_t, int64_t,
+      int64_t)>();
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    op.redispatch(keys & c10::after_ADInplaceOrView_keyset, x, scale, location, base, p, q, dim, ndim, terms);
+  }
+  torch::autograd::increment_version(x);
+  return x;
+}
+
 // Forward mode over backward has no rule here; dropping the tangent would be silently wrong.
 void refuse_tangents(std::initializer_list<Tensor> tensors) {
   for (const Tensor& t : tensors) {
@@ -260,9 +310,9 @@ void refuse_tangents(std::initializer_list<Tensor> tensors) {
 
 Three agile_backward_autograd(const Tensor& grad, const Tensor& saved, const OptionalTensor& scale,
                               const OptionalTensor& location, std::string_view base, double p, double q, int64_t dim,
-                              int64_t ndim, bool from_output) {
-  const Call call{std::string(base), p, q, dim, ndim};
-  const Tensor s = value(scale), l = value(location);
+                              int64_t ndim, int64_t terms, bool from_output) {
+  const Call call{formula_of(base, p, q), {dim, ndim, terms}};
+  const Tensor &s = value(scale), &l = value(location);
   refuse_tangents({grad, saved, s, l});
   decltype(make_node<AgileBackwardBackward>()) node;
   if (at::GradMode::is_enabled() && (tracked(grad) || tracked(saved) || tracked(s) || tracked(l))) {
@@ -289,8 +339,8 @@ Three agile_backward_autograd(const Tensor& grad, const Tensor& saved, const Opt
 Four agile_double_backward_autograd(const OptionalTensor& tx, const OptionalTensor& ts, const OptionalTensor& tl,
                                     const Tensor& grad, const Tensor& saved, const OptionalTensor& scale,
                                     const OptionalTensor& location, std::string_view base, double p, double q,
-                                    int64_t dim, int64_t ndim, bool from_output) {
-  const Call call{std::string(base), p, q, dim, ndim};
+                                    int64_t dim, int64_t ndim, int64_t terms, bool from_output) {
+  const Call call{formula_of(base, p, q), {dim, ndim, terms}};
   NodePtr node;
   if (at::GradMode::is_enabled() && (tracked(tx) || tracked(ts) || tracked(tl) || tracked(grad) || tracked(saved) ||
                                      tracked(scale) || tracked(location))) {
@@ -314,8 +364,13 @@ Four agile_double_backward_autograd(const OptionalTensor& tx, const OptionalTens
 
 TORCH_LIBRARY_IMPL(agileact, Autograd, m) {
   m.impl("agile", agile_autograd);
+  m.impl("agile_", agile_autograd_);
   m.impl("agile_backward", agile_backward_autograd);
   m.impl("agile_double_backward", agile_double_backward_autograd);
+}
+
+TORCH_LIBRARY_IMPL(agileact, ADInplaceOrView, m) {
+  m.impl("agile_", agile_version_);
 }
 
 }  // namespace agileact

@@ -45,7 +45,7 @@ void backward_as(const B& base, const Geometry& g, const Backward& call) {
     if (call.from_output) {
       run<T, 2, 1, 2, 2>(g, io, [&](const V* in, const V* tab, V* out, V* acc) {
         const V f = base.tidy(in[1] * tab[1]);
-        const V gd = in[0] * base.slope(f);
+        const V gd = gated(base, f, in[0]);
         out[0] = tab[0] * gd;
         acc[0] = at::vec::fmadd(in[0], f, acc[0]);
         acc[1] = acc[1] + gd;

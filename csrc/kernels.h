@@ -38,6 +38,16 @@ struct Formula {
   double q;
 };
 
+// The smallest number that a dtype holds above zero.
+inline double smallest_of(c10::ScalarType dtype) {
+  switch (dtype) {
+    case c10::ScalarType::Half: return 0x1p-24;
+    case c10::ScalarType::BFloat16: return 0x1p-133;
+    case c10::ScalarType::Double: return 0x1p-1074;
+    default: return 0x1p-149;
+  }
+}
+
 // Tables hold one number a parameter, in the type of the arithmetic (double for double, else float).
 struct Forward {
   const void* x;
@@ -77,6 +87,41 @@ struct DoubleBackward {
   double* sum_x;      // sum of grad_x, which is minus the gradient of the location
 };
 
+// Sums of several activations of one input: tables and sums hold one number a parameter, term after term.
+struct CombinedForward {
+  const void* x;
+  void* y;
+  const void* scale;
+  const void* location;
+  int64_t terms;
+};
+
+struct CombinedBackward {
+  const void* grad;
+  const void* x;
+  void* grad_x;
+  const void* scale;
+  const void* location;
+  int64_t terms;
+  double* sum_f;
+  double* sum_d;
+};
+
+struct CombinedDoubleBackward {
+  const void* tangent_x;
+  const void* grad;
+  const void* x;
+  void* grad_grad;
+  void* grad_x;
+  const void* scale;
+  const void* location;
+  const void* tangent_scale;
+  const void* tangent_location;
+  int64_t terms;
+  double* sum_scale;
+  double* sum_x;
+};
+
 // Max pooling of an activation, over planes (or, channels last, over samples).
 struct Pooling {
   int64_t batch, channels, height, width, out_height, out_width;
@@ -109,6 +154,9 @@ void forward(c10::ScalarType dtype, const Formula&, const Geometry&, const Forwa
 void backward(c10::ScalarType dtype, const Formula&, const Geometry&, const Backward&);
 // In double.
 void double_backward(const Formula&, const Geometry&, const DoubleBackward&);
+void combined(c10::ScalarType dtype, const Formula&, const Geometry&, const CombinedForward&);
+void combined_backward(c10::ScalarType dtype, const Formula&, const Geometry&, const CombinedBackward&);
+void combined_double_backward(const Formula&, const Geometry&, const CombinedDoubleBackward&);
 void pool(c10::ScalarType dtype, const Formula&, const Pooling&, const PoolForward&);
 void pool_backward(c10::ScalarType dtype, const Formula&, const Pooling&, const PoolBackward&);
 

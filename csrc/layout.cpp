@@ -1,24 +1,80 @@
 #include "layout.h"
 
+#include <ATen/EmptyTensor.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 namespace agileact {
 
+namespace {
+
+constexpr std::pair<std::string_view, Base> kNames[] = {
+    {"relu", Base::kRelu},           {"sigmoid", Base::kSigmoid},     {"tanh", Base::kTanh},
+    {"silu", Base::kSilu},           {"gelu", Base::kGelu},           {"gelu_tanh", Base::kGeluTanh},
+    {"leaky_relu", Base::kLeakyRelu}, {"elu", Base::kElu},            {"softplus", Base::kSoftplus},
+    {"mish", Base::kMish},           {"hardswish", Base::kHardswish}, {"hardsigmoid", Base::kHardsigmoid},
+    {"identity", Base::kIdentity}};
+
+bool kinked(Base base) { return base == Base::kRelu || base == Base::kLeakyRelu || base == Base::kElu; }
+
+// What the scales and locations must be like.
+struct Bounds {
+  double low, high;  // of a scale that can be divided out again
+  double product;    // of scale and location: below it scale * (x - location) may round to 0
+  bool exact;        // x - location is as fine as the output: a scale of 1 or more loses nothing
+};
+
+Bounds bounds_of(Base base, at::ScalarType dtype) {
+  const bool bounded = base == Base::kSigmoid || base == Base::kTanh;
+  // Outside low and high the output may underflow (or overflow) where f would not, by enough to be seen in the
+  // gradients. Half precision has only five bits of exponent. As to product: what is not 0 of x - location is at least
+  // 2^-25 of the location (2^-54 in double), and the last factor is the smallest number of the dtype.
+  switch (dtype) {
+    case at::kHalf:
+      return {bounded ? 0x1p-8 : 0x1p-5, bounded ? 0x1p12 : 0x1p3, 0x1p26 * smallest_of(dtype), false};
+    case at::kDouble:
+      return {0x1p-60, 0x1p60, 0x1p55 * smallest_of(dtype), true};
+    default:
+      return {0x1p-24, 0x1p24, 0x1p26 * smallest_of(dtype), dtype == at::kFloat};
+  }
+}
+
+template <typename A>
+Look look_at(const A* a, const A* b, int64_t n, int64_t terms, const Bounds& bounds) {
+  bool plain = true, within = true, safe = true;
+  for (int64_t i = 0; i < n / terms; ++i) {
+    const double scale = a != nullptr ? a[i] : A(1), location = b != nullptr ? b[i] : A(0);
+    const double size = std::abs(scale);
+    plain &= scale == 1 && location == 0;
+    within &= size >= bounds.low && size <= bounds.high;
+    safe &= size * std::abs(location) >= bounds.product || (bounds.exact && size >= 1);
+  }
+  for (int64_t i = n / terms; i < n; ++i) {
+    plain &= a != nullptr && a[i] == 0;
+  }
+  return {plain, within, !safe};
+}
+
+}  // namespace
+
 Formula formula_of(std::string_view base, double p, double q) {
-  static constexpr std::pair<std::string_view, Base> names[] = {
-      {"relu", Base::kRelu},           {"sigmoid", Base::kSigmoid},     {"tanh", Base::kTanh},
-      {"silu", Base::kSilu},           {"gelu", Base::kGelu},           {"gelu_tanh", Base::kGeluTanh},
-      {"leaky_relu", Base::kLeakyRelu}, {"elu", Base::kElu},            {"softplus", Base::kSoftplus},
-      {"mish", Base::kMish},           {"hardswish", Base::kHardswish}, {"hardsigmoid", Base::kHardsigmoid},
-      {"identity", Base::kIdentity}};
-  for (const auto& [name, value] : names) {
+  for (const auto& [name, value] : kNames) {
     if (name == base) {
       return {value, p, q};
     }
   }
   TORCH_CHECK(false, "agileact: no fused kernel for the base '", base, "'");
+}
+
+std::string_view name_of(Base base) {
+  for (const auto& [name, value] : kNames) {
+    if (value == base) {
+      return name;
+    }
+  }
+  return {};
 }
 
 bool invertible(const Formula& formula) {
@@ -38,41 +94,31 @@ bool invertible(const Formula& formula) {
   }
 }
 
-bool output_suffices(const Formula& formula, at::ScalarType dtype, const OptionalTensor& scale) {
-  if (!invertible(formula)) {
-    return false;
+Look look(const Formula& formula, at::ScalarType dtype, const OptionalTensor& scale, const OptionalTensor& location,
+          int64_t terms) {
+  const Bounds bounds = bounds_of(formula.base, dtype);
+  const auto given = [](const OptionalTensor& t) { return t.has_value() && t->defined(); };
+  const auto simple = [&](const OptionalTensor& t) {
+    return !given(t) || (t->scalar_type() == at::kFloat && t->is_contiguous());
+  };
+  const int64_t n = given(scale) ? scale->numel() : given(location) ? location->numel() : terms;
+  Look seen;
+  if (simple(scale) && simple(location)) {
+    seen = look_at(given(scale) ? scale->const_data_ptr<float>() : nullptr,
+                   given(location) ? location->const_data_ptr<float>() : nullptr, n, terms, bounds);
+  } else {
+    const auto wide = [&](const OptionalTensor& t) { return given(t) ? t->to(at::kDouble).contiguous() : at::Tensor(); };
+    const at::Tensor a = wide(scale), b = wide(location);
+    seen = look_at(a.defined() ? a.const_data_ptr<double>() : nullptr,
+                   b.defined() ? b.const_data_ptr<double>() : nullptr, n, terms, bounds);
   }
   // At its threshold Softplus falls by exp(-threshold): a value within the fall has two sources, and unless the
   // dtype cannot tell them apart, the input has to be saved.
   const double epsilon = dtype == at::kDouble ? 0x1p-53 : 0x1p-24;
-  if (formula.base == Base::kSoftplus && !(std::exp(-formula.q) < epsilon)) {
-    return false;
-  }
-  if (!scale.has_value() || !scale->defined()) {
-    return true;
-  }
-  const bool bounded = formula.base == Base::kSigmoid || formula.base == Base::kTanh;
-  // Outside these bounds the output may underflow (or overflow) where f would not, by enough to be seen in
-  // the gradients. Half precision has only five bits of exponent.
-  double low = 0x1p-24, high = 0x1p24;
-  if (dtype == at::kHalf) {
-    low = bounded ? 0x1p-8 : 0x1p-5;
-    high = bounded ? 0x1p12 : 0x1p3;
-  } else if (dtype == at::kDouble) {
-    low = 0x1p-60;
-    high = 0x1p60;
-  }
-  const auto within = [&](const auto* a, int64_t n) {
-    return std::all_of(a, a + n, [&](auto v) {
-      const double size = std::abs(static_cast<double>(v));
-      return size >= low && size <= high;
-    });
-  };
-  if (scale->scalar_type() == at::kFloat && scale->is_contiguous()) {
-    return within(scale->const_data_ptr<float>(), scale->numel());
-  }
-  const at::Tensor wide = scale->to(at::kDouble).contiguous();
-  return within(wide.const_data_ptr<double>(), wide.numel());
+  const bool jumps = formula.base == Base::kSoftplus && !(std::exp(-formula.q) < epsilon);
+  seen.recoverable = seen.recoverable && invertible(formula) && terms == 1 && !jumps;
+  seen.guarded = seen.guarded && seen.recoverable && kinked(formula.base);
+  return seen;
 }
 
 Layout layout_of(const at::Tensor& x, int64_t dim, int64_t ndim) {
@@ -122,18 +168,24 @@ Layout layout_of(const at::Tensor& x, int64_t dim, int64_t ndim) {
   return out;
 }
 
-Table Layout::table(const OptionalTensor& parameter, double fill, bool inverted) const {
+Table Layout::table(const OptionalTensor& parameter, int64_t terms, double fill, bool inverted) const {
   const auto dtype = arithmetic(x.scalar_type());
-  const int64_t n = geometry.params;
+  const int64_t n = geometry.params * terms;
   Table out;
   const bool given = parameter.has_value() && parameter->defined();
   if (given) {
-    TORCH_CHECK(parameter->numel() == n, "agileact: a parameter with ", parameter->numel(), " elements for ", n);
     out.kept = parameter->scalar_type() == dtype ? *parameter : parameter->to(dtype);
     if (!order.empty()) {
-      out.kept = out.kept.reshape(shape).permute(order);
+      std::vector<int64_t> sizes{terms}, axes{0};
+      sizes.insert(sizes.end(), shape.begin(), shape.end());
+      for (const int64_t axis : order) {
+        axes.push_back(axis + 1);
+      }
+      out.kept = out.kept.reshape(sizes).permute(axes);
     }
-    out.kept = out.kept.contiguous();
+    if (!out.kept.is_contiguous()) {
+      out.kept = out.kept.contiguous();
+    }
     out.data = out.kept.const_data_ptr();
     if (!inverted) {
       return out;
@@ -153,26 +205,24 @@ Table Layout::table(const OptionalTensor& parameter, double fill, bool inverted)
   return out;
 }
 
-at::Tensor Layout::gradient(const double* sums, const OptionalTensor& parameter) const {
-  if (!parameter.has_value() || !parameter->defined()) {
-    return at::empty({0}, at::TensorOptions().dtype(at::kFloat));
-  }
-  const auto dtype = parameter->scalar_type();
-  at::Tensor result = at::empty(parameter->sizes(), parameter->options().memory_format(at::MemoryFormat::Contiguous));
+at::Tensor Layout::gradient(const double* sums, const at::Tensor& parameter, int64_t terms) const {
+  const auto dtype = parameter.scalar_type();
+  const int64_t n = geometry.params * terms;
+  at::Tensor result = at::detail::empty_cpu(parameter.sizes(), dtype);
   if (order.empty() && (dtype == at::kFloat || dtype == at::kDouble)) {
     if (dtype == at::kFloat) {
-      std::copy_n(sums, geometry.params, result.mutable_data_ptr<float>());
+      std::copy_n(sums, n, result.mutable_data_ptr<float>());
     } else {
-      std::copy_n(sums, geometry.params, result.mutable_data_ptr<double>());
+      std::copy_n(sums, n, result.mutable_data_ptr<double>());
     }
     return result;
   }
-  at::Tensor t = at::empty({geometry.params}, at::TensorOptions().dtype(at::kDouble));
-  std::copy_n(sums, geometry.params, t.mutable_data_ptr<double>());
+  at::Tensor t = at::empty({n}, at::TensorOptions().dtype(at::kDouble));
+  std::copy_n(sums, n, t.mutable_data_ptr<double>());
   if (!order.empty()) {
-    std::vector<int64_t> back(order.size()), sizes;
+    std::vector<int64_t> back(order.size() + 1, 0), sizes{terms};
     for (size_t i = 0; i < order.size(); ++i) {
-      back[order[i]] = static_cast<int64_t>(i);
+      back[order[i] + 1] = static_cast<int64_t>(i) + 1;
       sizes.push_back(shape[order[i]]);
     }
     t = t.view(sizes).permute(back);

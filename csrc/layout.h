@@ -16,12 +16,29 @@ using OptionalTensor = std::optional<at::Tensor>;
 // The formula for a base's name in the schema; throws for a base that is not fused.
 Formula formula_of(std::string_view base, double p, double q);
 
-// Whether f, and so every derivative, can be had back from scale * f(x - location): the base allows it, and
-// no scale is so small or so large that dividing by it loses what was there. Reads the scale.
-bool output_suffices(const Formula&, at::ScalarType dtype, const OptionalTensor& scale);
+// The name in the schema.
+std::string_view name_of(Base);
 
-// Whether the base allows it, whatever the scale.
+// Whether f can be had back from scale * f(x - location), if the scale allows it.
 bool invertible(const Formula&);
+
+// Where the parameters lie: along the axes dim to dim + ndim of x, term after term.
+struct Place {
+  int64_t dim, ndim, terms;
+};
+
+// What one look at the parameters tells.
+struct Look {
+  // Every scale is 1 and every location 0: the operator is the plain activation.
+  bool plain = false;
+  // f, and so every derivative, can be had back from the output: the base allows it, there is one term, and no
+  // scale is so small or so large that dividing by it loses what was there.
+  bool recoverable = false;
+  // A product may underflow although f > 0, and backward has to see on which side of a kink an element was.
+  bool guarded = false;
+};
+Look look(const Formula&, at::ScalarType dtype, const OptionalTensor& scale, const OptionalTensor& location,
+          int64_t terms);
 
 // One number a parameter for the loops: the parameter's own memory where it fits, else a copy. For a handful of
 // channels a tensor operation costs more than the numbers do, hence the plain arrays.
@@ -39,9 +56,9 @@ struct Layout {
   c10::SmallVector<int64_t, 5> shape;  // of the axes that carry parameters
 
   // The table for the loops, in the arithmetic's type; `fill` everywhere if there is no parameter.
-  Table table(const OptionalTensor& parameter, double fill, bool inverted = false) const;
-  // Sums from the loops as a gradient like the parameter; an empty tensor if there is none.
-  at::Tensor gradient(const double* sums, const OptionalTensor& parameter) const;
+  Table table(const OptionalTensor& parameter, int64_t terms, double fill, bool inverted = false) const;
+  // Sums from the loops as a gradient like the parameter.
+  at::Tensor gradient(const double* sums, const at::Tensor& parameter, int64_t terms) const;
   // t laid out in memory as x is.
   at::Tensor like_x(const at::Tensor& t) const;
 };

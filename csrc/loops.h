@@ -11,13 +11,16 @@
 #include "kernels.h"
 #include "pack.h"
 
+#include <c10/util/SmallVector.h>
+
 #include <array>
 #include <cstring>
 #include <memory>
-#include <vector>
 
 // Without it the compiler keeps the small arrays of vectors in memory.
 #define AGILEACT_UNROLL _Pragma("GCC unroll 8")
+// Likewise: arrays of vectors that are handed to a real call live in memory.
+#define AGILEACT_INLINE inline __attribute__((always_inline))
 
 namespace agileact {
 namespace {
@@ -26,10 +29,14 @@ constexpr int64_t kGrain = 32768;        // as ATen: below it a second thread co
 constexpr int64_t kSegment = 16384;      // the longest run that one accumulator adds up
 constexpr int64_t kMaxColumns = 1024;    // columns of a tile: tables and sums stay in the first cache
 
+// Numbers for a call: on the stack where they are few, as malloc takes longer than a small tensor does.
+template <typename A>
+using Scratch = c10::SmallVector<A, 1024>;
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline int64_t tile_elements(int64_t numel) {
-  return std::clamp<int64_t>(numel / 256, 16384, 131072);
+  return std::clamp<int64_t>(numel / 64, 16384, 262144);
 }
 
 template <typename F>
@@ -49,7 +56,7 @@ void add_slices(const A* partial, int64_t slices, int64_t sums, double* total) {
     std::fill(total + begin, total + end, 0.0);
     for (int64_t s = 0; s < slices; ++s) {
       const A* from = partial + s * sums;
-      for (int64_t i = begin; i < end; ++i) {
+      _Pragma("omp simd") for (int64_t i = begin; i < end; ++i) {
         total[i] += static_cast<double>(from[i]);
       }
     }
@@ -63,6 +70,30 @@ struct Streams {
   std::array<const acc_t<T>*, NT> tab;
   std::array<double*, NA> sums;
 };
+
+// One pack, or its first n elements, at `at`.
+template <typename T, int NI, int NO, typename Io, typename Op, typename Tab, typename Acc, typename Whole>
+AGILEACT_INLINE void part(const Io& io, const Op& op, int64_t at, const Tab& tab, Acc& acc, Whole, int64_t n) {
+  using V = vec_t<T>;
+  constexpr bool full = Whole::value;
+  Pack<T> in[NI], out[NO];
+  AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
+    in[k] = full ? Pack<T>::load(io.in[k] + at) : Pack<T>::load(io.in[k] + at, n);
+  }
+  AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
+    V vi[NI], vo[NO];
+    AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
+      vi[k] = in[k].v[half];
+    }
+    op(vi, tab[half], vo, acc[half]);
+    AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
+      out[k].v[half] = vo[k];
+    }
+  }
+  AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
+    full ? out[k].store(io.out[k] + at) : out[k].store(io.out[k] + at, n);
+  }
+}
 
 // Each parameter's elements lie in runs of `inner`: the parameters are loaded once a run.
 template <typename T, int NI, int NO, int NT, int NA, typename Op>
@@ -78,7 +109,8 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
   const int64_t column_tiles = ceil_div(g.params, columns);
   const int64_t row_tiles = ceil_div(g.outer, rows);
   const int64_t slices = row_tiles * segments;
-  std::unique_ptr<A[]> partial(NA > 0 ? new A[NA * slices * g.params] : nullptr);
+  Scratch<A> partial;
+  partial.resize_for_overwrite(NA * slices * g.params);
 
   each_tile(row_tiles * column_tiles * segments, rows * columns * segment, [&](int64_t tile) {
     const int64_t s = tile % segments;
@@ -88,7 +120,19 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
     const int64_t r1 = std::min(r0 + rows, g.outer);
     const int64_t start = s * segment;
     const int64_t n = std::min(segment, g.inner - start);
-    V block[NA > 0 ? NA : 1][256];
+    // Numbers, not vectors: those would all be set to zero first.
+    alignas(64) A block[NA > 0 ? NA : 1][256 * V::size()];
+    const auto tail = [&](const V* in, const V* tab, V* out, V* sums, int64_t count, V* acc) {
+      AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+        sums[k] = V(0);
+      }
+      op(in, tab, out, sums);
+      // The lanes behind the end computed something (0 * inf, say): it must not count.
+      const V valid = first_lanes<V>(count);
+      AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+        acc[k] = acc[k] + (sums[k] & valid);
+      }
+    };
     for (int64_t r = r0; r < r1; ++r) {
       for (int64_t c = c0; c < c1; ++c) {
         const int64_t at = (r * g.params + c) * g.inner + start;
@@ -96,6 +140,7 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
         AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
           tab[t] = V(io.tab[t][c]);
         }
+        const V* const both[2] = {tab, tab};
         V acc[2][NA > 0 ? NA : 1];
         AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
           acc[0][k] = V(0);
@@ -103,25 +148,22 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
         }
         int64_t i = 0;
         for (; i + step <= n; i += step) {
-          Pack<T> in[NI], out[NO];
-          AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
-            in[k] = Pack<T>::load(io.in[k] + at + i);
-          }
-          AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
-            V vi[NI], vo[NO];
-            AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
-              vi[k] = in[k].v[half];
-            }
-            op(vi, tab, vo, acc[half]);
-            AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
-              out[k].v[half] = vo[k];
-            }
-          }
-          AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
-            out[k].store(io.out[k] + at + i);
-          }
+          part<T, NI, NO>(io, op, at + i, both, acc, std::true_type(), step);
         }
-        if (i < n) {
+        if constexpr (std::is_same_v<T, A>) {
+          // One vector at a time: short runs are mostly ends.
+          for (int half = 0; i < n; ++half, i += V::size()) {
+            const int64_t count = std::min<int64_t>(V::size(), n - i);
+            V vi[NI], vo[NO], va[NA > 0 ? NA : 1];
+            AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
+              vi[k] = V::loadu(io.in[k] + at + i, count);
+            }
+            tail(vi, tab, vo, va, count, acc[half]);
+            AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
+              vo[k].store(io.out[k] + at + i, count);
+            }
+          }
+        } else if (i < n) {
           Pack<T> in[NI], out[NO];
           AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
             in[k] = Pack<T>::load(io.in[k] + at + i, n - i);
@@ -131,15 +173,7 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
             AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
               vi[k] = in[k].v[half];
             }
-            AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-              va[k] = V(0);
-            }
-            op(vi, tab, vo, va);
-            // The lanes behind the end computed something (0 * inf, say): it must not count.
-            const V valid = first_lanes<V>(n - i - half * V::size());
-            AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-              acc[half][k] = acc[half][k] + (va[k] & valid);
-            }
+            tail(vi, tab, vo, va, n - i - half * V::size(), acc[half]);
             AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
               out[k].v[half] = vo[k];
             }
@@ -150,7 +184,8 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
         }
         AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
           const V sum = acc[0][k] + acc[1][k];
-          block[k][c - c0] = r == r0 ? sum : block[k][c - c0] + sum;
+          A* const own = block[k] + (c - c0) * V::size();
+          (r == r0 ? sum : V::loadu(own) + sum).store(own);
         }
       }
     }
@@ -158,14 +193,15 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
       const int64_t slice = r0 / rows * segments + s;
       AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
         for (int64_t c = c0; c < c1; ++c) {
-          partial[(slice * NA + k) * g.params + c] = sum_lanes(block[k][c - c0]);
+          partial[(slice * NA + k) * g.params + c] = sum_lanes(V::loadu(block[k] + (c - c0) * V::size()));
         }
       }
     }
   });
   if constexpr (NA > 0) {
-    std::vector<double> total(NA * g.params);
-    add_slices(partial.get(), slices, NA * g.params, total.data());
+    Scratch<double> total;
+    total.resize_for_overwrite(NA * g.params);
+    add_slices(partial.data(), slices, NA * g.params, total.data());
     AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
       std::copy_n(total.data() + k * g.params, g.params, io.sums[k]);
     }
@@ -182,7 +218,10 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
   const int64_t total = g.numel();
   const int64_t short_period = g.params * g.inner;
   int64_t period = short_period;
-  if (period < 256) {
+  const bool narrow = 2 * step % period == 0;
+  if (narrow) {
+    period = 2 * step;
+  } else if (period < 256) {
     // A whole number of steps where that stays short, so that no row has a ragged end.
     int64_t whole = period;
     while (whole % step != 0 && whole <= 1024) {
@@ -192,7 +231,8 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
     period *= ceil_div(256, period);
   }
   const bool repeated = period != g.params;
-  std::vector<A> storage(repeated ? NT * period : 0);
+  Scratch<A> storage;
+  storage.resize_for_overwrite(repeated ? NT * period : 0);
   std::array<const A*, NT> tab = io.tab;
   if (repeated) {
     AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
@@ -211,7 +251,8 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
   const int64_t rows = std::clamp<int64_t>(tile_elements(total) / columns, 1, all_rows);
   const int64_t column_tiles = ceil_div(period, columns);
   const int64_t row_tiles = ceil_div(all_rows, rows);
-  std::unique_ptr<A[]> partial(NA > 0 ? new A[NA * row_tiles * period] : nullptr);
+  Scratch<A> partial;
+  partial.resize_for_overwrite(NA * row_tiles * period);
 
   each_tile(row_tiles * column_tiles, rows * columns, [&](int64_t tile) {
     const int64_t c0 = tile % column_tiles * columns;
@@ -222,11 +263,10 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
     AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
       std::fill_n(block[k], c1 - c0, A(0));
     }
-    // Columns [c, c + n) of row r. Rows one after the other, as they lie in memory: taking several at once to
+    // Columns [c, c + n) of row r. Rows one after the other, as they lie in memory: taking two or four at once to
     // share their tables and sums was measured to be slower, for the jumps.
     const auto patch = [&](int64_t r, int64_t c, auto whole, int64_t n) {
       constexpr bool full = decltype(whole)::value;
-      const int64_t at = r * period + c;
       V t[2][NT > 0 ? NT : 1];
       V acc[2][NA > 0 ? NA : 1];
       AGILEACT_UNROLL for (int k = 0; k < NT; ++k) {
@@ -239,29 +279,39 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
         acc[0][k] = p.v[0];
         acc[1][k] = p.v[1];
       }
-      Pack<T> in[NI], out[NO];
-      AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
-        in[k] = full ? Pack<T>::load(io.in[k] + at) : Pack<T>::load(io.in[k] + at, n);
-      }
-      AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
-        V vi[NI], vo[NO];
-        AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
-          vi[k] = in[k].v[half];
-        }
-        op(vi, t[half], vo, acc[half]);
-        AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
-          out[k].v[half] = vo[k];
-        }
-      }
-      AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
-        full ? out[k].store(io.out[k] + at) : out[k].store(io.out[k] + at, n);
-      }
+      part<T, NI, NO>(io, op, r * period + c, t, acc, whole, n);
       AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
         const Pack<A> p{{acc[0][k], acc[1][k]}};
         full ? p.store(block[k] + c - c0) : p.store(block[k] + c - c0, n);
       }
     };
-    for (int64_t r = r0; r < r1; ++r) {
+    int64_t r = r0;
+    if (narrow) {
+      // A row is two packs: tables and sums stay in registers from row to row.
+      V t[2][2][NT > 0 ? NT : 1];
+      V acc[2][2][NA > 0 ? NA : 1];
+      AGILEACT_UNROLL for (int pack = 0; pack < 2; ++pack) {
+        AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
+          AGILEACT_UNROLL for (int k = 0; k < NT; ++k) {
+            t[pack][half][k] = V::loadu(tab[k] + pack * step + half * V::size());
+          }
+          AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+            acc[pack][half][k] = V(0);
+          }
+        }
+      }
+      for (; r < r1 && (r + 1) * period <= total; ++r) {
+        AGILEACT_UNROLL for (int pack = 0; pack < 2; ++pack) {
+          part<T, NI, NO>(io, op, r * period + pack * step, t[pack], acc[pack], std::true_type(), step);
+        }
+      }
+      AGILEACT_UNROLL for (int pack = 0; pack < 2; ++pack) {
+        AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+          Pack<A>{{acc[pack][0][k], acc[pack][1][k]}}.store(block[k] + pack * step);
+        }
+      }
+    }
+    for (; r < r1; ++r) {
       // The last row may stop short of the period.
       const int64_t end = std::min(c1, total - r * period);
       int64_t c = c0;
@@ -273,12 +323,13 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
       }
     }
     AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-      std::copy_n(block[k], c1 - c0, partial.get() + (r0 / rows * NA + k) * period + c0);
+      std::copy_n(block[k], c1 - c0, partial.data() + (r0 / rows * NA + k) * period + c0);
     }
   });
   if constexpr (NA > 0) {
-    std::vector<double> totals(NA * period);
-    add_slices(partial.get(), row_tiles, NA * period, totals.data());
+    Scratch<double> totals;
+    totals.resize_for_overwrite(NA * period);
+    add_slices(partial.data(), row_tiles, NA * period, totals.data());
     AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
       std::fill_n(io.sums[k], g.params, 0.0);
       for (int64_t i = 0; i < period; i += short_period) {

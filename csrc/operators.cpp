@@ -1,31 +1,18 @@
 // The CPU kernels of the operators that _schema.py declares.
-#include <ATen/ATen.h>
-#include <torch/library.h>
+#include "operators.h"
 
-#include "layout.h"
+#include <ATen/EmptyTensor.h>
+#include <torch/library.h>
 
 namespace agileact {
 namespace {
 
 using at::Tensor;
+using Three = std::tuple<Tensor, Tensor, Tensor>;
+using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using Sums = c10::SmallVector<double, 64>;
 
-// With every scale 1 and every location 0 the operator is the plain activation; ATen's own kernel computes it,
-// so that the values are the same to the last bit.
-bool is_plain(const OptionalTensor& scale, const OptionalTensor& location) {
-  const auto all = [](const OptionalTensor& t, double value) {
-    if (!t.has_value() || !t->defined()) {
-      return true;
-    }
-    if (t->scalar_type() == at::kFloat && t->is_contiguous()) {
-      const float* v = t->const_data_ptr<float>();
-      const float* end = v + t->numel();
-      return std::all_of(v, end, [&](float e) { return e == static_cast<float>(value); });
-    }
-    return t->eq(value).all().item<bool>();
-  };
-  return all(scale, 1) && all(location, 0);
-}
-
+// ATen's own kernel, so that the values are the same to the last bit.
 Tensor plain(const Formula& formula, const Tensor& x) {
   switch (formula.base) {
     case Base::kRelu: return at::relu(x);
@@ -47,104 +34,187 @@ Tensor plain(const Formula& formula, const Tensor& x) {
 
 bool has(const OptionalTensor& t) { return t.has_value() && t->defined(); }
 
-// One over the scale where the output was saved, else the location.
-Table second_table(const Layout& layout, const OptionalTensor& scale, const OptionalTensor& location, bool from_output) {
-  return from_output ? layout.table(scale, 1, true) : layout.table(location, 0);
+// Memory for a result laid out as x; the dispatcher would take longer to get it than a small kernel does.
+Tensor like(const Tensor& x) {
+  return x.is_contiguous() ? Tensor(at::detail::empty_cpu(x.sizes(), x.scalar_type())) : at::empty_like(x);
 }
 
-using Sums = c10::SmallVector<double, 64>;
+void check(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Place& place) {
+  const auto dtype = x.scalar_type();
+  TORCH_CHECK(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf,
+              "agileact: no kernel for ", dtype);
+  TORCH_CHECK(place.dim >= 0 && place.ndim >= 0 && place.dim + place.ndim <= x.dim(), "agileact: axes ", place.dim,
+              " to ", place.dim + place.ndim, " of a tensor with ", x.dim());
+  TORCH_CHECK(place.terms >= 1, "agileact: at least one term, not ", place.terms);
+  int64_t wanted = place.terms;
+  for (int64_t d = place.dim; d < place.dim + place.ndim; ++d) {
+    wanted *= x.size(d);
+  }
+  for (const OptionalTensor* parameter : {&scale, &location}) {
+    if (has(*parameter)) {
+      TORCH_CHECK((*parameter)->numel() == wanted, "agileact: a parameter with ", (*parameter)->numel(),
+                  " elements for ", wanted);
+      TORCH_CHECK((*parameter)->is_cpu() && at::isFloatingType((*parameter)->scalar_type()),
+                  "agileact: parameters must be floating-point tensors on the CPU");
+    }
+  }
+}
 
-// The smallest number that a dtype holds above zero: what an output is lifted to where f > 0 but the product
-// rounds to 0, if the output is what backward will see.
-double smallest(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kHalf: return 0x1p-24;
-    case at::kBFloat16: return 0x1p-133;
-    case at::kDouble: return 0x1p-1074;
-    default: return 0x1p-149;
+// x and y are dense and laid out alike; they may be the same.
+void evaluate(const Layout& layout, const Tensor& y, at::ScalarType dtype, const OptionalTensor& scale,
+              const OptionalTensor& location, const Formula& formula, const Place& place, const Look& seen) {
+  if (y.numel() == 0) {
+    return;
+  }
+  const Table a = layout.table(scale, place.terms, 1), b = layout.table(location, place.terms, 0);
+  if (place.terms > 1) {
+    combined(y.scalar_type(), formula, layout.geometry,
+             {layout.x.const_data_ptr(), y.mutable_data_ptr(), a.data, b.data, place.terms});
+  } else {
+    forward(y.scalar_type(), formula, layout.geometry,
+            {layout.x.const_data_ptr(), y.mutable_data_ptr(), a.data, b.data, seen.guarded ? smallest_of(dtype) : 0});
   }
 }
 
 Tensor agile(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, std::string_view base,
-             double p, double q, int64_t dim, int64_t ndim) {
+             double p, double q, int64_t dim, int64_t ndim, int64_t terms) {
   const Formula formula = formula_of(base, p, q);
-  if (is_plain(scale, location)) {
-    return plain(formula, x);
-  }
-  const auto dtype = x.scalar_type();
-  const bool half = dtype == at::kHalf;
-  const Layout layout = layout_of(half ? x.to(at::kFloat) : x, dim, ndim);
-  const Table a = layout.table(scale, 1), b = layout.table(location, 0);
-  Tensor y = at::empty_like(layout.x);
-  if (x.numel() != 0) {
-    forward(y.scalar_type(), formula, layout.geometry,
-            {layout.x.const_data_ptr(), y.mutable_data_ptr(), a.data, b.data,
-             output_suffices(formula, dtype, scale) ? smallest(dtype) : 0});
-  }
-  return half ? y.to(dtype) : y;
+  return forward_cpu(x, scale, location, formula, {dim, ndim, terms},
+                     look(formula, x.scalar_type(), scale, location, terms));
 }
 
-std::tuple<Tensor, Tensor, Tensor> agile_backward(
-    const Tensor& grad, const Tensor& saved, const OptionalTensor& scale, const OptionalTensor& location,
-    std::string_view base, double p, double q, int64_t dim, int64_t ndim, bool from_output) {
+Tensor& agile_(Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, std::string_view base, double p,
+               double q, int64_t dim, int64_t ndim, int64_t terms) {
   const Formula formula = formula_of(base, p, q);
-  TORCH_CHECK(!from_output || invertible(formula), "agileact: ", base, " cannot be recovered from its output");
-  TORCH_CHECK(grad.sizes() == saved.sizes() && grad.scalar_type() == saved.scalar_type(),
-              "agileact: the gradient does not match what was saved");
-  const bool half = saved.scalar_type() == at::kHalf;
-  const Layout layout = layout_of(half ? saved.to(at::kFloat) : saved, dim, ndim);
-  const Tensor g = layout.like_x(half ? grad.to(at::kFloat) : grad);
-  const Table a = layout.table(scale, 1), second = second_table(layout, scale, location, from_output);
-  Tensor grad_x = at::empty_like(layout.x);
-  const int64_t params = layout.geometry.params;
-  Sums sums(2 * params, 0.0);
-  if (saved.numel() != 0) {
-    backward(grad_x.scalar_type(), formula, layout.geometry,
-             {g.const_data_ptr(), layout.x.const_data_ptr(), grad_x.mutable_data_ptr(), a.data, second.data, from_output,
-              sums.data(), sums.data() + params});
-  }
-  // The gradient of the location is -scale * sum of grad * f'.
-  const bool wide = arithmetic(saved.scalar_type()) == at::kDouble;
-  for (int64_t i = 0; i < params; ++i) {
-    sums[params + i] *= -(wide ? static_cast<const double*>(a.data)[i] : static_cast<const float*>(a.data)[i]);
-  }
-  return {half ? grad_x.to(at::kHalf) : grad_x, layout.gradient(sums.data(), scale),
-          layout.gradient(sums.data() + params, location)};
+  forward_cpu_(x, scale, location, formula, {dim, ndim, terms},
+               look(formula, x.scalar_type(), scale, location, terms));
+  return x;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> agile_double_backward(
-    const OptionalTensor& tangent_x, const OptionalTensor& tangent_scale, const OptionalTensor& tangent_location,
-    const Tensor& grad, const Tensor& saved, const OptionalTensor& scale, const OptionalTensor& location,
-    std::string_view base, double p, double q, int64_t dim, int64_t ndim, bool from_output) {
+Three agile_backward(const Tensor& grad, const Tensor& saved, const OptionalTensor& scale,
+                     const OptionalTensor& location, std::string_view base, double p, double q, int64_t dim,
+                     int64_t ndim, int64_t terms, bool from_output) {
+  auto [to_x, to_scale, to_location] = backward_cpu(grad, saved, scale, location, formula_of(base, p, q),
+                                                    {dim, ndim, terms}, from_output, true, true);
+  const auto defined = [](const Tensor& t) {
+    return t.defined() ? t : at::empty({0}, at::TensorOptions().dtype(at::kFloat));
+  };
+  return {to_x, defined(to_scale), defined(to_location)};
+}
+
+Four agile_double_backward(const OptionalTensor& tangent_x, const OptionalTensor& tangent_scale,
+                           const OptionalTensor& tangent_location, const Tensor& grad, const Tensor& saved,
+                           const OptionalTensor& scale, const OptionalTensor& location, std::string_view base, double p,
+                           double q, int64_t dim, int64_t ndim, int64_t terms, bool from_output) {
   const Formula formula = formula_of(base, p, q);
-  TORCH_CHECK(!from_output || invertible(formula), "agileact: ", base, " cannot be recovered from its output");
+  check(saved, scale, location, {dim, ndim, terms});
+  TORCH_CHECK(!from_output || (invertible(formula) && terms == 1), "agileact: ", base,
+              " cannot be recovered from its output");
   const auto dtype = saved.scalar_type();
   const auto wide = at::kDouble;
   const Layout layout = layout_of(saved.to(wide), dim, ndim);
   const Tensor u = has(tangent_x) ? layout.like_x(tangent_x->to(wide)) : at::zeros_like(layout.x);
   const Tensor g = layout.like_x(grad.to(wide));
-  const Table a = layout.table(scale, 1), second = second_table(layout, scale, location, from_output);
-  const Table v = layout.table(tangent_scale, 0), w = layout.table(tangent_location, 0);
+  const Table a = layout.table(scale, terms, 1);
+  const Table second = from_output ? layout.table(scale, 1, 1, true) : layout.table(location, terms, 0);
+  const Table v = layout.table(tangent_scale, terms, 0), w = layout.table(tangent_location, terms, 0);
   Tensor grad_grad = at::empty_like(layout.x), grad_x = at::empty_like(layout.x);
-  const int64_t params = layout.geometry.params;
-  Sums sums(2 * params, 0.0);
-  if (saved.numel() != 0) {
+  const int64_t n = layout.geometry.params * terms;
+  Sums sums(2 * n, 0.0);
+  if (saved.numel() != 0 && terms > 1) {
+    combined_double_backward(formula, layout.geometry,
+                             {u.const_data_ptr(), g.const_data_ptr(), layout.x.const_data_ptr(),
+                              grad_grad.mutable_data_ptr(), grad_x.mutable_data_ptr(), a.data, second.data, v.data,
+                              w.data, terms, sums.data(), sums.data() + n});
+  } else if (saved.numel() != 0) {
     double_backward(formula, layout.geometry,
                     {u.const_data_ptr(), g.const_data_ptr(), layout.x.const_data_ptr(), grad_grad.mutable_data_ptr(),
                      grad_x.mutable_data_ptr(), a.data, second.data, v.data, w.data, from_output, sums.data(),
-                     sums.data() + params});
+                     sums.data() + n});
   }
-  for (int64_t i = 0; i < params; ++i) {
-    sums[params + i] = -sums[params + i];
+  for (int64_t i = 0; i < n; ++i) {
+    sums[n + i] = -sums[n + i];
   }
-  return {grad_grad.to(dtype), grad_x.to(dtype), layout.gradient(sums.data(), scale),
-          layout.gradient(sums.data() + params, location)};
+  const auto gradient = [&](const double* own, const OptionalTensor& parameter) {
+    return has(parameter) ? layout.gradient(own, *parameter, terms)
+                          : at::empty({0}, at::TensorOptions().dtype(at::kFloat));
+  };
+  return {grad_grad.to(dtype), grad_x.to(dtype), gradient(sums.data(), scale), gradient(sums.data() + n, location)};
 }
 
 }  // namespace
 
+Tensor forward_cpu(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Formula& formula,
+                   const Place& place, const Look& seen) {
+  check(x, scale, location, place);
+  if (seen.plain) {
+    return plain(formula, x);
+  }
+  const auto dtype = x.scalar_type();
+  const bool half = dtype == at::kHalf;
+  const Layout layout = layout_of(half ? x.to(at::kFloat) : x, place.dim, place.ndim);
+  Tensor y = like(layout.x);
+  evaluate(layout, y, dtype, scale, location, formula, place, seen);
+  return half ? y.to(dtype) : y;
+}
+
+void forward_cpu_(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Formula& formula,
+                  const Place& place, const Look& seen) {
+  check(x, scale, location, place);
+  if (seen.plain || x.scalar_type() == at::kHalf) {
+    x.copy_(forward_cpu(x, scale, location, formula, place, seen));
+    return;
+  }
+  const Layout layout = layout_of(x, place.dim, place.ndim);
+  evaluate(layout, layout.x, x.scalar_type(), scale, location, formula, place, seen);
+  if (!layout.x.is_same(x)) {
+    x.copy_(layout.x);
+  }
+}
+
+Three backward_cpu(const Tensor& grad, const Tensor& saved, const OptionalTensor& scale, const OptionalTensor& location,
+                   const Formula& formula, const Place& place, bool from_output, bool want_scale, bool want_location) {
+  const int64_t terms = place.terms;
+  check(saved, scale, location, place);
+  TORCH_CHECK(!from_output || (invertible(formula) && terms == 1), "agileact: ", name_of(formula.base),
+              " cannot be recovered from its output");
+  TORCH_CHECK(grad.sizes() == saved.sizes() && grad.scalar_type() == saved.scalar_type(),
+              "agileact: the gradient does not match what was saved");
+  const bool half = saved.scalar_type() == at::kHalf;
+  const Layout layout = layout_of(half ? saved.to(at::kFloat) : saved, place.dim, place.ndim);
+  const Tensor g = layout.like_x(half ? grad.to(at::kFloat) : grad);
+  const Table a = layout.table(scale, terms, 1);
+  const Table second = from_output ? layout.table(scale, 1, 1, true) : layout.table(location, terms, 0);
+  Tensor grad_x = like(layout.x);
+  const int64_t n = layout.geometry.params * terms;
+  Sums sums(2 * n, 0.0);
+  if (saved.numel() != 0 && terms > 1) {
+    combined_backward(grad_x.scalar_type(), formula, layout.geometry,
+                      {g.const_data_ptr(), layout.x.const_data_ptr(), grad_x.mutable_data_ptr(), a.data, second.data,
+                       terms, sums.data(), sums.data() + n});
+  } else if (saved.numel() != 0) {
+    backward(grad_x.scalar_type(), formula, layout.geometry,
+             {g.const_data_ptr(), layout.x.const_data_ptr(), grad_x.mutable_data_ptr(), a.data, second.data, from_output,
+              sums.data(), sums.data() + n});
+  }
+  // The gradient of the location is -scale * sum of grad * f'.
+  const bool wide = arithmetic(saved.scalar_type()) == at::kDouble;
+  for (int64_t i = 0; i < n; ++i) {
+    sums[n + i] *= -(wide ? static_cast<const double*>(a.data)[i] : static_cast<const float*>(a.data)[i]);
+  }
+  Tensor to_scale, to_location;
+  if (want_scale && has(scale)) {
+    to_scale = layout.gradient(sums.data(), *scale, terms);
+  }
+  if (want_location && has(location)) {
+    to_location = layout.gradient(sums.data() + n, *location, terms);
+  }
+  return {half ? grad_x.to(at::kHalf) : grad_x, to_scale, to_location};
+}
+
 TORCH_LIBRARY_IMPL(agileact, CPU, m) {
   m.impl("agile", agile);
+  m.impl("agile_", agile_);
   m.impl("agile_backward", agile_backward);
   m.impl("agile_double_backward", agile_double_backward);
 }

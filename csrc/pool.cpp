@@ -3,32 +3,10 @@
 // A window's value is the largest scale * f(x - location), by torch's rule: the first of equals in row-major order,
 // and a NaN beats what came before it. Kept for backward are the input and the place (in the window, one byte) where
 // it was found: everything else has the gradient zero.
-#include "bases.h"
-#include "loops.h"
+#include "window.h"
 
 namespace agileact {
 namespace {
-
-struct Window {
-  int64_t kernel[2], stride[2], padding[2], dilation[2], size[2], out[2];
-  explicit Window(const Pooling& p)
-      : kernel{p.kernel[0], p.kernel[1]},
-        stride{p.stride[0], p.stride[1]},
-        padding{p.padding[0], p.padding[1]},
-        dilation{p.dilation[0], p.dilation[1]},
-        size{p.height, p.width},
-        out{p.out_height, p.out_width} {}
-  int64_t first(int axis, int64_t o) const { return o * stride[axis] - padding[axis]; }
-  bool inside(int axis, int64_t i) const { return i >= 0 && i < size[axis]; }
-  // Two by two, step two, no border: what most networks have, and two neighbours fill one vector.
-  bool halves() const {
-    return kernel[0] == 2 && kernel[1] == 2 && stride[0] == 2 && stride[1] == 2 && padding[0] == 0 && padding[1] == 0 &&
-        dilation[0] == 1 && dilation[1] == 1;
-  }
-  bool disjoint() const {
-    return stride[0] >= dilation[0] * (kernel[0] - 1) + 1 && stride[1] >= dilation[1] * (kernel[1] - 1) + 1;
-  }
-};
 
 template <typename T, typename V = vec_t<T>>
 inline Pack<T> as_stored(const Pack<T>& p) {
@@ -41,26 +19,6 @@ inline Pack<T> as_stored(const Pack<T>& p) {
   }
 }
 
-// f, and f', of a row of x - location; one location for all, or one for each.
-template <typename A>
-void row_of(const Formula& formula, const A* x, const A* location, bool each, int64_t n, A* f, A* d) {
-  using V = at::vec::Vectorized<A>;
-  with_base<V>(formula, [&](const auto& base) {
-    for (int64_t i = 0; i < n; i += V::size()) {
-      const int64_t count = std::min<int64_t>(V::size(), n - i);
-      const V z = V::loadu(x + i, count) - (each ? V::loadu(location + i, count) : V(*location));
-      V value, slope;
-      if (d != nullptr) {
-        base.at(z, value, slope);
-        slope.store(d + i, count);
-      } else {
-        value = base.f(z);
-      }
-      value.store(f + i, count);
-    }
-  });
-}
-
 template <typename V>
 struct Best {
   V value, x, place;
@@ -71,6 +29,17 @@ struct Best {
   }
   void offer(V candidate, V from, double at) {
     // A place of -1 takes anything: the first valid element wins over the -inf that stands for none.
+#if defined(CPU_CAPABILITY_AVX512)
+    if constexpr (std::is_same_v<typename V::value_type, float>) {
+      const __mmask16 better = _mm512_cmp_ps_mask(candidate, value, _CMP_GT_OQ) |
+          _mm512_cmp_ps_mask(candidate, candidate, _CMP_UNORD_Q) |
+          _mm512_cmp_ps_mask(place, _mm512_setzero_ps(), _CMP_LT_OQ);
+      value = _mm512_mask_mov_ps(value, better, candidate);
+      x = _mm512_mask_mov_ps(x, better, from);
+      place = _mm512_mask_mov_ps(place, better, _mm512_set1_ps(static_cast<float>(at)));
+      return;
+    }
+#endif
     const V better = (candidate > value) | (candidate != candidate) | (place < V(0));
     value = V::blendv(value, candidate, better);
     x = V::blendv(x, from, better);
@@ -82,6 +51,15 @@ template <typename T, typename V = vec_t<T>>
 inline void put(const Best<V>* best, T* y, T* picked, uint8_t* places, int64_t n) {
   Pack<T>{{best[0].value, best[1].value}}.store(y, n);
   Pack<T>{{best[0].x, best[1].x}}.store(picked, n);
+#if defined(CPU_CAPABILITY_AVX512)
+  if constexpr (std::is_same_v<acc_t<T>, float>) {
+    for (int half = 0; half < 2 && n > half * V::size(); ++half) {
+      const __mmask16 valid = static_cast<__mmask16>((1u << std::min<int64_t>(V::size(), n - half * V::size())) - 1);
+      _mm512_mask_cvtepi32_storeu_epi8(places + half * V::size(), valid, _mm512_cvtps_epi32(best[half].place));
+    }
+    return;
+  }
+#endif
   acc_t<T> place[kStep<T>];
   best[0].place.store(place);
   best[1].place.store(place + V::size());
@@ -93,66 +71,116 @@ inline void put(const Best<V>* best, T* y, T* picked, uint8_t* places, int64_t n
 // One row of inputs, in the arithmetic's type, and of the values there.
 template <typename T, typename A = acc_t<T>>
 void activate_row(const Formula& formula, const T* x, const A* scale, const A* location, bool each, int64_t n, A* xs, A* ys) {
-  for (int64_t i = 0; i < n; i += kStep<T>) {
-    const Pack<T> in = Pack<T>::load(x + i, std::min(kStep<T>, n - i));
-    in.v[0].store(xs + i);
-    in.v[1].store(xs + i + vec_t<T>::size());
-  }
-  row_of<A>(formula, xs, location, each, n, ys, static_cast<A*>(nullptr));
-  const vec_t<T> one(*scale);
-  for (int64_t i = 0; i < n; i += kStep<T>) {
-    const Pack<A> a = each ? Pack<A>::load(scale + i, std::min(kStep<T>, n - i)) : Pack<A>{{one, one}};
-    const Pack<A> y = Pack<A>::load(ys + i, std::min(kStep<T>, n - i));
-    const Pack<T> stored = as_stored<T>({a.v[0] * y.v[0], a.v[1] * y.v[1]});
-    stored.v[0].store(ys + i);
-    stored.v[1].store(ys + i + vec_t<T>::size());
+  using V = vec_t<T>;
+  with_base<V>(formula, [&](const auto& base) {
+    for (int64_t i = 0; i < n; i += kStep<T>) {
+      const int64_t count = std::min(kStep<T>, n - i);
+      const Pack<T> in = Pack<T>::load(x + i, count);
+      Pack<T> y{{V(0), V(0)}};
+      for (int half = 0; half < 2; ++half) {
+        const int64_t at = i + half * V::size(), valid = std::min<int64_t>(V::size(), n - at);
+        if (valid > 0) {
+          y.v[half] = parameter(scale, each, at, valid) * base.f(in.v[half] - parameter(location, each, at, valid));
+        }
+        in.v[half].store(xs + at);
+      }
+      const Pack<T> stored = as_stored<T>(y);
+      stored.v[0].store(ys + i);
+      stored.v[1].store(ys + i + V::size());
+    }
+  });
+}
+
+// The numbers of one pixel; beyond them up to a vector more, which the next pixel overwrites.
+template <typename A>
+inline void copy_pixel(const A* from, int64_t n, A* to) {
+  using V = at::vec::Vectorized<A>;
+  for (int64_t i = 0; i < n; i += V::size()) {
+    V::loadu(from + i).store(to + i);
   }
 }
 
-inline int64_t padded_to(int64_t n, int64_t step) { return (n / step + 2) * step; }
-
-// Channels last: a vector holds channels.
+// Channels last: rows of pixels, and a vector holds channels, of several pixels if they are few.
 template <typename T>
 void pool_channels_last(const Formula& formula, const Pooling& p, const PoolForward& call) {
   using A = acc_t<T>;
   using V = vec_t<T>;
   const Window w(p);
   const T* x = static_cast<const T*>(call.x);
-  const int64_t C = p.channels, rows = p.batch * w.out[0], K = w.kernel[0];
-  const int64_t cell = padded_to(C, kStep<T>);
-  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, w.size[1] * K * C));
+  const int64_t C = p.channels, rows = p.batch * w.out[0], K = w.kernel[0], J = w.kernel[1];
+  const int64_t row = w.size[1] * C, out_row = w.out[1] * C;
+  const int64_t padded = padded_to(row, kStep<T>), out_padded = padded_to(out_row, kStep<T>);
+  const std::vector<A> scale = repeated<A>(call.scale, C, w.size[1], padded);
+  const std::vector<A> location = repeated<A>(call.location, C, w.size[1], padded);
+  // Few channels: a window's pixels are laid one behind the other for each place in the window.
+  const bool whole = w.inside(), gathered = whole && C % V::size() != 0;
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, row * K));
   at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
-    std::vector<A> xs(K * w.size[1] * cell), ys(K * w.size[1] * cell);
+    std::vector<A> xs(K * padded), ys(K * padded);
+    std::vector<A> by_place(gathered ? 2 * K * J * out_padded : 0);
     for (int64_t r = begin; r < end; ++r) {
       const int64_t n = r / w.out[0], h0 = w.first(0, r % w.out[0]);
       for (int64_t i = 0; i < K; ++i) {
         const int64_t h = h0 + i * w.dilation[0];
-        for (int64_t v = 0; w.inside(0, h) && v < w.size[1]; ++v) {
-          activate_row<T>(formula, x + ((n * w.size[0] + h) * w.size[1] + v) * C, static_cast<const A*>(call.scale),
-                          static_cast<const A*>(call.location), true, C, xs.data() + (i * w.size[1] + v) * cell,
-                          ys.data() + (i * w.size[1] + v) * cell);
+        if (!w.inside(0, h)) {
+          continue;
+        }
+        A* const own_x = xs.data() + i * padded;
+        A* const own_y = ys.data() + i * padded;
+        activate_row<T>(formula, x + (n * w.size[0] + h) * row, scale.data(), location.data(), true, row, own_x, own_y);
+        for (int64_t j = 0; gathered && j < J; ++j) {
+          A* const to = by_place.data() + 2 * (i * J + j) * out_padded;
+          for (int64_t o = 0; o < w.out[1]; ++o) {
+            const int64_t at = (w.first(1, o) + j * w.dilation[1]) * C;
+            copy_pixel(own_x + at, C, to + o * C);
+            copy_pixel(own_y + at, C, to + out_padded + o * C);
+          }
         }
       }
+      const auto deliver = [&](const Best<V>* best, int64_t at, int64_t count) {
+        const int64_t to = r * out_row + at;
+        put<T>(best, static_cast<T*>(call.y) + to, static_cast<T*>(call.picked) + to, call.places + to, count);
+      };
+      if (whole) {
+        int64_t o = 0, c = 0;  // the pixel and the channel of a vector, where all its lanes are of one pixel
+        for (int64_t e = 0; e < out_row; e += kStep<T>) {
+          Best<V> best[2];
+          for (int half = 0; half < 2; ++half) {
+            best[half].start();
+            for (int64_t place = 0; place < K * J && e + half * V::size() < out_row; ++place) {
+              const int64_t i = place / J, j = place % J;
+              const A* from_x = gathered ? by_place.data() + 2 * place * out_padded + e + half * V::size()
+                                         : xs.data() + i * padded + (w.first(1, o) + j * w.dilation[1]) * C + c;
+              const A* from_y = gathered ? from_x + out_padded : ys.data() + (from_x - xs.data());
+              best[half].offer(V::loadu(from_y), V::loadu(from_x), place);
+            }
+            if (!gathered && (c += V::size()) == C) {
+              c = 0;
+              ++o;
+            }
+          }
+          deliver(best, e, std::min(kStep<T>, out_row - e));
+        }
+        continue;
+      }
       for (int64_t o = 0; o < w.out[1]; ++o) {
-        const int64_t to = (r * w.out[1] + o) * C;
         for (int64_t c = 0; c < C; c += kStep<T>) {
           Best<V> best[2];
           best[0].start();
           best[1].start();
           for (int64_t i = 0; i < K; ++i) {
-            for (int64_t j = 0; j < w.kernel[1]; ++j) {
+            for (int64_t j = 0; j < J; ++j) {
               const int64_t v = w.first(1, o) + j * w.dilation[1];
               if (w.inside(0, h0 + i * w.dilation[0]) && w.inside(1, v)) {
-                const int64_t at = (i * w.size[1] + v) * cell + c;
+                const int64_t at = i * padded + v * C + c;
                 for (int half = 0; half < 2; ++half) {
                   const int64_t lane = at + half * V::size();
-                  best[half].offer(V::loadu(ys.data() + lane), V::loadu(xs.data() + lane), i * w.kernel[1] + j);
+                  best[half].offer(V::loadu(ys.data() + lane), V::loadu(xs.data() + lane), i * J + j);
                 }
               }
             }
           }
-          put<T>(best, static_cast<T*>(call.y) + to + c, static_cast<T*>(call.picked) + to + c, call.places + to + c,
-                 std::min(kStep<T>, C - c));
+          deliver(best, o * C + c, std::min(kStep<T>, C - c));
         }
       }
     }
@@ -239,101 +267,6 @@ void pool_planes(const Formula& formula, const Pooling& p, const PoolForward& ca
   });
 }
 
-// The gradient goes to the places kept; sums are made for each sample (or plane), then added in order.
-template <typename T>
-void pool_backward_as(const Formula& formula, const Pooling& p, const PoolBackward& call) {
-  using V = vec_t<T>;
-  using A = acc_t<T>;
-  const Window w(p);
-  const int64_t C = p.channels, plane = w.size[0] * w.size[1], out_plane = w.out[0] * w.out[1];
-  const bool last = p.channels_last;
-  // One unit of work is a plane, or, channels last, a sample; along a row of it the parameters are one pair or C.
-  const int64_t units = last ? p.batch : p.batch * C;
-  const int64_t row = last ? C : w.out[1], rows = last ? out_plane : w.out[0];
-  const int64_t unit_in = last ? plane * C : plane, unit_out = last ? out_plane * C : out_plane;
-  const int64_t sums = last ? C : 1;
-  std::vector<A> partial(units * 2 * sums);
-  const bool disjoint = w.disjoint();
-  const A* scale = static_cast<const A*>(call.scale);
-  const A* location = static_cast<const A*>(call.location);
-  at::parallel_for(0, units, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, unit_in)), [&](int64_t begin, int64_t end) {
-    const int64_t padded = padded_to(row, kStep<T>);
-    std::vector<A> to(padded), xs(padded), fs(padded), ds(padded), acc(2 * padded);
-    for (int64_t u = begin; u < end; ++u) {
-      T* grad_x = static_cast<T*>(call.grad_x) + u * unit_in;
-      std::memset(static_cast<void*>(grad_x), 0, unit_in * sizeof(T));
-      std::fill(acc.begin(), acc.end(), A(0));
-      for (int64_t r = 0; r < rows; ++r) {
-        const int64_t at = u * unit_out + r * row;
-        const T* grad = static_cast<const T*>(call.grad) + at;
-        const T* picked = static_cast<const T*>(call.picked) + at;
-        const uint8_t* places = call.places + at;
-        for (int64_t i = 0; i < row; i += kStep<T>) {
-          const Pack<T> x = Pack<T>::load(picked + i, std::min(kStep<T>, row - i));
-          x.v[0].store(xs.data() + i);
-          x.v[1].store(xs.data() + i + V::size());
-        }
-        row_of<A>(formula, xs.data(), last ? location : location + u % C, last, row, fs.data(), ds.data());
-        for (int64_t i = 0; i < row; i += kStep<T>) {
-          const int64_t n = std::min(kStep<T>, row - i);
-          const Pack<T> g = Pack<T>::load(grad + i, n);
-          const V one(last ? A(0) : scale[u % C]);
-          const Pack<A> a = last ? Pack<A>::load(scale + i, n) : Pack<A>{{one, one}};
-          for (int half = 0; half < 2; ++half) {
-            const int64_t o = i + half * V::size();
-            const V valid = first_lanes<V>(n - half * V::size());
-            const V gd = g.v[half] * V::loadu(ds.data() + o);
-            (a.v[half] * gd).store(to.data() + o);
-            (V::loadu(acc.data() + o) + ((g.v[half] * V::loadu(fs.data() + o)) & valid)).store(acc.data() + o);
-            (V::loadu(acc.data() + padded + o) + (gd & valid)).store(acc.data() + padded + o);
-          }
-        }
-        const auto scatter = [&](auto add) {
-          for (int64_t i = 0; i < row; ++i) {
-            const int64_t oh = last ? r / w.out[1] : r, ow = last ? r % w.out[1] : i;
-            const int64_t h = w.first(0, oh) + places[i] / w.kernel[1] * w.dilation[0];
-            const int64_t v = w.first(1, ow) + places[i] % w.kernel[1] * w.dilation[1];
-            if (!w.inside(0, h) || !w.inside(1, v)) {
-              continue;  // a window without an element
-            }
-            T& target = last ? grad_x[(h * w.size[1] + v) * C + i] : grad_x[h * w.size[1] + v];
-            target = static_cast<T>(decltype(add)::value ? static_cast<A>(target) + to[i] : to[i]);
-          }
-        };
-        if (!last && w.halves()) {
-          T* pair = grad_x + 2 * r * w.size[1];
-          for (int64_t i = 0; i < row; ++i) {
-            const int place = places[i] & 3;
-            pair[(place >> 1) * w.size[1] + 2 * i + (place & 1)] = static_cast<T>(to[i]);
-          }
-        } else if (disjoint) {
-          scatter(std::false_type());
-        } else {
-          scatter(std::true_type());
-        }
-      }
-      for (int k = 0; k < 2; ++k) {
-        if (last) {
-          std::copy_n(acc.data() + k * padded, C, partial.data() + (u * 2 + k) * C);
-        } else {
-          A sum = 0;
-          for (int64_t i = 0; i < padded; ++i) {
-            sum += acc[k * padded + i];
-          }
-          partial[u * 2 + k] = sum;
-        }
-      }
-    }
-  });
-  for (int64_t n = 0; n < p.batch; ++n) {
-    for (int64_t c = 0; c < C; ++c) {
-      const A* from = last ? partial.data() + n * 2 * C + c : partial.data() + (n * C + c) * 2;
-      call.sum_f[c] += from[0];
-      call.sum_d[c] += from[last ? C : 1];
-    }
-  }
-}
-
 }  // namespace
 
 void pool(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const PoolForward& call) {
@@ -345,14 +278,6 @@ void pool(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const
     case c10::ScalarType::Double: return as(double());
     case c10::ScalarType::BFloat16: return as(c10::BFloat16());
     default: return as(float());
-  }
-}
-
-void pool_backward(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const PoolBackward& call) {
-  switch (dtype) {
-    case c10::ScalarType::Double: return pool_backward_as<double>(formula, p, call);
-    case c10::ScalarType::BFloat16: return pool_backward_as<c10::BFloat16>(formula, p, call);
-    default: return pool_backward_as<float>(formula, p, call);
   }
 }
 

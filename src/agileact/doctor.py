@@ -73,7 +73,7 @@ def _kernel(base: str, device: str, dtype: str) -> tuple[str, str]:
         if _version("triton") is None or dtype == "float64":
             return "default", "float64 is not fused on CUDA" if dtype == "float64" else "Triton is not installed"
         if not ops.CPU.loaded:
-            return "default", "Triton's kernels need the autograd of the compiled library"
+            return "triton", "not measured on a GPU; under torch.func the expression, for want of the compiled library"
         return "triton", "not measured on a GPU"
     if not ops.CPU.loaded:
         return "default", ops.CPU.reason

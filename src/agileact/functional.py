@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Size, Tensor
 
-from agileact import bases, ops, reference
+from agileact import bases, ops
 from agileact._broadcast import WIDE, spread
 from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.bases import Base, Value
@@ -24,6 +24,8 @@ def agile(
     base: str = "relu",
     dim: int = 1,
     granularity: Granularity = "channel",
+    *,
+    inplace: bool = False,
     **options: float | str,
 ) -> Tensor:
     r"""Apply the agile activation :math:`a f(x - b)`, with the size a and the position b learned by gradient descent.
@@ -43,6 +45,10 @@ def agile(
             ``(x.shape[dim],)``. "layer": one pair for all, of shape ``()`` or ``(1,)``. "element": one pair for each
             element of a sample, of shape ``x.shape[1:]`` or flat with as many elements (if ``x`` has one axis, of
             its own shape).
+        inplace: Whether to write the result over ``x``, with autograd as for PyTorch's own in-place activations: an
+            ``x`` that requires a gradient must not be a leaf, nor be needed by what made it. ReLU, LeakyReLU, ELU,
+            sigmoid, tanh, Softplus and identity then keep one tensor where they would keep two; the other functions,
+            and a scale that is zero, tiny or huge, need the input for their gradients, and keep a copy of it.
         **options: The options of f, such as ``negative_slope=0.1``.
 
     Returns:
@@ -67,7 +73,7 @@ def agile(
                 [8.0000, 2.0000, 4.0000]])
     """
     found = bases.get(base)
-    return evaluate(x, scale, location, found, found.resolve(options), dim, granularity)
+    return evaluate(x, scale, location, found, found.resolve(options), dim, granularity, inplace)
 
 
 def combined_agile(
@@ -221,13 +227,14 @@ def evaluate(
     options: Mapping[str, Value],
     dim: int,
     granularity: str,
+    inplace: bool = False,
 ) -> Tensor:
     """Do what :func:`agile` does, for a base function and options that are resolved already."""
     check_input(x)
     _check_parameters(x, scale, location)
     start, stop = find_axes(x, _common_shape(scale, location), dim, granularity)
     scale, location = (_flat(parameter, x, start, stop) for parameter in (scale, location))
-    return ops.agile(x, scale, location, base, options, start, stop)
+    return ops.agile(x, scale, location, base, options, start, stop, inplace=inplace)
 
 
 def evaluate_combined(
@@ -251,11 +258,7 @@ def evaluate_combined(
         )
     terms = scale.shape[0]
     start, stop = find_axes(x, tuple(scale.shape[1:]), dim, granularity)
-    size = math.prod(scale.shape[1:])
-    scale, location = (parameter.reshape(terms, size) for parameter in (scale, location))
-    if terms == 1:
-        return ops.agile(x, scale[0], location[0], base, options, start, stop)
-    return reference.combined_agile(x, scale, location, base, options, start, stop)
+    return ops.agile(x, scale.reshape(-1), location.reshape(-1), base, options, start, stop, terms)
 
 
 def check_input(x: Any) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import agileact as ag
 from agileact.functional import windows_have_elements
+from agileact.ops import CPU
 from tests.cases import CASES, Case, parameters
 from tests.ops.test_agile import CLOSE, FUSED_CASES, FUSED_IDS, needs_compiled
 
@@ -122,6 +123,8 @@ def test_derivatives_and_tracing() -> None:
     compiled: Any = torch.compile(function, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, scale, location), function(x, scale, location))
     window = ((2, 2), (2, 2), (0, 0), (1, 1))
+    if not CPU.loaded:
+        return  # the operator's autograd is in the compiled library; without it the expression has its own
     torch.library.opcheck(
         torch.ops.agileact.agile_max_pool2d.default, (x, scale, location, "silu", 0.0, 0.0, *window, (2, 2))
     )
@@ -164,3 +167,34 @@ def test_without_indices_there_is_one_tensor(base: str) -> None:
     assert isinstance(pooled, Tensor)
     f = torch.relu if base == "relu" else torch.sin
     torch.testing.assert_close(pooled, F.max_pool2d(f(x), 2))
+
+
+@pytest.mark.parametrize("base", ["relu", "silu"])
+def test_vmap_and_forward_mode(base: str) -> None:
+    """As of the two steps, whose rules are PyTorch's own."""
+    many = torch.randn(3, 2, 4, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scale = torch.tensor([1.5, -0.7, 1.2, 0.4], dtype=torch.float64)
+    location = torch.tensor([0.1, 0.2, -0.1, 0.0], dtype=torch.float64)
+
+    def fused(x: Tensor, a: Tensor, b: Tensor) -> Any:
+        return agile_max_pool2d(x, a, b, 2, base=base)
+
+    def steps(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        z = x - b.reshape(-1, 1, 1)
+        return F.max_pool2d(a.reshape(-1, 1, 1) * (torch.relu(z) if base == "relu" else F.silu(z)), 2)
+
+    for axes, arguments in (
+        ((0, None, None), (many, scale, location)),
+        ((1, None, 0), (many, scale, torch.stack([location, -location]))),
+        ((None, 0, None), (many[0], torch.stack([scale, 2 * scale, -scale]), location)),
+    ):
+        torch.testing.assert_close(torch.vmap(fused, axes)(*arguments), torch.vmap(steps, axes)(*arguments))
+        gradients = [
+            torch.vmap(torch.func.grad(lambda *t, f=f: f(*t).square().sum(), (0, 1, 2)), axes)(*arguments)
+            for f in (fused, steps)
+        ]
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other)
+    tangents = (torch.ones_like(many[0]), torch.ones_like(scale), torch.ones_like(location))
+    primals = (many[0], scale, location)
+    torch.testing.assert_close(torch.func.jvp(fused, primals, tangents), torch.func.jvp(steps, primals, tangents))

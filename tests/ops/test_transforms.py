@@ -56,7 +56,7 @@ def test_opcheck(case: Case) -> None:
         inputs = [t.detach().float().requires_grad_() for t in _inputs(shape, dim)]
         torch.library.opcheck(torch.ops.agileact.agile.default, (*inputs, name, p, q, dim, 1))
         grad = torch.ones(shape, requires_grad=True)
-        torch.library.opcheck(torch.ops.agileact.agile_backward.default, (grad, *inputs, name, p, q, dim, 1, False))
+        torch.library.opcheck(torch.ops.agileact.agile_backward.default, (grad, *inputs, name, p, q, dim, 1, 1, False))
 
 
 @pytest.mark.parametrize("case", SMALL, ids=SMALL_IDS)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact.bench._peers import Eager, Rational
-from agileact.bench._timing import environment, interleaved
+from agileact.bench._timing import environment, interleaved, keep_freed_memory
 from agileact.nn import Agile
 
 PLAIN: dict[str, Callable[[], nn.Module]] = {
@@ -50,20 +50,29 @@ def run(
         compiled: Whether to time ``torch.compile`` of the eager formula.
         notify: Is told each row when it is there.
     """
+    keep_freed_memory()
     before = torch.get_num_threads()
     rows = []
     try:
-        for count in threads:
-            torch.set_num_threads(count)
-            for base in bases:
-                for shape, layout, dim in SHAPES:
-                    for dtype, mode in (
-                        (torch.float32, "training"),
-                        (torch.float32, "inference"),
-                        (torch.bfloat16, "training"),
-                    ):
-                        row = _row(base, shape, layout, dim, dtype, mode, quick, compiled and not quick)
-                        row["threads"] = count
+        for base in bases:
+            for shape, layout, dim in SHAPES:
+                for dtype, mode in (
+                    (torch.float32, "training"),
+                    (torch.float32, "inference"),
+                    (torch.bfloat16, "training"),
+                ):
+                    contenders = _contenders(base, shape, layout, dim, dtype, mode, compiled and not quick)
+                    for count in threads:
+                        torch.set_num_threads(count)
+                        row = {
+                            "base": base,
+                            "shape": list(shape),
+                            "layout": layout,
+                            "dtype": str(dtype).removeprefix("torch."),
+                            "mode": mode,
+                            "threads": count,
+                            **_times(contenders, quick),
+                        }
                         rows.append(row)
                         notify(" ".join(f"{key}={value}" for key, value in row.items()))
     finally:
@@ -78,35 +87,30 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         own = [row for row in rows if row["base"] == base]
         training = [row["ratio"] for row in own if row["mode"] == "training" and row["dtype"] == "float32"]
         inference = [row["ratio"] for row in own if row["mode"] == "inference"]
-        half = [row["ratio"] for row in own if row["dtype"] == "bfloat16"]
+        half = [row for row in own if row["dtype"] == "bfloat16"]
         result[base] = {
             "training_mean": _mean(training),
             "training_worst": max(training),
             "inference_mean": _mean(inference),
             "inference_worst": max(inference),
-            "bfloat16_mean": _mean(half),
-            "bfloat16_to_float32_worst": max(_half_to_full(own), default=None),
+            "bfloat16_mean": _mean([row["ratio"] for row in half]),
+            "bfloat16_to_float32_mean": _mean([row["fused_us"] / row["float32_us"] for row in half]),
+            "bfloat16_to_float32_worst": max(round(row["fused_us"] / row["float32_us"], 3) for row in half),
         }
     return result
-
-
-def _half_to_full(rows: Sequence[dict[str, Any]]) -> list[float]:
-    def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        return row["base"], tuple(row["shape"]), row["layout"], row["threads"]
-
-    training = [row for row in rows if row["mode"] == "training"]
-    full = {key(row): row["fused_us"] for row in training if row["dtype"] == "float32"}
-    half = {key(row): row["fused_us"] for row in training if row["dtype"] == "bfloat16"}
-    return [round(half[one] / full[one], 3) for one in half if one in full]
 
 
 def _mean(values: Sequence[float]) -> float:
     return round(math.exp(sum(map(math.log, values)) / len(values)), 3)
 
 
-def _row(
-    base: str, shape: tuple[int, ...], layout: str, dim: int, dtype: torch.dtype, mode: str, quick: bool, compiled: bool
-) -> dict[str, Any]:
+NAMES = ("plain", "fused", "eager", "compile", "prelu", "rational", "float32")
+"""The contenders; the last one is the fused operator in float32 beside that in bfloat16."""
+
+
+def _contenders(
+    base: str, shape: tuple[int, ...], layout: str, dim: int, dtype: torch.dtype, mode: str, compiled: bool
+) -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
     x = torch.randn(shape).to(dtype)
     if layout == "channels_last":
@@ -120,27 +124,25 @@ def _row(
         fused.scale.copy_(eager.scale.flatten())
         fused.location.copy_(eager.location.flatten())
     eager.to(dtype)
-    modules: dict[str, nn.Module] = {"plain": plain, "fused": fused}
-    if dtype == torch.float32:
-        modules["eager"] = eager
-        if mode == "training":
-            # PReLU's channels are axis 1 and nothing else.
-            modules["prelu"] = nn.PReLU(channels) if dim == 1 else nn.Sequential(nn.Flatten(0, 1), nn.PReLU(channels))
-            modules["rational"] = Rational()
-            if compiled:
-                modules["compile"] = torch.compile(eager, dynamic=False)  # type: ignore[assignment]
-    contenders = {name: _call(module, x, mode) for name, module in modules.items()}
-    times = interleaved(contenders, rounds=21 if quick else 41, budget=1.0 if quick else 20.0)
+    modules: dict[str, nn.Module] = {"plain": plain, "fused": fused, "eager": eager}
+    if dtype == torch.float32 and mode == "training":
+        # PReLU's channels are axis 1 and nothing else.
+        modules["prelu"] = nn.PReLU(channels) if dim == 1 else nn.Sequential(nn.Flatten(0, 1), nn.PReLU(channels))
+        modules["rational"] = Rational()
+        if compiled:
+            # Without a number of threads in its code, so that one compilation does for all of them.
+            options: dict[str, Any] = {"cpp.dynamic_threads": True}
+            modules["compile"] = torch.compile(eager, dynamic=False, options=options)  # type: ignore[assignment]
+    result = {name: _call(module, x, mode) for name, module in modules.items()}
+    if dtype == torch.bfloat16:
+        result["float32"] = _call(fused, x.float(), mode)
+    return result
+
+
+def _times(contenders: dict[str, Callable[[], object]], quick: bool) -> dict[str, float | None]:
+    times = interleaved(contenders, rounds=21 if quick else 41, budget=1.0 if quick else 1.5)
     return {
-        "base": base,
-        "shape": list(shape),
-        "layout": layout,
-        "dtype": str(dtype).removeprefix("torch."),
-        "mode": mode,
-        **{
-            f"{name}_us": round(times[name], 2) if name in times else None
-            for name in ("plain", "fused", "eager", "compile", "prelu", "rational")
-        },
+        **{f"{name}_us": round(times[name], 2) if name in times else None for name in NAMES},
         "ratio": round(times["fused"] / times["plain"], 3),
     }
 

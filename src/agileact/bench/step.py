@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agileact.bench._peers import Eager
-from agileact.bench._timing import environment, interleaved
+from agileact.bench._timing import environment, interleaved, keep_freed_memory
 from agileact.nn import AgileMaxPool2d, AgileReLU
 
 Kind = Literal["plain", "fused", "eager"]
@@ -127,6 +127,7 @@ def run(
         models: Names from ``MODELS``.
         notify: Is told each row when it is there.
     """
+    keep_freed_memory()
     before = torch.get_num_threads()
     rows, memory = [], []
     try:

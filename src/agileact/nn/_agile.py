@@ -31,6 +31,7 @@ class Agile(AgileModule):
         dim: The channel axis; never guessed.
         device: Where the parameters are.
         dtype: Their floating-point dtype; it may differ from the input's.
+        inplace: Whether to write the result over the input; see :func:`agileact.functional.agile`.
         **options: The options of f, such as ``negative_slope=0.1``.
 
     Attributes:
@@ -55,6 +56,8 @@ class Agile(AgileModule):
 
     fixed_base: ClassVar[bool] = False
     """Whether the class stands for one base function, whose name is then not shown."""
+    inplace: bool = False
+    _call: ops.Call | None = None
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class Agile(AgileModule):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -78,20 +82,21 @@ class Agile(AgileModule):
             dtype=dtype,
             options=options,
         )
+        self.inplace = inplace
+        self._call = ops.call_of(base, self.options) if granularity == "channel" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a f(x - b)."""
-        if self.granularity == "channel":
-            # The usual case, recognised by a few comparisons: for a small tensor the checks cost more than the kernel.
-            # A parametrised or pruned scale is no longer among the parameters: it takes the way with all checks.
-            get = self._parameters.get
-            y = ops.agile_channels(x, get("scale"), get("location"), self.base, self.options, self.dim)
+        if self._call is not None:
+            y = ops.agile_channels(x, self._parameters, self._call, self.dim, 1, self.inplace)
             if y is not None:
                 return y
         self._check_sample(x)
         base = bases.get(self.base)
-        return evaluate(x, self.scale, self.location, base, self.options, self.dim, self.granularity)
+        return evaluate(
+            x, self.scale, self.location, base, self.options, self.dim, self.granularity, inplace=self.inplace
+        )
 
     def _arguments(self) -> list[str]:
         shown = [] if self.fixed_base else [repr(self.base)]
-        return shown + super()._arguments()
+        return shown + super()._arguments() + (["inplace=True"] if self.inplace else [])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agileact import bases
+from agileact import bases, ops
 from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.functional import Granularity, evaluate_combined
 from agileact.nn._module import AgileModule, Device
@@ -54,6 +54,8 @@ class CombinedAgile(AgileModule):
         ([1.0, 0.0, 0.0], [0.0, 1.0, -1.0])
     """
 
+    _call: ops.Call | None = None
+
     def __init__(
         self,
         base: str,
@@ -84,6 +86,7 @@ class CombinedAgile(AgileModule):
             dtype=dtype,
             options=options,
         )
+        self._call = ops.call_of(base, self.options) if granularity == "channel" else None
 
     @property
     def scale_by_term(self) -> Tensor:
@@ -97,6 +100,10 @@ class CombinedAgile(AgileModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum of a_j f(x - b_j)."""
+        if self._call is not None:
+            y = ops.agile_channels(x, self._parameters, self._call, self.dim, self.terms)
+            if y is not None:
+                return y
         self._check_sample(x)
         base = bases.get(self.base)
         return evaluate_combined(

@@ -16,7 +16,6 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from agileact import reference
-from agileact._broadcast import WIDE
 from agileact.bases import Base, Value
 from agileact.ops import _autograd, _cpu, _pool, _triton
 from agileact.ops._fused import FUSED, fused_name
@@ -26,13 +25,16 @@ from agileact.ops._pool import output_size as pooled_size
 CPU = _cpu.load()
 """What became of the compiled kernels."""
 
-_autograd.register(compiled=CPU.loaded)
-# The autograd of the compiled library serves every device; the one in Python knows no torch.func.
-_TRITON = _triton.register() and CPU.loaded
-_agile = torch.ops.agileact.agile.default
-_FLOATING = frozenset(WIDE)
+_LOADED = CPU.loaded
+_autograd.register(compiled=_LOADED)
+_TRITON = _triton.register()
+# What an operator object calls; skipping the object saves a tenth of a small call. A compiler knows only the object.
+_agile, _agile_ = torch.ops.agileact.agile.default._op, torch.ops.agileact.agile_.default._op
 
-__all__ = ["CPU", "agile", "agile_channels", "agile_max_pool2d", "pooled_size"]
+__all__ = ["CPU", "Call", "agile", "agile_channels", "agile_max_pool2d", "call_of", "pooled_size"]
+
+Call = tuple[Any, ...]
+"""An operator's name for a base function, and its numbers if it has some."""
 
 
 def _forward_mode() -> bool:
@@ -49,7 +51,10 @@ def _served(x: Tensor) -> bool:
     # An exported program runs where this package is not, and ONNX knows its operators as little.
     if _is_exporting():
         return False
-    return CPU.loaded if x.is_cpu or x.is_meta else _TRITON and x.is_cuda
+    if x.is_cpu or x.is_meta:
+        return CPU.loaded
+    # The autograd of the compiled library serves every device; the one in Python knows no torch.func.
+    return _TRITON and x.is_cuda and (CPU.loaded or not torch._C._are_functorch_transforms_active())
 
 
 def agile(
@@ -60,37 +65,70 @@ def agile(
     options: Mapping[str, Value],
     start: int,
     stop: int,
+    terms: int = 1,
+    inplace: bool = False,
 ) -> Tensor:
-    """Do what :func:`agileact.reference.agile` does, by the operator where the base function is fused."""
+    """Do what :func:`agileact.reference.agile` does, by the operator where the base function is fused.
+
+    With several terms ``scale`` and ``location`` are flat, term after term. In place, ``x`` becomes the result.
+    """
     fused = fused_name(base.name, options)
     if fused is None or not _served(x) or _forward_mode():
-        return reference.agile(x, scale, location, base, options, start, stop)
-    result: Tensor = _agile(x, scale, location, *fused, start, stop - start)
-    return result
+        if terms == 1:
+            result = reference.agile(x, scale, location, base, options, start, stop)
+        else:
+            a, b = scale.reshape(terms, -1), location.reshape(terms, -1)
+            result = reference.combined_agile(x, a, b, base, options, start, stop)
+    elif inplace and not torch.compiler.is_compiling():
+        done: Tensor = torch.ops.agileact.agile_(x, scale, location, *fused, start, stop - start, terms)
+        return done
+    else:
+        # Where a compiler takes the writing apart, what the operator saves must not be what is written to.
+        source = x.clone() if inplace else x
+        result = torch.ops.agileact.agile(source, scale, location, *fused, start, stop - start, terms)
+    return x.copy_(result) if inplace else result
+
+
+def call_of(base: str, options: Mapping[str, Value]) -> Call | None:
+    """Return what :func:`agile_channels` wants to know of a base function; None if there is no compiled kernel for it.
+
+    Example:
+        >>> call_of("sine", {}) is None
+        True
+    """
+    fused = fused_name(base, options) if CPU.loaded else None
+    return None if fused is None else fused[: 1 + len(FUSED[fused[0]])]
 
 
 def agile_channels(
-    x: Tensor, scale: Any, location: Any, base: str, options: Mapping[str, Value], dim: int
+    x: Tensor, parameters: Mapping[str, Any], call: Call, dim: int, terms: int = 1, inplace: bool = False
 ) -> Tensor | None:
-    """Do what :func:`agile` does, if it plainly can: one 1-D pair a channel, on the CPU. None if a check is due."""
-    name = base if CPU.loaded and not options and base in FUSED else None
+    """Do what :func:`agile` does, if it plainly can: one 1-D pair a channel, on the CPU. None if a check is due.
+
+    For a small tensor checks cost more than the kernel: the few here tell the usual case, and the operator itself
+    refuses what does not fit.
+    """
+    scale, location = parameters.get("scale"), parameters.get("location")
+    # A parametrised or pruned scale is no longer among the parameters. A compiler traces the checks, once.
     if (
-        name is None
-        or _forward_mode()
+        not _LOADED
         or type(x) is not Tensor
-        or x.dtype not in _FLOATING
         or type(scale) is not Parameter
         or type(location) is not Parameter
+        or torch.compiler.is_compiling()
     ):
         return None
     ndim = x.dim()
-    if not -ndim <= dim < ndim or ndim < 2 or not (x.is_cpu and scale.is_cpu and location.is_cpu):
+    if ndim < 2 or not x.is_cpu or forward_ad._current_level >= 0:
         return None
-    axis = dim % ndim
-    if scale.shape != x.shape[axis : axis + 1] or location.shape != scale.shape:
+    try:
+        if dim == 1 and terms == 1 and not inplace:
+            return _agile(x, scale, location, *call)  # type: ignore[no-any-return]
+        place = (*call, 0.0, 0.0)[:3], (dim if dim >= 0 else dim + ndim, 1, terms)
+        return (_agile_ if inplace else _agile)(x, scale, location, *place[0], *place[1])  # type: ignore[no-any-return]
+    except RuntimeError:
+        # The way with all checks finds words for it, or fails in the same way.
         return None
-    result: Tensor = _agile(x, scale, location, name, 0.0, 0.0, axis, 1)
-    return result
 
 
 def agile_max_pool2d(
@@ -111,7 +149,8 @@ def agile_max_pool2d(
     The parameters have one number for each channel, or one for all; None stands for 1 and for 0.
     """
     fused = fused_name(base.name, options)
-    if fused is None or not _served(x) or _forward_mode() or not _pool.fits(x, kernel):
+    # Its autograd is in the compiled library.
+    if fused is None or not (_LOADED and _served(x)) or _forward_mode() or not _pool.fits(x, kernel):
         if scale is None and location is None:
             y = base.function(x, **options)
         else:

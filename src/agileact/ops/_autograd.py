@@ -47,8 +47,8 @@ def _fake_double_backward(
 
 
 # --- vmap -----------------------------------------------------------------------------------------------------------
-# The axis of samples becomes one more axis of the parameters, right before theirs: then each sample has
-# parameters, and gradients of them, of its own.
+# The axis of samples becomes one more axis of the parameters, right before theirs and behind that of the terms: then
+# each sample has parameters, and gradients of them, of its own.
 
 
 def _to_front(t: Tensor | None, axis: int | None, size: int, place: int) -> Tensor | None:
@@ -60,64 +60,72 @@ def _to_front(t: Tensor | None, axis: int | None, size: int, place: int) -> Tens
     return t.movedim(axis, place)
 
 
-def _flat(t: Tensor | None, axis: int | None, size: int) -> Tensor | None:
+def _flat(t: Tensor | None, axis: int | None, size: int, terms: int) -> Tensor | None:
     front = _to_front(t, axis, size, 0)
-    return None if front is None else front.reshape(-1)
+    return None if front is None else front.reshape(size, terms, -1).transpose(0, 1).reshape(-1)
 
 
-def _unflat(gradient: Tensor, parameter: Tensor | None, axis: int | None, size: int) -> Tensor:
+def _unflat(gradient: Tensor, parameter: Tensor | None, axis: int | None, size: int, terms: int) -> Tensor:
     if parameter is None:
         return gradient
     shape = parameter.shape if axis is None else parameter.movedim(axis, 0).shape[1:]
-    return gradient.reshape(size, *shape)
+    return gradient.reshape(terms, size, -1).transpose(0, 1).reshape(size, *shape)
 
 
-def _vmap_forward(info: Any, axes: Any, x: Any, scale: Any, location: Any, *call: Any) -> Any:
-    base, p, q, dim, ndim = call
+_DEFAULTS = (0.0, 0.0, 1, 1, 1)
+"""p, q, dim, ndim and terms, where a call leaves them out."""
+
+
+def _call(base: str, *given: Any) -> tuple[Any, ...]:
+    return (base, *given, *_DEFAULTS[len(given) :])
+
+
+def _vmap_forward(info: Any, axes: Any, x: Any, scale: Any, location: Any, *given: Any) -> Any:
+    base, p, q, dim, ndim, terms = _call(*given)
     size = info.batch_size
     if axes[1] is None and axes[2] is None:
-        return _ops.agile(x.movedim(axes[0], 0), scale, location, base, p, q, dim + 1, ndim), 0
+        return _ops.agile(x.movedim(axes[0], 0), scale, location, base, p, q, dim + 1, ndim, terms), 0
     moved = _to_front(x, axes[0], size, dim)
-    result = _ops.agile(moved, _flat(scale, axes[1], size), _flat(location, axes[2], size), base, p, q, dim, ndim + 1)
-    return result, dim
+    a, b = _flat(scale, axes[1], size, terms), _flat(location, axes[2], size, terms)
+    return _ops.agile(moved, a, b, base, p, q, dim, ndim + 1, terms), dim
 
 
-def _vmap_backward(info: Any, axes: Any, grad: Any, saved: Any, scale: Any, location: Any, *call: Any) -> Any:
-    base, p, q, dim, ndim, from_output = call
+def _vmap_backward(info: Any, axes: Any, grad: Any, saved: Any, scale: Any, location: Any, *given: Any) -> Any:
+    base, p, q, dim, ndim, terms = _call(*given[:6])
+    from_output = given[6] if len(given) > 6 else False
     size = info.batch_size
     to_x, to_scale, to_location = _ops.agile_backward(
         _to_front(grad, axes[0], size, dim),
         _to_front(saved, axes[1], size, dim),
-        _flat(scale, axes[2], size),
-        _flat(location, axes[3], size),
-        *(base, p, q, dim, ndim + 1, from_output),
+        _flat(scale, axes[2], size, terms),
+        _flat(location, axes[3], size, terms),
+        *(base, p, q, dim, ndim + 1, terms, from_output),
     )
-    return (to_x, _unflat(to_scale, scale, axes[2], size), _unflat(to_location, location, axes[3], size)), (
-        dim,
-        None if scale is None else 0,
-        None if location is None else 0,
-    )
+    results = to_x, _unflat(to_scale, scale, axes[2], size, terms), _unflat(to_location, location, axes[3], size, terms)
+    return results, (dim, None if scale is None else 0, None if location is None else 0)
 
 
 def _vmap_double_backward(info: Any, axes: Any, *arguments: Any) -> Any:
-    tensors, (base, p, q, dim, ndim, from_output) = arguments[:7], arguments[7:]
+    tensors, given = arguments[:7], arguments[7:]
+    base, p, q, dim, ndim, terms = _call(*given[:6])
+    from_output = given[6] if len(given) > 6 else False
     size = info.batch_size
     tangent_x, tangent_scale, tangent_location, grad, saved, scale, location = tensors
     to_grad, to_x, to_scale, to_location = _ops.agile_double_backward(
         _to_front(tangent_x, axes[0], size, dim),
-        _flat(tangent_scale, axes[1], size),
-        _flat(tangent_location, axes[2], size),
+        _flat(tangent_scale, axes[1], size, terms),
+        _flat(tangent_location, axes[2], size, terms),
         _to_front(grad, axes[3], size, dim),
         _to_front(saved, axes[4], size, dim),
-        _flat(scale, axes[5], size),
-        _flat(location, axes[6], size),
-        *(base, p, q, dim, ndim + 1, from_output),
+        _flat(scale, axes[5], size, terms),
+        _flat(location, axes[6], size, terms),
+        *(base, p, q, dim, ndim + 1, terms, from_output),
     )
     results = (
         to_grad,
         to_x,
-        _unflat(to_scale, scale, axes[5], size),
-        _unflat(to_location, location, axes[6], size),
+        _unflat(to_scale, scale, axes[5], size, terms),
+        _unflat(to_location, location, axes[6], size, terms),
     )
     return results, (dim, dim, None if scale is None else 0, None if location is None else 0)
 
@@ -132,12 +140,12 @@ def _keep_forward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, scale, location = ctx.saved_tensors
-    to_x, to_scale, to_location = _ops.agile_backward(grad, x, scale, location, *ctx.call, False)
+    to_x, to_scale, to_location = _ops.agile_backward(grad, x, scale, location, *ctx.call)
     return (
         to_x,
         to_scale if scale is not None else None,
         to_location if location is not None else None,
-        *(None,) * 5,
+        *(None,) * len(ctx.call),
     )
 
 
@@ -162,7 +170,7 @@ def _backward_backward(
         to_x,
         to_scale if scale is not None else None,
         to_location if location is not None else None,
-        *(None,) * 6,
+        *(None,) * len(ctx.call),
     )
 
 

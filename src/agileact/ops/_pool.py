@@ -1,4 +1,4 @@
-"""Activation and max pooling as one operator: default kernels, shapes, autograd, and the call."""
+"""Activation and max pooling as one operator: default kernels, shapes for tracing, and vmap."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _backward(
     size: Pair,
 ) -> tuple[Tensor, Tensor, Tensor]:
     axes = _channels(scale if scale is not None else location, picked.shape[1])
-    to_picked, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, base, p, q, *axes, False)
+    to_picked, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, base, p, q, *axes)
     call = (kernel, stride, padding, dilation)
     return _scatter(to_picked, places, size, *call), to_scale, to_location
 
@@ -141,44 +141,60 @@ def _fake_backward(
     return x, _empty(scale, picked), _empty(location, picked)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, scale, location, *call = inputs
-    _, picked, places = output
-    ctx.mark_non_differentiable(places)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(picked, places, scale, location)
-    ctx.call, ctx.size = tuple(call[:-1]), tuple(x.shape[2:])
+# --- vmap: the samples become more images, or, where parameters or their gradients are their own, more channels ---
 
 
-def _differentiate(ctx: Any, grad: Tensor | None, grad_picked: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
-    picked, places, scale, location = ctx.saved_tensors
-    base, p, q, *window = ctx.call
-    to_x = to_scale = to_location = None
-    if grad is not None and torch.is_grad_enabled():
-        # To be differentiated again: by operators that can be, through the elements that were picked.
-        axes = _channels(scale if scale is not None else location, picked.shape[1])
-        to_picked, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, base, p, q, *axes, False)
-        to_x = _scatter(to_picked, places, ctx.size, *window)
-    elif grad is not None:
-        to_x, to_scale, to_location = _ops.agile_max_pool2d_backward(
-            grad, picked, places, scale, location, *ctx.call, ctx.size
-        )
-    if grad_picked is not None:
-        more = _scatter(grad_picked, places, ctx.size, *window)
-        to_x = more if to_x is None else to_x + more
-    return (
-        to_x,
-        to_scale if scale is not None else None,
-        to_location if location is not None else None,
-        *(None,) * 8,
-    )
+def _fold(t: Tensor, axis: int | None, size: int, place: int) -> Tensor:
+    front = t.unsqueeze(0).expand(size, *t.shape) if axis is None else t.movedim(axis, 0)
+    return front.movedim(0, place).flatten(place, place + 1)
+
+
+def _fold_parameter(t: Tensor | None, axis: int | None, size: int, channels: int) -> Tensor | None:
+    if t is None:
+        return None
+    front = t.unsqueeze(0).expand(size, *t.shape) if axis is None else t.movedim(axis, 0)
+    return front.reshape(size, -1).expand(size, channels).reshape(-1)
+
+
+def _vmap_forward(info: Any, axes: Any, x: Any, scale: Any, location: Any, *call: Any) -> Any:
+    size = info.batch_size
+    # Images, if the parameters are the same for all samples.
+    place = 0 if axes[1] is None and axes[2] is None else 1
+    channels = (x if axes[0] is None else x.movedim(axes[0], 0)[0]).shape[1]
+    if place == 1:
+        scale = _fold_parameter(scale, axes[1], size, channels)
+        location = _fold_parameter(location, axes[2], size, channels)
+    results = _ops.agile_max_pool2d(_fold(x, axes[0], size, place), scale, location, *call)
+    return tuple(t.unflatten(place, (size, -1)) for t in results), (place, place, place)
+
+
+def _vmap_backward(
+    info: Any, axes: Any, grad: Any, picked: Any, places: Any, scale: Any, location: Any, *call: Any
+) -> Any:
+    size = info.batch_size
+    folded = [_fold(t, axis, size, 1) for t, axis in zip((grad, picked, places), axes, strict=False)]
+    channels = folded[1].shape[1] // size
+    parameters = [_fold_parameter(t, axis, size, channels) for t, axis in ((scale, axes[3]), (location, axes[4]))]
+    to_x, *rest = _ops.agile_max_pool2d_backward(*folded, *parameters, *call)
+    results, places_of = [to_x.unflatten(1, (size, -1))], [1]
+    for gradient, parameter, axis in zip(rest, (scale, location), axes[3:5], strict=True):
+        if parameter is None:
+            results.append(gradient)
+            places_of.append(None)  # type: ignore[arg-type]
+            continue
+        shape = parameter.shape if axis is None else parameter.movedim(axis, 0).shape[1:]
+        each = gradient.reshape(size, channels)
+        results.append((each if shape.numel() == channels else each.sum(1, keepdim=True)).reshape(size, *shape))
+        places_of.append(0)
+    return tuple(results), tuple(places_of)
 
 
 LIBRARY.impl("agile_max_pool2d", _forward, "CompositeExplicitAutograd")
 LIBRARY.impl("agile_max_pool2d_backward", _backward, "CompositeExplicitAutograd")
 torch.library.register_fake("agileact::agile_max_pool2d", _fake_forward, lib=LIBRARY)
 torch.library.register_fake("agileact::agile_max_pool2d_backward", _fake_backward, lib=LIBRARY)
-torch.library.register_autograd("agileact::agile_max_pool2d", _differentiate, setup_context=_keep, lib=LIBRARY)
+torch.library.register_vmap("agileact::agile_max_pool2d", _vmap_forward, lib=LIBRARY)
+torch.library.register_vmap("agileact::agile_max_pool2d_backward", _vmap_backward, lib=LIBRARY)
 
 
 def fits(x: Tensor, kernel: Pair) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 # The parameters of an operator lie along the axes dim to dim + ndim of x, flattened; ndim = 0 is one pair for all.
-# p and q are the base function's options, in the order of FUSED.
-_PLACE = "Tensor? scale, Tensor? location, str base, float p, float q, int dim, int ndim"
+# With several terms, whose sum the result is, they lie term after term. p and q are the base function's options, in the
+# order of FUSED. The defaults are the usual call: what Python does not pass it need not convert.
+_PLACE = "Tensor? scale, Tensor? location, str base, float p=0, float q=0, int dim=1, int ndim=1, int terms=1"
 # What was saved is x, or, with from_output, the result. Then "the gradient of saved" is still that of x.
-_KEPT = f"Tensor saved, {_PLACE}, bool from_output"
+_KEPT = f"Tensor saved, {_PLACE}, bool from_output=False"
 _POOLED = (
     "Tensor? scale, Tensor? location, str base, float p, float q, "
     "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation"
@@ -17,6 +18,8 @@ _POOLED = (
 SCHEMAS = {
     # scale * f(x - location)
     "agile": f"(Tensor x, {_PLACE}) -> Tensor",
+    # the same, written over x
+    "agile_": f"(Tensor(a!) x, {_PLACE}) -> Tensor(a!)",
     # the gradients of x, scale and location; an empty one for a parameter that is not there
     "agile_backward": f"(Tensor grad, {_KEPT}) -> (Tensor, Tensor, Tensor)",
     # the gradients of grad, x, scale and location, from those of agile_backward's results

@@ -73,14 +73,15 @@ def agile(
     scale: Tensor | None,
     location: Tensor | None,
     base: str,
-    p: float,
-    q: float,
-    dim: int,
-    ndim: int,
+    p: float = 0.0,
+    q: float = 0.0,
+    dim: int = 1,
+    ndim: int = 1,
+    terms: int = 1,
 ) -> Tensor:
     """Return scale * f(x - location)."""
-    if not supported(x):
-        return _default.agile(x, scale, location, base, p, q, dim, ndim)
+    if terms > 1 or not supported(x):
+        return _default.agile(x, scale, location, base, p, q, dim, ndim, terms)
     dense, _, params, inner = _geometry(x, dim, ndim)
     y = torch.empty_like(dense)
     total = dense.numel()
@@ -97,15 +98,16 @@ def agile_backward(
     scale: Tensor | None,
     location: Tensor | None,
     base: str,
-    p: float,
-    q: float,
-    dim: int,
-    ndim: int,
-    from_output: bool,
+    p: float = 0.0,
+    q: float = 0.0,
+    dim: int = 1,
+    ndim: int = 1,
+    terms: int = 1,
+    from_output: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, scale and location: partial sums first, then a small reduction."""
-    if from_output or not supported(saved):
-        return _default.agile_backward(grad, saved, scale, location, base, p, q, dim, ndim, from_output)
+    if terms > 1 or from_output or not supported(saved):
+        return _default.agile_backward(grad, saved, scale, location, base, p, q, dim, ndim, terms, from_output)
     x, outer, params, inner = _geometry(saved, dim, ndim)
     g = torch.empty_like(x).copy_(grad) if grad.stride() != x.stride() else grad
     a, b = _table(scale, 1.0, params, x), _table(location, 0.0, params, x)

@@ -1,0 +1,44 @@
+// What the nodes of autograd share.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/function.h>
+
+#include <memory>
+#include <type_traits>
+
+#include "layout.h"
+
+namespace agileact {
+
+// PyTorch moved its nodes from std::shared_ptr to its own counted pointer; either will do.
+using NodePtr = decltype(torch::autograd::Edge::function);
+
+template <typename N, typename P = NodePtr>
+auto make_node() {
+  if constexpr (std::is_same_v<P, std::shared_ptr<torch::autograd::Node>>) {
+    return std::shared_ptr<N>(new N());
+  } else {
+    return c10::make_intrusive<N>();
+  }
+}
+
+template <typename N>
+NodePtr pointer_to(N* node) {
+  if constexpr (std::is_same_v<NodePtr, std::shared_ptr<torch::autograd::Node>>) {
+    return node->shared_from_this();
+  } else {
+    return NodePtr::unsafe_reclaim_from_nonowning(node);
+  }
+}
+
+inline const at::Tensor& value(const OptionalTensor& t) {
+  static const at::Tensor none;
+  return t.has_value() ? *t : none;
+}
+inline OptionalTensor option(const at::Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
+inline bool tracked(const at::Tensor& t) { return t.defined() && t.requires_grad(); }
+inline bool tracked(const OptionalTensor& t) { return t.has_value() && tracked(*t); }
+inline bool has_tangent(const at::Tensor& t) { return t.defined() && t._fw_grad(0).defined(); }
+
+}  // namespace agileact
