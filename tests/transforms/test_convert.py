@@ -177,11 +177,11 @@ def test_a_container_of_activations_is_not_one():
 def test_functions_and_methods():
     agile, report = converted(Functional(), torch.randn(4, 5))
     assert sites(report) == {
-        "leaky_relu": ("leaky_relu", 6, 1),
-        "elu": ("elu", 6, 1),
-        "relu": ("relu", 7, 1),
-        "sigmoid": ("sigmoid", 7, 1),
-        "tanh": ("tanh", 7, 1),
+        "leaky_relu": ("leaky_relu", 6, -1),
+        "elu": ("elu", 6, -1),
+        "relu": ("relu", 7, -1),
+        "sigmoid": ("sigmoid", 7, -1),
+        "tanh": ("tanh", 7, -1),
     }
     assert not report.skipped
     with torch.no_grad():
@@ -193,10 +193,19 @@ def test_functions_and_methods():
     assert torch.equal(agile(x), expected.sigmoid().tanh())
 
 
+def test_behind_a_linear_layer_the_channels_are_last_however_many_axes_there_are():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
+    agile, _ = converted(model, torch.randn(2, 3))
+    with torch.no_grad():
+        agile[1].location.copy_(torch.arange(4.0))
+    x = torch.randn(2, 4, 3)  # as many rows as channels: the wrong axis would not be noticed
+    assert torch.equal(agile(x), torch.tanh(model[0](x) - torch.arange(4.0)))
+
+
 def test_attributes():
     model = Attribute()
     agile, report = converted(model, torch.randn(4, 3))
-    assert sites(report) == {"activation": ("relu", 4, 1), "smooth": ("gelu", 4, 1)}
+    assert sites(report) == {"activation": ("relu", 4, -1), "smooth": ("gelu", 4, -1)}
     assert type(agile) is Attribute
     plain = ag.revert(agile)
     assert plain.activation is F.relu
@@ -258,7 +267,7 @@ def test_an_activation_that_is_the_model(inplace: bool):
 
 def test_an_lstm_is_named():
     _, report = converted(LSTMClassifier(), torch.randint(0, 10, (3, 4)))
-    assert sites(report) == {"head.1": ("tanh", 5, 1)}
+    assert sites(report) == {"head.1": ("tanh", 5, -1)}
     assert [(site.name, site.base) for site in report.skipped] == [("lstm", "LSTM")]
     assert "recurrent" in report.skipped[0].reason
 
@@ -269,7 +278,7 @@ def test_gates_are_named():
     assert len(report.skipped) == 5
     assert all("gate" in site.reason for site in report.skipped)
     _, report = converted(SqueezeExcite(), torch.randn(2, 3, 5, 5))
-    assert sites(report) == {"relu": ("relu", 2, 1)}
+    assert sites(report) == {"relu": ("relu", 2, -1)}
     assert "gate" in report.skipped[0].reason
 
 
@@ -546,7 +555,7 @@ def test_checkpointing():
 
     x = torch.randn(2, 3, requires_grad=True)
     agile, report = converted(Net(), x)
-    assert sites(report) == {"gelu": ("gelu", 4, 1)}
+    assert sites(report) == {"gelu": ("gelu", 4, -1)}
     agile(x).sum().backward()
     assert agile.gelu.scale.grad is not None  # type: ignore[union-attr]
 

@@ -51,11 +51,13 @@ class Channels:
         count: Their number.
         axis: The axis, counted from the front; None if they cannot be told.
         reason: What is to be known about it.
+        last: Whether the layer that made them always puts them along its last axis, however many axes there are.
     """
 
     count: int
     axis: int | None
     reason: str = ""
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class ChannelFinder:
         found = self._labels(value)
         if isinstance(found, _Labels):
             if found.axis is not None:
-                return Channels(value.shape[found.axis], found.axis)
+                return Channels(value.shape[found.axis], found.axis, last=_made_last(value))
             axes = _varying(found.labels)
             if len(axes) > 1:
                 where = " and ".join(map(str, axes))
@@ -233,6 +235,13 @@ def _filled(shape: Size, found: _Found, other: _Labels | None) -> Tensor:
         if along.shape[other.axis] == other.labels.shape[other.axis]:
             return along
     return torch.full((), _NONE).expand(shape)
+
+
+def _made_last(value: Value) -> bool:
+    """Return whether a value comes, by calls that keep its shape, from a layer with its channels along the last axis."""
+    while value.maker is not None and value.maker.name in _KEEPING and value.maker.inputs:
+        value = value.maker.inputs[0]
+    return value.maker is not None and _made_along(value.maker) == -1
 
 
 def _made_along(call: Call) -> int | None:

@@ -94,7 +94,10 @@ class Geometry:
 
 
 def _common_axis(found: list[Channels], values: list[Value]) -> int | None:
-    """Return an axis that fits all calls: 1 if it can be, else one counted from the end, else from the front."""
+    """Return an axis that fits all calls: 1 if it can be, else one counted from the end, else from the front.
+
+    Behind a layer that works on the last axis of whatever it gets, it is the last one, for inputs with more axes too.
+    """
     fitting: set[int] | None = None
     for one, value in zip(found, values, strict=True):
         assert one.axis is not None
@@ -106,6 +109,8 @@ def _common_axis(found: list[Channels], values: list[Value]) -> int | None:
         return None
     positive = [axis for axis in fitting if axis > 0]
     negative = [axis for axis in fitting if axis < 0]
+    if -1 in negative and all(one.last for one in found):
+        return -1
     if 1 in positive:
         return 1
     if -1 in negative or not positive:
