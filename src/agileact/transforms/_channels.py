@@ -238,7 +238,7 @@ def _filled(shape: Size, found: _Found, other: _Labels | None) -> Tensor:
 
 
 def _made_last(value: Value) -> bool:
-    """Return whether a value comes, by calls that keep its shape, from a layer with its channels along the last axis."""
+    """Return whether a value comes, by calls that keep its shape, from a layer with channels along the last axis."""
     while value.maker is not None and value.maker.name in _KEEPING and value.maker.inputs:
         value = value.maker.inputs[0]
     return value.maker is not None and _made_along(value.maker) == -1

@@ -153,7 +153,7 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU())
         >>> agile, report = ag.convert(model, example_inputs=torch.zeros(1, 4))
         >>> agile[1], ag.revert(agile)[1]
-        (AgileReLU(8), ReLU())
+        (AgileReLU(8, dim=-1), ReLU())
     """
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
