@@ -183,6 +183,10 @@ def test_the_commands_as_a_user_types_them(tmp_path, capsys):
     text, errors = agileact(capsys, "run", spec, "--out", out, "--jobs", 1)
     assert "0 of at most 16 trials done; next: 4 tuning." in errors
     assert "4 of at most 16 trials done; next: 12 final." in errors
+    assert ": lowest validation loss " in errors
+    record = json.loads((out / "study.json").read_text())
+    assert record["protocol"]["seeds"] == list(range(6))
+    assert record["tasks"][0]["data"]["fingerprint"]
     assert "d: " in text
     assert "with these 6 seeds" in text or "than relu" in text or "Undecided" in text
     assert "Time to the best validation loss of relu: agile-relu" in text

@@ -58,7 +58,8 @@ def test_more_comparisons_ask_for_more():
     assert verdict("a", values, "b", np.zeros(8), comparisons=6).decision == "better"
     assert verdict("a", values, "b", np.zeros(8), comparisons=7).decision == "undecided"
     corrected = verdict("a", values, "b", np.zeros(8), p_value=0.2)
-    assert corrected.decision == "same"
+    assert corrected.decision == "undecided"
+    assert "only the interval shows a difference" in corrected.sentence
 
 
 def test_diverged_runs_are_counted_and_never_averaged():
@@ -77,6 +78,10 @@ def test_the_claim_follows_from_test_and_interval(differences, matters):
     if result.decision in ("better", "worse"):
         assert sign_flip_test(differences, zero) < 0.05
         assert interval.sign == (-1 if result.decision == "better" else 1)
+    if result.decision == "same" and matters is None:
+        # What is said to be detectable was not there to be seen.
+        assert result.detectable is not None
+        assert abs(interval.mean) <= result.detectable + 1e-12
     mirrored = verdict("b", zero, "a", differences, matters=matters)
     opposite = {"better": "worse", "worse": "better"}
     assert mirrored.decision == opposite.get(result.decision, result.decision)

@@ -56,9 +56,9 @@ def verdict(
     """Compare two arms over paired seeds; lower values are better.
 
     A difference is claimed only if both the exact paired test (:func:`sign_flip_test`, corrected for
-    ``comparisons``) and the interval say so. Where none is, the sentence says how large a difference these seeds
-    would have shown. With ``matters``, a difference counts as none if the whole interval lies within it
-    (equivalence), and the lack of one is a finding only if a difference of that size would have been seen.
+    ``comparisons``) and the interval say so; where only one does, the verdict is open. Where neither does, the
+    sentence says how large a difference these seeds would have shown. With ``matters``, a difference counts as none
+    if the whole interval lies within it (equivalence), and the lack of one is a finding in that case alone.
 
     Args:
         name: The first arm.
@@ -131,6 +131,13 @@ p = 0.031; 6 seeds).
         sentence = (
             f"Undecided: {count} seeds cannot show a difference at this level, whatever it is (the exact test's least "
             f"p-value is {least:.2g}); {name} minus {other} in {measure}: {_signed(difference.mean)}, {interval}."
+        )
+        return Verdict("undecided", sentence, difference, p, detectable)
+    if (p < 1 - level) != (difference.sign != 0):
+        shown = "exact test shows" if p < 1 - level else "interval shows"
+        sentence = (
+            f"Undecided: of the exact test and the interval only the {shown} a difference in {measure}; {name} minus "
+            f"{other}: {_signed(difference.mean)} {evidence}."
         )
         return Verdict("undecided", sentence, difference, p, detectable)
     if matters is not None:
