@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,10 +19,19 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs(code):
-    names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert "loss" in names
+def test_python_runs(code: str, tmp_path: Path):
+    # From a file, as users run it: convert reads the source of methods.
+    script = tmp_path / "script.py"
+    script.write_text(code, encoding="utf-8")
+    assert "loss" in runpy.run_path(str(script))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_the_code_of_a_page_runs_from_its_top_to_its_end(path: Path, tmp_path: Path):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL))
+    script = tmp_path / "script.py"
+    script.write_text(code, encoding="utf-8")
+    runpy.run_path(str(script))
 
 
 def test_the_two_commands_come_first_and_are_targets():

@@ -78,7 +78,7 @@ TRANSFORMERS: dict[str, tuple[Callable[[], Made], dict[tuple[str, int], int], in
         0,
     ),
     "vit": (_image("ViT", image_size=64, patch_size=16, **_SMALL), {("gelu", -1): 2}, 2),
-    "bert": (_text("Bert", "ForSequenceClassification", **_SMALL), {("gelu", -1): 2, ("tanh", 1): 1}, 2),
+    "bert": (_text("Bert", "ForSequenceClassification", **_SMALL), {("gelu", -1): 2, ("tanh", -1): 1}, 2),
     "gpt2": (
         _text("GPT2", "LMHeadModel", n_embd=16, n_layer=2, n_head=2, n_positions=16),
         {("NewGELUActivation", -1): 2},
@@ -94,7 +94,7 @@ TRANSFORMERS: dict[str, tuple[Callable[[], Made], dict[tuple[str, int], int], in
     ),
     "albert": (
         _text("Albert", "Model", embedding_size=16, **_SMALL),
-        {("NewGELUActivation", -1): 1, ("tanh", 1): 1},
+        {("NewGELUActivation", -1): 1, ("tanh", -1): 1},
         1,
     ),
 }

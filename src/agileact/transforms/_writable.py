@@ -26,7 +26,8 @@ class Writable:
     def refusal(self, value: Value) -> str:
         """Return why a parameter may not be rewritten; empty if it may."""
         if value.kind != "parameter":
-            what = value.name or "a weight that"
+            where = value.users[0].owner if value.users else ""
+            what = value.name or (f"the weight of {where}" if where else "a weight")
             return f"{what} is computed or no parameter of the model (parametrised, pruned or quantised)"
         parameter = self._owned.get(value.name)
         if parameter is None or not value.dtype.is_floating_point:
