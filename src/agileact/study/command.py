@@ -50,6 +50,8 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         action.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data's files lie in")
         if name in ("plan", "run"):
             action.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
+        if name == "run":
+            _add_place(action)
         if name in ("run", "show"):
             action.add_argument("--matters", type=float, metavar="X", help="smallest difference in loss that matters")
         if name in ("plan", "run", "status", "show"):
@@ -60,6 +62,33 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
             kind.add_argument("--parquet", type=Path, metavar="FILE", help="write Parquet (needs pyarrow)")
         action.set_defaults(run=run)
     _add_compare(commands, count)
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on",
+        default="local",
+        metavar="WHERE",
+        help="local (worker processes, the default), ray (a cluster of this machine) or ray://HOST:PORT",
+    )
+    parser.add_argument("--gpus", type=float, default=0.0, metavar="SHARE", help="with Ray: GPUs that a trial asks for")
+
+
+def _executor(options: argparse.Namespace) -> Any:
+    """Return where trials run, as a context manager."""
+    from agileact.study.executors.local import LocalExecutor
+
+    where = options.on
+    if where == "local":
+        if options.gpus:
+            raise ArgumentError("--gpus is for --on ray; local workers take no share of a GPU")
+        return LocalExecutor(options.jobs, options.data_dir)
+    if where != "ray" and not where.startswith("ray://"):
+        raise ArgumentError(f"--on must be local, ray or ray://HOST:PORT, not {where!r}")
+    from agileact.study.executors.ray import RayExecutor
+
+    address = None if where == "ray" else where
+    return RayExecutor(address, jobs=options.jobs, gpus=options.gpus, data_dir=options.data_dir)
 
 
 def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
@@ -89,6 +118,7 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
     parser.add_argument("--validation", type=count, default=500, metavar="N", help="samples to set aside (500)")
     parser.add_argument("--out", type=Path, help="folder for all results (default: runs/compare)")
     parser.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
+    _add_place(parser)
     parser.add_argument("--matters", type=float, metavar="X", help="smallest difference in loss that matters")
     parser.add_argument("--json", action="store_true", help="print JSON to standard output, no table")
     parser.set_defaults(run=_compare, data_dir=None)
@@ -175,7 +205,6 @@ def _run(options: argparse.Namespace) -> None:
 
 def _conduct(context: _Context, options: argparse.Namespace) -> None:
     from agileact.study.conduct import Known, conduct, study_record
-    from agileact.study.executors.local import LocalExecutor
     from agileact.study.progress import display
     from agileact.study.store import Store
 
@@ -183,7 +212,7 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
         _say(f"{task.name}: {context.data[task.name].description}.")
     with (
         Store(context.path) as store,
-        LocalExecutor(options.jobs, options.data_dir) as executor,
+        _executor(options) as executor,
         contextlib.ExitStack() as shown,
     ):
         write_atomically(context.out / "study.json", json.dumps(study_record(context.study), indent=1) + "\n")

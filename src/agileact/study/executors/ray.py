@@ -61,9 +61,21 @@ class RayExecutor:
         self.jobs = jobs or available_cores()
         self.gpus = gpus
         self.data_dir = data_dir
+        self._kept = False
+        self._connected = False
+
+    def __enter__(self) -> RayExecutor:
+        self._kept = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._kept = False
+        self._leave()
 
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
         """Run ``specs``; closing the iterator cancels what runs and leaves the cluster.
+
+        Within a ``with`` block the cluster is left only at the end of the block, so that several runs share it.
 
         Raises:
             TrialError: If the cluster cannot be reached.
@@ -72,13 +84,20 @@ class RayExecutor:
         if not specs:
             return
         loaded = {spec: data_room.load(spec, data_dir=self.data_dir) for spec in {s.task.data for s in specs}}
-        self._connect()
+        if not self._connected:
+            self._connect()
         run = _Run(self._ray, self.gpus, loaded)
         try:
             yield from run.events(specs)
         finally:
             run.cancel()
+            if not self._kept:
+                self._leave()
+
+    def _leave(self) -> None:
+        if self._connected:
             self._ray.shutdown()
+        self._connected = False
 
     def _connect(self) -> None:
         ray = self._ray
@@ -97,6 +116,7 @@ class RayExecutor:
         try:
             _reach(self.address)
             ray.init(**settings)
+            self._connected = True
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TrialError(f"no Ray cluster can be used {where}: {first}", traceback.format_exc()) from None
