@@ -52,7 +52,7 @@ for entry in INPUTS:
             grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
             # The axes of the parameters: a channel, and, for some, one pair for all and one for each element.
             first = min(1, x.ndim - 1)
-            places = [(dim, 1), *([(0, 0), (first, x.ndim - first)] if base == "silu" else [])]
+            places = [(dim, 1)] + ([(0, 0), (first, x.ndim - first)] if base == "silu" else [])
             for start, count_ in places:
                 size = x.shape[start : start + count_].numel()
                 scale, location = parameters(size, torch.float32)
