@@ -196,8 +196,10 @@ def test_functions_and_methods():
 def test_behind_a_linear_layer_the_channels_are_last_however_many_axes_there_are():
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
     agile, _ = converted(model, torch.randn(2, 3))
+    tanh = agile.get_submodule("1")
+    assert isinstance(tanh, ag.AgileTanh)
     with torch.no_grad():
-        agile[1].location.copy_(torch.arange(4.0))
+        tanh.location.copy_(torch.arange(4.0))
     x = torch.randn(2, 4, 3)  # as many rows as channels: the wrong axis would not be noticed
     assert torch.equal(agile(x), torch.tanh(model[0](x) - torch.arange(4.0)))
 
