@@ -40,8 +40,9 @@ for entry in INPUTS:
             # Infinities follow torch's own functions in float32, where these are not the formula.
             if entry.name == "special" and (dtype != torch.float32 or base not in ("relu", "sigmoid", "silu")):
                 continue
-            # Every base over every case, and two over them in half precision.
-            if dtype != torch.float32 and base not in ("relu", "gelu"):
+            # Two bases over every case and dtype, and every base over the ways that parameters can lie.
+            usual = entry.name in ("nodes", "filters", "tokens", "channels-last")
+            if base not in ("relu", "silu") and not (usual and dtype == torch.float32):
                 continue
             x = entry.make(dtype)
             dim = entry.dim % x.ndim if x.ndim > 1 else 0
@@ -52,17 +53,17 @@ for entry in INPUTS:
             grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
             # The axes of the parameters: a channel, and, for some, one pair for all and one for each element.
             first = min(1, x.ndim - 1)
-            places = [(dim, 1)] + ([(0, 0), (first, x.ndim - first)] if base == "silu" else [])
+            places = [(dim, 1)] + ([(0, 0), (first, x.ndim - first)] if base == "silu" and usual else [])
             for start, count_ in places:
                 size = x.shape[start : start + count_].numel()
                 scale, location = parameters(size, torch.float32)
                 call = (scale, location, base, *numbers, start, count_)
                 wide = (scale.double(), location.double(), base, *numbers, start, count_)
                 compare(entry.name, x, grad, call, wide, close)
-                if base == "silu":
+                if base == "silu" and entry.name == "filters":
                     compare(entry.name, x, grad, (None, *call[1:]), (None, *wide[1:]), close)
                     compare(entry.name, x, grad, (scale, None, *call[2:]), (scale.double(), None, *wide[2:]), close)
-            if base in ("relu", "sigmoid", "silu") and dtype == torch.float32:
+            if base in ("relu", "sigmoid", "silu") and dtype == torch.float32 and entry.name in ("nodes", "filters"):
                 for size in (0.0, -2.0, 1e-30, 1e30):
                     scale = torch.full((x.shape[dim],), size)
                     location = torch.zeros_like(scale)
@@ -80,5 +81,5 @@ def test_same_as_the_default_kernels() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["count"] > 1000
+    assert result["count"] > 500
     assert result["failures"] == []

@@ -130,9 +130,7 @@ def _contenders(
         modules["prelu"] = nn.PReLU(channels) if dim == 1 else nn.Sequential(nn.Flatten(0, 1), nn.PReLU(channels))
         modules["rational"] = Rational()
         if compiled:
-            # Without a number of threads in its code, so that one compilation does for all of them.
-            options: dict[str, Any] = {"cpp.dynamic_threads": True}
-            modules["compile"] = torch.compile(eager, dynamic=False, options=options)  # type: ignore[assignment]
+            modules["compile"] = torch.compile(eager, dynamic=False)  # type: ignore[assignment]
     result = {name: _call(module, x, mode) for name, module in modules.items()}
     if dtype == torch.bfloat16:
         result["float32"] = _call(fused, x.float(), mode)
@@ -140,7 +138,7 @@ def _contenders(
 
 
 def _times(contenders: dict[str, Callable[[], object]], quick: bool) -> dict[str, float | None]:
-    times = interleaved(contenders, rounds=21 if quick else 41, budget=1.0 if quick else 1.5)
+    times = interleaved(contenders, rounds=21 if quick else 41, budget=1.0)
     return {
         **{f"{name}_us": round(times[name], 2) if name in times else None for name in NAMES},
         "ratio": round(times["fused"] / times["plain"], 3),
