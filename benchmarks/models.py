@@ -28,6 +28,7 @@ from agileact.bench._timing import environment, interleaved
 from agileact.transforms._recording import arguments, tensors
 
 ROOT = Path(__file__).resolve().parent.parent
+ROWS = "finished rows, with which a run that was cut short goes on; delete it to start anew"
 PAGE, RESULTS = ROOT / "docs" / "models.md", ROOT / "benchmarks" / "results" / "models.json"
 
 
@@ -190,15 +191,23 @@ def main() -> None:
     """Parse, run, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="TEXT", help="only architectures with this in their name; writes nothing")
+    parser.add_argument("--rows", type=Path, default=ROOT / "runs" / "models.jsonl", metavar="FILE", help=ROWS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
+    known = {}
+    if not options.only and options.rows.exists():
+        known = {row["name"]: row for row in map(json.loads, options.rows.read_text().splitlines())}
     rows = []
     for architecture in architectures():
         if options.only and options.only.lower() not in architecture.name.lower():
             continue
-        row = run(architecture)
+        row = known.get(architecture.name) or run(architecture)
         rows.append(row)
         print(json.dumps(row), flush=True)
+        if not options.only and architecture.name not in known:
+            options.rows.parent.mkdir(parents=True, exist_ok=True)
+            with options.rows.open("a") as lines:
+                lines.write(json.dumps(row) + "\n")
     if not options.only:
         where = environment()
         write_atomically(RESULTS, json.dumps({"environment": where, "rows": rows}, indent=1) + "\n")

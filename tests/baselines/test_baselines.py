@@ -110,7 +110,6 @@ def test_values_against_the_formula(name, dtype):
         ((6,), {"granularity": "element"}, 6, lambda index: index[0]),
         ((0, 3), {}, 3, lambda index: index[1]),
     ],
-    ids=str,
 )
 def test_layouts(name, shape, arguments, size, channel_of):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
