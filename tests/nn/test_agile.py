@@ -71,9 +71,9 @@ class TestEveryClass:
         parameters = inspect.signature(CLASSES[case.base]).parameters
         options = ag.bases.get(case.base).options
         common = ["num_parameters", *options, "granularity", "dim", "device", "dtype"]
-        assert list(parameters) == common
+        assert [name for name in parameters if name != "inplace"] == common
         assert {name: parameters[name].default for name in options} == {n: o.default for n, o in options.items()}
-        for name in ("granularity", "dim", "device", "dtype"):
+        for name in parameters.keys() & {"granularity", "dim", "device", "dtype", "inplace"}:
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
 
     def test_repr_builds_the_same_module(self, case: Case):
@@ -275,3 +275,25 @@ def test_parametrised_and_pruned_parameters_are_followed(name):
     if name == "scale":
         expected[:, 0] = 0
     torch.testing.assert_close(pruned(x), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in ag.nn.__all__ if hasattr(nn, name.removeprefix("Agile"))])
+def test_in_place_exactly_where_torch_offers_it(name: str):
+    plain, kind = getattr(nn, name.removeprefix("Agile")), getattr(ag, name)
+    offered = "inplace" in inspect.signature(plain).parameters
+    assert ("inplace" in inspect.signature(kind).parameters) == offered
+    if not offered:
+        return
+    more = {"threshold": 0.5, "value": -1.0} if name == "AgileThreshold" else {}
+    module, twin = kind(3, inplace=True, **more), kind(3, **more)
+    x = torch.randn(4, 3, requires_grad=True)
+    given = x.clone()
+    y, wanted = module(given), twin(x)
+    assert y is given or y.data_ptr() == given.data_ptr()
+    assert torch.equal(y, wanted)
+    gradients = torch.autograd.grad(y.square().sum(), [x, module.scale, module.location])
+    for found, other in zip(
+        gradients, torch.autograd.grad(wanted.square().sum(), [x, twin.scale, twin.location]), strict=True
+    ):
+        torch.testing.assert_close(found, other)
+    assert "inplace=True" in repr(module)

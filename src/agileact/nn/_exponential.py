@@ -23,6 +23,7 @@ class AgileELU(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -42,6 +43,7 @@ class AgileELU(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "elu",
@@ -50,6 +52,7 @@ class AgileELU(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
             alpha=alpha,
         )
 
@@ -66,6 +69,7 @@ class AgileCELU(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -85,6 +89,7 @@ class AgileCELU(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "celu",
@@ -93,6 +98,7 @@ class AgileCELU(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
             alpha=alpha,
         )
 
@@ -108,6 +114,7 @@ class AgileSELU(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -126,6 +133,7 @@ class AgileSELU(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "selu",
@@ -134,6 +142,7 @@ class AgileSELU(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
         )
 
 

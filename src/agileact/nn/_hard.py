@@ -24,6 +24,7 @@ class AgileHardtanh(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -44,6 +45,7 @@ class AgileHardtanh(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "hardtanh",
@@ -52,6 +54,7 @@ class AgileHardtanh(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
             min_val=min_val,
             max_val=max_val,
         )
@@ -68,6 +71,7 @@ class AgileHardsigmoid(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -86,6 +90,7 @@ class AgileHardsigmoid(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "hardsigmoid",
@@ -94,6 +99,7 @@ class AgileHardsigmoid(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
         )
 
 
@@ -108,6 +114,7 @@ class AgileHardswish(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -126,6 +133,7 @@ class AgileHardswish(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "hardswish",
@@ -134,6 +142,7 @@ class AgileHardswish(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
         )
 
 

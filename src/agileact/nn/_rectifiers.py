@@ -22,6 +22,7 @@ class AgileReLU(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -40,6 +41,7 @@ class AgileReLU(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "relu",
@@ -48,6 +50,7 @@ class AgileReLU(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
         )
 
 
@@ -62,6 +65,7 @@ class AgileReLU6(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -80,6 +84,7 @@ class AgileReLU6(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "relu6",
@@ -88,6 +93,7 @@ class AgileReLU6(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
         )
 
 
@@ -103,6 +109,7 @@ class AgileLeakyReLU(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -122,6 +129,7 @@ class AgileLeakyReLU(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "leaky_relu",
@@ -130,6 +138,7 @@ class AgileLeakyReLU(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
             negative_slope=negative_slope,
         )
 
@@ -147,6 +156,7 @@ class AgileThreshold(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -167,6 +177,7 @@ class AgileThreshold(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "threshold",
@@ -175,6 +186,7 @@ class AgileThreshold(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
             threshold=threshold,
             value=value,
         )

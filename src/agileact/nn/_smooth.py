@@ -222,6 +222,7 @@ class AgileSiLU(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -240,6 +241,7 @@ class AgileSiLU(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "silu",
@@ -248,6 +250,7 @@ class AgileSiLU(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
         )
 
 
@@ -262,6 +265,7 @@ class AgileMish(Agile):
         dim: As for :class:`Agile`.
         device: As for :class:`Agile`.
         dtype: As for :class:`Agile`.
+        inplace: As for :class:`Agile`.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -280,6 +284,7 @@ class AgileMish(Agile):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(
             "mish",
@@ -288,6 +293,7 @@ class AgileMish(Agile):
             dim=dim,
             device=device,
             dtype=dtype,
+            inplace=inplace,
         )
 
 
