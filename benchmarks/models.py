@@ -47,6 +47,7 @@ def run(architecture: Architecture) -> dict[str, Any]:
         difference = max((float((a - b).abs().max()) for a, b in zip(before, after, strict=True)), default=0.0)
         added = sum(p.numel() for p in agile.parameters()) - sum(p.numel() for p in model.parameters())
         _draw(agile)
+        _settle(agile, x)
         start = time.perf_counter()
         plain, folded = ag.fold(agile, example_inputs=x)
         seconds += time.perf_counter() - start
@@ -76,7 +77,7 @@ def run(architecture: Architecture) -> dict[str, Any]:
 
 
 def _settle(model: nn.Module, example: Example) -> None:
-    """Give batch norms the statistics of the example, as training would: with fresh ones signals grow without end."""
+    """Give batch norms the statistics of the example, as training would: with others signals grow without end."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()
@@ -132,12 +133,12 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any]) -> str:
         "# Convert and fold on real architectures",
         "",
         "Made by `python benchmarks/models.py`; the numbers are also in `benchmarks/results/models.json`. Random",
-        "weights, from each package's own code; batch norms hold the statistics of the example. After `convert`,",
-        "scale was drawn from [0.7, 1.3] and location from [-0.3, 0.3] for every site, then `fold` made the model",
-        "plain again. The difference after `convert` is the largest of all outputs, against the original; that",
-        "after `fold` is against the agile model, relative to the largest output. *Time* is the folded model's",
-        "inference time divided by the original's (interleaved medians in one process; noise of a few percent).",
-        "*Same* says whether the folded state_dict loads into the original architecture.",
+        "weights, from each package's own code. After `convert`, scale was drawn from [0.7, 1.3] and location from",
+        "[-0.3, 0.3] for every site, batch norms were given the statistics of the example, as training would, and",
+        "`fold` made the model plain again. The difference after `convert` is the largest of all outputs, against",
+        "the original; that after `fold` is against the agile model, relative to the largest output. *Time* is the",
+        "folded model's inference time divided by the original's (interleaved medians in one process; noise of a",
+        "few percent). *Same* says whether the folded state_dict loads into the original architecture.",
         "",
         f"Machine: {where['cpu']}, PyTorch {where['torch']}, Python {where['python']}.",
         "",

@@ -1,6 +1,6 @@
 """An agile model under DistributedDataParallel, with two processes on one machine.
 
-torchrun --nproc-per-node 2 examples/ddp.py
+torchrun --standalone --nproc-per-node 2 examples/ddp.py
 """
 
 import torch
@@ -41,6 +41,7 @@ def main() -> None:
         plain, report = ag.fold(model, example_inputs=torch.randn(4, 2))
         print(report)
         print(f"{world} processes ended with the same model; folded, it is {plain}")
+    dist.barrier()  # no process leaves while another one still works
     dist.destroy_process_group()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def run(*command: str) -> str:
@@ -27,7 +28,7 @@ def run(*command: str) -> str:
 
 
 def difference(output: str) -> list[float]:
-    return [float(line.split()[-1]) for line in output.splitlines() if "largest difference" in line]
+    return [float(found) for found in re.findall(r"largest difference:? ([-+.e\d]+)$", output, flags=re.MULTILINE)]
 
 
 def test_own_cnn_goes_from_conversion_to_onnx():
