@@ -27,6 +27,9 @@ from agileact.study.spec import TrialSpec
 ATTEMPTS = 2
 """A trial whose worker was lost is tried once more; one that loses two workers is to blame itself."""
 
+_SECONDS_TO_LISTEN = 10.0
+"""How long to wait for the last words of a worker that is dead: they are there already."""
+
 # glibc returns each freed activation map to the system and takes page faults on the next step; keeping
 # the memory makes a training step of the paper's network up to twice as fast. Other systems ignore these.
 ENVIRONMENT = {
@@ -65,7 +68,8 @@ class LocalExecutor:
         self.data_dir = data_dir
         self._keep = False
         self._idle: list[_Worker] = []
-        self._inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
+        # Simple, because Ctrl-C in the midst of a Queue's Python code can leave its lock taken for ever.
+        self._inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
 
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
         """Run ``specs``, started in their order; closing the iterator stops the workers."""
@@ -133,7 +137,7 @@ class LocalExecutor:
 class _Worker:
     """One worker process and the thread that reads what it says."""
 
-    def __init__(self, inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]], data_dir: Path | None) -> None:
+    def __init__(self, inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]], data_dir: Path | None) -> None:
         self.current: tuple[TrialSpec, int] | None = None
         self._stderr: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         command = [sys.executable, "-m", "agileact.study.executors.worker"]
@@ -150,7 +154,7 @@ class _Worker:
         self._thread = threading.Thread(target=self._listen, args=(inbox,), daemon=True)
         self._thread.start()
 
-    def _listen(self, inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+    def _listen(self, inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]) -> None:
         assert self._process.stdout is not None
         try:
             for line in self._process.stdout:
@@ -193,10 +197,12 @@ class _Worker:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._thread.join()
+        self._thread.join(_SECONDS_TO_LISTEN)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        for pipe in (self._process.stdin, self._process.stdout, self._stderr):
+        # Closing a pipe that a thread still reads would wait for it.
+        heard = () if self._thread.is_alive() else (self._process.stdout,)
+        for pipe in (self._process.stdin, *heard, self._stderr):
             try:
                 pipe.close()
             except OSError:
