@@ -13,6 +13,12 @@ import agileact as ag
 
 def main() -> None:
     dist.init_process_group("gloo")
+    train()
+    dist.barrier()  # no process leaves while another one still works
+    dist.destroy_process_group()
+
+
+def train() -> None:
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -41,8 +47,6 @@ def main() -> None:
         plain, report = ag.fold(model, example_inputs=torch.randn(4, 2))
         print(report)
         print(f"{world} processes ended with the same model; folded, it is {plain}")
-    dist.barrier()  # no process leaves while another one still works
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

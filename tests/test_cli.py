@@ -113,7 +113,14 @@ def test_kill_9_and_the_same_command_ends_with_the_numbers_of_an_unbroken_run(tm
 
 def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path):
     command = [sys.executable, "-m", "agileact.cli", "paper", "--iterations", "100000", "--out", str(tmp_path / "o")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # A shell without job control has its background processes, and theirs, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "side by side" in line:
