@@ -72,19 +72,19 @@ def cloned(value: Any) -> Any:
     return mapped(value, copy)
 
 
-def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Return nested tuples, lists, dicts and slices with every tensor changed."""
-    if isinstance(value, Tensor):
+def mapped(value: Any, change: Callable[[Any], Any], kind: type = Tensor) -> Any:
+    """Return nested tuples, lists, dicts and slices with every tensor, or everything else of a kind, changed."""
+    if isinstance(value, kind):
         return change(value)
     if isinstance(value, tuple):
-        items = [mapped(item, change) for item in value]
+        items = [mapped(item, change, kind) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     if isinstance(value, list):
-        return [mapped(item, change) for item in value]
+        return [mapped(item, change, kind) for item in value]
     if isinstance(value, dict):
-        return {key: mapped(item, change) for key, item in value.items()}
+        return {key: mapped(item, change, kind) for key, item in value.items()}
     if isinstance(value, slice):
-        return slice(mapped(value.start, change), mapped(value.stop, change), mapped(value.step, change))
+        return slice(*(mapped(part, change, kind) for part in (value.start, value.stop, value.step)))
     return value
 
 
@@ -196,7 +196,8 @@ class Call:
 
     def again(self, values: Mapping[int, Any]) -> Any:
         """Call the function again with other tensors: ``values`` by index of the value they stand for."""
-        return self.function(*_replaced(self.args, values), **_replaced(self.kwargs, values))
+        args, kwargs = mapped((self.args, self.kwargs), lambda ref: values[ref.index], Ref)
+        return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"Call({self.index}, {self.name!r}, owner={self.owner!r})"
@@ -242,22 +243,3 @@ class Recording:
     inputs: list[Value] = field(default_factory=list)
     runs: dict[str, int] = field(default_factory=dict)
     visits: list[Visit] = field(default_factory=list)
-
-    def parameter(self, name: str) -> Value | None:
-        """Return the value of a parameter or buffer that was used, by any of its names."""
-        return next((value for value in self.values if value.name == name), None)
-
-
-def _replaced(value: Any, values: Mapping[int, Any]) -> Any:
-    if isinstance(value, Ref):
-        return values[value.index]
-    if isinstance(value, tuple):
-        items = [_replaced(item, values) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, list):
-        return [_replaced(item, values) for item in value]
-    if isinstance(value, dict):
-        return {key: _replaced(item, values) for key, item in value.items()}
-    if isinstance(value, slice):
-        return slice(_replaced(value.start, values), _replaced(value.stop, values), _replaced(value.step, values))
-    return value
