@@ -67,9 +67,9 @@ def details(summary: str, blocks: Sequence[Block]) -> Block:
     return {"kind": "details", "summary": summary, "blocks": list(blocks)}
 
 
-def grid(blocks: Sequence[Block]) -> Block:
-    """Return blocks side by side, as many in a row as fit."""
-    return {"kind": "grid", "blocks": list(blocks)}
+def grid(blocks: Sequence[Block], *, wide: bool = False) -> Block:
+    """Return blocks side by side, as many in a row as fit; two at most if they are wide."""
+    return {"kind": "grid", "blocks": list(blocks), "wide": wide}
 
 
 def code(text: str, label: str) -> Block:

@@ -39,7 +39,9 @@ def curves(facts: Facts) -> Block:
                 options[part] = [_chart(facts, task.name, part, bands)]
                 shortened = shortened or any(len(band.iterations) > POINTS for band in bands.values())
         if options:
-            content.append({**choice(f"curves-{task.name}", "Loss on", list(options), options), "task": task.name})
+            content.append(
+                {**choice(f"curves-{task.name}", f"{task.name}: loss on", list(options), options), "task": task.name}
+            )
     if not content:
         return section("curves", "Loss curves", [paragraph("No final trial with a loss curve is finished yet.")])
     once = facts.study.protocol.test == "once"

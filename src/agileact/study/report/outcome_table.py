@@ -6,9 +6,11 @@ import math
 
 from agileact.study.outcome import HEADER, Cell, row
 from agileact.study.report import blocks
-from agileact.study.report.blocks import Block, cell, paragraph, section, table
+from agileact.study.report.blocks import Block, cell, details, paragraph, section, table
 from agileact.study.report.facts import Facts
 
+_NOTES = 4
+"""More of them are folded away."""
 _TEXT = ("task", "arm")
 
 
@@ -45,7 +47,8 @@ def outcome_table(facts: Facts) -> Block:
         for choice in facts.current.choices.values()
         if choice.flags
     ]
-    content += [paragraph(f"Note, {flag}", tone="note") for flag in flags]
+    notes = [paragraph(flag, tone="note") for flag in flags]
+    content += notes if len(notes) <= _NOTES else [details(f"{len(notes)} notes on what tuning chose", notes)]
     if facts.relative:
         content.append(_over_tasks(facts))
     return section("table", "Table", content)

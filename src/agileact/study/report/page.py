@@ -60,7 +60,8 @@ def page(document: dict[str, Any], *, live: bool = False) -> str:
     places = sorted(((text.index(f"[[{name}]]"), name) for name in parts), reverse=True)
     for place, name in places:
         text = text[:place] + parts[name] + text[place + len(name) + 4 :]
-    return text
+    # A lone half of a surrogate pair cannot be written as UTF-8, and comes from file names at the most.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def island(value: Any) -> str:
@@ -71,8 +72,6 @@ def island(value: Any) -> str:
         '{"name":"\\u003c/script\\u003e"}'
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # A lone half of a surrogate pair cannot be written as UTF-8, and comes from file names at the most.
-    text = text.encode("utf-8", "replace").decode("utf-8")
     for character, escaped in _ESCAPES.items():
         text = text.replace(character, escaped)
     return text

@@ -19,9 +19,11 @@ def parameters(facts: Facts) -> Block:
             bands = layer_bands(found.results)
             if bands:
                 name = facts.arm_names[arm]
-                options[name] = [grid([_chart(task.name, name, which, bands) for which in _LETTERS])]
+                options[name] = [grid([_chart(task.name, name, which, bands) for which in _LETTERS], wide=True)]
         if options:
-            content.append({**choice(f"parameters-{task.name}", "Arm", list(options), options), "task": task.name})
+            content.append(
+                {**choice(f"parameters-{task.name}", f"{task.name}: arm", list(options), options), "task": task.name}
+            )
     if not content:
         text = "No finished trial has an activation with a learned scale and location."
         return section("parameters", title, [paragraph(text)])

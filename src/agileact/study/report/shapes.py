@@ -48,7 +48,9 @@ def shapes(facts: Facts) -> Block:
                 charts = [_chart(task.name, name, layer, shape, most) for layer, shape in trial.shapes.items()]
                 options[name] = [paragraph(f"Seed {trial.spec.seed}, after the last step."), grid(charts)]
         if options:
-            content.append({**choice(f"shapes-{task.name}", "Arm", list(options), options), "task": task.name})
+            content.append(
+                {**choice(f"shapes-{task.name}", f"{task.name}: arm", list(options), options), "task": task.name}
+            )
     text = (
         "Each line is one channel's function after the training; dashed is the function that it started as. The first "
         f"seed that did not diverge is shown, with {most} evenly chosen channels of a layer at most."

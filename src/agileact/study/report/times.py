@@ -17,7 +17,9 @@ def times(facts: Facts) -> Block:
         known = {arm: found.times for arm, found in facts.of_task(task.name) if found.times is not None}
         if known:
             options = {unit: [_chart(facts, task.name, unit, known)] for unit in _UNITS}
-            content.append({**choice(f"times-{task.name}", "Over", list(_UNITS), options), "task": task.name})
+            content.append(
+                {**choice(f"times-{task.name}", f"{task.name}: over", list(_UNITS), options), "task": task.name}
+            )
     if not content:
         text = f"Not defined yet: no trial of {base} is finished, or one diverged."
         return section("times", "Time to a given loss", [paragraph(text)])

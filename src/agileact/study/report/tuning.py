@@ -24,8 +24,8 @@ def tuning(facts: Facts) -> Block:
         return section("tuning", title, [paragraph("No arm's tuning is over yet.")])
     text = (
         f"Every arm could try {facts.study.protocol.trials} points on each task, each with "
-        f"{len(facts.study.protocol.tuning_seeds)} seeds; the score is the mean of their lowest validation losses. The "
-        "ringed point was chosen. Points of an arm that differ in the learning rate of the activations alone share "
+        f"{_seeds(len(facts.study.protocol.tuning_seeds))}; the score is the mean of their lowest validation losses. "
+        "The ringed point was chosen. Points of an arm that differ in the learning rate of the activations alone share "
         "their place on the axis; a cross at the top is a point of which a run diverged."
     )
     return section("tuning", title, [paragraph(text), *content])
@@ -78,6 +78,10 @@ def _chart(facts: Facts, task: str, chosen: dict[int, Choice]) -> Block:
             numeric=[1, 2, 3],
         ),
     )
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _describe(lr: float, activation_lr: float | None) -> str:

@@ -71,11 +71,12 @@ def headline(facts: Facts) -> str:
             return f"The study has one arm, {facts.baseline.name}: there is nothing to compare it with."
         return f"Nothing can be compared yet: no seed of {facts.baseline.name} and of another arm is finished."
     counts = Counter(one.comparison.verdict.decision for one in found)
-    parts = [f"{counts[name]} {text}" for name, text in _WORDS.items() if counts[name]]
+    parts = [f"{text} in {counts[name]}" for name, text in _WORDS.items() if counts[name]]
     tasks = len({one.comparison.task for one in found})
     where = f"{tasks} tasks" if tasks > 1 else f"the task {found[0].comparison.task}"
     if len(found) == 1:
-        return f"{found[0].comparison.arm} against {facts.baseline.name} on {where}: {parts[0].removeprefix('1 ')}."
+        one = found[0].comparison
+        return f"{one.arm} against {facts.baseline.name} on {where}: {_WORDS[one.verdict.decision]}."
     return f"{len(found)} comparisons with {facts.baseline.name} on {where}: {'; '.join(parts)}."
 
 

@@ -76,13 +76,13 @@ function swatch(entry) {
 const MAKERS = {
   paragraph: (block) => element("p", { class: block.tone || null, text: block.text }),
   code: (block) => element("pre", { tabindex: 0, role: "region", "aria-label": block.label, text: block.text }),
-  grid: (block, path) => element("div", { class: "grid" }, block.blocks.map((one) => make(one, path))),
+  grid: (block, path) => element("div", { class: block.wide ? "grid wide" : "grid" }, block.blocks.map((one) => make(one, path))),
   claim: (block) =>
     element("div", { class: "claim" }, [
       element("span", { class: `badge ${block.decision}`, text: DECISIONS[block.decision] }),
       element("div", {}, [element("p", { text: block.text }), ...(block.more ? [element("p", { class: "more", text: block.more })] : [])]),
     ]),
-  details: (block, path) => folded(block.summary, `${path}/${block.summary}`, block.blocks.map((one) => make(one, path))),
+  details: (block, path) => folded(block.summary, `${path}/${block.summary}`, () => block.blocks.map((one) => make(one, path))),
   table: makeTable,
   choice: makeChoice,
   chart: makeChart,
@@ -101,15 +101,16 @@ function taskIsShown(task) {
   return state.task === "*" || state.task === task;
 }
 
+/* What is folded away is made when it is first asked for: a page of many arms opens sooner. */
 function folded(summary, key, children) {
-  const made = element("details", { open: state.open.has(key) }, [
-    element("summary", { "data-key": key, text: summary }),
-    element("div", { class: "folded" }, children),
-  ]);
+  const inside = element("div", { class: "folded" });
+  const made = element("details", {}, [element("summary", { "data-key": key, text: summary }), inside]);
+  const fill = () => { if (!inside.childElementCount) inside.append(...children()); };
   made.addEventListener("toggle", () => {
-    if (made.open) state.open.add(key);
+    if (made.open) { state.open.add(key); fill(); }
     else state.open.delete(key);
   });
+  if (state.open.has(key)) { fill(); made.open = true; }
   return made;
 }
 
@@ -173,12 +174,15 @@ function makeTable(block) {
 
 function makeChoice(block, path) {
   const names = block.options.map((option) => option.text);
-  const groups = block.options.map((option) => element("div", {}, option.blocks.map((one) => make(one, path))));
+  const groups = names.map(() => element("div"));
   const buttons = [];
   let select = null;
   const show = () => {
     const chosen = names.includes(state.choices[block.id]) ? state.choices[block.id] : names[0];
-    groups.forEach((group, place) => { group.hidden = names[place] !== chosen; });
+    groups.forEach((group, place) => {
+      group.hidden = names[place] !== chosen;
+      if (!group.hidden && !group.childElementCount) group.append(...block.options[place].blocks.map((one) => make(one, path)));
+    });
     buttons.forEach((one, place) => one.setAttribute("aria-pressed", String(names[place] === chosen)));
     if (select) select.value = String(names.indexOf(chosen));
   };
@@ -285,7 +289,7 @@ function makeChart(block) {
     caption,
     chart.plot,
     ...(legend.childElementCount ? [legend] : []),
-    ...(block.table ? [folded("Numbers", `${block.id}/numbers`, [makeTable(block.table)])] : []),
+    ...(block.table ? [folded("Numbers", `${block.id}/numbers`, () => [makeTable(block.table)])] : []),
   ]);
 }
 
@@ -361,8 +365,8 @@ const FORMS = { lines: drawLines, intervals: drawIntervals, bars: drawBars };
 function drawLines(block, theme, layout, narrow) {
   const traces = [];
   const shown = block.series.filter((one) => one.arm === undefined || armIsShown(one.arm));
-  if (block.log_x) Object.assign(layout.xaxis, { type: "log", dtick: narrow ? 1 : "D2" });
-  if (block.log_y && state.log[block.id]) Object.assign(layout.yaxis, { type: "log", dtick: undefined, nticks: 6, exponentformat: "none" });
+  if (block.log_x) logarithmic(layout.xaxis, shown.flatMap((one) => one.x), narrow);
+  if (block.log_y && state.log[block.id]) logarithmic(layout.yaxis, shown.flatMap((one) => [...(one.y || []), ...(one.low || []), ...(one.high || [])]), narrow);
   if (block.unit_y) Object.assign(layout.yaxis, { range: [-0.03, 1.05], tickformat: ".0%" });
   if (!shown.length) layout.annotations.push(note("No arm is chosen.", theme));
   for (const one of shown) {
@@ -390,6 +394,22 @@ function drawLines(block, theme, layout, narrow) {
     traces.push(...traces.splice(0, block.series.filter((one) => one.start).length));
   }
   return traces;
+}
+
+/* Ticks with whole numbers beside them: Plotly's own write small digits between the powers of ten. */
+function logarithmic(axis, values, narrow) {
+  const known = values.filter((value) => value > 0);
+  axis.type = "log";
+  if (!known.length) return;
+  const low = known.reduce((a, b) => Math.min(a, b));
+  const high = known.reduce((a, b) => Math.max(a, b));
+  const decades = Math.log10(high / low);
+  const steps = decades > 4 ? [1] : decades > 1.5 || narrow ? [1, 2, 5] : [1, 1.2, 1.5, 2, 3, 4, 5, 6, 8];
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.ceil(Math.log10(high)) + 1; power += 1) {
+    for (const step of steps) ticks.push(step * Math.pow(10, power));
+  }
+  Object.assign(axis, { tickvals: ticks, ticktext: ticks.map((value) => (value >= 1e5 || value < 1e-4 ? value.toExponential(0) : String(Number(value.toPrecision(2))))) });
 }
 
 function tuningTraces(one, shown, colour, dash, name, theme, layout) {
