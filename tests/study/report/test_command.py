@@ -131,6 +131,10 @@ class Client:
         return json.loads(text)
 
 
+def _done(count: int) -> Callable[[Any], bool]:
+    return lambda document: document["done"] == count
+
+
 @pytest.fixture
 def serve():
     started = []
@@ -176,7 +180,7 @@ def test_the_page_follows_a_study_from_before_its_first_trial(tmp_path, serve):
         # The runner holds the store's lock all the while, and is not disturbed.
         for count, spec in enumerate(specs[:3], 1):
             store.put(made_up(spec))
-            state = news(client, state["version"], lambda document, count=count: document["done"] == count)
+            state = news(client, state["version"], _done(count))
     assert not state["trouble"]
     shutil.rmtree(out)
     for _ in range(100):
