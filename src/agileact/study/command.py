@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agileact._errors import ArgumentError, TrialError
 from agileact._files import write_atomically
 from agileact._optional import require
+from agileact.study.report import command as report_command
 
 if TYPE_CHECKING:
     from agileact.study.protocol import Plan, Study
@@ -64,6 +65,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
             kind.add_argument("--parquet", type=Path, metavar="FILE", help="write Parquet (needs pyarrow)")
         action.set_defaults(run=run)
     rescue.add_action(actions)
+    report_command.add_actions(actions, lambda options: _Context.read(options).identity)
     _add_compare(commands, count)
 
 
@@ -145,6 +147,11 @@ class _Context:
         study = read_study(options.spec)
         return cls(study, options, f"study/{study.name}")
 
+    @property
+    def identity(self) -> tuple[Study, Path]:
+        """The study, with the fingerprints of its data, and its store's file."""
+        return self.study, self.path
+
     @contextlib.contextmanager
     def planned(self) -> Any:
         """Yield plan and lookup, from the store if there is one, without locking it."""
@@ -207,8 +214,10 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _conduct(context: _Context, options: argparse.Namespace) -> None:
-    from agileact.study.conduct import Known, conduct, study_record
+    from agileact.study.conduct import Known, conduct
     from agileact.study.progress import display
+    from agileact.study.record import write_record
+    from agileact.study.report.source import told, write_report
     from agileact.study.store import Store
 
     for task in context.study.tasks:
@@ -218,7 +227,8 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
         _executor(options) as executor,
         contextlib.ExitStack() as shown,
     ):
-        write_atomically(context.out / "study.json", json.dumps(study_record(context.study), indent=1) + "\n")
+        described = {name: data.description for name, data in context.data.items()}
+        write_record(context.out, context.study, command=options.command, data=described)
 
         def begin(current: Plan) -> Any:
             shown.close()
@@ -237,6 +247,8 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
                 _say(f"What the failed trials printed is in {context.out / 'failed-trials.txt'}.")
             raise
         _report(context, current, Known(store), options)
+    write_report(told(*context.identity), context.out / "report.html", matters=options.matters)
+    _say(f"Report: {context.out / 'report.html'}")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -322,7 +334,7 @@ def _show(options: argparse.Namespace) -> None:
 
 def _report(context: _Context, current: Any, known: Any, options: argparse.Namespace) -> None:
     from agileact._table import print_table
-    from agileact.study import outcome
+    from agileact.study import contrasts, outcome
 
     study = context.study
     found = outcome.cells(study, current, known)
@@ -346,6 +358,10 @@ def _report(context: _Context, current: Any, known: Any, options: argparse.Names
                 for one in compared
             ],
             "flags": [[c.task, c.arm, *c.flags] for c in current.choices.values() if c.flags],
+            "contrasts": [one.to_dict() for one in contrasts.contrasts(study, found, compared)],
+            "relative_loss": {
+                name: [one.value, one.low, one.high] for name, one in contrasts.relative_losses(study, found).items()
+            },
             "ranks": None if ranks is None else dict(zip((a.name for a in study.arms), ranks.ranks, strict=True)),
         }
         print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
