@@ -19,6 +19,7 @@ from agileact.nn import Agile, CombinedAgile
 from agileact.study import models
 from agileact.study.data import DataSet
 from agileact.study.result import Curve, LayerTrace, Probe, TrialResult
+from agileact.study.shapes import sampled, shapes
 from agileact.study.spec import TrialSpec
 from agileact.study.threads import one_thread
 from agileact.study.training import build_network, build_optimizer
@@ -98,7 +99,9 @@ class _Trial:
     def run(self) -> TrialResult:
         start = time.perf_counter()
         durations: list[float] = []
+        before = sampled(self.model) if self.budget.use_test else {}
         status = self._train(durations)
+        learned = shapes(self.model, before) if self.budget.use_test else {}
         chosen = _lowest(self.curve.validation_loss)
         best = _lowest(self.curve.test_loss)
         test_loss, test_accuracy = self._selected_test(chosen)
@@ -118,6 +121,7 @@ class _Trial:
             seconds=time.perf_counter() - start,
             versions=versions(),
             saved_bytes=self.saved_bytes,
+            shapes={name.removesuffix("_activation"): shape for name, shape in learned.items()},
         )
 
     def _train(self, durations: list[float]) -> str:
