@@ -101,9 +101,7 @@ def reading(
         value=float(_values(x, base, scales, locations, options)),
         slope=float(_slopes(x, base, scales, locations, options)),
         by_scale=tuple(float(f.function(x - b, **options)) for b in locations),
-        by_location=tuple(
-            -a * float(f.derivative(x - b, **options)) for a, b in zip(scales, locations, strict=True)
-        ),
+        by_location=tuple(-a * float(f.derivative(x - b, **options)) for a, b in zip(scales, locations, strict=True)),
     )
 
 

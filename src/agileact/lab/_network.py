@@ -52,16 +52,18 @@ class Drawn:
     """The curves of one layer.
 
     Attributes:
+        layer: The layer.
         x: Where they are drawn.
-        plain: f(x).
+        before: The curves at the start: one if all units are alike.
+        after: The learned ones, one for each of ``units``.
         units: The number of each curve's unit.
-        curves: Values for each of ``units``.
     """
 
+    layer: Layer
     x: list[float]
-    plain: list[float]
+    before: list[list[float]]
+    after: list[list[float]]
     units: tuple[int, ...]
-    curves: list[list[float]]
 
 
 def read_checkpoint(source: Path | bytes, name: str) -> list[Layer]:
@@ -147,7 +149,7 @@ def draw(layer: Layer, base: str, options: Mapping[str, Any], terms: int = 1) ->
 
     Example:
         >>> drawn = draw(Layer("fc", (2.0, -1.0), (0.0, 1.0)), "relu", {})
-        >>> drawn.units, drawn.x[-1], drawn.curves[1][-1]
+        >>> drawn.units, drawn.x[-1], drawn.after[1][-1]
         ((0, 1), 4.0, -3.0)
     """
     if len(layer.scale) % terms:
@@ -164,7 +166,7 @@ def draw(layer: Layer, base: str, options: Mapping[str, Any], terms: int = 1) ->
         y = agile(inputs, chosen_a[0], chosen_b[0], base=base, dim=1, **options)
     else:
         y = combined_agile(inputs, chosen_a, chosen_b, base=base, dim=1, **options)
-    return Drawn(x.tolist(), bases.get(base).function(x, **options).tolist(), units, y.T.tolist())
+    return Drawn(layer, x.tolist(), [bases.get(base).function(x, **options).tolist()], y.T.tolist(), units)
 
 
 def summary(layers: Sequence[Layer]) -> str:
