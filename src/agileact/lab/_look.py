@@ -97,7 +97,7 @@ def figure(data: list[Any], title: str, x: str, y: str, **layout: Any) -> Figure
         "data": data,
         "layout": {
             "title": {"text": title, "x": 0.01, "xanchor": "left", "y": 0.98, "yanchor": "top", "font": {"size": 15}},
-            "margin": {"l": 58, "r": 16, "t": 76, "b": 46},
+            "margin": {"l": 58, "r": 16, "t": 66, "b": 46},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": "system-ui, sans-serif", "size": 12},

@@ -180,14 +180,18 @@ class StepRun:
         said = f"Step {count:,}: loss {last.before:.4g} before"
         if self.diverged:
             return f"{said}; then it left the numbers (diverged). Try smaller learning rates, and reset."
-        said += f", {last.after_weights:.4g} when the weights had moved ({100 * last.by_weights:+.2f} %)"
+        said += f", {last.after_weights:.4g} when the weights had moved ({_percent(last.by_weights)})"
         if not self._agile:
             return f"{said}. A plain activation has nothing to move: the step ends there."
         lowered = sum(moment.after_activations < moment.after_weights for moment in self.moments)
         return (
-            f"{said}, {last.after_activations:.4g} when a and b had moved ({100 * last.by_activations:+.2f} %). "
+            f"{said}, {last.after_activations:.4g} when a and b had moved ({_percent(last.by_activations)}). "
             f"So far a and b lowered the loss further in {lowered:,} of {count:,} steps."
         )
+
+
+def _percent(change: float) -> str:
+    return f"{100 * change:+.2g} %".replace("-", "−")
 
 
 @functools.lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ ARMS = ("plain", "agile")
 MOST_EPOCHS = 5000
 """Where a run ends by itself."""
 
-_GRID = 41
+_GRID = 33
 LINE = torch.linspace(-0.5, 1.5, _GRID, dtype=torch.float64)
 """The coordinates at which surfaces are computed, along each input."""
 

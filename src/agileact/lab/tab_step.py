@@ -44,8 +44,8 @@ def layout() -> html.Div:
                         ),
                     ),
                     look.control("Optimizer", look.dropdown("step-optimizer", OPTIMIZERS, "adam")),
-                    look.control("Learning rate of the weights", look.number("step-lr", 0.01, least=0, most=10)),
-                    look.control("Learning rate of a and b", look.number("step-activation-lr", 0.01, least=0, most=10)),
+                    look.control("Learning rate of the weights", look.number("step-lr", 0.02, least=0, most=10)),
+                    look.control("Learning rate of a and b", look.number("step-activation-lr", 0.1, least=0, most=10)),
                     look.control("Samples in a batch", look.number("step-batch", 32, least=1, most=512, step=1)),
                     look.control("Seed", look.number("step-seed", 0, least=0, most=99999, step=1)),
                 ],
@@ -147,7 +147,7 @@ def read_spec(
 def last_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
     """Return the last step as stairs: three levels, and between them what each half changed."""
     title = f"Step {len(moments):,}: three moments of the loss" if moments else "Three moments of the loss"
-    names = ["before", "weights moved", "a and b moved"]
+    names = ["before", "weights<br>moved", "a and b<br>moved"]
     if not moments or not math.isfinite(sum((moments[-1].before, moments[-1].after_activations))):
         return look.figure([], title, "", "loss of the batch, nats", xaxis={"range": [-0.5, 2.5], "tickvals": []})
     last = moments[-1]
@@ -164,7 +164,7 @@ def last_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
                 "width": 0.62,
                 "marker": {"color": color},
                 "name": "by the weights" if place == 1 else "by a and b",
-                "hovertemplate": f"{names[place]}: {levels[place]:.5g}<extra></extra>",
+                "hovertemplate": f"{names[place].replace('<br>', ' ')}: {levels[place]:.5g}<extra></extra>",
             }
         )
     for place in range(shown):
@@ -175,7 +175,8 @@ def last_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
                 "x": [place - 0.42, place, place + 0.42],
                 "y": [levels[place]] * 3,
                 "text": ["", f"{levels[place]:.4g}", ""],
-                "textposition": "top center",
+                # Beside the bar, not on it.
+                "textposition": "bottom center" if place and levels[place] < levels[place - 1] else "top center",
                 "line": {"color": look.GREY, "width": 3},
                 "showlegend": False,
                 "hoverinfo": "skip",
@@ -191,11 +192,12 @@ def last_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
             "tickvals": list(range(shown)),
             "ticktext": names[:shown],
             "range": [-0.55, shown - 0.45],
+            "tickangle": 0,
             "zeroline": False,
             "showgrid": False,
         },
         # The bars are differences, so the axis need not start at 0.
-        yaxis={"range": [min(levels) - 0.15 * span, max(levels) + 0.25 * span], "zeroline": False},
+        yaxis={"range": [min(levels) - 0.25 * span, max(levels) + 0.25 * span], "zeroline": False},
         barmode="overlay",
     )
 

@@ -14,7 +14,7 @@ from agileact.lab._sessions import Sessions
 from agileact.lab._xor import ARMS, LINE, Surfaces, XorRun
 from agileact.paper.xor import POINTS, TARGETS, XorSpec
 
-_SPEEDS = (5, 20, 100)
+_SPEEDS = (5, 10, 50)
 _CONTROLS = ("base", "optimizer", "lr", "activation-lr", "seed")
 _COLORS = {"plain": look.GREY, "agile": look.BLUE}
 _LEAST_LOSS = 1e-12
@@ -40,7 +40,7 @@ def layout() -> html.Div:
                     look.control("Seed of the weights", look.number("xor-seed", 3, least=0, most=99999, step=1)),
                     look.control(
                         "Epochs in a picture",
-                        look.dropdown("xor-speed", [{"label": str(n), "value": n} for n in _SPEEDS], 5),
+                        look.dropdown("xor-speed", [{"label": str(n), "value": n} for n in _SPEEDS], _SPEEDS[1]),
                     ),
                 ],
                 className="controls",
@@ -174,7 +174,7 @@ def losses_figure(run: XorRun) -> look.Figure:
         "Loss on the four points",
         "epoch",
         "mean squared error",
-        yaxis={"type": "log", "exponentformat": "power", "dtick": 1},
+        yaxis={"type": "log", "tickformat": "~g", "nticks": 6},
         xaxis={"rangemode": "tozero", "range": [0, max(20, run.epoch * 1.02)]},
     )
 
@@ -192,7 +192,7 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
             "colorscale": "Cividis",
             "zmin": -0.25,
             "zmax": 1.25,
-            "colorbar": {"thickness": 10, "len": 0.46, "y": 0.99, "yanchor": "top", "x": 1.0},
+            "colorbar": {"thickness": 10, "len": 0.46, "y": 0.98, "yanchor": "top", "x": 1.0},
             "hovertemplate": "x₁ %{x}, x₂ %{y}: y = %{z:.3f}<extra></extra>",
         },
         {
@@ -246,20 +246,20 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
             )
             small = {"tickvals": [0, 1], "zeroline": False, "showgrid": False}
             axes[f"xaxis{index}"] = {**small, "domain": [left, left + 0.4], "anchor": f"y{index}"}
-            axes[f"yaxis{index}"] = {**small, "domain": [bottom, bottom + 0.165], "anchor": f"x{index}"}
+            axes[f"yaxis{index}"] = {**small, "domain": [bottom, bottom + 0.145], "anchor": f"x{index}"}
             w = look.written
             words = f"{symbol}{'₁₂'[node]}: {w(low, 2)} to {w(high, 2)}"
             if symbol == "h":
-                words += f"; a {w(network.a[node], 2)}, b {w(network.b[node], 2)}"
-            titles.append(_title(words, left, bottom + 0.17))
+                words = f"a = {w(network.a[node], 2)}, b = {w(network.b[node], 2)}<br>{words}"
+            titles.append(_title(words, left, bottom + 0.148))
     wide = {"tickvals": [-0.5, 0, 0.5, 1, 1.5], "zeroline": False, "showgrid": False}
     return look.figure(
         data,
         _NAMES[arm],
-        "x₁",
+        "",
         "x₂",
-        xaxis={**wide, "domain": [0, 0.94]},
-        yaxis={**wide, "domain": [0.52, 0.965]},
+        xaxis={**wide, "domain": [0, 0.94], "title": {"text": "x₁", "standoff": 2}},
+        yaxis={**wide, "domain": [0.52, 0.97]},
         annotations=titles,
         showlegend=False,
         margin={"l": 46, "r": 52, "t": 44, "b": 26},
@@ -269,7 +269,7 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
 
 def _title(text: str, x: float, y: float) -> dict[str, Any]:
     place = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False}
-    return {"text": text, "x": x, "y": y - 0.03 if y == 1.0 else y, "font": {"size": 11.5}, **place}
+    return {"text": text, "x": x, "y": y - 0.028 if y == 1.0 else y, "font": {"size": 11.5}, **place}
 
 
 def _sum(v: tuple[float, ...], d: float) -> str:
