@@ -1,6 +1,6 @@
 """Trials in worker processes of this machine, each on one thread.
 
-Workers are started as ``python -m agileact.study.executors.worker`` and talk JSON lines: specs in,
+Workers are Python processes that run :mod:`agileact.study.executors.worker` and talk JSON lines: specs in,
 events out. They need no ``__main__`` guard in the caller, are isolated from each other, and end when the
 process that started them ends, however it ends.
 """
@@ -38,6 +38,19 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
 }
+
+# A worker looks by itself whether the process that started it still lives, from before it imports anything slow and
+# in the midst of a long step too: its pipes tell it only when it reads or writes.
+_WORKER = """
+import os, runpy, sys, threading, time
+parent = int(sys.argv.pop(1))
+def watch():
+    while os.getppid() == parent:
+        time.sleep(0.3)
+    os._exit(1)
+threading.Thread(target=watch, daemon=True).start()
+runpy.run_module("agileact.study.executors.worker", run_name="__main__")
+"""
 
 
 def available_cores() -> int:
@@ -140,7 +153,7 @@ class _Worker:
     def __init__(self, inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]], data_dir: Path | None) -> None:
         self.current: tuple[TrialSpec, int] | None = None
         self._stderr: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        command = [sys.executable, "-m", "agileact.study.executors.worker"]
+        command = [sys.executable, "-c", _WORKER, str(os.getpid())]
         if data_dir is not None:
             command += ["--data-dir", str(data_dir)]
         self._process = subprocess.Popen(
