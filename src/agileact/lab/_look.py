@@ -17,14 +17,24 @@ WEIGHTS, ACTIVATIONS = BLUE, ORANGE
 Figure = dict[str, Any]
 
 
+def aria(**given: str) -> Any:
+    """Return attributes whose names have hyphens, as Dash takes them; its types know none of these.
+
+    Example:
+        >>> aria(aria_label="curve", data_label="a")
+        {'aria-label': 'curve', 'data-label': 'a'}
+    """
+    return {name.replace("_", "-"): value for name, value in given.items()}
+
+
 def control(label: str, component: Any, *, hint: str = "", wide: bool = False) -> html.Div:
     """Return a component under its label; assets/lab.js hands the label on to the parts inside."""
     # The id of an option is a dict, which is not what stands in the page.
-    target = {"htmlFor": component.id} if isinstance(component.id, str) else {}
+    target: Any = {"htmlFor": component.id} if isinstance(component.id, str) else {}
     children = [html.Label(label, className="label", **target), component]
     if hint:
         children.append(html.Div(hint, className="hint"))
-    return html.Div(children, className="control wide" if wide else "control", **{"data-label": label})
+    return html.Div(children, className="control wide" if wide else "control", **aria(data_label=label))
 
 
 def slider(key: Any, least: float, most: float, value: float, step: float) -> dcc.Slider:
@@ -47,7 +57,7 @@ def _short(value: float) -> str:
 
 def number(key: Any, value: float, *, least: float | None = None, most: float | None = None, step: Any = "any") -> Any:
     """Return a field for a number."""
-    limits = {name: limit for name, limit in (("min", least), ("max", most)) if limit is not None}
+    limits: Any = {name: limit for name, limit in (("min", least), ("max", most)) if limit is not None}
     return dcc.Input(id=key, type="number", value=value, step=step, debounce=True, className="field", **limits)
 
 
@@ -72,7 +82,7 @@ def chart(key: str, label: str, *, tall: str = "") -> html.Div:
         config={"displayModeBar": False, "scrollZoom": False},
         className=f"chart {tall}".strip(),
     )
-    return html.Div(graph, role="img", className="chart-frame", **{"aria-label": label})
+    return html.Div(graph, role="img", className="chart-frame", **aria(aria_label=label))
 
 
 def filled(key: str, drawn: Figure, label: str, *, size: str = "small") -> html.Div:
@@ -145,5 +155,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str, *,
     )
     return html.Div(
         html.Table([html.Caption(caption), head, body]), className="table-frame", tabIndex="0", role="region",
-        **{"aria-label": caption},
+        **aria(aria_label=caption),
     )  # fmt: skip

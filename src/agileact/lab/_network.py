@@ -35,16 +35,23 @@ class Layer:
         name: The module's name.
         scale: All a.
         location: All b.
+        terms: The number of terms of each unit; a and b lie term after term.
     """
 
     name: str
     scale: tuple[float, ...]
     location: tuple[float, ...]
+    terms: int = 1
+
+    @property
+    def units(self) -> int:
+        """The number of units: filters or nodes."""
+        return len(self.scale) // self.terms
 
     @property
     def flipped(self) -> tuple[int, ...]:
-        """The units whose scale is negative, by number."""
-        return tuple(index for index, value in enumerate(self.scale) if value < 0)
+        """The units whose scale is negative (of several terms, each), by number."""
+        return tuple(unit for unit in range(self.units) if all(value < 0 for value in self.scale[unit :: self.units]))
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,8 @@ def read_checkpoint(source: Path | bytes, name: str) -> list[Layer]:
     try:
         loaded = torch.load(io.BytesIO(source) if isinstance(source, bytes) else source, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "weights only" in str(error).lower():
+        # What the reader for tensors met and refused has a name; what is no pickle at all has none.
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise DataError(
                 f"{name} holds more than tensors, such as a whole pickled module. Loading that would run code from "
                 "the file, so it is refused; save the weights alone: torch.save(model.state_dict(), FILE)"
@@ -135,23 +143,23 @@ def _layers(state: Mapping[str, Tensor]) -> list[Layer]:
     return layers
 
 
-def draw(layer: Layer, base: str, options: Mapping[str, Any], terms: int = 1) -> Drawn:
+def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
     """Return the curves a f(x - b) of a layer's units.
 
     Args:
         layer: The layer.
         base: The name of f.
         options: The options of f.
-        terms: The number of terms of each activation; a and b lie term after term.
 
     Raises:
-        ArgumentError: If the layer's numbers are not a multiple of ``terms``.
+        ArgumentError: If the layer's numbers are not a multiple of its terms.
 
     Example:
         >>> drawn = draw(Layer("fc", (2.0, -1.0), (0.0, 1.0)), "relu", {})
         >>> drawn.units, drawn.x[-1], drawn.after[1][-1]
         ((0, 1), 4.0, -3.0)
     """
+    terms = layer.terms
     if len(layer.scale) % terms:
         raise ArgumentError(f"{layer.name} has {len(layer.scale)} pairs, which {terms} terms cannot share evenly")
     a, b = (torch.tensor(v, dtype=torch.float64).view(terms, -1) for v in (layer.scale, layer.location))
@@ -179,8 +187,11 @@ def summary(layers: Sequence[Layer]) -> str:
     a = [value for layer in layers for value in layer.scale]
     b = [value for layer in layers for value in layer.location]
     flipped = sum(len(layer.flipped) for layer in layers)
-    return (
+    if not a:
+        return f"{len(layers)} layer{'s' * (len(layers) != 1)} with learned activations that have no a and b."
+    said = (
         f"{len(layers)} layer{'s' * (len(layers) != 1)}, {len(a):,} pairs of a and b; a from {min(a):.3g} to "
         f"{max(a):.3g}, b from {min(b):.3g} to {max(b):.3g}; {flipped or 'no'} unit{'s' * (flipped != 1)} "
         "flipped (a < 0)."
     )
+    return said.replace("-", "−")

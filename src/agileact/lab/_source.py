@@ -5,15 +5,21 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from agileact._errors import ArgumentError, DataError
 from agileact.lab._network import Drawn, Layer, draw, read_checkpoint
 from agileact.study.activations import parse_activation
+from agileact.study.shapes import Shape
 from agileact.study.spec import ArmSpec, TrialSpec
 from agileact.study.store import Store
+
+KEPT_CHANNELS = 32
+"""A trial keeps the curves of so many channels of a layer; see :mod:`agileact.study.shapes`."""
 
 _SQLITE = b"SQLite format 3\x00"
 
@@ -31,7 +37,7 @@ class Checkpoint:
         Raises:
             ArgumentError: If a layer's numbers are not a multiple of ``terms``.
         """
-        return [draw(layer, base, options, terms) for layer in self.layers]
+        return [draw(replace(layer, terms=terms), base, options) for layer in self.layers]
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ class Trials:
             )
         found = []
         for name, shape in result.shapes.items():
-            layer = Layer(name, tuple(shape.scale), tuple(shape.location))
-            found.append(Drawn(layer, list(shape.x), shape.before, shape.after, tuple(range(len(shape.after)))))
+            layer = Layer(name, tuple(shape.scale), tuple(shape.location), _terms(spec.arm, shape))
+            found.append(Drawn(layer, list(shape.x), shape.before, shape.after, _units(layer, len(shape.after))))
         return found
 
 
@@ -123,6 +129,22 @@ def _open_store(path: Path) -> Trials:
 
 def _learns(arm: ArmSpec) -> bool:
     return any(parse_activation(str(name)).trainable for _, name in arm.activations)
+
+
+def _terms(arm: ArmSpec, shape: Shape) -> int:
+    """Return the number of terms of a layer's activation, which is one of those of the arm."""
+    parsed = [parse_activation(str(name)) for _, name in arm.activations]
+    counts = sorted({int(one.options.get("terms", 2)) if one.kind == "combined" else 1 for one in parsed})
+    rows, numbers = len(shape.after), len(shape.scale)
+    fitting = [terms for terms in counts if numbers % terms == 0 and rows in (1, numbers // terms, KEPT_CHANNELS)]
+    return fitting[0] if fitting else 1
+
+
+def _units(layer: Layer, rows: int) -> tuple[int, ...]:
+    """Return the number of each row's unit: rows are evenly spread over a layer that has more units."""
+    if layer.units <= rows:
+        return tuple(range(rows))
+    return tuple(torch.linspace(0, layer.units - 1, rows).round().long().tolist())
 
 
 def _label(spec: TrialSpec) -> str:

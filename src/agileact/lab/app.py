@@ -12,6 +12,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from agileact._version import __version__
 from agileact.lab import tab_activation, tab_network, tab_step, tab_xor
 from agileact.lab._guard import guard
+from agileact.lab._look import aria
 from agileact.lab._sessions import Sessions
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -66,12 +67,12 @@ def _page(opened: Path | None) -> html.Div:
     buttons = [
         html.Button(
             label, id=f"tab-{name}", n_clicks=0, type="button", role="tab", className="tab",
-            **{"aria-controls": f"panel-{name}", "aria-selected": "false"},
+            **aria(aria_controls=f"panel-{name}", aria_selected="false"),
         )
         for name, label, _ in _TABS
     ]  # fmt: skip
     panels = [
-        html.Div(content(), id=f"panel-{name}", role="tabpanel", hidden=True, **{"aria-labelledby": f"tab-{name}"})
+        html.Div(content(), id=f"panel-{name}", role="tabpanel", hidden=True, **aria(aria_labelledby=f"tab-{name}"))
         for name, _, content in _TABS
     ]
     return html.Div(
@@ -82,7 +83,7 @@ def _page(opened: Path | None) -> html.Div:
                     html.P("Activation functions with a size a and a position b: a·f(x − b)"),
                 ]
             ),
-            html.Div(buttons, className="tabs", role="tablist", **{"aria-label": "Parts of the lab"}),
+            html.Div(buttons, className="tabs", role="tablist", **aria(aria_label="Parts of the lab")),
             html.Main(panels),
             html.Footer(f"agileact {__version__}. This page runs on your machine alone; nothing leaves it."),
             dcc.Store(id="session", data=uuid.uuid4().hex),

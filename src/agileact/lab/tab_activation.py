@@ -213,7 +213,7 @@ def reading_sentence(read: Reading, at: float) -> str:
         'At x = 4: f is 4 with slope 1; the agile form is 6 with slope 2. Its derivative by a is 3, by b −2.'
     """
     w = look.written
-    by = []
+    by: list[str] = []
     for letter, values in (("a", read.by_scale), ("b", read.by_location)):
         several = len(values) > 1
         for term, value in enumerate(values):

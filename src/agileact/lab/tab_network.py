@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ _PAGE = 8
 _UPLOAD_BYTES = 64 * 2**20
 _LISTED = 64
 _BINS = 24
+_UNITS_AXIS = {"tickformat": "d", "nticks": 4, "rangemode": "tozero"}
 
 
 def layout() -> html.Div:
@@ -41,7 +43,7 @@ def layout() -> html.Div:
                             placeholder="model.pt or runs/paper/store.sqlite", autoComplete="off",
                         ),
                     ),
-                    html.Div(look.button("network-open", "Open", main=True), className="control beside"),
+                    html.Div(look.button("network-open", "Open", main=True), className="beside"),
                     look.control(
                         "Or a checkpoint from here",
                         dcc.Upload(
@@ -51,7 +53,7 @@ def layout() -> html.Div:
                         hint="up to 64 MiB; only tensors are read, nothing in it can run",
                     ),
                 ],
-                className="controls",
+                className="controls open",
             ),
             html.Div(id="network-message"),
             html.Div(
@@ -166,7 +168,7 @@ def register(app: Dash, opened: Path | None) -> None:
         except AgileactError as error:
             return [], f"{error}.", no_update
         shown = drawn[first : first + _PAGE]
-        told = summary([one.layer for one in drawn])
+        told = f"{Path(source.name).name}: {summary([one.layer for one in drawn])}"
         if pages > 1:
             told += f" Layers {first + 1} to {first + len(shown)} of {len(drawn)} are shown, page {page} of {pages}."
         return [card(one, name, first + i) for i, one in enumerate(shown)], told, pages == 1
@@ -200,7 +202,8 @@ def card(drawn: Drawn, base: str, number: int) -> html.Div:
             for a, b in zip(layer.scale[:shown], layer.location[:shown], strict=True)
         )
         more = f" … and {len(layer.scale) - shown:,} more" if shown < len(layer.scale) else ""
-        head = f"a / b of {len(layer.scale):,} units, in their order"
+        term = " (term after term)" if layer.terms > 1 else ""
+        head = f"a / b of {layer.units:,} units, in their order{term}"
         parts.append(html.Details([html.Summary(head), html.P(lines + more, className="hint")]))
     else:
         parts.append(html.P("Its numbers are not a and b, or too many to be kept.", className="hint"))
@@ -221,11 +224,9 @@ def curves_figure(drawn: Drawn, base: str) -> look.Figure:
     """Return the learned curves over that of the start; flipped units are dashed and of another colour."""
     data: list[Any] = []
     named = set()
-    # A trial keeps some channels of a layer, without their numbers: then the sign is not known curve by curve.
-    known = bool(drawn.layer.scale) and len(drawn.layer.scale) == len(drawn.layer.location)
-    aligned = known and max(drawn.units, default=0) < len(drawn.layer.scale)
+    turned = set(drawn.layer.flipped)
     for unit, values in zip(drawn.units, drawn.after, strict=True):
-        flipped = aligned and len(drawn.units) <= len(drawn.layer.scale) and drawn.layer.scale[unit] < 0
+        flipped = unit in turned
         name = "flipped (a < 0)" if flipped else "learned"
         style = {"width": 1.6, "dash": "dot" if flipped else "solid"}
         color = look.ORANGE if flipped else look.BLUE
@@ -239,7 +240,7 @@ def curves_figure(drawn: Drawn, base: str) -> look.Figure:
     for index, values in enumerate(drawn.before):
         grey = {"dash": "dash", "width": 2.2}
         data.append(look.line(drawn.x, values, base, look.GREY, line=grey, showlegend=index == 0, legendgroup="f"))
-    units = len(drawn.layer.scale) or len(drawn.units)
+    units = drawn.layer.units or len(drawn.units)
     shown = f"{len(drawn.units)} of {units:,} units" if len(drawn.units) < units else f"{units:,} units"
     return look.figure(data, shown, "x", "a·f(x − b)", showlegend=True)
 
@@ -253,7 +254,8 @@ def numbers_figure(drawn: Drawn) -> look.Figure:
     ):
         low, high = min(values), max(values)
         # One bin for numbers that are all alike, which would else have no width.
-        width = (high - low) / min(_BINS, len(values)) if high > low else 0.1
+        bins = min(_BINS, math.ceil(2 * math.sqrt(len(values))))
+        width = (high - low) / bins if high > low else 0.1
         start = low if high > low else low - width / 2
         data.append(
             {
@@ -275,5 +277,6 @@ def numbers_figure(drawn: Drawn) -> look.Figure:
         margin={"l": 44, "r": 10, "t": 10, "b": 42},
         xaxis={"domain": [0, 0.46], "nticks": 5},
         xaxis2={"domain": [0.56, 1], "anchor": "y2", "title": {"text": "b: position", "standoff": 6}, "nticks": 5},
-        yaxis2={"anchor": "x2"},
+        yaxis={**_UNITS_AXIS},
+        yaxis2={**_UNITS_AXIS, "anchor": "x2"},
     )
