@@ -94,7 +94,7 @@ def read_checkpoint(source: Path | bytes, name: str) -> list[Layer]:
         loaded = torch.load(io.BytesIO(source) if isinstance(source, bytes) else source, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # What the reader for tensors met and refused has a name; what is no pickle at all has none.
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+        if any(words in str(error).lower() for words in ("unsupported global", "unsupported class")):
             raise DataError(
                 f"{name} holds more than tensors, such as a whole pickled module. Loading that would run code from "
                 "the file, so it is refused; save the weights alone: torch.save(model.state_dict(), FILE)"
