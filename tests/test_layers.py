@@ -29,6 +29,7 @@ ROOMS = (
     "baselines",
     "study",
     "paper",
+    "lab",
     "bench",
     "doctor",
     "cli",

@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from agileact import doctor
     from agileact.bench import command as bench_command
+    from agileact.lab import command as lab_command
     from agileact.study import command as study_command
 
     parser = _Parser(
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_xor(commands)
     study_command.add_command(commands, _count)
     bench_command.add_bench(commands)
+    lab_command.add_lab(commands)
     doctor.add_command(commands)
     return parser
 
