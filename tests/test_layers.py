@@ -31,6 +31,7 @@ ROOMS = (
     "paper",
     "bench",
     "doctor",
+    "completion",
     "cli",
 )
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
