@@ -47,6 +47,7 @@ def print_table(
         └───┴──────┘
     """
     stream = sys.stdout if stream is None else stream
+    numeric = [all(not row[index][:1].isalpha() for row in rows) for index in range(len(header))]
     header = [printable(name, stream) for name in header]
     rows = [[printable(cell, stream) for cell in row] for row in rows]
     try:
@@ -56,31 +57,35 @@ def print_table(
         return
     # What users call their arms and studies is text, and never rich's markup.
     text = rich["text"].Text
-    console = rich["console"].Console(file=stream, width=None if stream.isatty() else _PIPED_WIDTH)
+    room = rich["console"].Console(file=stream, width=None if stream.isatty() else _PIPED_WIDTH).width
+    cells = [max([0, *(cell_width(row[index]) for row in rows)]) for index in range(len(header))]
     widths = [
-        max([cell_width(word) for word in name.split()] + [cell_width(row[index]) for row in rows])
-        for index, name in enumerate(header)
+        max([cells[index], *map(cell_width, name.split())], default=cells[index]) for index, name in enumerate(header)
     ]
     prose = range(len(header) - wrap, len(header))
-    left = console.width - 1 - _FRAME * len(widths) - sum(widths[: len(widths) - wrap])
+    left = room - 1 - _FRAME * len(widths) - sum(widths[: len(widths) - wrap])
     for rest, index in enumerate(sorted(prose, key=widths.__getitem__)):
         widths[index] = min(widths[index], max(_LEAST, left // (wrap - rest)))
         left -= widths[index]
-    for part, columns in enumerate(_fit(widths, keys, console.width)):
+    for part, columns in enumerate(_fit(widths, keys, room)):
         name = text(printable(title, stream), style="table.title") if part == 0 and title else None
         table = rich["table"].Table(title=name, show_lines=wrap > 1)
+        spare = room - 1 - sum(widths[index] + _FRAME for index in columns)
         for index in columns:
-            numeric = all(not row[index][:1].isalpha() for row in rows)
+            # A name of several words stands in one line where there is room for it.
+            more = max(0, min(spare, cell_width(header[index]) - widths[index])) if index not in prose else 0
+            spare -= more
             table.add_column(
                 text(header[index]),
-                justify="right" if numeric and index not in prose else "left",
+                justify="right" if numeric[index] and index not in prose else "left",
                 overflow="fold",
-                min_width=widths[index],
-                max_width=widths[index] if index in prose else None,
+                width=widths[index] + more,
             )
         for row in rows:
             table.add_row(*(text(row[index]) for index in columns))
-        console.print(table)
+        # Names that are wider than the terminal go on in its next line; rich would cut them.
+        needed = sum(widths[index] + _FRAME for index in columns) + 1
+        rich["console"].Console(file=stream, width=max(room, needed)).print(table)
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

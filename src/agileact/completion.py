@@ -53,6 +53,8 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
         kind = None if action.metavar == _OWN else _KINDS.get(action.dest)
         if kind in lists:
             action.complete = {shell: _call(shell, kind)}  # type: ignore[attr-defined]
+        elif "|" in str(action.metavar or ""):
+            action.choices = str(action.metavar).split("|")
         elif kind is not None:
             action.choices = _values(kind)
         elif action.type is Path:

@@ -140,7 +140,7 @@ def _add_xor(commands: Any) -> None:
     parser.add_argument("--base", help="activation (default: sigmoid)")
     parser.add_argument("--starts", type=_values.count, metavar="N", help="initial weights to try (default: 200)")
     parser.add_argument("--epochs", type=_values.count, metavar="N", help="steps of full-batch training")
-    parser.add_argument("--optimizer", metavar="NAME", help="how the networks are trained")
+    parser.add_argument("--optimizer", metavar="adam|sgd", help="how the networks are trained")
     parser.add_argument("--lr", type=_values.rate, help="learning rate of the weights")
     parser.add_argument("--activation-lr", type=_values.rate, metavar="LR", help="learning rate of size and position")
     parser.add_argument("--seed", type=_values.seed, help="source of the initial weights (default: 0)")
