@@ -13,7 +13,7 @@ from agileact._table import print_table
 
 
 def add_bench(commands: Any) -> None:
-    """Add ``agileact bench op|step|pool|monitor``."""
+    """Add ``agileact bench op|step|pool|monitor|study``."""
     parser = commands.add_parser("bench", help="time the operator and whole training steps on this machine")
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     texts = {
@@ -21,6 +21,7 @@ def add_bench(commands: Any) -> None:
         "step": "a training step of the paper's network and of a ResNet-18, and what they save for backward",
         "pool": "fused activation and pooling against the two steps",
         "monitor": "a training step of both networks with a monitor attached, against the step alone",
+        "study": "trials of the paper's twelve arms, by the study's engine and by a straightforward PyTorch loop",
     }
     for name, text in texts.items():
         kind = kinds.add_parser(name, help=text, description=f"Time {text}: interleaved medians in one process.")
@@ -32,7 +33,7 @@ def add_bench(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     from agileact._files import write_atomically
-    from agileact.bench import monitor, op, pool, step
+    from agileact.bench import monitor, op, pool, step, study
 
     def notify(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -42,6 +43,7 @@ def _bench(options: argparse.Namespace) -> None:
         "step": step.run,
         "pool": pool.run,
         "monitor": monitor.run,
+        "study": study.run,
     }
     result = runs[options.benchmark](quick=options.quick, notify=notify)
     if options.out is not None:
@@ -49,7 +51,10 @@ def _bench(options: argparse.Namespace) -> None:
     if options.json:
         print_json(result)
         return
-    _print_rows(f"agileact bench {options.benchmark}", result["rows"])
+    _print_rows(f"agileact bench {options.benchmark}", result.get("rows", []))
+    whole = {key: value for key, value in result.items() if isinstance(value, (int, float))}
+    whole |= {f"greatest difference of {key}": value for key, value in result.get("greatest_difference", {}).items()}
+    _print_rows("in all", [{"what": key, "is": value} for key, value in whole.items()])
     if "summary" in result:
         _print_rows("summary", [{"base": base, **numbers} for base, numbers in result["summary"].items()])
     if "saved_bytes" in result:

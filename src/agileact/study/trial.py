@@ -19,6 +19,7 @@ from agileact.nn import Agile, CombinedAgile
 from agileact.study import models
 from agileact.study.data import DataSet
 from agileact.study.result import Curve, LayerTrace, Probe, TrialResult
+from agileact.study.shapes import sampled, shapes
 from agileact.study.spec import TrialSpec
 from agileact.study.threads import one_thread
 from agileact.study.training import build_network, build_optimizer
@@ -98,7 +99,9 @@ class _Trial:
     def run(self) -> TrialResult:
         start = time.perf_counter()
         durations: list[float] = []
+        before = sampled(self.model) if self.budget.use_test else {}
         status = self._train(durations)
+        learned = shapes(self.model, before) if self.budget.use_test else {}
         chosen = _lowest(self.curve.validation_loss)
         best = _lowest(self.curve.test_loss)
         test_loss, test_accuracy = self._selected_test(chosen)
@@ -118,6 +121,7 @@ class _Trial:
             seconds=time.perf_counter() - start,
             versions=versions(),
             saved_bytes=self.saved_bytes,
+            shapes={name.removesuffix("_activation"): shape for name, shape in learned.items()},
         )
 
     def _train(self, durations: list[float]) -> str:
@@ -125,12 +129,12 @@ class _Trial:
         budget = self.budget
         train_loss, _ = self._evaluate("train")
         self._measure(0, train_loss)
-        batches = _batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
+        stream = batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
         total = torch.zeros(())
         since, reported = 0, time.perf_counter()
         for iteration in range(1, budget.iterations + 1):
             begin = time.perf_counter()
-            chosen = next(batches)
+            chosen = next(stream)
             x, y = self.data.train_x[chosen], self.data.train_y[chosen]
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.loss(self.model(x), y)
@@ -289,7 +293,7 @@ def _lowest(values: list[float]) -> int | None:
     return min(finite, key=values.__getitem__) if finite else None
 
 
-def _batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
+def batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
     """Yield indices of batches for ever: each pass is a new permutation, and no sample is left out.
 
     A batch that the end of one pass cannot fill takes the rest from the next pass.
