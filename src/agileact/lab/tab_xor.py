@@ -28,8 +28,8 @@ def layout() -> html.Div:
             html.P(
                 "Two hidden nodes fit a plane each, bend it by the activation, and the output adds the two: so four "
                 "points that no line separates are told apart. Both networks start from the same weights. Press Start "
-                "and watch the thick line, where the answer changes. Then try tanh, and other seeds: 3 is solved by one "
-                "of the two alone, 7 by the other.",
+                "and watch the thick line, where the answer changes. Then try tanh, and other seeds: 3 is solved by "
+                "one of the two alone, 7 by the other.",
                 className="intro",
             ),
             html.Div(
