@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"agileact: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        # A second Ctrl-C must not cut short what is said, nor end in a traceback at the interpreter's exit.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(
             "agileact: stopped; finished trials are stored, and the same command continues with the rest",
             file=sys.stderr,

@@ -36,6 +36,8 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         "trial. Every finished trial is stored at once in OUT/store.sqlite; the same command continues a study that "
         "was cut short.",
     )
+    from agileact.study import rescue
+
     parser.set_defaults(run=lambda options: parser.print_help())
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
     for name, run, text in (
@@ -62,6 +64,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
             kind.add_argument("--csv", type=Path, metavar="FILE", help="write CSV; - for standard output")
             kind.add_argument("--parquet", type=Path, metavar="FILE", help="write Parquet (needs pyarrow)")
         action.set_defaults(run=run)
+    rescue.add_action(actions)
     report_command.add_actions(actions, lambda options: _Context.read(options).identity)
     _add_compare(commands, count)
 

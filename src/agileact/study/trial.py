@@ -77,7 +77,7 @@ class _Trial:
             input_shape=tuple(data.train_x.shape[1:]),
             classes=data.classes,
             seed=spec.seed,
-            sample=self._calibration_sample,
+            sample=lambda: calibration_sample(data, spec.seed),
         )
         self.optimizer = build_optimizer(self.model, spec.arm)
         self.agile: dict[str, Agile | CombinedAgile] = {
@@ -91,19 +91,14 @@ class _Trial:
         self.best_state: dict[str, Tensor] | None = None
         self.saved_bytes = saved_bytes(self.model, data.train_x[: self.budget.batch_size])
 
-    def _calibration_sample(self) -> Tensor:
-        """Return training inputs from a stream of their own, so that no arm shifts the batches."""
-        generator = torch.Generator().manual_seed(models.subseed(self.spec.seed, "calibration"))
-        return self.data.train_x[torch.randperm(len(self.data.train_x), generator=generator)[:_CALIBRATION_SAMPLES]]
-
     def run(self) -> TrialResult:
         start = time.perf_counter()
         durations: list[float] = []
         before = sampled(self.model) if self.budget.use_test else {}
         status = self._train(durations)
         learned = shapes(self.model, before) if self.budget.use_test else {}
-        chosen = _lowest(self.curve.validation_loss)
-        best = _lowest(self.curve.test_loss)
+        chosen = lowest(self.curve.validation_loss)
+        best = lowest(self.curve.test_loss)
         test_loss, test_accuracy = self._selected_test(chosen)
         return TrialResult(
             spec=self.spec,
@@ -129,12 +124,12 @@ class _Trial:
         budget = self.budget
         train_loss, _ = self._evaluate("train")
         self._measure(0, train_loss)
-        batches = _batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
+        stream = batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
         total = torch.zeros(())
         since, reported = 0, time.perf_counter()
         for iteration in range(1, budget.iterations + 1):
             begin = time.perf_counter()
-            chosen = next(batches)
+            chosen = next(stream)
             x, y = self.data.train_x[chosen], self.data.train_y[chosen]
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.loss(self.model(x), y)
@@ -191,7 +186,7 @@ class _Trial:
             curve.test_loss.append(test_loss)
             if test_accuracy is not None:
                 curve.test_accuracy.append(test_accuracy)
-        elif self.budget.use_test and _lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
+        elif self.budget.use_test and lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
             self.best_state = copy.deepcopy(self.model.state_dict())
         for name, module in self.agile.items():
             trace = self.layers[name]
@@ -256,6 +251,12 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classificat
     return loss / y.numel(), None if kind == "regression" else correct / y.numel()
 
 
+def calibration_sample(data: DataSet, seed: int) -> Tensor:
+    """Return training inputs from a stream of their own, so that no arm shifts the batches."""
+    generator = torch.Generator().manual_seed(models.subseed(seed, "calibration"))
+    return data.train_x[torch.randperm(len(data.train_x), generator=generator)[:_CALIBRATION_SAMPLES]]
+
+
 def saved_bytes(model: nn.Module, x: Tensor) -> int:
     """Return how many bytes a training pass over ``x`` keeps for its backward pass, parameters and ``x`` left out.
 
@@ -287,13 +288,13 @@ def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
         parameter.copy_(value)
 
 
-def _lowest(values: list[float]) -> int | None:
+def lowest(values: list[float]) -> int | None:
     """Return the first index of the lowest finite value."""
     finite = [index for index, value in enumerate(values) if math.isfinite(value)]
     return min(finite, key=values.__getitem__) if finite else None
 
 
-def _batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
+def batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
     """Yield indices of batches for ever: each pass is a new permutation, and no sample is left out.
 
     A batch that the end of one pass cannot fill takes the rest from the next pass.
