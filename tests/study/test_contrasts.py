@@ -9,13 +9,13 @@ import statistics
 import numpy as np
 import pytest
 
-from agileact.study.contrasts import contrasts, relative_losses
+from agileact.study.contrasts import contrasts, relative_losses, relative_record
 from agileact.study.outcome import cells, comparisons
 from agileact.study.protocol import plan
 from agileact.study.result import Curve, LayerTrace
 from agileact.study.trajectories import layer_bands, loss_band
 from tests.study.builders import make_result, make_spec
-from tests.study.report.builders import lookup_of, small_study
+from tests.study.report.builders import lookup_of, made_up, small_study
 
 STUDY = small_study()
 
@@ -93,3 +93,13 @@ def test_bands_are_mean_lowest_and_highest_of_the_runs_that_did_not_diverge():
         3,
     )
     assert layer_bands([]) == {}
+
+
+def test_json_has_no_infinity_for_an_arm_that_diverged_often():
+    study = small_study()
+    lookup = lookup_of(
+        study, lambda spec: dataclasses.replace(made_up(spec), status="diverged" if spec.seed else "finished")
+    )
+    found = cells(study, plan(study, lookup), lookup)
+    estimates = relative_losses(study, found)
+    assert json.loads(json.dumps(relative_record(estimates), allow_nan=False))["gelu"]["value"] is None

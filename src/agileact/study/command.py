@@ -365,9 +365,7 @@ def _report(context: _Context, current: Any, known: Any, options: argparse.Names
             ],
             "flags": [[c.task, c.arm, *c.flags] for c in current.choices.values() if c.flags],
             "contrasts": [one.to_dict() for one in contrasts.contrasts(study, found, compared)],
-            "relative_loss": {
-                name: [one.value, one.low, one.high] for name, one in contrasts.relative_losses(study, found).items()
-            },
+            "relative_loss": contrasts.relative_record(contrasts.relative_losses(study, found)),
             "ranks": None if ranks is None else dict(zip((a.name for a in study.arms), ranks.ranks, strict=True)),
         }
         print_json(document)

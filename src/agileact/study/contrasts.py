@@ -110,6 +110,22 @@ def contrasts(
     return rows
 
 
+def relative_record(estimates: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
+    """Return :func:`relative_losses` as plain JSON types; what is infinite, because runs diverged, is None.
+
+    Example:
+        >>> relative_record({"gelu": Estimate(1.5, 1.25, math.inf)})
+        {'gelu': {'value': 1.5, 'low': 1.25, 'high': None}}
+    """
+    return {
+        name: {
+            end: value if value is not None and math.isfinite(value) else None
+            for end, value in (("value", one.value), ("low", one.low), ("high", one.high))
+        }
+        for name, one in estimates.items()
+    }
+
+
 def relative_losses(study: Study, found: Sequence[Cell]) -> dict[str, Estimate]:
     """Return each arm's interquartile mean over all tasks of its test loss, in units of the baseline's mean loss.
 

@@ -19,8 +19,8 @@ def cost(facts: Facts) -> Block:
     if not content:
         return section("cost", "Cost", [paragraph("No final trial is finished yet.")])
     text = (
-        "A step is forward pass, backward pass and update; evaluations are left out. Trials ran side by side and not "
-        "on an idle machine, so read small differences as noise. Memory is what one training batch keeps for its "
+        "A step is forward pass, backward pass and update; evaluations are left out. Where trials ran side by side, "
+        "or beside other work, small differences are noise. Memory is what one training batch keeps for its "
         "backward pass, without parameters."
     )
     return section("cost", "Cost", [paragraph(text), *content])

@@ -306,7 +306,7 @@ function isVisible(chart) {
 
 function height(block, width) {
   const rows = block.series.length;
-  if (block.form === "intervals") return 70 + rows * (width < NARROW ? 46 : 34);
+  if (block.form === "intervals") return 70 + rows * (width < NARROW ? 52 : 34);
   if (block.form === "bars") return 70 + rows * (width < NARROW ? 40 : 28);
   if (block.small) return 220;
   return width < NARROW ? 300 : 380;
@@ -404,7 +404,7 @@ function logarithmic(axis, values, narrow) {
   const low = known.reduce((a, b) => Math.min(a, b));
   const high = known.reduce((a, b) => Math.max(a, b));
   const decades = Math.log10(high / low);
-  const steps = decades > 4 ? [1] : decades > 1.5 || narrow ? [1, 2, 5] : [1, 1.2, 1.5, 2, 3, 4, 5, 6, 8];
+  const steps = decades > 4 ? [1] : decades > (narrow ? 0.8 : 1.5) ? [1, 2, 5] : [1, 1.2, 1.5, 2, 3, 4, 5, 6, 8];
   const ticks = [];
   for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.ceil(Math.log10(high)) + 1; power += 1) {
     for (const step of steps) ticks.push(step * Math.pow(10, power));
@@ -455,7 +455,8 @@ function drawIntervals(block, theme, layout, narrow) {
   const at = nameRows(block, layout, theme, narrow);
   const traces = [];
   layout.shapes.push({ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: theme.muted, width: 1.5, dash: "dot" } });
-  const drop = narrow ? -0.12 : 0;
+  const drop = narrow ? -0.15 : 0;
+  const apart = narrow ? 0.19 : 0.24;
   for (const [place, one] of block.series.entries()) {
     const y = at(place) + drop;
     const colour = theme.arms[one.arm % COLOURS];
@@ -464,9 +465,9 @@ function drawIntervals(block, theme, layout, narrow) {
       layout.annotations.push({ text: "a run diverged: no mean", xref: "paper", x: 0.98, xanchor: "right", y, showarrow: false, font: { color: theme.muted } });
       continue;
     }
-    traces.push({ x: one.points, y: one.points.map(() => y + 0.24), mode: "markers", marker: { symbol: "line-ns-open", size: 7, color: colour, opacity: 0.75, line: { width: 1.5, color: colour } }, hovertemplate: `one seed: %{x:.4g}<extra>${name}</extra>` });
+    traces.push({ x: one.points, y: one.points.map(() => y + apart), mode: "markers", marker: { symbol: "line-ns-open", size: 7, color: colour, opacity: 0.75, line: { width: 1.5, color: colour } }, hovertemplate: `one seed: %{x:.4g}<extra>${name}</extra>` });
     if (one.interval) traces.push({ x: one.interval, y: [y, y], mode: "lines", line: { color: colour, width: 6 }, opacity: 0.65, hovertemplate: `Student: %{x:.4g}<extra>${name}</extra>` });
-    if (one.second) traces.push({ x: one.second, y: [y - 0.24, y - 0.24], mode: "lines", line: { color: colour, width: 2 }, hovertemplate: `bootstrap: %{x:.4g}<extra>${name}</extra>` });
+    if (one.second) traces.push({ x: one.second, y: [y - apart, y - apart], mode: "lines", line: { color: colour, width: 2 }, hovertemplate: `bootstrap: %{x:.4g}<extra>${name}</extra>` });
     traces.push({ x: [one.mean], y: [y], mode: "markers", marker: { color: theme.ground, size: 10, symbol: SYMBOLS[look(one.arm).dash], line: { color: theme.text, width: 2 } }, hovertemplate: `mean: %{x:.4g}<extra>${name}</extra>` });
   }
   return traces;
