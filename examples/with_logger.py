@@ -54,6 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     target = logger(options.to)
+    write = getattr(target, "log", None) or target.log_metrics
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 16), ag.AgileTanh(16), nn.Linear(16, 1))
@@ -67,16 +68,17 @@ def main() -> None:
         example_inputs=torch.zeros(1, 2),
         every_n_steps=50,
     ) as watch:
-        for _ in range(options.steps):
+        for step in range(options.steps):
             x = torch.rand(64, 2) * 4 - 2
             loss = nn.functional.mse_loss(model(x), x.prod(1, keepdim=True).sin())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            write({"loss": loss.item()}, step=step)
 
     if isinstance(target, Recorder):
         step, metrics = target.rows[-1]
-        print(f"{len(target.rows)} calls of log(metrics, step=...); the last one, of step {step}:")
+        print(f"{len(target.rows)} calls of log(metrics, step=...), the loss among them; the last one, of step {step}:")
         for name, value in metrics.items():
             print(f"  {name} = {value:.3f}")
     x = torch.randn(100, 2)

@@ -28,8 +28,10 @@ def report(monitor: Monitor, logger: Any, prefix: str = "agileact") -> int:
         logger: One of these, tried in this order: a TensorBoard ``SummaryWriter``, by ``add_scalar(name, value,
             step)``; Python's ``logging.Logger``, a line for each layer; a Weights & Biases run, by ``log(metrics,
             step=step)``; MLflow (the module) or a Lightning logger, by ``log_metrics(metrics, step=step)``; or a
-            function of ``(metrics, step)``. A run of Weights & Biases takes no step before its own: if it is ahead, the
-            newest numbers go to its present step, and ``prefix/step`` says which step they are of.
+            function of ``(metrics, step)``. A run of Weights & Biases gets the newest numbers with the row that it is
+            at, and ``prefix/step`` says which step they are of: it drops what comes for an earlier row, and a later
+            one would make it drop what you log. For a row a step, where nothing else is logged, give ``lambda metrics,
+            step: run.log(metrics, step=step)``.
         prefix: What all names begin with: ``prefix/layer/parameter/statistic``.
 
     Returns:
@@ -89,7 +91,7 @@ def delivery(logger: Any) -> Deliver:
                 f"{logger.__name__} has no run; call {logger.__name__}.init() first, and give what it returns"
             )
         logger = logger.run
-    if callable(getattr(logger, "define_metric", None)) and callable(getattr(logger, "log", None)):
+    if callable(getattr(logger, "define_metric", None)) and hasattr(logger, "step"):
         return lambda steps, prefix: _to_run(logger, steps, prefix)
     for name in ("log", "log_metrics"):
         method = getattr(logger, name, None)
@@ -110,33 +112,29 @@ def _to_writer(writer: Any, steps: Steps) -> None:
 
 
 def _to_run(run: Any, steps: Steps, prefix: str) -> None:
-    """Write to a run of Weights & Biases, which drops whatever is of a step before its own."""
+    """Write the newest numbers to the present step of a run of Weights & Biases.
+
+    Never to a later one: the run would drop what its owner then logs of the steps before.
+    """
     own = f"{prefix}/step"
     if run not in _known_runs:
         run.define_metric(own, hidden=True)
         run.define_metric(f"{prefix}/*", step_metric=own)
         _known_runs.add(run)
-    present = int(getattr(run, "step", 0) or 0)
-    late: dict[str, float] = {}
-    for step, metrics in steps.items():
-        if step < present:
-            late |= {**metrics, own: step}
-            continue
-        if late:
-            run.log(late, step=present)
-            late = {}
-        run.log({**metrics, own: step}, step=step)
-    if late:
-        run.log(late, step=present)
+    run.log({**_newest(steps), own: max(steps)}, step=int(run.step))
+
+
+def _newest(steps: Steps) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for metrics in steps.values():
+        found |= metrics
+    return found
 
 
 def _to_lines(logger: Any, steps: Steps, prefix: str) -> None:
     """Write the newest numbers as text, a line for each layer."""
-    newest: dict[str, float] = {}
-    for metrics in steps.values():
-        newest |= metrics
     layers: dict[str, dict[str, float]] = {}
-    for name, value in newest.items():
+    for name, value in _newest(steps).items():
         layer, parameter, statistic = name.removeprefix(f"{prefix}/").rsplit("/", 2)
         layers.setdefault(layer, {})[f"{parameter}/{statistic}"] = value
     for layer, found in layers.items():

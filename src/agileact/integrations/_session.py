@@ -44,6 +44,7 @@ class Session:
         self._model: nn.Module | None = None
         self._before = 0
         self._pictures = 0
+        self._counted = self._drawn = -1
         self._state: dict[str, Any] | None = None
 
     def start(self, model: nn.Module, optimizers: Sequence[Any] = (), *, step: int = 0) -> None:
@@ -58,6 +59,7 @@ class Session:
         self.monitor = Monitor(model, **self.arguments)
         self.folded = self.fold_report = None
         self.steps, self._pictures, self._before = step, 0, step
+        self._counted = self._drawn = -1
         if self._state is not None:
             self._resume(self._state)
             self._state = None
@@ -82,12 +84,14 @@ class Session:
                 delivery(logger)(found, self.prefix)
         self._pictures += 1
         # The more there are, the less each one shows that is new: the 1st report, the 2nd, the 4th, and so on.
-        drawn = last or self._pictures & (self._pictures - 1) == 0
+        drawn = (last or self._pictures & (self._pictures - 1) == 0) and self.steps != self._drawn
         for writer in chosen:
-            if hasattr(writer, "add_histogram"):
+            if hasattr(writer, "add_histogram") and self.steps != self._counted:
                 add_histograms(writer, self._model, self.steps, self.prefix)
-            if drawn and hasattr(writer, "add_figure"):
+            if hasattr(writer, "add_figure") and drawn:
                 add_shapes(writer, self._model, self.steps, self.prefix)
+        self._counted = self.steps
+        self._drawn = self.steps if drawn else self._drawn
 
     def close(self, loggers: Sequence[Any] = ()) -> None:
         """Report what is left, and take the hooks off."""

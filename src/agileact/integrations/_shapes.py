@@ -89,7 +89,7 @@ def draw_shapes(model: nn.Module) -> Any:
         plain, learned = shape(module, x)
         for index, row in enumerate(learned):
             axis.plot(x, row, color=_LEARNED, alpha=0.5, linewidth=1.0, label="" if index else "learned, by unit")
-        axis.plot(x, plain, color=_PLAIN, linestyle=(0, (1, 1.5)), linewidth=1.4, label="f")
+        axis.plot(x, plain, color=_PLAIN, linestyle=(0, (1, 1.5)), linewidth=1.4, label="plain f")
         axis.set_title(f"{name}: {module.base}", fontsize=9, loc="left", parse_math=False)
         axis.tick_params(labelsize=8)
         axis.grid(color="#e4e4e4", linewidth=0.6)
