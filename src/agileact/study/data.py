@@ -81,8 +81,9 @@ class DataSet:
             fits = x.dtype == y.dtype == torch.float32 and x.dim() >= 2 and y.shape == (len(x), self.classes)
             wanted = f"float32 inputs (N, ...) and float32 targets (N, {self.classes})"
         else:
-            fits = x.dtype == torch.float32 and y.dtype == torch.int64 and x.dim() >= 2 and y.shape == x.shape[:1]
-            wanted = "float32 inputs (N, ...) and int64 labels (N,)"
+            inputs = x.dtype in (torch.float32, torch.int64)  # numbers, or tokens
+            fits = inputs and y.dtype == torch.int64 and x.dim() >= 2 and y.shape == x.shape[:1]
+            wanted = "float32 inputs (N, ...), or int64 tokens, and int64 labels (N,)"
         if not fits:
             raise DataError(f"{self.name}: the {part} part must be {wanted}, not {found}")
         if len(y) == 0:
