@@ -11,7 +11,7 @@ from typing import Any
 
 
 def add_bench(commands: Any) -> None:
-    """Add ``agileact bench op|step|pool|monitor``."""
+    """Add ``agileact bench op|step|pool|monitor|study``."""
     parser = commands.add_parser("bench", help="time the operator and whole training steps on this machine")
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     texts = {
@@ -19,6 +19,7 @@ def add_bench(commands: Any) -> None:
         "step": "a training step of the paper's network and of a ResNet-18, and what they save for backward",
         "pool": "fused activation and pooling against the two steps",
         "monitor": "a training step of both networks with a monitor attached, against the step alone",
+        "study": "trials of the paper's twelve arms, by the study's engine and by a straightforward PyTorch loop",
     }
     for name, text in texts.items():
         kind = kinds.add_parser(name, help=text, description=f"Time {text}: interleaved medians in one process.")
@@ -30,7 +31,7 @@ def add_bench(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     from agileact._files import write_atomically
-    from agileact.bench import monitor, op, pool, step
+    from agileact.bench import monitor, op, pool, step, study
 
     def notify(line: str) -> None:
         print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
@@ -40,6 +41,7 @@ def _bench(options: argparse.Namespace) -> None:
         "step": step.run,
         "pool": pool.run,
         "monitor": monitor.run,
+        "study": study.run,
     }
     result = runs[options.benchmark](quick=options.quick, notify=notify)
     text = json.dumps(result, indent=1)
@@ -48,6 +50,14 @@ def _bench(options: argparse.Namespace) -> None:
     if options.json:
         print(text)
         return
-    for key in ("summary", "saved_bytes", "environment"):
+    for key in (
+        "speedup",
+        "trials_per_minute",
+        "plain_trials_per_minute",
+        "greatest_difference",
+        "summary",
+        "saved_bytes",
+        "environment",
+    ):
         if key in result:
             print(f"{key}: {json.dumps(result[key], indent=1)}")

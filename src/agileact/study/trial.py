@@ -129,12 +129,12 @@ class _Trial:
         budget = self.budget
         train_loss, _ = self._evaluate("train")
         self._measure(0, train_loss)
-        batches = _batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
+        stream = batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
         total = torch.zeros(())
         since, reported = 0, time.perf_counter()
         for iteration in range(1, budget.iterations + 1):
             begin = time.perf_counter()
-            chosen = next(batches)
+            chosen = next(stream)
             x, y = self.data.train_x[chosen], self.data.train_y[chosen]
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.loss(self.model(x), y)
@@ -293,7 +293,7 @@ def _lowest(values: list[float]) -> int | None:
     return min(finite, key=values.__getitem__) if finite else None
 
 
-def _batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
+def batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
     """Yield indices of batches for ever: each pass is a new permutation, and no sample is left out.
 
     A batch that the end of one pass cannot fill takes the rest from the next pass.
