@@ -11,6 +11,7 @@ module that the worker imports too.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -71,6 +72,11 @@ class DataSet:
             raise DataError(f"{self.name}: kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
         for part in ("train", "validation", "test"):
             self._check(part, getattr(self, f"{part}_x"), getattr(self, f"{part}_y"))
+
+    def to(self, device: torch.device) -> DataSet:
+        """Return the data on a device."""
+        parts = (f"{part}_{kind}" for part in ("train", "validation", "test") for kind in "xy")
+        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in parts})
 
     def _check(self, part: str, x: torch.Tensor, y: torch.Tensor) -> None:
         found = f"{x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
