@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -49,6 +50,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         action.add_argument("spec", type=Path, metavar="SPEC", help="the study's YAML file")
         action.add_argument("--out", type=Path, help="folder for all results (default: runs/study/NAME)")
         action.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data's files lie in")
+        _add_training(action)
         if name in ("plan", "run"):
             action.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
         if name == "run":
@@ -76,7 +78,34 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
         metavar="WHERE",
         help="local (worker processes, the default), ray (a cluster of this machine) or ray://HOST:PORT",
     )
-    parser.add_argument("--gpus", type=float, default=0.0, metavar="SHARE", help="with Ray: GPUs that a trial asks for")
+    parser.add_argument(
+        "--gpus",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="with Ray and --device cuda: GPUs that a trial asks for, such as 0.25",
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    text = "; part of what a trial is, so give it to every command of the study (default: as the study says)"
+    parser.add_argument("--device", metavar="NAME", help="cpu or cuda, for all tasks" + text)
+    parser.add_argument("--precision", metavar="NAME", help="fp32, or bf16 or fp16 by Accelerate" + text)
+    parser.add_argument("--processes", type=int, metavar="N", help="processes that train one network together" + text)
+
+
+def _as_asked(study: Study, options: argparse.Namespace) -> Study:
+    """Return the study with the device, precision and processes that the command names."""
+    names = ("device", "precision", "processes")
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if not changes:
+        return study
+
+    def changed(task: Any) -> Any:
+        budget = dataclasses.replace(task.spec.budget, **changes)
+        return dataclasses.replace(task, spec=dataclasses.replace(task.spec, budget=budget))
+
+    return dataclasses.replace(study, tasks=tuple(changed(task) for task in study.tasks))
 
 
 def _executor(options: argparse.Namespace) -> Any:
@@ -124,6 +153,7 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
     parser.add_argument("--out", type=Path, help="folder for all results (default: runs/compare)")
     parser.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
     _add_place(parser)
+    _add_training(parser)
     parser.add_argument("--matters", type=difference, metavar="X", help="smallest difference in loss that matters")
     parser.add_argument("--json", action="store_true", help="print JSON to standard output, no table")
     parser.set_defaults(run=_compare, data_dir=None, resumes=True)
@@ -135,7 +165,7 @@ class _Context:
     def __init__(self, study: Study, options: argparse.Namespace, default: str) -> None:
         from agileact.study.conduct import identified
 
-        self.study, self.data = identified(study, options.data_dir)
+        self.study, self.data = identified(_as_asked(study, options), options.data_dir)
         self.out: Path = options.out or Path("runs") / default
         self.path = self.out / "store.sqlite"
 
@@ -280,7 +310,8 @@ def _compare(options: argparse.Namespace) -> None:
     context = _Context(study, options, "compare")
     jobs = options.jobs or available_cores()
     seconds = _remembered(
-        context, lambda: estimate(study, plan(study, lambda spec: None), context.data, jobs).trial_seconds
+        context,
+        lambda: estimate(context.study, plan(context.study, lambda spec: None), context.data, jobs).trial_seconds,
     )
     context.study = compare.fitted(context.study, seconds, options.budget, jobs)
     protocol = context.study.protocol
