@@ -78,9 +78,7 @@ def main() -> None:
 
     if isinstance(target, Recorder):
         step, metrics = [row for row in target.rows if "loss" not in row[1]][-1]
-        print(
-            f"{len(target.rows)} calls of log(metrics, step=...), the loss among them; the last of ours, of step {step}:"
-        )
+        print(f"{len(target.rows)} calls of log(metrics, step=...), with the loss; the last of ours, of step {step}:")
         for name, value in metrics.items():
             print(f"  {name} = {value:.3f}")
     x = torch.randn(100, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -31,5 +32,6 @@ def commands(path: Path) -> list[list[str]]:
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line.removeprefix("$ "), comments=True)
             if words and words[0].rpartition("/")[2] == "agileact":
-                found.append(words[1:])
+                # What stands behind a redirection or a pipe is the shell's.
+                found.append(list(itertools.takewhile(lambda word: word not in (">", ">>", "<", "|"), words[1:])))
     return found
