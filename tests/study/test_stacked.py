@@ -99,7 +99,7 @@ def test_one_that_diverges_ends_and_leaves_the_others_alone():
 
     run = stacked._Stack(specs, data, lambda spec, iteration, loss: seen.append((spec.seed, iteration)))
     with torch.no_grad():
-        run.model.layers["fc1"].weight[1] = float("inf")  # type: ignore[operator, index]
+        run.model.layers["fc1"].weight[1] = float("inf")  # type: ignore[operator]
     results = run.run()
     assert [result.status for result in results] == ["finished", "diverged", "finished"]
     # To the bit: a network's numbers do not depend on those of its neighbours.
@@ -116,6 +116,7 @@ def test_what_is_stacked():
         make("relu+folded-updates")[0],
         make("relu+bias-lr=2")[0],
         make("relu", probe_every=5)[0],
+        make("relu", precision="bf16")[0],
         dataclasses.replace(specs[0], task=dataclasses.replace(specs[0].task, model=ModelSpec("cnn"))),
     ]
     assert not any(map(stackable, alone))

@@ -9,10 +9,11 @@ from pathlib import Path
 from agileact.study import data as data_room
 from agileact.study.data import DataSet
 from agileact.study.executors import Event, Executor
+from agileact.study.models import model_fingerprint
 from agileact.study.protocol import Plan, Study, plan
 from agileact.study.result import TrialResult
 from agileact.study.runner import run_study
-from agileact.study.spec import DataSpec, TrialSpec
+from agileact.study.spec import DataSpec, ModelSpec, TrialSpec, freeze
 from agileact.study.store import Store
 from agileact.study.tasks import Task
 
@@ -36,9 +37,18 @@ def identified(study: Study, data_dir: Path | None = None) -> tuple[Study, dict[
         if spec not in loaded:
             loaded[spec] = data_room.load(spec, data_dir=data_dir)
         named = dataclasses.replace(spec, fingerprint=loaded[spec].fingerprint)
-        tasks.append(Task(task.name, dataclasses.replace(task.spec, data=named)))
+        model = _with_fingerprint(task.spec.model)
+        tasks.append(Task(task.name, dataclasses.replace(task.spec, data=named, model=model)))
     sets = {task.name: loaded[dataclasses.replace(task.spec.data, fingerprint="")] for task in study.tasks}
     return dataclasses.replace(study, tasks=tuple(tasks)), sets
+
+
+def _with_fingerprint(model: ModelSpec) -> ModelSpec:
+    """Return a model of the user's with its fingerprint; another one is what its name and options say it is."""
+    options = dict(model.options)
+    if model.name != "custom" or options.get("fingerprint"):
+        return model
+    return ModelSpec("custom", freeze({**options, "fingerprint": model_fingerprint(str(options.get("target", "")))}))
 
 
 class Known:

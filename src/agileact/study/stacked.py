@@ -33,11 +33,13 @@ def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
     Convolutions are not worth it: what they cost is arithmetic. Nor can a stack probe single steps, take folded
-    updates, or give biases a rate of their own.
+    updates, or give biases a rate of their own; and it is for the CPU, in full precision and one process.
     """
+    budget = spec.task.budget
     return (
         spec.task.model.name in _MODELS
-        and spec.task.budget.probe_every == 0
+        and (budget.device, budget.precision, budget.processes) == ("cpu", "fp32", 1)
+        and budget.probe_every == 0
         and spec.arm.updates == "own"
         and spec.arm.bias_lr_multiplier == 1.0
     )

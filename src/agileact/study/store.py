@@ -248,6 +248,18 @@ class Store:
         found = (self.get(spec) for spec in specs)
         return [result for result in found if result is not None]
 
+    def specs(self) -> list[TrialSpec]:
+        """Return the specs of all trials that are stored, in the order in which they were.
+
+        Raises:
+            StoreError: If the file cannot be read, or a row is damaged.
+        """
+        try:
+            rows = self._connection.execute("SELECT spec FROM trials ORDER BY rowid").fetchall()
+            return [TrialSpec.from_json(text) for (text,) in rows]
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"cannot read {self.path}: {error}") from None
+
     def __contains__(self, spec: TrialSpec) -> bool:
         return self._one("SELECT 1 FROM trials WHERE key = ?", spec.key) is not None
 

@@ -11,7 +11,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from collections import deque
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from agileact._errors import ArgumentError
+from agileact.study import _child
 from agileact.study.executors import Advanced, Event, Failed, FinishedTogether, Started, finished
 from agileact.study.result import TrialResult
 from agileact.study.spec import TrialSpec
@@ -39,19 +39,6 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
 }
-
-# A worker looks by itself whether the process that started it still lives, from before it imports anything slow and
-# in the midst of a long step too: its pipes tell it only when it reads or writes.
-_WORKER = """
-import os, runpy, sys, threading, time
-parent = int(sys.argv.pop(1))
-def watch():
-    while os.getppid() == parent:
-        time.sleep(0.3)
-    os._exit(1)
-threading.Thread(target=watch, daemon=True).start()
-runpy.run_module("agileact.study.executors.worker", run_name="__main__")
-"""
 
 
 def available_cores() -> int:
@@ -155,7 +142,7 @@ class _Worker:
     def __init__(self, inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]], data_dir: Path | None) -> None:
         self.current: tuple[list[TrialSpec], int] | None = None
         self._stderr: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        command = [sys.executable, "-c", _WORKER, str(os.getpid())]
+        command = _child.command("agileact.study.executors.worker")
         if data_dir is not None:
             command += ["--data-dir", str(data_dir)]
         self._process = subprocess.Popen(

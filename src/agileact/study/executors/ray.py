@@ -28,13 +28,13 @@ _SECONDS_TO_ANSWER = 10.0
 
 
 class RayExecutor:
-    """Runs trials side by side as Ray tasks of one core each.
+    """Runs trials side by side as Ray tasks, of one core for each of their processes.
 
     Args:
         address: ``"ray://host:port"`` or another address that ``ray.init`` takes; None for a cluster of this
             machine alone, which ends with the run.
         jobs: With ``address=None``: how many trials run side by side; None for one per available core.
-        gpus: The share of a GPU that each trial asks for, such as 0.25.
+        gpus: The share of a GPU that each trial asks for, such as 0.25; for trials whose budget's device is "cuda".
         data_dir: Folder with data files on this machine.
 
     Raises:
@@ -78,11 +78,18 @@ class RayExecutor:
         Within a ``with`` block the cluster is left only at the end of the block, so that several runs share it.
 
         Raises:
+            ArgumentError: If trials for a GPU ask for no share of one, or the other way round.
             TrialError: If the cluster cannot be reached.
             DataError: If the data cannot be loaded on this machine.
         """
         if not specs:
             return
+        devices = {spec.task.budget.device for spec in specs}
+        if "cuda" in devices and not self.gpus:
+            # Ray hides all GPUs from a task that asks for none.
+            raise ArgumentError("trials on the device 'cuda' need a share of a GPU: --gpus, such as --gpus 0.25")
+        if self.gpus and "cpu" in devices:
+            raise ArgumentError("trials on the CPU take no share of a GPU; leave out --gpus, or take --device cuda")
         loaded = {spec: data_room.load(spec, data_dir=self.data_dir) for spec in {s.task.data for s in specs}}
         if not self._connected:
             self._connect()
@@ -168,9 +175,12 @@ class _Run:
         self.pending.clear()
 
     def _submit(self, group: list[TrialSpec], attempt: int) -> None:
-        data, fingerprint = self.data[group[0].task.data]
+        task = group[0].task
+        data, fingerprint = self.data[task.data]
         texts = [spec.to_json() for spec in group]
-        ref = self.task.remote(texts, data, fingerprint, self.inbox, __version__)
+        ref = self.task.options(num_cpus=task.budget.processes).remote(
+            texts, data, fingerprint, self.inbox, __version__
+        )
         self.pending[ref] = group, attempt
 
     def _start(self, spec: TrialSpec) -> Iterator[Event]:
