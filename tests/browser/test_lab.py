@@ -135,7 +135,7 @@ def test_dragging_and_typing_a_and_b_change_the_curve(opened):
     thumb = page.get_by_role("slider", name="a: size")
     thumb.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('#activation-values .js-plotly-plot').data[1].y.at(-1) > 7.6")
+    page.wait_for_function("() => document.querySelector('#activation-values .js-plotly-plot').data[1].y.at(-1) > 7.6")
     assert last_value(page) == pytest.approx(1.55 * 5)
     place = thumb.bounding_box()
     assert place is not None
@@ -143,13 +143,13 @@ def test_dragging_and_typing_a_and_b_change_the_curve(opened):
     page.mouse.down()
     page.mouse.move(place["x"] - 150, place["y"] + place["height"] / 2, steps=4)
     page.mouse.up()
-    page.wait_for_function("document.querySelector('#activation-values .js-plotly-plot').data[1].y.at(-1) < 0")
+    page.wait_for_function("() => document.querySelector('#activation-values .js-plotly-plot').data[1].y.at(-1) < 0")
     field = page.get_by_role("spinbutton", name="b: position")
     field.fill("-2")
     field.press("Enter")
     says(page, "activation-verdict", "Folded: nothing is left")
     page.wait_for_function(
-        "document.querySelector('#activation-b0 [role=slider]').getAttribute('aria-valuenow') === '-2'"
+        "() => document.querySelector('#activation-b0 [role=slider]').getAttribute('aria-valuenow') === '-2'"
     )
     a = float(thumb.get_attribute("aria-valuenow"))
     page.wait_for_function(
