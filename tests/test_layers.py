@@ -32,6 +32,7 @@ ROOMS = (
     "lab",
     "bench",
     "doctor",
+    "completion",
     "cli",
 )
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

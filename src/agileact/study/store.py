@@ -201,18 +201,27 @@ class Store:
                 ) from None
         connection.executemany("UPDATE trials SET digest = ? WHERE rowid = ?", fresh)
 
-    def put(self, result: TrialResult) -> None:
-        """Store ``result``; a second result for the same spec is an error.
+    def put(self, *results: TrialResult) -> None:
+        """Store results, all of them or none; a second result for the same spec is an error.
 
         Raises:
-            StoreError: If the trial is stored already, or the disk refuses the write.
+            StoreError: If a trial is stored already, or the disk refuses the write.
         """
-        row = (result.spec.key, result.spec.to_json(), result.status, result.to_json())
+        rows = [(result.spec.key, result.spec.to_json(), result.status, result.to_json()) for result in results]
         insert = "INSERT INTO trials (key, spec, status, result, digest) VALUES (?, ?, ?, ?, ?)"
         try:
-            self._connection.execute(insert, (*row, digest(*row)))
+            self._connection.execute("BEGIN")
+            try:
+                self._connection.executemany(insert, [(*row, digest(*row)) for row in rows])
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # A full disk may have rolled back by itself.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
         except sqlite3.IntegrityError:
-            raise StoreError(f"trial {result.spec.key} is in {self.path} already") from None
+            taken = next((result.spec.key for result in results if result.spec in self), rows[0][0])
+            raise StoreError(f"trial {taken} is in {self.path} already") from None
         except sqlite3.Error as error:
             raise StoreError(
                 f"cannot write to {self.path}: {error}; what was stored before is kept, and the same command goes on "
