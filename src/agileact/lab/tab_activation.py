@@ -274,4 +274,4 @@ two outputs: 0.
         left = {"scale": "a", "location": "b"}
         kept = " and ".join(sorted(left[name] for name in folded.left))
         head = f"{folded.status.capitalize()}: {kept} must stay. The report says: “{folded.reason}”."
-    return f"{head}{went} Greatest difference between the two outputs: {folded.difference:.1g}."
+    return f"{head}{went} Greatest difference between the two outputs: {look.written(folded.difference, 1)}."
