@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.study.builders import make_data
@@ -79,8 +80,102 @@ def whole() -> object:
 
 
 def integers() -> list[tuple[Tensor, Tensor]]:
-    return [(torch.zeros(4, 8, dtype=torch.int64), torch.zeros(4, dtype=torch.int64))] * 2
+    return [(torch.zeros(4, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))] * 2
 
 
 def one_pair() -> tuple[Tensor, Tensor]:
     return torch.zeros(3), torch.zeros(3)
+
+
+class Functional(nn.Module):
+    """Functions and a method in place of modules, tokens in the last axis but one, and a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.dense, self.output = nn.Conv2d(1, 3, 3), nn.Linear(108, 7), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x)).flatten(1)
+        x = torch.tanh(self.dense(x).relu_())
+        return self.output(x * torch.sigmoid(x.mean(1, keepdim=True)))  # type: ignore[no-any-return]
+
+
+class FunctionalOther(Functional):
+    """Another function at one place; modules and weights are the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.conv(x)).flatten(1)
+        x = torch.tanh(self.dense(x).relu_())
+        return self.output(x * torch.sigmoid(x.mean(1, keepdim=True)))  # type: ignore[no-any-return]
+
+
+def outside(x: Tensor) -> Tensor:
+    return F.relu(x)
+
+
+class Outside(nn.Module):
+    """An activation in a function that belongs to no module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return outside(self.layer(x))
+
+
+class NoChannels(nn.Module):
+    """An activation behind a mean over the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.output = nn.Conv2d(1, 3, 3), nn.Linear(36, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.softplus(F.elu(self.conv(x)).mean(1))
+        return self.output(x.flatten(1))  # type: ignore[no-any-return]
+
+
+class Learned(nn.Module):
+    """An activation that learns a slope of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.slope, self.b = nn.Linear(8, 6), nn.PReLU(), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.slope(self.a(x)))  # type: ignore[no-any-return]
+
+
+def encoder() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+    return nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Linear(4, 8), layer, nn.Flatten(), nn.Linear(16, 3))
+
+
+class VisionTransformer(nn.Module):
+    """A model of transformers, with random weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import ViTConfig, ViTForImageClassification
+
+        config = ViTConfig(  # type: ignore[call-arg]
+            hidden_size=8,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=12,
+            image_size=8,
+            patch_size=4,
+            num_channels=1,
+            num_labels=4,
+        )
+        self.body = ViTForImageClassification(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.body(pixel_values=x).logits
+        return logits
+
+
+def tokens() -> list[tuple[Tensor, Tensor]]:
+    codes = torch.arange(80).remainder(7).view(16, 5)
+    return [(codes, codes[:, 0].remainder(2))] * 3

@@ -6,89 +6,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from agileact import ArgumentError, DataError, cli
-from agileact.nn import Agile
-from agileact.study import data, models
+from agileact.study import data
 from agileact.study.arms import arm
 from agileact.study.compare import duration, fitted, proposed
 from agileact.study.cost import START_SECONDS
-from agileact.study.spec import ArmSpec, DataSpec, ModelSpec, freeze
+from agileact.study.spec import DataSpec, freeze
 
 HERE = "tests.study.networks_of_a_user"
 
 
-def build(name, activation="agile-relu", seed=0, shape=(8,), classes=3, **options):
-    spec = ModelSpec("custom", freeze({"target": f"{HERE}:{name}", **options}))
-    chosen = activation if isinstance(activation, dict) else {"*": activation}
-    return models.build(spec, ArmSpec(freeze(chosen)), input_shape=shape, classes=classes, seed=seed)
-
-
 def load(name, validation=30):
     return data.load(DataSpec("custom", validation, options=freeze({"target": f"{HERE}:{name}"})))
-
-
-def test_activations_are_exchanged_and_weights_come_from_the_seed():
-    state = torch.get_rng_state()
-    agile, plain, other = build("dense"), build("dense", "relu"), build("dense", seed=1)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert [(m.num_parameters, m.dim) for m in agile.modules() if isinstance(m, Agile)] == [(6, -1), (5, 1)]
-    assert torch.equal(agile.get_parameter("0.weight"), plain.get_parameter("0.weight"))
-    assert not torch.equal(agile.get_parameter("0.weight"), other.get_parameter("0.weight"))
-    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(agile.eval()(x), plain.eval()(x))
-
-
-def test_the_original_arm_leaves_the_network_alone():
-    spec = ModelSpec("custom", freeze({"target": f"{HERE}:dense"}))
-    model = models.build(spec, arm("original").spec, input_shape=(8,), classes=3, seed=0)
-    assert [type(m) for m in model.children()][1:5:3] == [nn.ReLU, nn.Tanh]
-
-
-def test_the_channel_axis_is_that_of_the_layer_in_front():
-    model = build("Mixed", {"first": "relu", "first*": "agile-relu", "second*": "swish"}, shape=(1, 8, 8), classes=4)
-    first, second = model.get_submodule("first"), model.get_submodule("second")
-    assert (first.num_parameters, first.dim) == (4, 1)
-    assert (second.num_parameters, second.dim) == (7, -1)
-    assert isinstance(model.get_submodule("last"), nn.Sigmoid)
-    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 4)
-
-
-def test_what_cannot_be_exchanged_is_refused():
-    with pytest.raises(ArgumentError, match="'last' follows no layer or normalisation, so its channel axis"):
-        build("Mixed", shape=(1, 8, 8), classes=4)
-    build("Mixed", "gelu", shape=(1, 8, 8), classes=4)  # nothing to learn, so no channels to know
-    with pytest.raises(ArgumentError, match="'activation' is used 2 times in a forward pass"):
-        build("Shared")
-    build("Shared", "gelu")
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "part"),
-    [
-        ("functional", {}, "no activation modules to exchange"),
-        ("with_arguments", {}, "must be built without arguments"),
-        ("no_module", {}, "returned a int, not a torch.nn.Module"),
-        ("NUMBER", {}, "has no function 'NUMBER'"),
-        ("dens", {}, "has no function 'dens'; did you mean 'dense'"),
-        ("dense", {"fingerprint": "0" * 16}, "is another one than when this study was planned"),
-        ("dense", {"classes": 4}, r"must return 4 outputs for a sample, but two samples gave \(2, 3\)"),
-        ("dense", {"shape": (9,)}, r"does not take samples of shape \(9,\)"),
-    ],
-)
-def test_models_that_do_not_fit(name, options, part):
-    with pytest.raises(ArgumentError, match=part):
-        build(name, **options)
-
-
-def test_names_that_are_none():
-    with pytest.raises(ArgumentError, match="there is no module 'no_such_module'"):
-        models.model_fingerprint("no_such_module:f")
-    with pytest.raises(ArgumentError, match=r"must be named as package\.module:function, not 'dense'"):
-        models.model_fingerprint("dense")
-    assert models.model_fingerprint(f"{HERE}:dense") == models.model_fingerprint(f"{HERE}:dense")
-    assert models.model_fingerprint(f"{HERE}:dense") != models.model_fingerprint(f"{HERE}:Shared")
 
 
 def test_data_of_every_kind():
@@ -102,12 +32,17 @@ def test_data_of_every_kind():
     assert found.validation_y.shape == (30, 1)
     assert (load("text").kind, load("text").classes) == ("text", 7)
     assert load("whole").name == "bars"
+    assert (load("tokens").kind, load("tokens").classes, load("tokens").train_x.dtype) == (
+        "classification",
+        2,
+        torch.int64,
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("integers", "floating-point inputs, not torch.int64"),
+        ("integers", "floating-point inputs, not torch.uint8"),
         ("one_pair", "two or three pairs"),
         ("no_module", "pairs"),
     ],

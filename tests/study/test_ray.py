@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 
+from agileact import cli
 from agileact._errors import ArgumentError, TrialError
+from agileact.study import data
+from agileact.study.conduct import identified
 from agileact.study.executors import Advanced, Event, Failed, Finished, Started
 from agileact.study.executors.local import LocalExecutor
+from agileact.study.protocol import plan
+from agileact.study.spec_file import read_study
+from agileact.study.store import Store
+from agileact.study.trial import run_trial
 from tests.study.builders import make_spec
+from tests.study.test_engine import SEEDS, STUDY
 
 pytest.importorskip("ray", reason='Ray is not installed: pip install "agileact[ray]"')
 
@@ -74,3 +83,24 @@ def test_wrong_numbers_are_refused():
         RayExecutor("ray://somewhere:10001", jobs=2)
     with pytest.raises(ArgumentError, match="share of a GPU must be at least 0, not -1"):
         RayExecutor(gpus=-1)
+
+
+def test_the_command_as_a_user_types_it(tmp_path, capsys):
+    study = STUDY.replace(f"seeds: {SEEDS}", "seeds: 2")
+    (tmp_path / "ray.yaml").write_text(study)
+    command = ["study", "run", str(tmp_path / "ray.yaml"), "--out", str(tmp_path / "out"), "--on", "ray", "--jobs", "1"]
+    assert cli.main([*command, "--gpus", "0.5"]) == 1
+    assert (
+        "trials on the CPU take no share of a GPU; leave out --gpus, or take --device cuda" in capsys.readouterr().err
+    )
+    assert cli.main([*command, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["finished"]
+    assert "[4/4] custom agile-relu, seed 1" in captured.err
+    found, _ = identified(read_study(tmp_path / "ray.yaml"))
+    specs = plan(found, lambda spec: None).next
+    with Store(tmp_path / "out" / "store.sqlite", read_only=True) as store:
+        stored = store.collect(specs)
+    assert len(stored) == 4
+    for result in stored:
+        assert result.curve == run_trial(result.spec, data.load(result.spec.task.data)).curve

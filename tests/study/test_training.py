@@ -160,12 +160,6 @@ def test_a_trial_calibrates_on_training_data_without_shifting_the_batches(calibr
     assert all(tuple(row.flatten().tolist()) in rows for row in calibrated[0])
 
 
-def test_without_calibration_the_error_says_so(monkeypatch):
-    monkeypatch.delattr(agileact, "calibrate", raising=False)
-    with pytest.raises(ArgumentError, match=r"no calibrate\(\)"):
-        network(start="calibrated")
-
-
 @pytest.mark.parametrize("name", ["combined-relu:terms=3", "pau", "apl:hinges=3", "snake:frequency=5", "aglu"])
 def test_every_kind_of_activation_trains(name):
     model, moved = trained(activation=name)

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from agileact.study import models
 from agileact.study.spec import ArmSpec
-from agileact.study.trial import _batches, evaluate, run_trial, saved_bytes
+from agileact.study.trial import batches, evaluate, run_trial, saved_bytes
 from tests.study.builders import make_data, make_spec
 
 
@@ -64,10 +64,10 @@ def test_the_engine_agrees_with_a_plain_loop(fc):
     if fc == "agile-sigmoid":
         groups.append({"params": [a, b], "lr": 0.3})
     optimizer = torch.optim.SGD(groups)
-    batches = _batches(60, 10, 0)
+    stream = batches(60, 10, 0)
     losses, curve = [], {0: float(cross_entropy(forward(data.test_x), data.test_y).detach())}
     for iteration in range(1, 9):
-        chosen = next(batches)
+        chosen = next(stream)
         loss = cross_entropy(forward(data.train_x[chosen]), data.train_y[chosen])
         optimizer.zero_grad()
         loss.backward()
@@ -144,8 +144,8 @@ def test_layers_are_traced_in_order_from_their_start():
 
 
 def test_every_sample_is_drawn_once_a_pass_also_when_the_batch_does_not_divide():
-    batches = _batches(10, 4, seed=0)
-    drawn = torch.cat([next(batches) for _ in range(5)])
+    stream = batches(10, 4, seed=0)
+    drawn = torch.cat([next(stream) for _ in range(5)])
     assert sorted(drawn[:10].tolist()) == list(range(10))
     assert sorted(drawn[10:].tolist()) == list(range(10))
 

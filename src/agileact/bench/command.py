@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agileact._json import format_json, print_json
+from agileact._table import print_table
+
 
 def add_bench(commands: Any) -> None:
-    """Add ``agileact bench op|step|pool|monitor``."""
+    """Add ``agileact bench op|step|pool|monitor|study``."""
     parser = commands.add_parser("bench", help="time the operator and whole training steps on this machine")
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     texts = {
@@ -19,6 +21,7 @@ def add_bench(commands: Any) -> None:
         "step": "a training step of the paper's network and of a ResNet-18, and what they save for backward",
         "pool": "fused activation and pooling against the two steps",
         "monitor": "a training step of both networks with a monitor attached, against the step alone",
+        "study": "trials of the paper's twelve arms, by the study's engine and by a straightforward PyTorch loop",
     }
     for name, text in texts.items():
         kind = kinds.add_parser(name, help=text, description=f"Time {text}: interleaved medians in one process.")
@@ -30,24 +33,45 @@ def add_bench(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     from agileact._files import write_atomically
-    from agileact.bench import monitor, op, pool, step
+    from agileact.bench import monitor, op, pool, step, study
 
     def notify(line: str) -> None:
-        print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
     runs: dict[str, Callable[..., dict[str, Any]]] = {
         "op": op.run,
         "step": step.run,
         "pool": pool.run,
         "monitor": monitor.run,
+        "study": study.run,
     }
     result = runs[options.benchmark](quick=options.quick, notify=notify)
-    text = json.dumps(result, indent=1)
     if options.out is not None:
-        write_atomically(options.out, text + "\n")
+        write_atomically(options.out, format_json(result) + "\n")
     if options.json:
-        print(text)
+        print_json(result)
         return
-    for key in ("summary", "saved_bytes", "environment"):
-        if key in result:
-            print(f"{key}: {json.dumps(result[key], indent=1)}")
+    _print_rows(f"agileact bench {options.benchmark}", result.get("rows", []))
+    whole = {key: value for key, value in result.items() if isinstance(value, (int, float))}
+    whole |= {f"greatest difference of {key}": value for key, value in result.get("greatest_difference", {}).items()}
+    _print_rows("in all", [{"what": key, "is": value} for key, value in whole.items()])
+    if "summary" in result:
+        _print_rows("summary", [{"base": base, **numbers} for base, numbers in result["summary"].items()])
+    if "saved_bytes" in result:
+        _print_rows("bytes saved for backward", result["saved_bytes"])
+    _print_rows("environment", [{"what": key, "is": value} for key, value in result["environment"].items()])
+
+
+def _print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of the same keys; what is text or a size says what a row is, and what is measured comes behind it."""
+    if not rows:
+        return
+    header = list(rows[0])
+    keys = next((index for index, key in enumerate(header) if isinstance(rows[0][key], float)), 1)
+    print_table(title, header, [[_cell(row[key]) for key in header] for row in rows], keys=min(keys, len(header) - 1))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)

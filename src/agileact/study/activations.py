@@ -19,12 +19,19 @@ _COMBINED = "combined-"
 
 
 class PlainActivation(nn.Module):
-    """The base function f itself, for any registered base."""
+    """The base function f itself, for any registered base.
+
+    Attributes:
+        base: The name of f.
+        options: All options of f.
+        rising: Whether f is known never to fall.
+    """
 
     def __init__(self, base: str, **options: Any) -> None:
         super().__init__()
         self.base = base
         self.options = bases.get(base).resolve(options)
+        self.rising = bases.get(base).facts(**self.options).monotone == "increasing"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(x)."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from agileact.study import data as data_room
 from agileact.study.data import DataSet
 from agileact.study.executors import Event, Executor
+from agileact.study.models import model_fingerprint
 from agileact.study.protocol import Plan, Study, plan
 from agileact.study.result import TrialResult
 from agileact.study.runner import run_study
-from agileact.study.spec import DataSpec, TrialSpec
+from agileact.study.spec import DataSpec, ModelSpec, TrialSpec, freeze
 from agileact.study.store import Store
 from agileact.study.tasks import Task
 
@@ -37,17 +37,31 @@ def identified(study: Study, data_dir: Path | None = None) -> tuple[Study, dict[
         if spec not in loaded:
             loaded[spec] = data_room.load(spec, data_dir=data_dir)
         named = dataclasses.replace(spec, fingerprint=loaded[spec].fingerprint)
-        tasks.append(Task(task.name, dataclasses.replace(task.spec, data=named)))
+        model = _with_fingerprint(task.spec.model)
+        tasks.append(Task(task.name, dataclasses.replace(task.spec, data=named, model=model)))
     sets = {task.name: loaded[dataclasses.replace(task.spec.data, fingerprint="")] for task in study.tasks}
     return dataclasses.replace(study, tasks=tuple(tasks)), sets
 
 
-class Known:
-    """Results by spec, read from a store once each: planning asks for the same ones over and over."""
+def _with_fingerprint(model: ModelSpec) -> ModelSpec:
+    """Return a model of the user's with its fingerprint; another one is what its name and options say it is."""
+    options = dict(model.options)
+    if model.name != "custom" or options.get("fingerprint"):
+        return model
+    return ModelSpec("custom", freeze({**options, "fingerprint": model_fingerprint(str(options.get("target", "")))}))
 
-    def __init__(self, store: Store) -> None:
+
+class Known:
+    """Results by spec, read from a store once each: planning asks for the same ones over and over.
+
+    Args:
+        store: The open store.
+        found: What was read before; receives what is read now.
+    """
+
+    def __init__(self, store: Store, found: dict[TrialSpec, TrialResult] | None = None) -> None:
         self._store = store
-        self._found: dict[TrialSpec, TrialResult] = {}
+        self._found: dict[TrialSpec, TrialResult] = {} if found is None else found
 
     def __call__(self, spec: TrialSpec) -> TrialResult | None:
         """Return the result of ``spec``, or None."""
@@ -86,13 +100,3 @@ def conduct(
         if current.finished:
             return current
         run_study(current.next, store, executor, show)
-
-
-def study_record(study: Study) -> dict[str, Any]:
-    """Return a study as plain JSON types: every arm, task and step of the protocol as it was carried out."""
-    return {
-        "name": study.name,
-        "protocol": dataclasses.asdict(study.protocol),
-        "arms": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.arms],
-        "tasks": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.tasks],
-    }

@@ -11,6 +11,7 @@ module that the worker imports too.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -72,6 +73,11 @@ class DataSet:
         for part in ("train", "validation", "test"):
             self._check(part, getattr(self, f"{part}_x"), getattr(self, f"{part}_y"))
 
+    def to(self, device: torch.device) -> DataSet:
+        """Return the data on a device."""
+        parts = (f"{part}_{kind}" for part in ("train", "validation", "test") for kind in "xy")
+        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in parts})
+
     def _check(self, part: str, x: torch.Tensor, y: torch.Tensor) -> None:
         found = f"{x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
         if self.kind == "text":
@@ -81,8 +87,9 @@ class DataSet:
             fits = x.dtype == y.dtype == torch.float32 and x.dim() >= 2 and y.shape == (len(x), self.classes)
             wanted = f"float32 inputs (N, ...) and float32 targets (N, {self.classes})"
         else:
-            fits = x.dtype == torch.float32 and y.dtype == torch.int64 and x.dim() >= 2 and y.shape == x.shape[:1]
-            wanted = "float32 inputs (N, ...) and int64 labels (N,)"
+            inputs = x.dtype in (torch.float32, torch.int64)  # numbers, or tokens
+            fits = inputs and y.dtype == torch.int64 and x.dim() >= 2 and y.shape == x.shape[:1]
+            wanted = "float32 inputs (N, ...), or int64 tokens, and int64 labels (N,)"
         if not fits:
             raise DataError(f"{self.name}: the {part} part must be {wanted}, not {found}")
         if len(y) == 0:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
+from agileact.study.shapes import Shape
 from agileact.study.spec import TrialSpec
 
 
@@ -71,6 +72,8 @@ class TrialResult:
         versions: Versions of Python, torch, numpy and agileact that ran the trial.
         saved_bytes: Memory that one training batch keeps for its backward pass, parameters left out; None in results
             that were stored before it was measured.
+        shapes: The learned activations before and after the training, by layer as in ``layers``; empty where the test
+            set was not touched, and in results that were stored before they were kept.
     """
 
     spec: TrialSpec
@@ -88,6 +91,7 @@ class TrialResult:
     seconds: float
     versions: dict[str, str]
     saved_bytes: int | None = None
+    shapes: dict[str, Shape] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the result as JSON."""
@@ -96,6 +100,7 @@ class TrialResult:
         raw["curve"] = dataclasses.asdict(self.curve)
         raw["probe"] = dataclasses.asdict(self.probe)
         raw["layers"] = [[name, dataclasses.asdict(trace)] for name, trace in self.layers.items()]
+        raw["shapes"] = [[name, dataclasses.asdict(shape)] for name, shape in self.shapes.items()]
         return json.dumps(raw, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -106,4 +111,5 @@ class TrialResult:
         raw["curve"] = Curve(**raw["curve"])
         raw["probe"] = Probe(**raw["probe"])
         raw["layers"] = {name: LayerTrace(**trace) for name, trace in raw["layers"]}
+        raw["shapes"] = {name: Shape(**{**shape, "x": tuple(shape["x"])}) for name, shape in raw.get("shapes", [])}
         return cls(**raw)

@@ -25,14 +25,19 @@ def freeze(options: Mapping[str, Any]) -> Options:
         >>> freeze({"kernel": 3, "filters": [16, 8, 4]})
         (('filters', (16, 8, 4)), ('kernel', 3))
     """
-    return tuple(sorted((name, _frozen_value(value)) for name, value in options.items()))
+    return tuple(sorted((name, as_options(value)) for name, value in options.items()))
 
 
-def _frozen_value(value: Any) -> Any:
+def as_options(value: Any) -> Any:
+    """Return a value in the form that options have: mappings as sorted pairs, lists as tuples, all the way down.
+
+    Raises:
+        ArgumentError: If it is, or holds, something else than numbers, strings, None, lists and mappings.
+    """
     if isinstance(value, Mapping):
         return freeze(value)
     if isinstance(value, (list, tuple)):
-        return tuple(_frozen_value(item) for item in value)
+        return tuple(as_options(item) for item in value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ArgumentError(f"an option must be a number, a string, None or a list of these, not {value!r}")
@@ -78,6 +83,10 @@ class ModelSpec:
     options: Options = ()
 
 
+DEVICES = ("cpu", "cuda")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
 @dataclass(frozen=True)
 class Budget:
     """How long a trial trains and how often it is measured.
@@ -90,6 +99,10 @@ class Budget:
         test_curve: Evaluate the test set at every evaluation, as the paper does. If False the test set
             is touched once, at the iteration that validation chose.
         use_test: Whether the test set is touched at all; not while learning rates are tuned.
+        device: "cpu" or "cuda": what the network is trained on.
+        precision: "fp32"; "bf16" or "fp16" for mixed precision, by Accelerate.
+        processes: In how many processes, each with its part of every batch, one network is trained (DDP, by
+            Accelerate); with "cuda" each has a GPU of its own.
     """
 
     iterations: int
@@ -98,8 +111,18 @@ class Budget:
     probe_every: int = 0
     test_curve: bool = True
     use_test: bool = field(default=True, metadata=_LATER)
+    device: str = field(default="cpu", metadata=_LATER)
+    precision: str = field(default="fp32", metadata=_LATER)
+    processes: int = field(default=1, metadata=_LATER)
 
     def __post_init__(self) -> None:
+        _check_choice("device", self.device, DEVICES)
+        _check_choice("precision", self.precision, PRECISIONS)
+        if self.precision == "fp16" and self.device == "cpu":
+            raise ArgumentError("precision 'fp16' needs the device 'cuda'; on the CPU take 'bf16'")
+        _check("the number of processes", self.processes, least=1)
+        if self.batch_size < self.processes:
+            raise ArgumentError(f"a batch of {self.batch_size} cannot be shared by {self.processes} processes")
         _check("the number of iterations", self.iterations, least=1)
         _check("the batch size", self.batch_size, least=1)
         _check("the number of iterations between evaluations", self.evaluate_every, least=1)
@@ -258,11 +281,11 @@ class TrialSpec:
         task = raw["task"]
         return cls(
             TaskSpec(
-                DataSpec(**{name: _frozen_value(value) for name, value in task["data"].items()}),
-                ModelSpec(task["model"]["name"], _frozen_value(task["model"]["options"])),
+                DataSpec(**{name: as_options(value) for name, value in task["data"].items()}),
+                ModelSpec(task["model"]["name"], as_options(task["model"]["options"])),
                 Budget(**task["budget"]),
             ),
-            ArmSpec(**{name: _frozen_value(value) for name, value in raw["arm"].items()}),
+            ArmSpec(**{name: as_options(value) for name, value in raw["arm"].items()}),
             raw["seed"],
         )
 

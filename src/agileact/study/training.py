@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from agileact._errors import ArgumentError
 from agileact.baselines import ParametricActivation
+from agileact.calibration import calibrate
 from agileact.nn import AgileModule
 from agileact.optim import decay_activations, param_groups
 from agileact.study import models, optimizers
@@ -183,10 +183,6 @@ def _agile_twin(arm: ArmSpec) -> ArmSpec:
 
 
 def _calibrate(model: nn.Module, inputs: Tensor) -> None:
-    # By its public name: the function may come with a later version than this room.
-    calibrate = getattr(importlib.import_module("agileact"), "calibrate", None)
-    if calibrate is None:
-        raise ArgumentError("this version of agileact has no calibrate(), which this arm's start needs")
     if not any(isinstance(module, AgileModule) for module in model.modules()):
         raise ArgumentError("the start 'calibrated' is for agile activations; the arm has none (try start 'folded')")
     calibrate(model, [inputs])

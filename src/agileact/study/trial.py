@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import platform
 import statistics
 import time
@@ -15,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
+from agileact._errors import ArgumentError
 from agileact.nn import Agile, CombinedAgile
 from agileact.study import models
 from agileact.study.data import DataSet
 from agileact.study.result import Curve, LayerTrace, Probe, TrialResult
+from agileact.study.shapes import sampled, shapes
 from agileact.study.spec import TrialSpec
 from agileact.study.threads import one_thread
 from agileact.study.training import build_network, build_optimizer
@@ -34,16 +37,31 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 def run_trial(spec: TrialSpec, data: DataSet, progress: Progress | None = None) -> TrialResult:
     """Train one network on one thread and return everything that was measured.
 
-    The result is a function of ``spec`` and ``data`` alone, to the bit on one machine: one thread, weights
-    and batches from streams of the seed that no arm shifts.
+    The result is a function of ``spec`` and ``data`` alone, on the CPU to the bit on one machine: one thread, weights
+    and batches from streams of the seed that no arm shifts. With mixed precision or several processes Accelerate
+    does the training (:mod:`agileact.study.accelerated`).
 
     Args:
         spec: What to run.
         data: The data set that ``spec.task.data`` names.
         progress: Called with the iteration and the loss of the last batch, about twice a second.
+
+    Raises:
+        ArgumentError: If the arm and the model do not fit, or there is no such device.
+        MissingExtraError: If Accelerate is needed and not installed.
     """
+    budget = spec.task.budget
+    if budget.device == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError(
+            "the trial is to run on the device 'cuda', but this process sees no CUDA device "
+            f"(PyTorch {torch.__version__}, CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})"
+        )
+    if budget.precision != "fp32" or budget.processes > 1:
+        from agileact.study.accelerated import run_accelerated
+
+        return run_accelerated(spec, data, progress)
     with one_thread():
-        return _Trial(spec, data, progress).run()
+        return Trial(spec, data, progress).run()
 
 
 def versions() -> dict[str, str]:
@@ -61,13 +79,23 @@ def versions() -> dict[str, str]:
     }
 
 
-class _Trial:
-    """State of one running trial."""
+class Trial:
+    """State of one running trial, in one process and in full precision.
 
-    def __init__(self, spec: TrialSpec, data: DataSet, progress: Progress | None) -> None:
+    Args:
+        spec: What to run.
+        data: Its data.
+        progress: As for :func:`run_trial`.
+        device: What to train on; None for the device that the spec names.
+    """
+
+    def __init__(
+        self, spec: TrialSpec, data: DataSet, progress: Progress | None, device: torch.device | None = None
+    ) -> None:
         self.spec = spec
         self.budget = spec.task.budget
-        self.data = data
+        self.device = device or torch.device(self.budget.device)
+        self.data = data if self.device.type == "cpu" else data.to(self.device)
         self.progress = progress
         self.loss = loss_function(data.kind)
         self.model = build_network(
@@ -76,8 +104,10 @@ class _Trial:
             input_shape=tuple(data.train_x.shape[1:]),
             classes=data.classes,
             seed=spec.seed,
-            sample=self._calibration_sample,
+            sample=lambda: calibration_sample(data, spec.seed),
         )
+        # Built and calibrated on the CPU: the same start on every device.
+        self.model.to(self.device)
         self.optimizer = build_optimizer(self.model, spec.arm)
         self.agile: dict[str, Agile | CombinedAgile] = {
             name.removesuffix("_activation"): module
@@ -88,19 +118,20 @@ class _Trial:
         self.probe = Probe()
         self.layers = {name: LayerTrace() for name in self.agile}
         self.best_state: dict[str, Tensor] | None = None
-        self.saved_bytes = saved_bytes(self.model, data.train_x[: self.budget.batch_size])
-
-    def _calibration_sample(self) -> Tensor:
-        """Return training inputs from a stream of their own, so that no arm shifts the batches."""
-        generator = torch.Generator().manual_seed(models.subseed(self.spec.seed, "calibration"))
-        return self.data.train_x[torch.randperm(len(self.data.train_x), generator=generator)[:_CALIBRATION_SAMPLES]]
+        self.saved_bytes = saved_bytes(self.model, self.data.train_x[: self.budget.batch_size])
 
     def run(self) -> TrialResult:
+        """Train, measure, and return the result."""
         start = time.perf_counter()
         durations: list[float] = []
-        status = self._train(durations)
-        chosen = _lowest(self.curve.validation_loss)
-        best = _lowest(self.curve.test_loss)
+        before = sampled(self.model) if self.budget.use_test else {}
+        # What a network draws while it trains, such as dropout, must not depend on what ran here before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(models.subseed(self.spec.seed, self.stream()))
+            status = self._train(durations)
+        learned = shapes(self.model, before) if self.budget.use_test else {}
+        chosen = lowest(self.curve.validation_loss)
+        best = lowest(self.curve.test_loss)
         test_loss, test_accuracy = self._selected_test(chosen)
         return TrialResult(
             spec=self.spec,
@@ -118,6 +149,7 @@ class _Trial:
             seconds=time.perf_counter() - start,
             versions=versions(),
             saved_bytes=self.saved_bytes,
+            shapes={name.removesuffix("_activation"): shape for name, shape in learned.items()},
         )
 
     def _train(self, durations: list[float]) -> str:
@@ -125,36 +157,55 @@ class _Trial:
         budget = self.budget
         train_loss, _ = self._evaluate("train")
         self._measure(0, train_loss)
-        batches = _batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
-        total = torch.zeros(())
+        stream = batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
+        total = torch.zeros((), device=self.device)
         since, reported = 0, time.perf_counter()
         for iteration in range(1, budget.iterations + 1):
             begin = time.perf_counter()
-            chosen = next(batches)
+            chosen = next(stream)
             x, y = self.data.train_x[chosen], self.data.train_y[chosen]
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self.loss(self.model(x), y)
-            loss.backward()
+            loss = self.backward(x, y)
             if budget.probe_every and (iteration - 1) % budget.probe_every == 0:
-                self._probed_step(iteration, float(loss.detach()), x, y)
+                self._probed_step(iteration, float(self.whole(loss)), x, y)
             else:
                 self.optimizer.step()
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
                 durations.append(time.perf_counter() - begin)
-            total += loss.detach()
+            total += loss
             since += 1
             last = iteration == budget.iterations
             if iteration % budget.evaluate_every == 0 or last:
-                mean = float(total) / since
+                mean = float(self.whole(total)) / since
                 self._measure(iteration, mean)
                 total.zero_()
                 since = 0
-                if not math.isfinite(mean) or not math.isfinite(self.curve.validation_loss[-1]):
+                if self.agreed(not math.isfinite(mean) or not math.isfinite(self.curve.validation_loss[-1])):
                     return "diverged"
             now = time.perf_counter()
             if self.progress and (last or now - reported > _SECONDS_BETWEEN_REPORTS):
-                self.progress(iteration, float(loss.detach()))
+                self.progress(iteration, float(loss))
                 reported = now
         return "finished"
+
+    def backward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Form the gradients of a batch, and return this process's part of its loss."""
+        loss = self.loss(self.model(x), y)
+        loss.backward()
+        return loss.detach()
+
+    def whole(self, part: Tensor) -> Tensor:
+        """Return the sum of a number over all processes of the trial."""
+        return part
+
+    def agreed(self, stop: bool) -> bool:
+        """Return what all processes of the trial do."""
+        return stop
+
+    def stream(self) -> str:
+        """Return the name of the random numbers that this process draws while it trains."""
+        return "training"
 
     def _probed_step(self, iteration: int, before: float, x: Tensor, y: Tensor) -> None:
         """Take the optimizer's step and measure the batch's loss between the two halves of it."""
@@ -187,7 +238,7 @@ class _Trial:
             curve.test_loss.append(test_loss)
             if test_accuracy is not None:
                 curve.test_accuracy.append(test_accuracy)
-        elif self.budget.use_test and _lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
+        elif self.budget.use_test and lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
             self.best_state = copy.deepcopy(self.model.state_dict())
         for name, module in self.agile.items():
             trace = self.layers[name]
@@ -252,6 +303,12 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classificat
     return loss / y.numel(), None if kind == "regression" else correct / y.numel()
 
 
+def calibration_sample(data: DataSet, seed: int) -> Tensor:
+    """Return training inputs from a stream of their own, so that no arm shifts the batches."""
+    generator = torch.Generator().manual_seed(models.subseed(seed, "calibration"))
+    return data.train_x[torch.randperm(len(data.train_x), generator=generator)[:_CALIBRATION_SAMPLES]]
+
+
 def saved_bytes(model: nn.Module, x: Tensor) -> int:
     """Return how many bytes a training pass over ``x`` keeps for its backward pass, parameters and ``x`` left out.
 
@@ -283,13 +340,13 @@ def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
         parameter.copy_(value)
 
 
-def _lowest(values: list[float]) -> int | None:
+def lowest(values: list[float]) -> int | None:
     """Return the first index of the lowest finite value."""
     finite = [index for index, value in enumerate(values) if math.isfinite(value)]
     return min(finite, key=values.__getitem__) if finite else None
 
 
-def _batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
+def batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
     """Yield indices of batches for ever: each pass is a new permutation, and no sample is left out.
 
     A batch that the end of one pass cannot fill takes the rest from the next pass.

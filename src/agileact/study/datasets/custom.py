@@ -24,7 +24,8 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
     The function takes no arguments and returns a :class:`~agileact.study.data.DataSet`, or pairs (inputs, targets) of
     tensors or arrays: training, validation and test, or training and test, where ``validation`` samples are set
     aside of the former. Whole-numbered targets (N,) are classes; floating ones (N,) or (N, outputs) a
-    regression; whole-numbered inputs and targets (N, length) text. Nothing is standardised.
+    regression; whole-numbered inputs and targets (N, length) text; inputs of int64 with classes are tokens. Nothing is
+    standardised.
 
     Raises:
         ArgumentError: If the function cannot be had, or too few samples are there.
@@ -91,10 +92,13 @@ def _kind(target: str, pairs: list[tuple[Tensor, Tensor]]) -> tuple[str, int]:
 
 
 def _input(target: str, x: Tensor, kind: str) -> Tensor:
-    if kind == "text":
+    if kind == "text" or x.dtype == torch.int64:
         return x.to(torch.int64).contiguous()
     if not x.is_floating_point():
-        raise DataError(f"the data {target!r} must have floating-point inputs, not {x.dtype}; scale them first")
+        raise DataError(
+            f"the data {target!r} must have floating-point inputs, not {x.dtype}; scale them first (or give tokens as "
+            "int64)"
+        )
     return x.to(torch.float32).contiguous()
 
 

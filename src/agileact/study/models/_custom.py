@@ -1,63 +1,44 @@
-"""A network of the user's: built by a function of theirs, with its activation modules exchanged for the arm's."""
+"""A network of the user's: built by a function of theirs, with its activations exchanged for the arm's."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
-from typing import Any
+import inspect
+import textwrap
 
 import torch
 from torch import Tensor, nn
 
-from agileact._errors import ArgumentError
+from agileact import bases
+from agileact._errors import AgileactError, ArgumentError
+from agileact.nn import AgileModule
 from agileact.study._targets import find
 from agileact.study.activations import parse_activation
 from agileact.study.models._registry import register_model, subseed
 from agileact.study.spec import ArmSpec
+from agileact.transforms import convert, restore_site
+from agileact.transforms._report import ConvertedSite
 
-ACTIVATIONS = (
-    nn.CELU,
-    nn.ELU,
-    nn.GELU,
-    nn.Hardshrink,
-    nn.Hardsigmoid,
-    nn.Hardswish,
-    nn.Hardtanh,
-    nn.LeakyReLU,
-    nn.LogSigmoid,
-    nn.Mish,
-    nn.PReLU,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.SELU,
-    nn.SiLU,
-    nn.Sigmoid,
-    nn.Softplus,
-    nn.Softshrink,
-    nn.Softsign,
-    nn.Tanh,
-    nn.Tanhshrink,
-    nn.Threshold,
-)
-"""The modules that are exchanged."""
-
-_SECOND_AXIS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
-_LAST_AXIS = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
+_LEFT = ("used as a gate", "the example does not reach it", "it was agile before")
+"""Reasons of a conversion to leave a function alone that are none to complain: it is no activation here."""
 
 
 def custom(
     arm: ArmSpec, input_shape: tuple[int, ...], classes: int, seed: int, *, target: str = "", fingerprint: str = ""
 ) -> nn.Module:
-    """Build the user's network, with each of its activation modules exchanged for what the arm gives it.
+    """Build the user's network, with each of its activations exchanged for what the arm gives it.
 
-    The function takes no arguments and returns a module with ordinary activations, each a module of its own
-    (``nn.ReLU()``, not ``torch.relu``). Its weights are drawn from torch's generator, which is seeded by the
-    trial. An activation that the arm does not name stays as it is.
-
-    The channel axis is that of the layer in front: the last one behind a linear layer or layer normalisation, the
-    second one behind a convolution or batch normalisation.
+    The function takes no arguments and returns a module. Its weights are drawn from torch's generator, which is
+    seeded by the trial. Activations are what :func:`agileact.convert` finds: modules (``nn.ReLU()``), calls of
+    functions and methods (``F.relu(x)``, ``x.relu()``), functions kept as attributes; a module that is used at several
+    places becomes one activation for each. So the channels and their axis are those that the layers in front made. An
+    activation that the arm does not name stays as it is, and so do gates (``x * torch.sigmoid(y)``) and what is not
+    elementwise, such as softmax.
 
     Args:
-        arm: Activations by module name; "*" for all.
+        arm: Activations by name, that of the module or of the one that a conversion puts in a call's place; "*" for
+            all.
         input_shape: Shape of one sample.
         classes: Number of outputs.
         seed: Source of the initial weights.
@@ -65,36 +46,127 @@ def custom(
         fingerprint: Hash of what the function built when the study was planned; "" for any.
 
     Raises:
-        ArgumentError: If the function cannot be had, builds no such network, or builds another one than planned.
+        ArgumentError: If the function cannot be had, builds no such network, or builds another one than planned; if an
+            activation that the arm names cannot be exchanged.
     """
-    model, found = _built(target, subseed(seed, "weights"))
+    model = _built(target, subseed(seed, "weights"))
     if fingerprint and fingerprint != model_fingerprint(target):
         raise ArgumentError(f"the model {target!r} is another one than when this study was planned")
-    chosen = {name: arm.activation(name) for name in found}
-    wanted = {name: text for name, text in chosen.items() if text is not None}
-    places = _places(model, list(wanted), input_shape, classes) if wanted else {}
-    for name, text in wanted.items():
+    if not arm.activations:
+        return model
+    example = _example(model, input_shape, classes)
+    slopes = [name for name, module in model.named_modules() if isinstance(module, nn.PReLU)]
+    for name in slopes:
+        if arm.activation(name) is not None:
+            # It learns a slope of its own and would be left alone; another function in its place is what is asked for.
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, nn.LeakyReLU(0.25))
+    model, sites, unknown = _sites(target, model, example, arm)
+    if not sites and not slopes:
+        raise ArgumentError(
+            f"the model {target!r} has no activations to exchange: neither modules such as nn.ReLU() nor calls of "
+            "functions such as torch.relu in the methods of its modules"
+        )
+    names = list(dict.fromkeys([*sites, *slopes]))
+    if all(arm.activation(name) is None for name in names):
+        given = ", ".join(where for where, _ in arm.activations)
+        raise ArgumentError(f"the arm names {given}, but the activations of {target!r} are called {', '.join(names)}")
+    for name, module in sites.items():
+        text = arm.activation(name)
+        if text is None:
+            restore_site(model, name)
+            continue
         activation = parse_activation(text)
-        channels, dim = 1, 1
-        if activation.trainable:
-            channels, dim = _one_place(name, places[name])
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, activation.build(channels, dim))
+        if activation.trainable and name in unknown:
+            raise ArgumentError(
+                f"the channels of the activation {name!r} are not known ({unknown[name]}), which {text!r} must learn "
+                "by; leave it out by naming the others"
+            )
+        restore_site(model, name, activation.build(module.num_parameters or 1, module.dim))
+    _without_fast_paths(model)
     return model
 
 
+def _sites(
+    target: str, model: nn.Module, example: Tensor, arm: ArmSpec
+) -> tuple[nn.Module, dict[str, AgileModule], dict[str, str]]:
+    """Make every activation agile, so that each is a module; return them by name, and why channels are not known.
+
+    What is done does not depend on the arm, so that names are the same for all; only what is refused does.
+    """
+    try:
+        model, report = convert(model, example_inputs=example, inplace=True)
+        rest: dict[str, str] = {}
+        lost = [site for site in report.skipped if site.base in bases.names() and not site.reason.startswith(_LEFT)]
+        if lost:
+            # Without channels there is still an activation, for what has nothing to learn.
+            model, second = convert(model, example_inputs=example, inplace=True, granularity="layer")
+            rest = {site.name: _why(site, lost) for site in second.converted}
+            stuck = [
+                site
+                for site in second.skipped
+                if site.base in bases.names()
+                and not site.reason.startswith(_LEFT)
+                and site.status != "already agile"
+                and arm.activation(site.name) is not None
+            ]
+            if stuck:
+                raise ArgumentError(
+                    f"an activation of the model {target!r} cannot be exchanged: {stuck[0].base} "
+                    f"({stuck[0].origin or 'in ' + (stuck[0].name or 'the model itself')}): {stuck[0].reason}"
+                )
+    except ArgumentError:
+        raise
+    except AgileactError as error:
+        raise ArgumentError(f"the activations of the model {target!r} cannot be exchanged: {error}") from None
+    if isinstance(model, AgileModule):
+        raise ArgumentError(f"the model {target!r} is nothing but an activation")
+    found = {name: module for name, module in model.named_modules() if isinstance(module, AgileModule)}
+    return model, found, rest
+
+
+def _why(site: ConvertedSite, lost: list[ConvertedSite]) -> str:
+    """Return why a site was lost at first: a call is known by its place in the source, a module by its name."""
+    same = [one for one in lost if one.origin == site.origin and (" in " in one.origin or one.name == site.name)]
+    return (same or lost)[0].reason.partition(";")[0]
+
+
+def _without_fast_paths(model: nn.Module) -> None:
+    """Keep the transformer layers of PyTorch from computing what stood there before, fused, in evaluation."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+
+
 def model_fingerprint(target: str) -> str:
-    """Return 16 hex digits that tell one network of the user's from another: its modules and initial weights."""
-    model, _ = _built(target, 0)
+    """Return 16 hex digits that tell one network of the user's from another.
+
+    They are of its modules, its initial weights, and the code of its classes, whose functions may be activations;
+    comments and layout of the code do not count.
+    """
+    model = _built(target, 0)
     digest = hashlib.sha256(repr(model).encode())
     for name, value in model.state_dict().items():
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for kind in dict.fromkeys(type(module) for module in model.modules()):
+        if not kind.__module__.startswith(("torch.", "agileact.")):
+            digest.update(_code(kind).encode())
     return digest.hexdigest()[:16]
 
 
-def _built(target: str, seed: int) -> tuple[nn.Module, list[str]]:
-    """Build the network, and list its activations; the global random stream is left alone."""
+def _code(kind: type) -> str:
+    try:
+        code: str = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
+        return code
+    except (OSError, TypeError, SyntaxError):
+        return ""  # made by a program, with no source to look at
+
+
+def _built(target: str, seed: int) -> nn.Module:
+    """Build the network; the global random stream is left alone."""
     function = find(target, "model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -104,85 +176,32 @@ def _built(target: str, seed: int) -> tuple[nn.Module, list[str]]:
             raise ArgumentError(f"the model {target!r} must be built without arguments: {error}") from None
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"the model {target!r} returned a {type(model).__name__}, not a torch.nn.Module")
-    found = [name for name, module in model.named_modules() if isinstance(module, ACTIVATIONS)]
-    if not found or "" in found:
-        raise ArgumentError(
-            f"the model {target!r} has no activation modules to exchange: write nn.ReLU() modules in place of "
-            "functions such as torch.relu"
-        )
-    return model, found
+    return model
 
 
-def _places(
-    model: nn.Module, names: list[str], input_shape: tuple[int, ...], classes: int
-) -> dict[str, list[tuple[int | None, int]]]:
-    """Run an example, and return for each activation and call its channels and channel axis; None if not known."""
-    axes: dict[int, int] = {}
-    kept: list[Tensor] = []
-    calls: dict[str, list[tuple[int | None, int]]] = {name: [] for name in names}
-    handles = []
-
-    def layer(axis: int) -> Any:
-        def note(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                axes[id(output)] = axis
-                kept.append(output)  # so that no later tensor has its id
-
-        return note
-
-    def use(name: str) -> Any:
-        def note(module: nn.Module, inputs: Any, output: Any) -> None:
-            axis = axes.get(id(inputs[0]))
-            calls[name].append((None, 1) if axis is None else (inputs[0].shape[axis], axis))
-
-        return note
-
-    for module in model.modules():
-        if isinstance(module, (*_SECOND_AXIS, *_LAST_AXIS)):
-            handles.append(module.register_forward_hook(layer(-1 if isinstance(module, _LAST_AXIS) else 1)))
-    for name in names:
-        module = model.get_submodule(name)
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
-        handles.append(module.register_forward_hook(use(name)))
+def _example(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> Tensor:
+    """Return two samples that the model takes: numbers, or else tokens."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, *input_shape)
     training = model.training
     try:
         model.eval()
         with torch.no_grad():
-            _run(model, input_shape, classes)
+            example = torch.randn(shape, generator=generator)
+            try:
+                output = model(example)
+            except Exception as first:
+                example = torch.randint(max(1, classes), shape, generator=generator)
+                try:
+                    output = model(example)
+                except Exception:
+                    raise ArgumentError(f"the model does not take samples of shape {input_shape}: {first}") from None
     finally:
         model.train(training)
-        for handle in handles:
-            handle.remove()
-    return calls
-
-
-def _run(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
-    try:
-        output = model(torch.zeros(2, *input_shape))
-    except Exception as first:
-        try:
-            output = model(torch.zeros(2, *input_shape, dtype=torch.int64))
-        except Exception:
-            raise ArgumentError(f"the model does not take samples of shape {input_shape}: {first}") from None
     if not isinstance(output, Tensor) or output.shape[-1] != classes:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ArgumentError(f"the model must return {classes} outputs for a sample, but two samples gave {shape}")
-
-
-def _one_place(name: str, calls: list[tuple[int | None, int]]) -> tuple[int, int]:
-    if len(calls) != 1:
-        raise ArgumentError(
-            f"the activation {name!r} is used {len(calls)} times in a forward pass; what is learned needs a module of "
-            "its own at each place"
-        )
-    channels, dim = calls[0]
-    if channels is None:
-        raise ArgumentError(
-            f"the activation {name!r} follows no layer or normalisation, so its channel axis is not known; put it "
-            "right behind one, or leave it out by naming the others"
-        )
-    return channels, dim
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ArgumentError(f"the model must return {classes} outputs for a sample, but two samples gave {given}")
+    return example
 
 
 register_model("custom", custom)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from agileact._errors import ArgumentError
+from agileact.study.models._chain import Chain
 from agileact.study.models._registry import initialise, positive, register_model, role_activation
 from agileact.study.spec import ArmSpec
 
@@ -89,7 +90,7 @@ def paper_cnn(
     layers["flatten"] = nn.Flatten()
     layers.update(_dense_layers(arm, channels * height * width, nodes, classes, seed))
     # On CPU, convolution and pooling of these small maps are about twice as fast with channels last.
-    return nn.Sequential(layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return Chain(layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def fully_connected(

@@ -1,0 +1,174 @@
+"""Mixed precision and several processes: the numbers of one process, and no process left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from agileact import cli
+from agileact._errors import ArgumentError, TrialError
+from agileact.study import _child
+from agileact.study.executors.ray import RayExecutor
+from agileact.study.spec import Budget, TrialSpec
+from agileact.study.trial import run_trial
+from tests.study.builders import make_data, make_spec
+from tests.study.processes import until
+
+pytest.importorskip("accelerate", reason='Accelerate is not installed: pip install "agileact[accelerate]"')
+
+# Accelerate's and torch's own use of what newer versions of their libraries deprecate.
+pytestmark = pytest.mark.filterwarnings("default")
+
+DATA = make_data()
+
+
+def spec(**budget: Any) -> TrialSpec:
+    # A batch that two processes cannot share equally.
+    settings = {"iterations": 12, "batch_size": 7, "evaluate_every": 4, "test_curve": False, **budget}
+    return make_spec(conv="agile-relu", **settings)
+
+
+def others() -> list[int]:
+    """Return the processes that train for one of this process's trials (Linux)."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/cmdline", encoding="utf-8") as command:
+                    words = command.read().split("\0")
+            except OSError:
+                continue
+            if "agileact.study.accelerated" in words and str(os.getpid()) in words:
+                found.append(int(name))
+    return found
+
+
+def test_two_processes_give_the_numbers_of_one_also_when_one_is_killed():
+    # Long enough for the kill to meet the training.
+    long = {"iterations": 300, "evaluate_every": 60, "probe_every": 60}
+    alone = run_trial(spec(**long), DATA)
+    killed: list[int] = []
+
+    def kill(iteration: int, loss: float) -> None:
+        if not killed:
+            killed.append(max(others()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    both = run_trial(spec(processes=2, **long), DATA, kill)
+    assert killed
+    assert not others()
+    for name in ("train_loss", "validation_loss"):
+        torch.testing.assert_close(getattr(both.curve, name), getattr(alone.curve, name), rtol=1e-3, atol=1e-4)
+    for layer, trace in alone.layers.items():
+        for name, values in dataclasses.asdict(trace).items():
+            torch.testing.assert_close(getattr(both.layers[layer], name), values, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(both.probe.after_weights, alone.probe.after_weights, rtol=1e-3, atol=1e-4)
+    assert both.selected_iteration == alone.selected_iteration
+    assert both.selected_test_loss == pytest.approx(alone.selected_test_loss, rel=1e-3)
+    assert (both.parameters, both.curve.iteration) == (alone.parameters, alone.curve.iteration)
+    assert both.spec.key != alone.spec.key
+
+
+def test_half_precision_trains_and_keeps_less_and_leaves_no_trace():
+    alone, half, again = run_trial(spec(), DATA), run_trial(spec(precision="bf16"), DATA), run_trial(spec(), DATA)
+    assert half.curve.train_loss != alone.curve.train_loss
+    torch.testing.assert_close(half.curve.validation_loss, alone.curve.validation_loss, rtol=0.02, atol=0.0)
+    assert half.saved_bytes is not None
+    assert alone.saved_bytes is not None
+    assert half.saved_bytes < alone.saved_bytes
+    assert again.curve == alone.curve
+    assert run_trial(spec(precision="bf16"), DATA).curve == half.curve
+
+
+ADVANCED = """print('{"event": "advanced", "iteration": 1, "loss": 0.5}', flush=True)"""
+FAILED = """print('{"event": "failed", "reason": "told to", "details": ""}', flush=True)"""
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Let the processes of a trial do something else, of which the trial's own process knows nothing."""
+    words = [sys.executable, "-c", code, str(os.getpid()), "agileact.study.accelerated"]
+    monkeypatch.setattr(_child, "command", lambda module, *arguments: words)
+
+
+@pytest.mark.parametrize(
+    ("code", "part"),
+    [
+        (FAILED, "told to"),
+        ("import sys; sys.exit('no such thing')", "process 0 of the trial ended early: no such thing"),
+        ("import os; os.kill(os.getpid(), 9)", r"was lost 2 times \(process . was killed by signal 9\)"),
+        (
+            "import os, time\nif os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\ntime.sleep(60)",
+            r"was lost 2 times \(process 1 was killed by signal 9\)",
+        ),
+        ("print('half a li', end='', flush=True)", "ended early: it said nothing"),
+    ],
+)
+def test_how_processes_can_end(monkeypatch, code, part):
+    pretend(monkeypatch, code)
+    with pytest.raises(TrialError, match=part):
+        run_trial(spec(processes=2), DATA)
+    assert not others()
+
+
+def test_processes_end_when_the_one_that_waits_is_stopped(monkeypatch):
+    pretend(monkeypatch, f"import time\n{ADVANCED}\ntime.sleep(60)")
+
+    def stop(iteration: int, loss: float) -> None:
+        assert len(others()) == 2
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(spec(processes=2), DATA, stop)
+    assert until(lambda: not others(), 10.0)
+
+
+def test_what_is_not_part_of_older_trials_leaves_their_identity_alone():
+    plain = spec()
+    assert "precision" not in plain.to_json()
+    assert "device" not in plain.to_json()
+    keys = {one.key for one in (plain, spec(device="cuda"), spec(precision="bf16"), spec(processes=2))}
+    assert len(keys) == 4
+    assert TrialSpec.from_json(spec(precision="bf16").to_json()) == spec(precision="bf16")
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ArgumentError, match="device must be 'cpu' or 'cuda', not 'cuba'; did you mean 'cuda'"):
+        Budget(1, device="cuba")
+    with pytest.raises(ArgumentError, match="'fp16' needs the device 'cuda'"):
+        Budget(1, precision="fp16")
+    with pytest.raises(ArgumentError, match="a batch of 3 cannot be shared by 4 processes"):
+        Budget(1, 3, processes=4)
+    if not torch.cuda.is_available():
+        with pytest.raises(ArgumentError, match="this process sees no CUDA device"):
+            run_trial(spec(device="cuda"), DATA)
+
+
+def test_a_device_for_ray_and_a_share_of_it_go_together(monkeypatch):
+    pytest.importorskip("ray", reason='Ray is not installed: pip install "agileact[ray]"')
+    with pytest.raises(ArgumentError, match="need a share of a GPU: --gpus"):
+        next(RayExecutor(jobs=1).run([spec(device="cuda")]))
+    with pytest.raises(ArgumentError, match="trials on the CPU take no share of a GPU"):
+        next(RayExecutor(jobs=1, gpus=0.5).run([spec()]))
+
+
+def test_compare_in_half_precision_as_a_user_types_it(tmp_path, capsys, monkeypatch):
+    from agileact.study import compare
+
+    here = "tests.study.networks_of_a_user"
+    monkeypatch.setattr(compare, "_MOST_SEEDS", 6)
+    monkeypatch.setattr(compare, "_MOST_TUNING", 4)
+    command = ["compare", "--model", f"{here}:Shared", "--data", f"{here}:pairs", "--arms", "relu,agile-relu"]
+    command += ["--iterations", "4", "--batch-size", "20", "--validation", "30", "--jobs", "1", "--budget", "9m"]
+    assert cli.main([*command, "--precision", "bf16", "--out", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["finished"]
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["tasks"][0]["budget"]["precision"] == "bf16"
+    assert cli.main([*command, "--device", "cuba", "--out", str(tmp_path)]) == 1
+    assert "device must be 'cpu' or 'cuda'" in capsys.readouterr().err
