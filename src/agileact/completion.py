@@ -81,6 +81,8 @@ _KINDS = {
     "optimizer": "optimizers",
     "data": "data",
     "on": "places",
+    "device": "devices",
+    "precision": "precisions",
     "conv": "activations",
     "fc": "activations",
     "arms": "arms",
@@ -101,6 +103,8 @@ def _values(kind: str) -> list[str]:
         "optimizers": optimizers.names(),
         "data": ["mnist5k-split", "mnist5k"],
         "places": ["local", "ray"],
+        "devices": ["cpu", "cuda"],
+        "precisions": ["fp32", "bf16", "fp16"],
     }[kind]
 
 

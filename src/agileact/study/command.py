@@ -254,6 +254,7 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
     from agileact.study.progress import display
     from agileact.study.record import write_record
     from agileact.study.report.source import told, write_report
+    from agileact.study.show import show
     from agileact.study.store import Store
 
     for task in context.study.tasks:
@@ -282,7 +283,7 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
                 write_atomically(context.out / "failed-trials.txt", error.details)
                 _say(f"What the failed trials printed is in {context.out / 'failed-trials.txt'}.")
             raise
-        _report(context, current, Known(store), options)
+        show(context.study, current, Known(store), as_json=options.json, matters=options.matters)
     write_report(told(*context.identity), context.out / "report.html", matters=options.matters)
     _say(f"Report: {context.out / 'report.html'}")
 
@@ -364,61 +365,11 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
+    from agileact.study.show import show
+
     context = _Context.read(options)
     with context.planned() as (current, known):
-        _report(context, current, known, options)
-
-
-def _report(context: _Context, current: Any, known: Any, options: argparse.Namespace) -> None:
-    from agileact._table import print_table
-    from agileact.study import contrasts, outcome
-
-    study = context.study
-    found = outcome.cells(study, current, known)
-    compared = outcome.comparisons(study, found, matters=options.matters)
-    ranks = outcome.ranking(study, found)
-    if options.json:
-        document = {
-            "study": study.name,
-            "finished": current.finished,
-            "rows": [dict(zip(outcome.HEADER, outcome.row(cell), strict=True)) for cell in found],
-            "verdicts": [
-                {
-                    "task": one.task,
-                    "arm": one.arm,
-                    "decision": one.verdict.decision,
-                    "sentence": one.verdict.sentence,
-                    "p": one.verdict.p_value,
-                    "time": one.times,
-                    "time_p": one.faster,
-                }
-                for one in compared
-            ],
-            "flags": [[c.task, c.arm, *c.flags] for c in current.choices.values() if c.flags],
-            "contrasts": [one.to_dict() for one in contrasts.contrasts(study, found, compared)],
-            "relative_loss": contrasts.relative_record(contrasts.relative_losses(study, found)),
-            "ranks": None if ranks is None else dict(zip((a.name for a in study.arms), ranks.ranks, strict=True)),
-        }
-        print_json(document)
-        return
-    print_table(study.name, outcome.HEADER, [outcome.row(cell) for cell in found], keys=2)
-    print()
-    for one in compared:
-        print(f"{one.task}: {one.verdict.sentence}")
-        p = "" if one.faster is None else f" (paired permutation test p = {one.faster:.2g})"
-        print(f"  Time {one.times}{p}.")
-    for choice in current.choices.values():
-        if choice.flags:
-            print(f"Note, {choice.task}, {choice.arm}: {'; '.join(choice.flags)}.")
-    if ranks is not None:
-        order = sorted(zip(ranks.ranks, (arm.name for arm in study.arms), strict=True))
-        print(
-            f"Average ranks over {len(study.tasks)} tasks: "
-            + ", ".join(f"{name} {rank:.2f}" for rank, name in order)
-            + f"; ranks closer than {ranks.critical_difference:.2f} are not told apart (Nemenyi)."
-        )
-    if not current.finished:
-        print(f"Not finished: {current.done} of at most {study.most_trials} trials are done.")
+        show(context.study, current, known, as_json=options.json, matters=options.matters)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agileact._errors import ArgumentError
+from agileact._values import difference
 
 if TYPE_CHECKING:
     from agileact.study.protocol import Study
@@ -56,7 +57,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="with a YAML file: folder of its results (default: runs/study/NAME)")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="with a YAML file: folder of the data's files")
-    parser.add_argument("--matters", type=float, metavar="X", help="smallest difference in loss that matters")
+    parser.add_argument("--matters", type=difference, metavar="X", help="smallest difference in loss that matters")
 
 
 def _port(text: str) -> int:
