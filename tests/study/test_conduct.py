@@ -200,6 +200,8 @@ def test_the_commands_as_a_user_types_them(tmp_path, capsys):
     document = json.loads(agileact(capsys, "show", spec, "--out", out, "--json")[0])
     assert document["finished"]
     assert [one["arm"] for one in document["verdicts"]] == ["agile-relu"]
+    other = json.loads(agileact(capsys, "show", spec, "--out", out, "--baseline", "agile-relu", "--json")[0])
+    assert [one["arm"] for one in other["verdicts"]] == ["relu"]
     assert (
         "16 of at most 16 trials done; 2 of 2 pairs of arm and task are tuned; finished."
         in agileact(capsys, "status", spec, "--out", out)[0]
