@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.agileact-ready
 OUT    ?= runs/paper
 PAPER  ?=
 
-.PHONY: run test check format lint types doctest paper-full setup wheel bench clean
+.PHONY: run test check format lint types doctest docs paper-full setup wheel bench clean
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
@@ -41,6 +41,11 @@ types: $(STAMP)
 # The Triton kernels are code for the GPU's compiler alone; importing them needs Triton.
 doctest: $(STAMP)
 	$(BIN)/python -m pytest --doctest-modules src --ignore=src/agileact/ops/_triton_kernels.py
+
+# The site, into build/site: opens from disk, no server needed. A warning is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The site is in build/site; open build/site/index.html"
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -29,6 +29,7 @@ from agileact.transforms._recording import arguments, tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = "finished rows, with which a run that was cut short goes on; delete it to start anew"
+_BUSY = "The machine did other work meanwhile: *seconds* and *time* of single rows are not to be relied on."
 PAGE, RESULTS = ROOT / "docs" / "models.md", ROOT / "benchmarks" / "results" / "models.json"
 
 
@@ -127,8 +128,8 @@ def _time_ratio(model: nn.Module, plain: nn.Module, example: Example) -> float:
     return times["folded"] / times["plain"]
 
 
-def page(rows: list[dict[str, Any]], where: dict[str, Any]) -> str:
-    """Return docs/models.md."""
+def page(rows: list[dict[str, Any]], where: dict[str, Any], busy: bool = False) -> str:
+    """Return docs/models.md; it says so if the machine was busy with other work."""
     lines = [
         "# Convert and fold on real architectures",
         "",
@@ -140,6 +141,7 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any]) -> str:
         "folded model's inference time divided by the original's (interleaved medians in one process; noise of a",
         "few percent). *Same* says whether the folded state_dict loads into the original architecture.",
         "",
+        *([_BUSY, ""] if busy else []),
         f"Machine: {where['cpu']}, PyTorch {where['torch']}, Python {where['python']}.",
         "",
         "| package | architecture | activations | converted | folded | partly | refused | same | convert: difference "
@@ -193,6 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="TEXT", help="only architectures with this in their name; writes nothing")
     parser.add_argument("--rows", type=Path, default=ROOT / "runs" / "models.jsonl", metavar="FILE", help=ROWS)
+    parser.add_argument("--busy", action="store_true", help="the machine does other work beside; the page says so")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     known = {}
@@ -212,7 +215,7 @@ def main() -> None:
     if not options.only:
         where = environment()
         write_atomically(RESULTS, json.dumps({"environment": where, "rows": rows}, indent=1) + "\n")
-        write_atomically(PAGE, page(rows, where))
+        write_atomically(PAGE, page(rows, where, options.busy))
 
 
 if __name__ == "__main__":

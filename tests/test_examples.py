@@ -48,6 +48,34 @@ def test_two_processes_end_with_the_same_model():
     assert "2 processes ended with the same model" in run(*TORCHRUN, "examples/ddp.py")
 
 
+def test_tensorboard_gets_curves_histograms_and_pictures(tmp_path: Path):
+    output = run("examples/with_tensorboard.py", "--logdir", str(tmp_path), "--steps", "60")
+    assert "2 folded, 0 refused" in output
+    assert max(difference(output)) < 1e-4
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_a_recorder_takes_the_place_of_a_logger():
+    output = run("examples/with_logger.py")
+    assert "the last one, of step 100:" in output
+    assert "agileact/1/scale/median" in output
+    assert max(difference(output)) < 1e-4
+
+
+def test_lightning_logs_and_folds(tmp_path: Path):
+    output = run("examples/with_lightning.py", "--out", str(tmp_path))
+    assert "2 folded, 0 refused" in output
+    assert max(difference(output)) < 1e-4
+    assert "agileact/1/scale/median" in next(tmp_path.rglob("metrics.csv")).read_text()
+
+
+def test_the_trainer_saves_a_plain_model(tmp_path: Path):
+    output = run("examples/with_trainer.py", "--out", str(tmp_path), "--steps", "20")
+    assert "3 folded, 0 refused" in output
+    assert max(difference(output)) < 1e-4
+    assert (tmp_path / "plain" / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_every_example_says_how_it_is_run(path: Path):
     assert f"examples/{path.name}" in path.read_text().split('"""')[1]

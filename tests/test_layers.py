@@ -29,8 +29,10 @@ ROOMS = (
     "baselines",
     "study",
     "paper",
+    "lab",
     "bench",
     "doctor",
+    "completion",
     "cli",
 )
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import platform
 import shutil
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 
 from agileact import bases, ops
+from agileact._json import print_json
+from agileact._table import print_table
 from agileact._version import __version__
 from agileact.ops._fused import FUSED
 
@@ -100,30 +101,32 @@ def advice() -> list[str]:
     return lines
 
 
-def render(found: dict[str, Any]) -> str:
-    """Return a report as text."""
-    lines = []
-    for title in ("versions", "processor"):
-        lines.append(title)
-        lines += [f"  {key:12}{value if value is not None else 'none'}" for key, value in found[title].items()]
+def show(found: dict[str, Any]) -> None:
+    """Print a report for people."""
     cpu = found["libraries"]["cpu"]
     state = f"{cpu['capability']}, {cpu['path']}" if cpu["loaded"] else f"not used: {cpu['reason']}"
-    lines += ["compiled CPU kernels", f"  {state}", "kernels"]
-    for device in ("cpu", "cuda"):
-        groups: dict[tuple[str, str, str], list[str]] = {}
-        for row in found["kernels"]:
-            if row["device"] == device:
-                groups.setdefault((row["kernel"], row["note"], row["dtype"]), []).append(row["base"])
-        merged: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
-        for (kernel, note, dtype), names in groups.items():
-            merged.setdefault((kernel, note, tuple(names)), []).append(dtype)
-        for (kernel, note, names_), dtypes in merged.items():
-            suffix = f" ({note})" if note else ""
-            lines.append(f"  {device:5}{kernel:9} {', '.join(dtypes)}{suffix}")
-            lines.append(f"                 {', '.join(names_)}")
-    lines.append("advice")
-    lines += [f"  {line}" for line in found["advice"]] or ["  nothing to do"]
-    return "\n".join(lines)
+    facts = [(key, value) for title in ("versions", "processor") for key, value in found[title].items()]
+    rows = [(key, "none" if value is None else str(value)) for key, value in facts]
+    print_table("Here", ("what", "is"), [*rows, ("compiled CPU kernels", state)], keys=1, wrap=1)
+    print()
+    header = ("device", "kernel", "dtypes", "base functions")
+    print_table("Which kernel serves what", header, _by_kernel(found["kernels"]), keys=2, wrap=2)
+    print()
+    print("\n".join(found["advice"] or ["Nothing to do for faster kernels."]))
+
+
+def _by_kernel(rows: list[dict[str, str]]) -> list[tuple[str, ...]]:
+    """Return a row for each kernel, with all the dtypes and base functions that it serves."""
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for row in rows:
+        groups.setdefault((row["device"], row["kernel"], row["note"], row["dtype"]), []).append(row["base"])
+    merged: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
+    for (device, kernel, note, dtype), names in groups.items():
+        merged.setdefault((device, kernel, note, tuple(names)), []).append(dtype)
+    return [
+        (device, kernel, ", ".join(dtypes) + (f" ({note})" if note else ""), ", ".join(names))
+        for (device, kernel, note, names), dtypes in sorted(merged.items(), key=lambda item: item[0][:2])
+    ]
 
 
 def add_command(commands: Any) -> None:
@@ -140,7 +143,10 @@ def add_command(commands: Any) -> None:
 
 def _print(options: argparse.Namespace) -> None:
     found = report()
-    print(json.dumps(found, indent=1) if options.json else render(found))
+    if options.json:
+        print_json(found)
+    else:
+        show(found)
 
 
 def _version(package: str) -> str | None:

@@ -51,7 +51,8 @@ def test_a_killed_owner_leaves_no_lock_and_no_half_trial(tmp_path):
         f"store = Store(Path({str(tmp_path)!r}) / 's')\n"
         "store.put(make_result(make_spec()))\n"
         "store._connection.execute('BEGIN')\n"
-        "store.put(make_result(make_spec(1)))\n"
+        "half = \"SELECT 'half', spec, status, result, stored_at, digest FROM trials\"\n"
+        "store._connection.execute('INSERT INTO trials ' + half)\n"
         "print('ready', flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -62,7 +63,7 @@ def test_a_killed_owner_leaves_no_lock_and_no_half_trial(tmp_path):
     process.communicate()
     with Store(tmp_path / "s") as store:
         assert make_spec() in store
-        assert make_spec(1) not in store
+        assert len(store) == 1
 
 
 @pytest.mark.parametrize(
@@ -109,3 +110,13 @@ def test_a_write_that_the_disk_refuses_loses_nothing(tmp_path):
             store.put(make_result(make_spec(1)))
     with Store(Path(tmp_path / "s")) as store:
         assert len(store) == 1
+
+
+def test_several_are_stored_together_or_not_at_all(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        store.put(make_result(make_spec(1)))
+        with pytest.raises(StoreError, match=f"trial {make_spec(1).key} is in"):
+            store.put(make_result(make_spec(0)), make_result(make_spec(1)), make_result(make_spec(2)))
+        assert [make_spec(seed) in store for seed in range(3)] == [False, True, False]
+        store.put(make_result(make_spec(0)), make_result(make_spec(2)))
+        assert len(store) == 3

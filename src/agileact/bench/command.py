@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from agileact._json import format_json, print_json
+from agileact._table import print_table
 
 
 def add_bench(commands: Any) -> None:
@@ -34,7 +36,7 @@ def _bench(options: argparse.Namespace) -> None:
     from agileact.bench import monitor, op, pool, step, study
 
     def notify(line: str) -> None:
-        print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
     runs: dict[str, Callable[..., dict[str, Any]]] = {
         "op": op.run,
@@ -44,20 +46,32 @@ def _bench(options: argparse.Namespace) -> None:
         "study": study.run,
     }
     result = runs[options.benchmark](quick=options.quick, notify=notify)
-    text = json.dumps(result, indent=1)
     if options.out is not None:
-        write_atomically(options.out, text + "\n")
+        write_atomically(options.out, format_json(result) + "\n")
     if options.json:
-        print(text)
+        print_json(result)
         return
-    for key in (
-        "speedup",
-        "trials_per_minute",
-        "plain_trials_per_minute",
-        "greatest_difference",
-        "summary",
-        "saved_bytes",
-        "environment",
-    ):
-        if key in result:
-            print(f"{key}: {json.dumps(result[key], indent=1)}")
+    _print_rows(f"agileact bench {options.benchmark}", result.get("rows", []))
+    whole = {key: value for key, value in result.items() if isinstance(value, (int, float))}
+    whole |= {f"greatest difference of {key}": value for key, value in result.get("greatest_difference", {}).items()}
+    _print_rows("in all", [{"what": key, "is": value} for key, value in whole.items()])
+    if "summary" in result:
+        _print_rows("summary", [{"base": base, **numbers} for base, numbers in result["summary"].items()])
+    if "saved_bytes" in result:
+        _print_rows("bytes saved for backward", result["saved_bytes"])
+    _print_rows("environment", [{"what": key, "is": value} for key, value in result["environment"].items()])
+
+
+def _print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of the same keys; what is text or a size says what a row is, and what is measured comes behind it."""
+    if not rows:
+        return
+    header = list(rows[0])
+    keys = next((index for index, key in enumerate(header) if isinstance(rows[0][key], float)), 1)
+    print_table(title, header, [[_cell(row[key]) for key in header] for row in rows], keys=min(keys, len(header) - 1))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
-from agileact.integrations._report import log_function, report
+from agileact.integrations._report import collect, delivery
+from agileact.integrations._shapes import agile_layers
+from agileact.integrations.tensorboard import add_histograms, add_shapes
 from agileact.monitor import Monitor
 from agileact.transforms import FoldReport, fold
 
@@ -15,50 +22,101 @@ class Session:
     """The monitoring of one training and what came of it.
 
     Args:
-        loggers: Where to report to, as :func:`report` takes them.
+        loggers: Where to report to, as :func:`agileact.integrations.report` takes them.
         example_inputs: With it, the model is folded at the end.
         monitor: Arguments of :class:`agileact.Monitor`.
+        prefix: What all names begin with.
     """
 
-    def __init__(self, loggers: list[Any], example_inputs: Any, monitor: dict[str, Any]) -> None:
-        for logger in loggers:
-            if not hasattr(logger, "add_scalar"):
-                log_function(logger)
-        self.loggers = loggers
+    def __init__(
+        self, loggers: Iterable[Any], example_inputs: Any, monitor: dict[str, Any], prefix: str = "agileact"
+    ) -> None:
+        self.loggers = list(loggers)
+        for logger in self.loggers:
+            delivery(logger)
         self.example_inputs = example_inputs
         self.arguments = monitor
+        self.prefix = prefix
         self.monitor: Monitor | None = None
         self.folded: nn.Module | None = None
         self.fold_report: FoldReport | None = None
+        self.steps = 0
+        self._model: nn.Module | None = None
+        self._before = 0
+        self._pictures = 0
+        self._counted = self._drawn = -1
         self._state: dict[str, Any] | None = None
 
-    def start(self, model: nn.Module) -> None:
-        """Begin to watch; go on where a loaded state was."""
+    def start(self, model: nn.Module, optimizers: Sequence[Any] = (), *, step: int = 0) -> None:
+        """Begin to watch; go on where a loaded state was. A fold that could not be is an error now, not at the end.
+
+        Args:
+            model: The model.
+            optimizers: The optimizers, whose groups are looked at.
+            step: How many steps were taken before, if they were not watched, or what was seen of them is lost.
+        """
+        self._model = _bare(model)
         self.monitor = Monitor(model, **self.arguments)
+        self.folded = self.fold_report = None
+        self.steps, self._pictures, self._before = step, 0, step
+        self._counted = self._drawn = -1
         if self._state is not None:
-            self.monitor.load_state_dict(self._state)
+            self._resume(self._state)
             self._state = None
+        _check_groups(self._model, optimizers)
+        if self.example_inputs is not None:
+            self._fold(self._model)
 
     def step(self) -> None:
         """Say that the optimizer has taken a step."""
         if self.monitor is not None:
             self.monitor.step()
+            self.steps += 1
 
-    def report(self, loggers: list[Any] | None = None) -> None:
-        """Write what is new to the loggers; all must be given each time, because each number is written once."""
-        chosen = self.loggers if loggers is None else [*self.loggers, *loggers]
-        if self.monitor is not None and chosen:
-            report(self.monitor, _All(chosen))
+    def report(self, loggers: Sequence[Any] = (), *, last: bool = False) -> None:
+        """Write what is new; all loggers must be given each time, because each number is written once."""
+        chosen = [_writer(logger) for logger in (*self.loggers, *loggers)]
+        if self.monitor is None or self._model is None or not chosen:
+            return
+        found = {step + self._before: metrics for step, metrics in collect(self.monitor, self.prefix).items()}
+        for logger in chosen:
+            if found:
+                delivery(logger)(found, self.prefix)
+        self._pictures += 1
+        # The more there are, the less each one shows that is new: the 1st report, the 2nd, the 4th, and so on.
+        drawn = (last or self._pictures & (self._pictures - 1) == 0) and self.steps != self._drawn
+        for writer in chosen:
+            if hasattr(writer, "add_histogram") and self.steps != self._counted:
+                add_histograms(writer, self._model, self.steps, self.prefix)
+            if hasattr(writer, "add_figure") and drawn:
+                add_shapes(writer, self._model, self.steps, self.prefix)
+        self._counted = self.steps
+        self._drawn = self.steps if drawn else self._drawn
 
-    def end(self, model: nn.Module, loggers: list[Any] | None = None) -> None:
-        """Report what is left, take the hooks off, and fold if an example was given."""
+    def close(self, loggers: Sequence[Any] = ()) -> None:
+        """Report what is left, and take the hooks off."""
         if self.monitor is not None:
-            self.report(loggers)
+            self.report(loggers, last=True)
             self.monitor.close()
+
+    def end(self, model: nn.Module, loggers: Sequence[Any] = ()) -> None:
+        """Close, and fold if an example was given."""
+        self.close(loggers)
         if self.example_inputs is not None:
-            training = model.training
-            self.folded, self.fold_report = fold(model.eval(), example_inputs=self.example_inputs)
-            model.train(training)
+            self.folded, self.fold_report = self._fold(_bare(model))
+
+    def _fold(self, model: nn.Module) -> tuple[nn.Module, FoldReport]:
+        training = {module: module.training for module in model.modules()}
+        parameter = next(model.parameters(), None)
+        example = self.example_inputs
+        if parameter is not None:
+            example = _moved(example, parameter.device)
+        try:
+            return fold(model.eval(), example_inputs=example)
+        finally:
+            # Not train(): parts of a model may have been in evaluation mode.
+            for module, mode in training.items():
+                module.training = mode
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed training needs."""
@@ -67,21 +125,77 @@ class Session:
     def load(self, state: dict[str, Any]) -> None:
         """Take a state; it counts from the next :meth:`start` on, or at once."""
         if state and self.monitor is not None:
-            self.monitor.load_state_dict(state)
+            self._resume(state)
         elif state:
             self._state = state
 
+    def _resume(self, state: dict[str, Any]) -> None:
+        assert self.monitor is not None
+        self.monitor.load_state_dict(state)
+        self.steps, self._before = int(state["step"]), 0
 
-class _All:
-    """Several loggers as one."""
 
-    def __init__(self, loggers: list[Any]) -> None:
-        self.writers = [logger for logger in loggers if hasattr(logger, "add_scalar")]
-        self.functions = [log_function(logger) for logger in loggers if not hasattr(logger, "add_scalar")]
+def _bare(model: nn.Module) -> nn.Module:
+    """Return the model inside what distributes and compiles it."""
+    while True:
+        if isinstance(model, (DistributedDataParallel, DataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            inside: Any = model._orig_mod
+            model = inside
+        else:
+            return model
 
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        for function in self.functions:
-            function(metrics, step)
-        for writer in self.writers:
-            for name, value in metrics.items():
-                writer.add_scalar(name, value, step)
+
+def _writer(logger: Any) -> Any:
+    """Return the SummaryWriter inside Lightning's TensorBoard logger, and every other logger as it is."""
+    inside = getattr(logger, "experiment", None) if hasattr(logger, "log_metrics") else None
+    return inside if hasattr(inside, "add_histogram") and hasattr(inside, "add_scalar") else logger
+
+
+def _moved(example: Any, device: torch.device) -> Any:
+    if hasattr(example, "to") and not isinstance(example, Tensor):  # what tokenizers return
+        return example.to(device)
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), example)
+
+
+def _check_groups(model: nn.Module, optimizers: Sequence[Any]) -> None:
+    """Warn of optimizers that decay scales and locations to 0, or do not know them."""
+    if not optimizers:
+        return
+    own = {
+        parameter: f"{layer}.{name}"
+        for layer, module in agile_layers(model).items()
+        for name, parameter in (("scale", module.scale), ("location", module.location))
+        if parameter.requires_grad
+    }
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    held = {parameter for group in groups for parameter in group["params"]}
+    # Wrappers of a model that is sharded hold other tensors in the place of these.
+    lost = [name for parameter, name in own.items() if parameter not in held]
+    if own and lost and not _sharded(held):
+        warnings.warn(
+            f"no optimizer holds {lost[0]}"
+            + (f" and {len(lost) - 1} more scales and locations" if len(lost) > 1 else "")
+            + ", so that they do not learn; make the optimizer after agileact.convert, with agileact.param_groups",
+            stacklevel=3,
+        )
+    decayed = [
+        own[parameter]
+        for group in groups
+        if group.get("weight_decay")
+        for parameter in group["params"]
+        if parameter in own
+    ]
+    if decayed:
+        warnings.warn(
+            f"weight decay pulls {decayed[0]}"
+            + (f" and {len(decayed) - 1} more scales and locations" if len(decayed) > 1 else "")
+            + " to 0, where an activation is dead; give the optimizer agileact.param_groups(model, lr=..., "
+            "weight_decay=...), which keeps them out of it",
+            stacklevel=3,
+        )
+
+
+def _sharded(parameters: Iterable[Any]) -> bool:
+    return any(hasattr(parameter, "to_local") or hasattr(parameter, "_handle") for parameter in parameters)

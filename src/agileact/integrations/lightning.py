@@ -9,6 +9,7 @@ from torch import nn
 
 from agileact._errors import ArgumentError
 from agileact._optional import require
+from agileact.integrations._logger import check_every
 from agileact.integrations._session import Session
 from agileact.monitor import Monitor
 from agileact.transforms import FoldReport
@@ -22,13 +23,17 @@ else:
 class AgileCallback(Callback):
     """Watch the agile activations of a LightningModule and fold them into its weights when training ends.
 
+    The trainer's loggers get scale and location over the steps; its TensorBoard logger also gets histograms and
+    pictures of the learned activations.
+
     In the module's ``configure_optimizers``, give the optimizer ``ag.param_groups(self, lr=..., weight_decay=...)``, so
     that scales and locations have no weight decay.
 
     Args:
         module: The name of the submodule to watch and fold, such as ``"network"``; "" for the LightningModule itself.
         example_inputs: With it (a tensor, a tuple of positional or a dict of keyword arguments) the submodule is folded
-            at the end; None to leave it as it is.
+            at the end; tried once at the start, so that an example that does not fit costs no training. None to leave
+            it as it is.
         loggers: Besides the trainer's own loggers, as :func:`agileact.integrations.report` takes them.
         every_n_steps: How often what is new is logged; None for the trainer's ``log_every_n_steps``.
         **monitor: Arguments of :class:`agileact.Monitor`, such as ``alerts=False``.
@@ -41,6 +46,10 @@ class AgileCallback(Callback):
     Raises:
         MissingExtraError: On import, if Lightning is not installed.
         ArgumentError: When training starts, if there is no such submodule, or it has no agile modules.
+        FoldError: When training starts, if the submodule cannot be folded.
+
+    Warns:
+        UserWarning: When training starts, if an optimizer decays scales and locations, or holds none of them.
 
     Example:
         >>> import torch, lightning.pytorch as L, agileact as ag
@@ -72,8 +81,8 @@ class AgileCallback(Callback):
         every_n_steps: int | None = None,
         **monitor: Any,
     ) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ArgumentError(f"every_n_steps must be at least 1, not {every_n_steps}")
+        if every_n_steps is not None:
+            check_every(every_n_steps)
         self._module = module
         self._every = every_n_steps
         self._session = Session(list(loggers), example_inputs, monitor)
@@ -103,7 +112,7 @@ class AgileCallback(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to watch."""
         self._steps = trainer.global_step
-        self._session.start(self._watched(pl_module))
+        self._session.start(self._watched(pl_module), trainer.optimizers, step=trainer.global_step)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note a step of the optimizer, if there was one: with accumulated gradients not every batch is one."""
@@ -117,6 +126,10 @@ class AgileCallback(Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Log what is left, and fold."""
         self._session.end(self._watched(pl_module), _loggers(trainer))
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Log what is left, take the hooks off, and do not fold."""
+        self._session.close(_loggers(trainer))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor's state, for Lightning's checkpoints."""

@@ -137,6 +137,7 @@ class Monitor:
         self._buffer: ParameterBuffer | None = None
         self._start_scales: list[Tensor] | None = None
         self._written = -1
+        self._newest: set[tuple[object, ...]] = set()
         self._open = True
         self._handle: RemovableHandle | None = None
         if not any(module.has_uninitialized_params() for module in self._modules):
@@ -310,12 +311,14 @@ class Monitor:
                 f"writer must have an add_scalar(tag, value, step), as TensorBoard's SummaryWriter; "
                 f"{type(writer).__name__} has none"
             )
-        new = [record for record in self.records if record.step > self._written]
+        later = [record for record in self.records if record.step > self._written]
+        new = [record for record in later if record[:4] not in self._newest]
         for record in new:
             tag = f"{prefix}/{record.layer}/{record.parameter}/{record.statistic}"
             writer.add_scalar(tag, record.value, record.step)
         # What is measured in the forward pass after a step is known one step later.
-        self._written = max([self._written, *(record.step for record in new if record.step < self._count)])
+        self._written = max([self._written, *(record.step for record in later if record.step < self._count)])
+        self._newest = {record[:4] for record in later if record.step > self._written}
         return len(new)
 
     def plot(self, layers: list[str] | None = None) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,20 +13,9 @@ from agileact.paper import table as paper_table
 from agileact.paper.figures import draw_all
 from agileact.paper.recipe import Recipe
 from agileact.paper.xor import XorOutcome
+from agileact.study.machine import hardware
 from agileact.study.result import TrialResult
 from agileact.study.trial import versions
-
-
-def hardware() -> str:
-    """Return processor, number of cores and system in one line."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
-        name = models[0] if models else name
-    except OSError:
-        pass  # not Linux; the platform's name has to do
-    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 def results_document(

@@ -10,7 +10,10 @@ from agileact._errors import ArgumentError
 from agileact._suggest import unknown
 from agileact.study import optimizers
 from agileact.study.activations import parse_activation
+from agileact.study.arms import Arm
+from agileact.study.protocol import Protocol, Study
 from agileact.study.spec import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
+from agileact.study.tasks import Task
 
 CONV = ("sigmoid", "agile-sigmoid", "relu", "agile-relu")
 FC = ("relu", "agile-relu", "agile-sigmoid")
@@ -115,16 +118,8 @@ class Recipe:
             >>> len(Recipe(seeds=(0, 1)).trials())
             28
         """
-        data = DataSpec(self.data, self.validation, fingerprint)
-        budget = Budget(self.iterations, self.batch_size, self.evaluate_every, self.probe_every, test_curve=True)
-        cnn_options = {
-            "filters": self.filters,
-            "nodes": self.nodes,
-            "kernel": self.kernel,
-            "pooling": self.pooling,
-        }
-        cnn = TaskSpec(data, ModelSpec("cnn", freeze(cnn_options)), budget)
-        mlp = TaskSpec(data, ModelSpec("mlp", freeze({"nodes": self.nodes})), budget)
+        cnn = self._task(fingerprint, "cnn", filters=self.filters, kernel=self.kernel, pooling=self.pooling)
+        mlp = self._task(fingerprint, "mlp")
         trials = []
         for seed in self.seeds:
             for conv, fc in itertools.product(self.conv, self.fc):
@@ -132,6 +127,34 @@ class Recipe:
             for fc in self.figure_11:
                 trials.append(TrialSpec(mlp, self._arm(fc=fc), seed))
         return trials
+
+    def study(self, fingerprint: str = "") -> Study:
+        """Return the trials of the paper's network as a study: untuned, with the lowest test loss over iterations.
+
+        The first combination is its baseline. The fully connected networks of Fig. 11 are other arms on another task,
+        and no part of it.
+
+        Args:
+            fingerprint: Hash of the loaded data.
+
+        Example:
+            >>> study = Recipe().study()
+            >>> study.arms[0].name, len(study.arms), study.protocol.select
+            ('sigmoid / relu', 12, 'test')
+        """
+        cnn = self._task(fingerprint, "cnn", filters=self.filters, kernel=self.kernel, pooling=self.pooling)
+        arms = tuple(
+            Arm(f"{conv} / {fc}", self._arm(conv=conv, fc=fc)) for conv, fc in itertools.product(self.conv, self.fc)
+        )
+        protocol = Protocol(tune=False, seeds=self.seeds, select="test", test="curve")
+        return Study("The paper's twelve networks", arms, (Task(f"CNN on {self.data}", cnn),), protocol)
+
+    def _task(self, fingerprint: str, model: str, **options: Any) -> TaskSpec:
+        return TaskSpec(
+            DataSpec(self.data, self.validation, fingerprint),
+            ModelSpec(model, freeze({"nodes": self.nodes, **options})),
+            Budget(self.iterations, self.batch_size, self.evaluate_every, self.probe_every, test_curve=True),
+        )
 
     def _arm(self, **roles: str) -> ArmSpec:
         return ArmSpec(freeze(roles), self.optimizer, self.lr, self.activation_lr)

@@ -18,6 +18,8 @@ from agileact.study import data as data_room
 from agileact.study import models
 from agileact.study.executors.local import LocalExecutor
 from agileact.study.progress import display
+from agileact.study.record import write_record
+from agileact.study.report.source import stored, write_report
 from agileact.study.runner import run_study
 from agileact.study.spec import DataSpec, TrialSpec
 from agileact.study.store import Store
@@ -85,7 +87,23 @@ def run_paper(
     table = table_document(rows, recipe, description=data.description, reading=reading, command=command)
     xor = run_xor(FIGURE_4)
     files = write_outputs(out, results, document, table, xor=xor, notify=notify)
+    study = recipe.study(data.fingerprint)
+    write_record(out, study, command=command, data={study.tasks[0].name: data.description}, notes=_notes(recipe))
+    write_report(stored(out), out / "report.html")
+    files.append(out / "report.html")
     return PaperOutcome(rows, reading, document, files, data.description)
+
+
+def _notes(recipe: Recipe) -> tuple[str, ...]:
+    """Return what a reader of the report must know."""
+    rate = f"All arms were trained with the learning rate {recipe.lr:g}, as in the paper; none was tuned."
+    if not recipe.figure_11:
+        return (rate,)
+    names = " and ".join(recipe.figure_11)
+    return (
+        rate,
+        f"The fully connected networks of Fig. 11 ({names}) are in results.json and in the figures, not here.",
+    )
 
 
 def _build_one_of_each(trials: list[TrialSpec], data: data_room.DataSet) -> None:

@@ -28,7 +28,7 @@ from agileact.functional import agile
 from agileact.paper.xor_outcome import POINTS, TARGETS, XorArm, XorNetwork, XorOutcome
 from agileact.study.threads import one_thread
 
-__all__ = ["POINTS", "TARGETS", "XorArm", "XorNetwork", "XorOutcome", "XorSpec", "run_xor"]
+__all__ = ["POINTS", "TARGETS", "XorArm", "XorNetwork", "XorOutcome", "XorSpec", "XorTraining", "run_xor"]
 
 Progress = Callable[[str, int, int], None]
 """Called with the arm ("plain" or "agile"), the epochs done and the epochs in all."""
@@ -162,53 +162,85 @@ def run_xor(spec: XorSpec, progress: Progress | None = None) -> XorOutcome:
     return XorOutcome(options=dataclasses.asdict(spec), **arms)
 
 
+class XorTraining:
+    """The training of one network over all starts, one epoch at a time.
+
+    Args:
+        spec: How to train.
+        arm: ``"plain"`` (a = 1 and b = 0 for good) or ``"agile"``.
+
+    Attributes:
+        epoch: Epochs done.
+        losses: The loss of every start at this epoch.
+        since: For every start the epoch since which it has been solved without a break; -1 while it is not.
+
+    Example:
+        >>> training = XorTraining(XorSpec(starts=3), "agile")
+        >>> training.step()
+        >>> training.epoch, tuple(training.losses.shape)
+        (1, (3,))
+    """
+
+    def __init__(self, spec: XorSpec, arm: str) -> None:
+        self.spec = spec
+        weights = initial_weights(spec)
+        activations = {"a": torch.ones_like(weights["c"]), "b": torch.zeros_like(weights["c"])}
+        groups = [{"params": [value.requires_grad_() for value in weights.values()], "lr": spec.lr}]
+        if arm == "agile":
+            rate = spec.lr if spec.activation_lr is None else spec.activation_lr
+            groups.append({"params": [value.requires_grad_() for value in activations.values()], "lr": rate})
+        self._optimizer = _OPTIMIZERS[spec.optimizer](groups, fused=True)
+        self._weights = {**weights, **activations}
+        self._points = torch.tensor(POINTS, dtype=torch.float64)
+        self._targets = torch.tensor(TARGETS, dtype=torch.float64)
+        self.epoch = 0
+        self.since = torch.full((spec.starts,), -1)
+        self._measure()
+
+    def _measure(self) -> None:
+        spec = self.spec
+        outputs = forward(self._weights, self._points, spec.base)
+        right = solved(outputs.detach(), self._targets, spec.loss, spec.margin)
+        self.since = torch.where(right, torch.where(self.since < 0, self.epoch, self.since), -1)
+        self.losses = losses(outputs, self._targets, spec.loss)
+
+    def step(self) -> None:
+        """Take one step of the optimizer on all four points, and measure again."""
+        self._optimizer.zero_grad()
+        self.losses.sum().backward()
+        self._optimizer.step()
+        self.epoch += 1
+        self._measure()
+
+    def network(self, start: int) -> XorNetwork:
+        """Return the weights of one start as they are now."""
+        row: dict[str, Any] = {name: value.detach()[start].tolist() for name, value in self._weights.items()}
+        return XorNetwork(
+            base=self.spec.base,
+            loss=self.spec.loss,
+            start=start,
+            w=tuple(tuple(line) for line in row["w"]),
+            c=tuple(row["c"]),
+            a=tuple(row["a"]),
+            b=tuple(row["b"]),
+            v=tuple(row["v"]),
+            d=row["d"],
+        )
+
+
 def _train(spec: XorSpec, arm: str, progress: Progress | None) -> XorArm:
-    weights = initial_weights(spec)
-    activations = {"a": torch.ones_like(weights["c"]), "b": torch.zeros_like(weights["c"])}
-    groups = [{"params": [value.requires_grad_() for value in weights.values()], "lr": spec.lr}]
-    if arm == "agile":
-        rate = spec.lr if spec.activation_lr is None else spec.activation_lr
-        groups.append({"params": [value.requires_grad_() for value in activations.values()], "lr": rate})
-    optimizer = _OPTIMIZERS[spec.optimizer](groups, fused=True)
-    everything = {**weights, **activations}
-
-    points = torch.tensor(POINTS, dtype=torch.float64)
-    targets = torch.tensor(TARGETS, dtype=torch.float64)
-    # The epoch since which a start has been solved without a break; -1 while it is not.
-    since = torch.full((spec.starts,), -1)
+    training = XorTraining(spec, arm)
     report_every = max(1, spec.epochs // _REPORTS)
-    for epoch in range(spec.epochs + 1):
-        outputs = forward(everything, points, spec.base)
-        right = solved(outputs.detach(), targets, spec.loss, spec.margin)
-        since = torch.where(right, torch.where(since < 0, epoch, since), -1)
-        per_start = losses(outputs, targets, spec.loss)
-        if epoch == spec.epochs:
-            break
-        optimizer.zero_grad()
-        per_start.sum().backward()
-        optimizer.step()
-        if progress is not None and ((epoch + 1) % report_every == 0 or epoch + 1 == spec.epochs):
-            progress(arm, epoch + 1, spec.epochs)
+    while training.epoch < spec.epochs:
+        training.step()
+        if progress is not None and (training.epoch % report_every == 0 or training.epoch == spec.epochs):
+            progress(arm, training.epoch, spec.epochs)
 
-    first = next((start for start, epoch in enumerate(since.tolist()) if epoch >= 0), None)
+    since = training.since.tolist()
+    first = next((start for start, epoch in enumerate(since) if epoch >= 0), None)
     return XorArm(
         name=spec.base if arm == "plain" else f"agile {spec.base}",
-        epochs=tuple(None if epoch < 0 else epoch for epoch in since.tolist()),
-        final_losses=tuple(per_start.detach().tolist()),
-        network=None if first is None else _network(everything, first, spec),
-    )
-
-
-def _network(weights: dict[str, Tensor], start: int, spec: XorSpec) -> XorNetwork:
-    row: dict[str, Any] = {name: value.detach()[start].tolist() for name, value in weights.items()}
-    return XorNetwork(
-        base=spec.base,
-        loss=spec.loss,
-        start=start,
-        w=tuple(tuple(line) for line in row["w"]),
-        c=tuple(row["c"]),
-        a=tuple(row["a"]),
-        b=tuple(row["b"]),
-        v=tuple(row["v"]),
-        d=row["d"],
+        epochs=tuple(None if epoch < 0 else epoch for epoch in since),
+        final_losses=tuple(training.losses.detach().tolist()),
+        network=None if first is None else training.network(first),
     )

@@ -20,6 +20,15 @@ POINTS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 TARGETS = (0.0, 1.0, 1.0, 0.0)
 """Their exclusive or."""
 
+HEADER = (
+    "network",
+    "solved",
+    "share [95 % interval]",
+    "epochs needed: median [quartiles]",
+    "final loss: median [quartiles]",
+)
+"""The columns of the table over both networks."""
+
 
 @dataclass(frozen=True)
 class XorNetwork:
@@ -185,20 +194,24 @@ class XorOutcome:
             "epochs_saved": None if self.epochs_saved is None else list(self.epochs_saved),
         }
 
-    def to_markdown(self) -> str:
-        """Return a table and what it says in words, no stronger than the numbers."""
-        rows = [
-            "| network | solved | share [95 % interval] | epochs needed: median [quartiles] "
-            "| final loss: median [quartiles] |",
-            "|---|---:|---:|---:|---:|",
-        ]
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the two networks as text, one cell for each name in ``HEADER``."""
+        found = []
         for arm in (self.plain, self.agile):
             low, high = arm.interval
-            rows.append(
-                f"| {arm.name} | {arm.solved} of {arm.starts} "
-                f"| {100 * arm.rate:.1f} % [{100 * low:.1f}, {100 * high:.1f}] "
-                f"| {_spread(arm.epochs_quartiles, '.0f')} | {_spread(arm.loss_quartiles, '.2g')} |"
+            found.append(
+                (
+                    arm.name,
+                    f"{arm.solved} of {arm.starts}",
+                    f"{100 * arm.rate:.1f} % [{100 * low:.1f}, {100 * high:.1f}]",
+                    _spread(arm.epochs_quartiles, ".0f"),
+                    _spread(arm.loss_quartiles, ".2g"),
+                )
             )
+        return found
+
+    def sentences(self) -> list[str]:
+        """Return what the table says in words, no stronger than the numbers."""
         pairs = self.pairs
         words = [
             f"Same starts: {pairs['both']} solved by both, {pairs['only_plain']} only by {self.plain.name}, "
@@ -213,8 +226,13 @@ class XorOutcome:
                 f"On the starts that both solved, {self.agile.name} needed {abs(saved[1]):.0f} epochs {faster} "
                 f"in the median (quartiles of the saving: {saved[0]:.0f} to {saved[2]:.0f})."
             )
-        words.append(self._settings())
-        return "\n".join(rows) + "\n\n" + "\n".join(words) + "\n"
+        return [*words, self._settings()]
+
+    def to_markdown(self) -> str:
+        """Return table and words in Markdown."""
+        lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *self.rows()]
+        table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        return table + "\n\n" + "\n".join(self.sentences()) + "\n"
 
     def _verdict(self) -> str:
         if self.p_value >= 0.05:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import dataclasses
-import io
 import json
 import sys
 from collections.abc import Callable
@@ -15,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from agileact._errors import ArgumentError, TrialError
 from agileact._files import write_atomically
-from agileact._optional import require
+from agileact._json import print_json
+from agileact._values import difference
+from agileact.study.report import command as report_command
 
 if TYPE_CHECKING:
     from agileact.study.protocol import Plan, Study
@@ -38,8 +38,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     )
     from agileact.study import rescue
 
-    parser.set_defaults(run=lambda options: parser.print_help())
-    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, run, text in (
         ("plan", _plan, "print what would run and how long it would take, without running it"),
         ("run", _run, "run what is missing, then show the outcome"),
@@ -57,15 +56,18 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         if name == "run":
             _add_place(action)
         if name in ("run", "show"):
-            action.add_argument("--matters", type=float, metavar="X", help="smallest difference in loss that matters")
-        if name in ("plan", "run", "status", "show"):
-            action.add_argument("--json", action="store_true", help="print JSON to standard output, no table")
+            action.add_argument(
+                "--matters", type=difference, metavar="X", help="smallest difference in loss that matters"
+            )
+        what = "rows as JSON to standard output, besides a file or alone" if name == "export" else None
+        action.add_argument("--json", action="store_true", help=f"print {what or 'JSON to standard output, no table'}")
         if name == "export":
-            kind = action.add_mutually_exclusive_group(required=True)
+            kind = action.add_mutually_exclusive_group()
             kind.add_argument("--csv", type=Path, metavar="FILE", help="write CSV; - for standard output")
             kind.add_argument("--parquet", type=Path, metavar="FILE", help="write Parquet (needs pyarrow)")
-        action.set_defaults(run=run)
+        action.set_defaults(run=run, resumes=name == "run")
     rescue.add_action(actions)
+    report_command.add_actions(actions, lambda options: _Context.read(options).identity)
     _add_compare(commands, count)
 
 
@@ -152,9 +154,9 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
     parser.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
     _add_place(parser)
     _add_training(parser)
-    parser.add_argument("--matters", type=float, metavar="X", help="smallest difference in loss that matters")
+    parser.add_argument("--matters", type=difference, metavar="X", help="smallest difference in loss that matters")
     parser.add_argument("--json", action="store_true", help="print JSON to standard output, no table")
-    parser.set_defaults(run=_compare, data_dir=None)
+    parser.set_defaults(run=_compare, data_dir=None, resumes=True)
 
 
 class _Context:
@@ -173,7 +175,12 @@ class _Context:
         from agileact.study.spec_file import read_study
 
         study = read_study(options.spec)
-        return cls(study, options, f"study/{study.name}")
+        return cls(study, options, f"study/{_folder(study.name)}")
+
+    @property
+    def identity(self) -> tuple[Study, Path]:
+        """The study, with the fingerprints of its data, and its store's file."""
+        return self.study, self.path
 
     @contextlib.contextmanager
     def planned(self) -> Any:
@@ -188,6 +195,12 @@ class _Context:
         with Store(self.path, read_only=True) as store:
             known = Known(store)
             yield plan(self.study, known), known
+
+
+def _folder(name: str) -> str:
+    """Return a study's name as that of one folder, whatever it holds."""
+    safe = "".join("_" if character == "/" or ord(character) < 32 else character for character in name)
+    return "_" if safe in (".", "..") else safe
 
 
 def _say(text: str) -> None:
@@ -216,7 +229,7 @@ def _plan(options: argparse.Namespace) -> None:
             "seconds": cost.seconds,
             "trial_seconds": [[*pair, seconds] for pair, seconds in cost.trial_seconds.items()],
         }
-        print(json.dumps(document, indent=1))
+        print_json(document)
         return
     rows = [
         (task.name, arm.name, str(tuning), str(len(protocol.seeds)), f"{cost.trial_seconds[arm.name, task.name]:.1f}")
@@ -237,8 +250,11 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _conduct(context: _Context, options: argparse.Namespace) -> None:
-    from agileact.study.conduct import Known, conduct, study_record
+    from agileact.study.conduct import Known, conduct
     from agileact.study.progress import display
+    from agileact.study.record import write_record
+    from agileact.study.report.source import told, write_report
+    from agileact.study.show import show
     from agileact.study.store import Store
 
     for task in context.study.tasks:
@@ -248,7 +264,8 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
         _executor(options) as executor,
         contextlib.ExitStack() as shown,
     ):
-        write_atomically(context.out / "study.json", json.dumps(study_record(context.study), indent=1) + "\n")
+        described = {name: data.description for name, data in context.data.items()}
+        write_record(context.out, context.study, command=options.command, data=described)
 
         def begin(current: Plan) -> Any:
             shown.close()
@@ -266,7 +283,9 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
                 write_atomically(context.out / "failed-trials.txt", error.details)
                 _say(f"What the failed trials printed is in {context.out / 'failed-trials.txt'}.")
             raise
-        _report(context, current, Known(store), options)
+        show(context.study, current, Known(store), as_json=options.json, matters=options.matters)
+    write_report(told(*context.identity), context.out / "report.html", matters=options.matters)
+    _say(f"Report: {context.out / 'report.html'}")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -335,7 +354,7 @@ def _status(options: argparse.Namespace) -> None:
                 "pairs": pairs,
                 "finished": current.finished,
             }
-            print(json.dumps(document, indent=1))
+            print_json(document)
             return
         state = "finished" if current.finished else f"{len(current.next)} can run now"
         tuned = f"{len(current.choices)} of {pairs} pairs of arm and task are tuned; " * context.study.protocol.tune
@@ -346,81 +365,33 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
+    from agileact.study.show import show
+
     context = _Context.read(options)
     with context.planned() as (current, known):
-        _report(context, current, known, options)
-
-
-def _report(context: _Context, current: Any, known: Any, options: argparse.Namespace) -> None:
-    from agileact._table import print_table
-    from agileact.study import outcome
-
-    study = context.study
-    found = outcome.cells(study, current, known)
-    compared = outcome.comparisons(study, found, matters=options.matters)
-    ranks = outcome.ranking(study, found)
-    if options.json:
-        document = {
-            "study": study.name,
-            "finished": current.finished,
-            "rows": [dict(zip(outcome.HEADER, outcome.row(cell), strict=True)) for cell in found],
-            "verdicts": [
-                {
-                    "task": one.task,
-                    "arm": one.arm,
-                    "decision": one.verdict.decision,
-                    "sentence": one.verdict.sentence,
-                    "p": one.verdict.p_value,
-                    "time": one.times,
-                    "time_p": one.faster,
-                }
-                for one in compared
-            ],
-            "flags": [[c.task, c.arm, *c.flags] for c in current.choices.values() if c.flags],
-            "ranks": None if ranks is None else dict(zip((a.name for a in study.arms), ranks.ranks, strict=True)),
-        }
-        print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
-        return
-    print_table(study.name, outcome.HEADER, [outcome.row(cell) for cell in found], keys=2)
-    print()
-    for one in compared:
-        print(f"{one.task}: {one.verdict.sentence}")
-        p = "" if one.faster is None else f" (paired permutation test p = {one.faster:.2g})"
-        print(f"  Time {one.times}{p}.")
-    for choice in current.choices.values():
-        if choice.flags:
-            print(f"Note, {choice.task}, {choice.arm}: {'; '.join(choice.flags)}.")
-    if ranks is not None:
-        order = sorted(zip(ranks.ranks, (arm.name for arm in study.arms), strict=True))
-        print(
-            f"Average ranks over {len(study.tasks)} tasks: "
-            + ", ".join(f"{name} {rank:.2f}" for rank, name in order)
-            + f"; ranks closer than {ranks.critical_difference:.2f} are not told apart (Nemenyi)."
-        )
-    if not current.finished:
-        print(f"Not finished: {current.done} of at most {study.most_trials} trials are done.")
+        show(context.study, current, known, as_json=options.json, matters=options.matters)
 
 
 def _export(options: argparse.Namespace) -> None:
     from agileact.study import outcome
+    from agileact.study.export import to_csv, to_parquet
 
+    if options.csv is None and options.parquet is None and not options.json:
+        raise ArgumentError("nothing to export to: give --csv FILE, --parquet FILE or --json")
+    if options.json and str(options.csv) == "-":
+        raise ArgumentError("--csv - and --json would both print to standard output; give one of them a file")
     context = _Context.read(options)
     with context.planned() as (current, known):
         rows = outcome.trial_rows(context.study, current, known)
-    names = list(dict.fromkeys(name for row in rows for name in row))
     if options.parquet is not None:
-        arrow, parquet = require("pyarrow", "study"), require("pyarrow.parquet", "study")
-        columns = {name: [row.get(name) for row in rows] for name in names}
-        buffer = io.BytesIO()
-        parquet.write_table(arrow.table(columns), buffer)
-        write_atomically(options.parquet, buffer.getvalue())
-    else:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        if str(options.csv) == "-":
-            sys.stdout.write(text.getvalue())
-            return
-        write_atomically(options.csv, text.getvalue())
-    _say(f"{len(rows)} trials written to {options.parquet or options.csv}.")
+        write_atomically(options.parquet, to_parquet(rows))
+    elif str(options.csv) == "-":
+        sys.stdout.write(to_csv(rows))
+        return
+    elif options.csv is not None:
+        write_atomically(options.csv, to_csv(rows))
+    file = options.parquet or options.csv
+    if file is not None:
+        _say(f"{len(rows)} trials written to {file}.")
+    if options.json:
+        print_json({"study": context.study.name, "file": file, "trials": rows})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from agileact.study import data as data_room
 from agileact.study.data import DataSet
@@ -53,11 +52,16 @@ def _with_fingerprint(model: ModelSpec) -> ModelSpec:
 
 
 class Known:
-    """Results by spec, read from a store once each: planning asks for the same ones over and over."""
+    """Results by spec, read from a store once each: planning asks for the same ones over and over.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: The open store.
+        found: What was read before; receives what is read now.
+    """
+
+    def __init__(self, store: Store, found: dict[TrialSpec, TrialResult] | None = None) -> None:
         self._store = store
-        self._found: dict[TrialSpec, TrialResult] = {}
+        self._found: dict[TrialSpec, TrialResult] = {} if found is None else found
 
     def __call__(self, spec: TrialSpec) -> TrialResult | None:
         """Return the result of ``spec``, or None."""
@@ -96,13 +100,3 @@ def conduct(
         if current.finished:
             return current
         run_study(current.next, store, executor, show)
-
-
-def study_record(study: Study) -> dict[str, Any]:
-    """Return a study as plain JSON types: every arm, task and step of the protocol as it was carried out."""
-    return {
-        "name": study.name,
-        "protocol": dataclasses.asdict(study.protocol),
-        "arms": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.arms],
-        "tasks": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.tasks],
-    }

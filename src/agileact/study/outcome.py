@@ -143,7 +143,7 @@ def comparisons(
         for arm in study.arms[1:]:
             cell = by_name[arm.name, task.name]
             if {r.spec.seed for r in cell.results} & {r.spec.seed for r in base.results}:
-                pairs.append((cell, base, *_paired(cell, base)))
+                pairs.append((cell, base, *paired_losses(cell, base)))
     finite = [all(map(math.isfinite, (*first, *second))) for _, _, first, second in pairs]
     corrected = iter(
         holm([sign_flip_test(first, second) for (_, _, first, second), ok in zip(pairs, finite, strict=True) if ok])
@@ -171,7 +171,8 @@ def comparisons(
     ]
 
 
-def _paired(cell: Cell, base: Cell) -> tuple[list[float], list[float]]:
+def paired_losses(cell: Cell, base: Cell) -> tuple[list[float], list[float]]:
+    """Return the losses of two cells over the seeds that both have, in the same order."""
     first, second = (
         {result.spec.seed: value for result, value in zip(one.results, one.losses, strict=True)} for one in (cell, base)
     )

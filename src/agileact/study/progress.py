@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any, Protocol
 
 from agileact._optional import require
+from agileact._text import printable
 from agileact.study.executors import Advanced, Event, Failed, Finished, Started
 from agileact.study.runner import describe
 from agileact.study.spec import TrialSpec
@@ -71,9 +72,14 @@ def format_duration(seconds: float | None) -> str:
 def display(specs: Sequence[TrialSpec], stream: IO[str] | None = None) -> Iterator[Display]:
     """Show the progress of ``specs`` on ``stream`` (standard error unless given) while the block runs."""
     stream = sys.stderr if stream is None else stream
-    shown: AbstractContextManager[Display] = _live(specs, stream) if stream.isatty() else _lines(specs, stream)
+    shown: AbstractContextManager[Display] = _live(specs, stream) if _can_draw(stream) else _lines(specs, stream)
     with shown as show:
         yield show
+
+
+def _can_draw(stream: IO[str]) -> bool:
+    """Return whether a stream is a terminal on which lines can be drawn anew."""
+    return stream.isatty() and not require("rich.console", "study").Console(file=stream).is_dumb_terminal
 
 
 @contextmanager
@@ -86,7 +92,7 @@ def _lines(specs: Sequence[TrialSpec], stream: IO[str]) -> Iterator[Display]:
     def show(event: Event) -> None:
         nonlocal ended
         remaining.note(event)
-        name = describe(event.spec)
+        name = printable(describe(event.spec), stream)
         now = time.monotonic()
         if isinstance(event, Started):
             spoken[event.spec] = now
@@ -125,10 +131,11 @@ def _live(specs: Sequence[TrialSpec], stream: IO[str]) -> Iterator[Display]:
     console = require("rich.console", "study").Console(file=stream)
     bars = require("rich.progress", "study")
     progress = bars.Progress(
-        bars.TextColumn("{task.description}"),
+        # Names are a user's text and never rich's markup.
+        bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(bar_width=24),
-        bars.TextColumn("{task.fields[position]}"),
-        bars.TextColumn("{task.fields[detail]}"),
+        bars.TextColumn("{task.fields[position]}", markup=False),
+        bars.TextColumn("{task.fields[detail]}", markup=False),
         console=console,
         transient=True,
     )
@@ -144,7 +151,9 @@ def _live(specs: Sequence[TrialSpec], stream: IO[str]) -> Iterator[Display]:
             spec = event.spec
             total = spec.task.budget.iterations
             if isinstance(event, Started):
-                tasks[spec] = progress.add_task(describe(spec), total=total, position="starting", detail="")
+                tasks[spec] = progress.add_task(
+                    printable(describe(spec), stream), total=total, position="starting", detail=""
+                )
             elif isinstance(event, Advanced) and spec in tasks:
                 progress.update(
                     tasks[spec],
@@ -157,7 +166,9 @@ def _live(specs: Sequence[TrialSpec], stream: IO[str]) -> Iterator[Display]:
                 if spec in tasks:
                     progress.remove_task(tasks.pop(spec))
                 text = outcome(event) if isinstance(event, Finished) else f"FAILED, {event.reason}"
-                console.print(f"{describe(spec)}: {text}", highlight=False, markup=False)
+                console.print(
+                    printable(f"{describe(spec)}: {text}", stream), highlight=False, markup=False, emoji=False
+                )
             progress.update(
                 whole,
                 completed=remaining.iterations,

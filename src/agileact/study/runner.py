@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from agileact._errors import TrialError
-from agileact.study.executors import Event, Executor, Failed, Finished
+from agileact.study.executors import Event, Executor, Failed, Finished, FinishedTogether
 from agileact.study.result import TrialResult
 from agileact.study.spec import TrialSpec
 from agileact.study.store import Store
@@ -38,12 +38,18 @@ def run_study(
     # Closing the generator stops its workers, whether we leave by an error, Ctrl-C or the end.
     with closing(executor.run([spec for spec in planned if spec not in store])) as events:  # type: ignore[type-var]
         for event in events:
-            if isinstance(event, Finished):
-                store.put(event.result)
-            elif isinstance(event, Failed):
-                failures.append(event)
+            if isinstance(event, FinishedTogether):
+                store.put(*event.results)
+                seen: list[Event] = [Finished(result.spec, result) for result in event.results]
+            else:
+                if isinstance(event, Finished):
+                    store.put(event.result)
+                elif isinstance(event, Failed):
+                    failures.append(event)
+                seen = [event]
             if on_event:
-                on_event(event)
+                for each in seen:
+                    on_event(each)
     if failures:
         raise TrialError(
             f"{len(failures)} of {len(planned)} trials failed; what finished is stored in {store.path}. "

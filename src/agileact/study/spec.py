@@ -25,14 +25,19 @@ def freeze(options: Mapping[str, Any]) -> Options:
         >>> freeze({"kernel": 3, "filters": [16, 8, 4]})
         (('filters', (16, 8, 4)), ('kernel', 3))
     """
-    return tuple(sorted((name, _frozen_value(value)) for name, value in options.items()))
+    return tuple(sorted((name, as_options(value)) for name, value in options.items()))
 
 
-def _frozen_value(value: Any) -> Any:
+def as_options(value: Any) -> Any:
+    """Return a value in the form that options have: mappings as sorted pairs, lists as tuples, all the way down.
+
+    Raises:
+        ArgumentError: If it is, or holds, something else than numbers, strings, None, lists and mappings.
+    """
     if isinstance(value, Mapping):
         return freeze(value)
     if isinstance(value, (list, tuple)):
-        return tuple(_frozen_value(item) for item in value)
+        return tuple(as_options(item) for item in value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ArgumentError(f"an option must be a number, a string, None or a list of these, not {value!r}")
@@ -276,11 +281,11 @@ class TrialSpec:
         task = raw["task"]
         return cls(
             TaskSpec(
-                DataSpec(**{name: _frozen_value(value) for name, value in task["data"].items()}),
-                ModelSpec(task["model"]["name"], _frozen_value(task["model"]["options"])),
+                DataSpec(**{name: as_options(value) for name, value in task["data"].items()}),
+                ModelSpec(task["model"]["name"], as_options(task["model"]["options"])),
                 Budget(**task["budget"]),
             ),
-            ArmSpec(**{name: _frozen_value(value) for name, value in raw["arm"].items()}),
+            ArmSpec(**{name: as_options(value) for name, value in raw["arm"].items()}),
             raw["seed"],
         )
 

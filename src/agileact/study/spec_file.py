@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -289,6 +290,9 @@ def _number(kind: type, value: Any, place: _Place) -> Any:
 def _text(value: Any, place: _Place) -> str:
     if not isinstance(value, str) or not value:
         place.fail(f"text was expected, not {_shown(value)}")
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        # In a terminal they would move the cursor, and in a table break its lines.
+        place.fail(f"control characters and line breaks cannot be part of it: {value!r}")
     return value
 
 

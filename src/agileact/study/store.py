@@ -201,18 +201,27 @@ class Store:
                 ) from None
         connection.executemany("UPDATE trials SET digest = ? WHERE rowid = ?", fresh)
 
-    def put(self, result: TrialResult) -> None:
-        """Store ``result``; a second result for the same spec is an error.
+    def put(self, *results: TrialResult) -> None:
+        """Store results, all of them or none; a second result for the same spec is an error.
 
         Raises:
-            StoreError: If the trial is stored already, or the disk refuses the write.
+            StoreError: If a trial is stored already, or the disk refuses the write.
         """
-        row = (result.spec.key, result.spec.to_json(), result.status, result.to_json())
+        rows = [(result.spec.key, result.spec.to_json(), result.status, result.to_json()) for result in results]
         insert = "INSERT INTO trials (key, spec, status, result, digest) VALUES (?, ?, ?, ?, ?)"
         try:
-            self._connection.execute(insert, (*row, digest(*row)))
+            self._connection.execute("BEGIN")
+            try:
+                self._connection.executemany(insert, [(*row, digest(*row)) for row in rows])
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # A full disk may have rolled back by itself.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
         except sqlite3.IntegrityError:
-            raise StoreError(f"trial {result.spec.key} is in {self.path} already") from None
+            taken = next((result.spec.key for result in results if result.spec in self), rows[0][0])
+            raise StoreError(f"trial {taken} is in {self.path} already") from None
         except sqlite3.Error as error:
             raise StoreError(
                 f"cannot write to {self.path}: {error}; what was stored before is kept, and the same command goes on "
@@ -238,6 +247,18 @@ class Store:
         """Return the stored results of ``specs``, in their order; those not stored are left out."""
         found = (self.get(spec) for spec in specs)
         return [result for result in found if result is not None]
+
+    def specs(self) -> list[TrialSpec]:
+        """Return the specs of all trials that are stored, in the order in which they were.
+
+        Raises:
+            StoreError: If the file cannot be read, or a row is damaged.
+        """
+        try:
+            rows = self._connection.execute("SELECT spec FROM trials ORDER BY rowid").fetchall()
+            return [TrialSpec.from_json(text) for (text,) in rows]
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"cannot read {self.path}: {error}") from None
 
     def __contains__(self, spec: TrialSpec) -> bool:
         return self._one("SELECT 1 FROM trials WHERE key = ?", spec.key) is not None

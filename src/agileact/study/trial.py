@@ -104,7 +104,7 @@ class Trial:
             input_shape=tuple(data.train_x.shape[1:]),
             classes=data.classes,
             seed=spec.seed,
-            sample=self._calibration_sample,
+            sample=lambda: calibration_sample(data, spec.seed),
         )
         # Built and calibrated on the CPU: the same start on every device.
         self.model.to(self.device)
@@ -120,12 +120,6 @@ class Trial:
         self.best_state: dict[str, Tensor] | None = None
         self.saved_bytes = saved_bytes(self.model, self.data.train_x[: self.budget.batch_size])
 
-    def _calibration_sample(self) -> Tensor:
-        """Return training inputs from a stream of their own, so that no arm shifts the batches."""
-        generator = torch.Generator().manual_seed(models.subseed(self.spec.seed, "calibration"))
-        chosen = torch.randperm(len(self.data.train_x), generator=generator)[:_CALIBRATION_SAMPLES]
-        return self.data.train_x[chosen].cpu()
-
     def run(self) -> TrialResult:
         """Train, measure, and return the result."""
         start = time.perf_counter()
@@ -136,8 +130,8 @@ class Trial:
             torch.manual_seed(models.subseed(self.spec.seed, self.stream()))
             status = self._train(durations)
         learned = shapes(self.model, before) if self.budget.use_test else {}
-        chosen = _lowest(self.curve.validation_loss)
-        best = _lowest(self.curve.test_loss)
+        chosen = lowest(self.curve.validation_loss)
+        best = lowest(self.curve.test_loss)
         test_loss, test_accuracy = self._selected_test(chosen)
         return TrialResult(
             spec=self.spec,
@@ -244,7 +238,7 @@ class Trial:
             curve.test_loss.append(test_loss)
             if test_accuracy is not None:
                 curve.test_accuracy.append(test_accuracy)
-        elif self.budget.use_test and _lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
+        elif self.budget.use_test and lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
             self.best_state = copy.deepcopy(self.model.state_dict())
         for name, module in self.agile.items():
             trace = self.layers[name]
@@ -309,6 +303,12 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classificat
     return loss / y.numel(), None if kind == "regression" else correct / y.numel()
 
 
+def calibration_sample(data: DataSet, seed: int) -> Tensor:
+    """Return training inputs from a stream of their own, so that no arm shifts the batches."""
+    generator = torch.Generator().manual_seed(models.subseed(seed, "calibration"))
+    return data.train_x[torch.randperm(len(data.train_x), generator=generator)[:_CALIBRATION_SAMPLES]]
+
+
 def saved_bytes(model: nn.Module, x: Tensor) -> int:
     """Return how many bytes a training pass over ``x`` keeps for its backward pass, parameters and ``x`` left out.
 
@@ -340,7 +340,7 @@ def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
         parameter.copy_(value)
 
 
-def _lowest(values: list[float]) -> int | None:
+def lowest(values: list[float]) -> int | None:
     """Return the first index of the lowest finite value."""
     finite = [index for index, value in enumerate(values) if math.isfinite(value)]
     return min(finite, key=values.__getitem__) if finite else None

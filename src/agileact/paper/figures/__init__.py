@@ -1,11 +1,11 @@
-"""The paper's figures 2, 4, 5, 6, 9, 11, 12, 13 and 14, redrawn from a run's own data.
+"""The paper's figures 2, 4, 5, 6, 9, 11, 12, 13 and 14, from a run's own data; 1, 3, 7, 8 and 10, from its networks.
 
 Importing this needs no matplotlib; drawing does (``pip install "agileact[paper]"``).
 """
 
 from __future__ import annotations
 
-from agileact.paper.figures.draw import draw_all, draw_xor
+from agileact.paper.figures.draw import draw_all, draw_networks, draw_xor
 from agileact.paper.figures.step_share import StepShare, activation_step_share
 
-__all__ = ["StepShare", "activation_step_share", "draw_all", "draw_xor"]
+__all__ = ["StepShare", "activation_step_share", "draw_all", "draw_networks", "draw_xor"]

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from agileact._files import write_atomically
+from agileact.paper.figures.layers import figure_7, figure_8
 from agileact.paper.figures.losses import figure_11, figure_12, figure_13
+from agileact.paper.figures.networks import figure_1, figure_3, figure_10
 from agileact.paper.figures.run import NothingToDrawError, Run
 from agileact.paper.figures.shapes import figure_2, figure_6
 from agileact.paper.figures.steps import figure_5, figure_9
@@ -30,6 +32,9 @@ FIGURES: dict[int, Callable[[Run], Any]] = {
     14: figure_14,
 }
 """The paper's figures that are redrawn, by number."""
+
+NETWORKS: dict[int, Callable[[], Any]] = {1: figure_1, 3: figure_3, 7: figure_7, 8: figure_8, 10: figure_10}
+"""The paper's drawings of networks, by number; they need no run."""
 
 _FORMATS = ("png", "svg")
 
@@ -79,17 +84,40 @@ def draw_xor(outcome: XorOutcome, out: Path, *, notify: Callable[[str], None] | 
     return _draw(4, Run.of([], "XOR", outcome), Path(out), notify)
 
 
+def draw_networks(out: Path) -> list[Path]:
+    """Draw the paper's Figures 1, 3, 7, 8 and 10 from the experiment's networks; no data enters.
+
+    Args:
+        out: Folder for the files; made if it is missing.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
+    return [path for number, draw in NETWORKS.items() for path in _written(number, draw, Path(out))]
+
+
 def _draw(number: int, run: Run, out: Path, notify: Callable[[str], None] | None) -> list[Path]:
-    paths = {form: out / f"figure-{number:02d}.{form}" for form in _FORMATS}
+    try:
+        return _written(number, lambda: FIGURES[number](run), out)
+    except NothingToDrawError as reason:
+        for path in _paths(number, out).values():
+            path.unlink(missing_ok=True)
+        if notify is not None:
+            notify(f"figure {number}: left out, {reason}")
+        return []
+
+
+def _paths(number: int, out: Path) -> dict[str, Path]:
+    return {form: out / f"figure-{number:02d}.{form}" for form in _FORMATS}
+
+
+def _written(number: int, draw: Callable[[], Any], out: Path) -> list[Path]:
+    paths = _paths(number, out)
     with rc():
-        try:
-            figure = FIGURES[number](run)
-        except NothingToDrawError as reason:
-            for path in paths.values():
-                path.unlink(missing_ok=True)
-            if notify is not None:
-                notify(f"figure {number}: left out, {reason}")
-            return []
+        figure = draw()
         settle(figure)
         for form, path in paths.items():
             write_atomically(path, render(figure, form))

@@ -115,6 +115,23 @@ class TimesToLoss:
             raise ArgumentError(f"horizon must be at most {shortest}, where a run ended unreached, not {horizon}")
         return [min(value, float(horizon)) for value in self._values("iterations", math.inf)]
 
+    def shares(self, unit: str = "iterations") -> tuple[list[float], list[float]]:
+        """Return the times at which runs got there, increasing, and the share of all runs that had by then.
+
+        Runs that never got there count in the share's denominator: the last share is below 1 if there are any.
+
+        Args:
+            unit: "iterations" or "seconds".
+
+        Example:
+            >>> curve = ([0, 10, 20], [3.0, 2.0, 1.0])
+            >>> TimesToLoss(tuple(time_to_loss(*curve, target) for target in (2.0, 2.0, 1.0, 0.5))).shares()
+            ([10.0, 20.0], [0.5, 0.75])
+        """
+        values = [value for value in self._values(unit, math.inf) if math.isfinite(value)]
+        times = sorted(set(values))
+        return times, [sum(value <= time for value in values) / len(self.times) for time in times]
+
     def describe(self) -> str:
         """Return the outcome in words.
 

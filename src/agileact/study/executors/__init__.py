@@ -35,6 +35,13 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class FinishedTogether:
+    """The trials of one stack have returned; they are stored together or not at all."""
+
+    results: tuple[TrialResult, ...]
+
+
+@dataclass(frozen=True)
 class Failed:
     """A trial could not be run; ``reason`` is one line, ``details`` whatever more is known."""
 
@@ -46,9 +53,14 @@ class Failed:
 Event = Started | Advanced | Finished | Failed
 
 
+def finished(results: Sequence[TrialResult]) -> Finished | FinishedTogether:
+    """Return the event of one trial's end, or of a whole stack's."""
+    return Finished(results[0].spec, results[0]) if len(results) == 1 else FinishedTogether(tuple(results))
+
+
 class Executor(Protocol):
     """Runs trials somewhere; local processes, a cluster and a test double look alike to the runner."""
 
-    def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
+    def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event | FinishedTogether]:
         """Run ``specs``, started in their order, and yield what happens; closing the iterator stops all."""
         ...

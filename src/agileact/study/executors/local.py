@@ -20,9 +20,10 @@ from typing import IO, Any
 
 from agileact._errors import ArgumentError
 from agileact.study import _child
-from agileact.study.executors import Advanced, Event, Failed, Finished, Started
+from agileact.study.executors import Advanced, Event, Failed, FinishedTogether, Started, finished
 from agileact.study.result import TrialResult
 from agileact.study.spec import TrialSpec
+from agileact.study.stacked import stacks
 
 ATTEMPTS = 2
 """A trial whose worker was lost is tried once more; one that loses two workers is to blame itself."""
@@ -71,13 +72,13 @@ class LocalExecutor:
         # Simple, because Ctrl-C in the midst of a Queue's Python code can leave its lock taken for ever.
         self._inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
 
-    def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
-        """Run ``specs``, started in their order; closing the iterator stops the workers."""
-        waiting = deque((spec, 1) for spec in specs)
+    def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event | FinishedTogether]:
+        """Run ``specs``, started in their order, stack by stack; closing the iterator stops the workers."""
+        waiting = deque((group, 1) for group in stacks(specs))
         workers: list[_Worker] = []
         unbroken = False
         try:
-            for _ in range(min(self.jobs, len(specs))):
+            for _ in range(min(self.jobs, len(waiting))):
                 worker = self._worker()
                 workers.append(worker)
                 yield from worker.take(waiting)
@@ -85,26 +86,27 @@ class LocalExecutor:
                 worker, message = self._inbox.get()
                 if worker.current is None:
                     continue
-                spec, attempt = worker.current
+                group, attempt = worker.current
                 if message is None:
                     workers.remove(worker)
                     reason = worker.obituary()
                     if attempt < ATTEMPTS:
-                        waiting.appendleft((spec, attempt + 1))
+                        waiting.appendleft((group, attempt + 1))
                     else:
-                        yield Failed(spec, f"its worker was lost {attempt} times ({reason})", worker.errors())
+                        lost = f"its worker was lost {attempt} times ({reason})"
+                        yield from (Failed(spec, lost, worker.errors()) for spec in group)
                     worker.stop()
                     if waiting:
                         worker = self._worker()
                         workers.append(worker)
                         yield from worker.take(waiting)
                 elif message["event"] == "advanced":
-                    yield Advanced(spec, message["iteration"], message["loss"])
+                    yield Advanced(group[message["index"]], message["iteration"], message["loss"])
                 else:
                     if message["event"] == "finished":
-                        yield Finished(spec, TrialResult.from_json(message["result"]))
+                        yield finished([TrialResult.from_json(text) for text in message["results"]])
                     else:
-                        yield Failed(spec, message["reason"], message["details"])
+                        yield from (Failed(spec, message["reason"], message["details"]) for spec in group)
                     worker.current = None
                     yield from worker.take(waiting)
             unbroken = True
@@ -138,7 +140,7 @@ class _Worker:
     """One worker process and the thread that reads what it says."""
 
     def __init__(self, inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]], data_dir: Path | None) -> None:
-        self.current: tuple[TrialSpec, int] | None = None
+        self.current: tuple[list[TrialSpec], int] | None = None
         self._stderr: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         command = _child.command("agileact.study.executors.worker")
         if data_dir is not None:
@@ -163,19 +165,19 @@ class _Worker:
             pass
         inbox.put((self, None))
 
-    def take(self, waiting: deque[tuple[TrialSpec, int]]) -> Iterator[Event]:
-        """Give the worker the next waiting trial, if there is one."""
+    def take(self, waiting: deque[tuple[list[TrialSpec], int]]) -> Iterator[Event]:
+        """Give the worker the next waiting stack, if there is one."""
         if not waiting:
             return
         self.current = waiting.popleft()
-        spec = self.current[0]
+        group = self.current[0]
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(spec.to_json() + "\n")
+            self._process.stdin.write(json.dumps([spec.to_json() for spec in group]) + "\n")
             self._process.stdin.flush()
         except OSError:
             return  # the worker is dead already; its listener reports that
-        yield Started(spec)
+        yield from map(Started, group)
 
     @property
     def alive(self) -> bool:

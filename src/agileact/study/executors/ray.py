@@ -17,11 +17,11 @@ from agileact._optional import require
 from agileact._version import __version__
 from agileact.study import data as data_room
 from agileact.study.data import DataSet
-from agileact.study.executors import Advanced, Event, Failed, Finished, Started
+from agileact.study.executors import Advanced, Event, Failed, FinishedTogether, Started, finished
 from agileact.study.executors.local import ATTEMPTS, ENVIRONMENT, available_cores
 from agileact.study.result import TrialResult
 from agileact.study.spec import DataSpec, TrialSpec
-from agileact.study.trial import run_trial
+from agileact.study.stacked import run_group, stacks
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_ANSWER = 10.0
@@ -72,7 +72,7 @@ class RayExecutor:
         self._kept = False
         self._leave()
 
-    def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
+    def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event | FinishedTogether]:
         """Run ``specs``; closing the iterator cancels what runs and leaves the cluster.
 
         Within a ``with`` block the cluster is left only at the end of the block, so that several runs share it.
@@ -145,13 +145,13 @@ class _Run:
         # Lost workers are counted here, as for local workers; Ray itself is to try nothing again.
         self.task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run)
         self.inbox = ray.remote(num_cpus=0)(_Inbox).remote()
-        self.pending: dict[Any, tuple[TrialSpec, int]] = {}
+        self.pending: dict[Any, tuple[list[TrialSpec], int]] = {}
         self.started: set[TrialSpec] = set()
 
-    def events(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
+    def events(self, specs: Sequence[TrialSpec]) -> Iterator[Event | FinishedTogether]:
         by_key = {spec.key: spec for spec in specs}
-        for spec in specs:
-            self._submit(spec, 1)
+        for group in stacks(specs):
+            self._submit(group, 1)
         while self.pending:
             ready, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
             for key, iteration, loss in self._news():
@@ -160,9 +160,10 @@ class _Run:
                 if iteration:
                     yield Advanced(spec, iteration, loss)
             for ref in ready:
-                spec, attempt = self.pending.pop(ref)
-                yield from self._start(spec)
-                yield from self._end(ref, spec, attempt)
+                group, attempt = self.pending.pop(ref)
+                for spec in group:
+                    yield from self._start(spec)
+                yield from self._end(ref, group, attempt)
 
     def cancel(self) -> None:
         """Stop every task that runs or waits."""
@@ -173,12 +174,14 @@ class _Run:
                 return  # the cluster is gone, and with it its tasks
         self.pending.clear()
 
-    def _submit(self, spec: TrialSpec, attempt: int) -> None:
-        data, fingerprint = self.data[spec.task.data]
-        ref = self.task.options(num_cpus=spec.task.budget.processes).remote(
-            spec.to_json(), data, fingerprint, self.inbox, __version__
+    def _submit(self, group: list[TrialSpec], attempt: int) -> None:
+        task = group[0].task
+        data, fingerprint = self.data[task.data]
+        texts = [spec.to_json() for spec in group]
+        ref = self.task.options(num_cpus=task.budget.processes).remote(
+            texts, data, fingerprint, self.inbox, __version__
         )
-        self.pending[ref] = spec, attempt
+        self.pending[ref] = group, attempt
 
     def _start(self, spec: TrialSpec) -> Iterator[Event]:
         if spec not in self.started:
@@ -194,26 +197,27 @@ class _Run:
             return []
         return news
 
-    def _end(self, ref: Any, spec: TrialSpec, attempt: int) -> Iterator[Event]:
+    def _end(self, ref: Any, group: list[TrialSpec], attempt: int) -> Iterator[Event | FinishedTogether]:
         errors = self.ray.exceptions
         try:
-            kind, text, details = self.ray.get(ref)
+            kind, texts, details = self.ray.get(ref)
         except errors.RayTaskError as error:
             # The task's own code raised nothing: it could not be brought there, mostly because agileact is missing.
             last = str(error).strip().splitlines()[-1]
-            yield Failed(spec, f"the task cannot run on the cluster ({last}); is agileact installed there?", str(error))
+            reason = f"the task cannot run on the cluster ({last}); is agileact installed there?"
+            yield from (Failed(spec, reason, str(error)) for spec in group)
             return
         except errors.RayError as error:
             if attempt < ATTEMPTS:
-                self._submit(spec, attempt + 1)
+                self._submit(group, attempt + 1)
             else:
-                first = str(error).strip().splitlines()[0]
-                yield Failed(spec, f"its worker was lost {attempt} times ({first})", str(error))
+                reason = f"its worker was lost {attempt} times ({str(error).strip().splitlines()[0]})"
+                yield from (Failed(spec, reason, str(error)) for spec in group)
             return
         if kind == "finished":
-            yield Finished(spec, TrialResult.from_json(text))
+            yield finished([TrialResult.from_json(text) for text in texts])
         else:
-            yield Failed(spec, text, details)
+            yield from (Failed(spec, texts[0], details) for spec in group)
 
 
 class _Inbox:
@@ -230,21 +234,23 @@ class _Inbox:
         return news
 
 
-def _run(text: str, data: DataSet, fingerprint: str, inbox: Any, version: str) -> tuple[str, str, str]:
-    """Run one trial on a node; errors come back as words, as from a local worker."""
+def _run(texts: list[str], data: DataSet, fingerprint: str, inbox: Any, version: str) -> tuple[str, list[str], str]:
+    """Run one group of trials on a node; errors come back as words, as from a local worker."""
     try:
         if version != __version__:
             raise TrialError(f"the node has agileact {__version__}, the study runs under {version}")
-        spec = TrialSpec.from_json(text)
-        if spec.task.data.fingerprint and spec.task.data.fingerprint != fingerprint:
+        specs = [TrialSpec.from_json(text) for text in texts]
+        planned = specs[0].task.data
+        if planned.fingerprint and planned.fingerprint != fingerprint:
             raise TrialError(
-                f"the data {spec.task.data.name!r} are not those that were planned with: fingerprint {fingerprint}, "
-                f"planned with {spec.task.data.fingerprint}"
+                f"the data {planned.name!r} are not those that were planned with: fingerprint {fingerprint}, "
+                f"planned with {planned.fingerprint}"
             )
-        inbox.tell.remote(spec.key, 0, 0.0)
-        result = run_trial(spec, data, lambda iteration, loss: inbox.tell.remote(spec.key, iteration, loss))
+        for spec in specs:
+            inbox.tell.remote(spec.key, 0, 0.0)
+        results = run_group(specs, data, lambda spec, iteration, loss: inbox.tell.remote(spec.key, iteration, loss))
     except AgileactError as error:
-        return "failed", str(error), ""
+        return "failed", [str(error)], ""
     except Exception as error:
-        return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
-    return "finished", result.to_json(), ""
+        return "failed", [f"{type(error).__name__}: {error}"], traceback.format_exc()
+    return "finished", [result.to_json() for result in results], ""

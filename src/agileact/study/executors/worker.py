@@ -1,4 +1,4 @@
-"""A worker process: reads specs as JSON lines, runs them, writes events as JSON lines."""
+"""A worker process: reads groups of specs as JSON lines, runs them, writes events as JSON lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agileact._errors import AgileactError, DataError
 from agileact.study import data as data_room
 from agileact.study.data import DataSet
 from agileact.study.spec import DataSpec, TrialSpec
-from agileact.study.trial import run_trial
+from agileact.study.stacked import run_group
 
 
 def main() -> int:
@@ -37,9 +37,16 @@ def main() -> int:
     try:
         for line in sys.stdin:
             try:
-                spec = TrialSpec.from_json(line)
-                data = _load(spec.task.data, data_dir, loaded)
-                result = run_trial(spec, data, lambda iteration, loss: say("advanced", iteration=iteration, loss=loss))
+                specs = [TrialSpec.from_json(text) for text in json.loads(line)]
+                places = {spec: index for index, spec in enumerate(specs)}
+                data = _load(specs[0].task.data, data_dir, loaded)
+                results = run_group(
+                    specs,
+                    data,
+                    lambda spec, iteration, loss, places=places: say(  # type: ignore[misc]
+                        "advanced", index=places[spec], iteration=iteration, loss=loss
+                    ),
+                )
             except BrokenPipeError:
                 raise
             except AgileactError as error:
@@ -47,7 +54,7 @@ def main() -> int:
             except Exception as error:
                 say("failed", reason=f"{type(error).__name__}: {error}", details=traceback.format_exc())
             else:
-                say("finished", result=result.to_json())
+                say("finished", results=[result.to_json() for result in results])
     except BrokenPipeError:
         # The parent is gone. Leave at once: closing `answers` would fail again on what it still buffers.
         os._exit(1)

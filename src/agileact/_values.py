@@ -1,0 +1,95 @@
+"""Values of the command line: each function parses one kind, and an error says what would be right."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+_Value = TypeVar("_Value")
+
+
+def _value(what: str) -> Callable[[Callable[[str], _Value]], Callable[[str], _Value]]:
+    """Turn a parsing function's ValueError into argparse's error that says what would be right."""
+
+    def decorate(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
+        @functools.wraps(parse)
+        def parsed(text: str) -> _Value:
+            with contextlib.suppress(ValueError):
+                return parse(text)
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+
+        return parsed
+
+    return decorate
+
+
+@_value("a whole number greater than 0")
+def count(text: str) -> int:
+    """Parse a whole number greater than 0."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+@_value("a whole number, 0 or greater")
+def seed(text: str) -> int:
+    """Parse a whole number, 0 or greater."""
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+@_value("a learning rate greater than 0")
+def rate(text: str) -> float:
+    """Parse a learning rate."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+@_value("a list of whole numbers greater than 0, such as 16,8,4, or none")
+def sizes(text: str) -> tuple[int, ...]:
+    """Parse sizes of layers; "none" is no layer."""
+    found = () if text == "none" else tuple(int(part) for part in text.split(","))
+    if any(size < 1 for size in found):
+        raise ValueError
+    return found
+
+
+@_value("a list of names, such as relu,agile-relu")
+def names(text: str) -> tuple[str, ...]:
+    """Parse names behind commas; one that occurs twice is there once."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise ValueError
+    return tuple(dict.fromkeys(found))
+
+
+@_value("a number of seeds (5), a list (0,3,7) or a range (0-4)")
+def seeds(text: str) -> tuple[int, ...]:
+    """Parse how many seeds, or which."""
+    first, dash, last = text.partition("-")
+    if dash:
+        found = tuple(range(int(first), int(last) + 1))
+    elif "," in text:
+        found = tuple(int(part) for part in text.split(",") if part)
+    else:
+        found = tuple(range(int(text)))
+    if not found or min(found) < 0:
+        raise ValueError
+    return tuple(dict.fromkeys(found))
+
+
+@_value("a difference greater than 0, such as 0.01")
+def difference(text: str) -> float:
+    """Parse a difference between losses."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number

@@ -1,0 +1,153 @@
+"""Where learned activations come from: a checkpoint, or the store of a study."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agileact._errors import ArgumentError, DataError
+from agileact.lab._network import Drawn, Layer, draw, read_checkpoint
+from agileact.study.activations import parse_activation
+from agileact.study.shapes import Shape
+from agileact.study.spec import ArmSpec, TrialSpec
+from agileact.study.store import Store
+
+KEPT_CHANNELS = 32
+"""A trial keeps the curves of so many channels of a layer; see :mod:`agileact.study.shapes`."""
+
+_SQLITE = b"SQLite format 3\x00"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The agile activations of a ``state_dict``; which f they are of, it does not say."""
+
+    name: str
+    layers: tuple[Layer, ...]
+
+    def drawn(self, base: str, options: Mapping[str, Any], terms: int) -> list[Drawn]:
+        """Return the curves of every layer.
+
+        Raises:
+            ArgumentError: If a layer's numbers are not a multiple of ``terms``.
+        """
+        return [draw(replace(layer, terms=terms), base, options) for layer in self.layers]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a store that can have learned shapes."""
+
+    name: str
+    path: Path
+    specs: tuple[TrialSpec, ...]
+
+    def labels(self) -> dict[str, str]:
+        """Return what to call each trial, by its key."""
+        return {spec.key: _label(spec) for spec in self.specs}
+
+    def drawn(self, key: str) -> list[Drawn]:
+        """Return the curves of every learned activation of one trial.
+
+        Raises:
+            ArgumentError: If there is no such trial.
+            DataError: If it keeps no shapes.
+            StoreError: If the store cannot be read.
+        """
+        spec = next((spec for spec in self.specs if spec.key == key), None)
+        if spec is None:
+            raise ArgumentError("choose one of the trials in the list")
+        with Store(self.path, read_only=True) as store:
+            result = store.get(spec)
+        if result is None or not result.shapes:
+            raise DataError(
+                f"{_label(spec)} keeps no learned shapes: final trials keep them, those stored earlier do not. "
+                "Choose another trial, or run this one again into a new store"
+            )
+        found = []
+        for name, shape in result.shapes.items():
+            layer = Layer(name, tuple(shape.scale), tuple(shape.location), _terms(spec.arm, shape))
+            found.append(Drawn(layer, list(shape.x), shape.before, shape.after, _units(layer, len(shape.after))))
+        return found
+
+
+Source = Checkpoint | Trials
+
+
+def open_source(path: Path) -> Source:
+    """Return what a path leads to: a checkpoint, a store of trials, or a folder with a ``store.sqlite``.
+
+    Raises:
+        DataError: If the file is missing, or neither.
+        StoreError: If it is a store that cannot be read, or has no trial with something learned.
+    """
+    try:
+        found = path / "store.sqlite" if path.is_dir() else path
+        if not found.is_file():
+            raise DataError(f"there is no {'store.sqlite in' if path.is_dir() else 'file'} {path}")
+        with found.open("rb") as stream:
+            start = stream.read(len(_SQLITE))
+    except (OSError, ValueError) as error:
+        # A path with a NUL, one that is too long, a folder without permission.
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if start == _SQLITE:
+        return _open_store(found)
+    return Checkpoint(str(path), tuple(read_checkpoint(found, str(path))))
+
+
+def open_upload(contents: Any, name: Any) -> Checkpoint:
+    """Return the checkpoint that the page sent, as a data URL.
+
+    Raises:
+        DataError: If it is none.
+    """
+    called = name if isinstance(name, str) and name else "the file"
+    if not isinstance(contents, str) or ";base64," not in contents:
+        raise DataError(f"{called} did not arrive whole; try again, or give its path")
+    try:
+        data = base64.b64decode(contents.partition(";base64,")[2], validate=True)
+    except (binascii.Error, ValueError):
+        raise DataError(f"{called} did not arrive whole; try again, or give its path") from None
+    return Checkpoint(called, tuple(read_checkpoint(data, called)))
+
+
+def _open_store(path: Path) -> Trials:
+    with Store(path, read_only=True) as store:
+        specs = [spec for spec in store.specs() if spec.task.budget.use_test and _learns(spec.arm)]
+    if not specs:
+        raise DataError(
+            f"{path} holds no final trial with a learned activation (agile, combined or a baseline such as prelu)"
+        )
+    return Trials(str(path), path, tuple(specs))
+
+
+def _learns(arm: ArmSpec) -> bool:
+    return any(parse_activation(str(name)).trainable for _, name in arm.activations)
+
+
+def _terms(arm: ArmSpec, shape: Shape) -> int:
+    """Return the number of terms of a layer's activation, which is one of those of the arm."""
+    parsed = [parse_activation(str(name)) for _, name in arm.activations]
+    counts = sorted({int(one.options.get("terms", 2)) if one.kind == "combined" else 1 for one in parsed})
+    rows, numbers = len(shape.after), len(shape.scale)
+    fitting = [terms for terms in counts if numbers % terms == 0 and rows in (1, numbers // terms, KEPT_CHANNELS)]
+    return fitting[0] if fitting else 1
+
+
+def _units(layer: Layer, rows: int) -> tuple[int, ...]:
+    """Return the number of each row's unit: rows are evenly spread over a layer that has more units."""
+    if layer.units <= rows:
+        return tuple(range(rows))
+    return tuple(torch.linspace(0, layer.units - 1, rows).round().long().tolist())
+
+
+def _label(spec: TrialSpec) -> str:
+    arm = ", ".join(f"{where}: {name}" for where, name in spec.arm.activations)
+    rate = "" if spec.arm.activation_lr is None else f", a and b {spec.arm.activation_lr:g}"
+    return f"{arm}; {spec.task.model.name} on {spec.task.data.name}; rate {spec.arm.lr:g}{rate}; seed {spec.seed}"

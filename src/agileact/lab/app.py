@@ -1,0 +1,110 @@
+"""The page: its frame, its four tabs, and who may ask for it."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+
+from agileact._version import __version__
+from agileact.lab import tab_activation, tab_network, tab_step, tab_xor
+from agileact.lab._guard import guard
+from agileact.lab._look import aria
+from agileact.lab._sessions import Sessions
+
+_ASSETS = Path(__file__).parent / "assets"
+_MOST_BYTES = 96 * 2**20
+"""The largest request: an upload of 64 MiB, which base64 makes a third longer."""
+
+_TABS = (
+    ("activation", "Activation", tab_activation.layout),
+    ("xor", "XOR", tab_xor.layout),
+    ("step", "One step", tab_step.layout),
+    ("network", "Network", tab_network.layout),
+)
+
+
+def build_app(opened: Path | None = None) -> Dash:
+    """Return the lab as a Dash application, not yet served.
+
+    Args:
+        opened: A checkpoint or a store of trials that the tab "Network" shows from the start.
+
+    Example:
+        >>> build_app().title
+        'Agileact lab'
+    """
+    app = Dash(
+        __name__,
+        title="Agileact lab",
+        update_title="",
+        assets_folder=str(_ASSETS),
+        serve_locally=True,
+        # The page is for a person; there is nothing for a program to call.
+        enable_mcp=False,
+        meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+        on_error=_told,
+    )
+    app.layout = lambda: _page(opened)
+    _register_tabs(app)
+    table: Sessions[Any] = Sessions()
+    tab_activation.register(app, table.alone)
+    tab_xor.register(app)
+    tab_step.register(app)
+    tab_network.register(app, opened)
+    server = app.server
+    server.config["MAX_CONTENT_LENGTH"] = _MOST_BYTES
+    guard(server, app.csp_hashes())
+    return app
+
+
+def _page(opened: Path | None) -> html.Div:
+    """Return the page for one more visitor: with a key of its own, so that two tabs do not disturb each other."""
+    # Buttons of our own, because those of dcc.Tabs are out of the keyboard's and a screen reader's reach.
+    buttons = [
+        html.Button(
+            label, id=f"tab-{name}", n_clicks=0, type="button", role="tab", className="tab",
+            **aria(aria_controls=f"panel-{name}", aria_selected="false"),
+        )
+        for name, label, _ in _TABS
+    ]  # fmt: skip
+    panels = [
+        html.Div(content(), id=f"panel-{name}", role="tabpanel", hidden=True, **aria(aria_labelledby=f"tab-{name}"))
+        for name, _, content in _TABS
+    ]
+    return html.Div(
+        [
+            html.Header(
+                [
+                    html.H1("Agileact lab"),
+                    html.P("Activation functions with a size a and a position b: a·f(x − b)"),
+                ]
+            ),
+            html.Div(buttons, className="tabs", role="tablist", **aria(aria_label="Parts of the lab")),
+            html.Main(panels),
+            html.Footer(f"agileact {__version__}. This page runs on your machine alone; nothing leaves it."),
+            dcc.Store(id="session", data=uuid.uuid4().hex),
+            dcc.Store(id="first-tab", data="network" if opened else "activation"),
+        ],
+        className="page",
+    )
+
+
+def _register_tabs(app: Dash) -> None:
+    names = [name for name, *_ in _TABS]
+    app.clientside_callback(
+        ClientsideFunction("lab", "tabs"),
+        [Output(f"panel-{name}", "hidden") for name in names],
+        [Output(f"tab-{name}", "className") for name in names],
+        [Output(f"tab-{name}", "aria-selected") for name in names],
+        [Input(f"tab-{name}", "n_clicks") for name in names],
+        State("first-tab", "data"),
+    )
+
+
+def _told(error: Exception) -> None:
+    """Say in one line what a callback could not do; the page stays as it is."""
+    print(f"agileact: internal error in the lab: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

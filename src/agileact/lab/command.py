@@ -1,0 +1,114 @@
+"""``agileact lab``: parse, serve until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agileact._errors import ArgumentError
+from agileact._optional import require
+
+_HOST = "127.0.0.1"
+_PORT = 8060
+
+
+def add_lab(commands: Any) -> None:
+    """Add ``agileact lab``."""
+    parser = commands.add_parser(
+        "lab",
+        help="a local page to play with activations, XOR, single training steps and learned shapes",
+        description="Serve a page on this machine alone: drag a and b of any activation and fold them into weights; "
+        "watch XOR being learned; take single training steps; see the learned activations of a checkpoint or a "
+        "study. Ctrl-C ends it.",
+    )
+    parser.add_argument(
+        "--port", type=_port, default=_PORT, metavar="N", help="port on 127.0.0.1, 0 for any free one (%(default)s)"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--checkpoint", type=Path, metavar="FILE", help="show a state_dict that torch.save wrote")
+    source.add_argument("--store", type=Path, metavar="PATH", help="show the trials of a study's store.sqlite")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.set_defaults(run=_lab)
+
+
+def _port(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a whole number from 0 to 65535")
+    return number
+
+
+def _lab(options: argparse.Namespace) -> None:
+    require("dash", "lab")
+    require("sklearn", "lab")
+    opened: Path | None = options.checkpoint or options.store
+    serve(options.port, opened, browser=not options.no_browser, notify=lambda line: print(line, flush=True))
+
+
+def serve(port: int, opened: Path | None = None, *, browser: bool, notify: Callable[[str], None]) -> None:
+    """Serve the lab on 127.0.0.1 until Ctrl-C.
+
+    Args:
+        port: The port; 0 for any free one.
+        opened: A checkpoint or a store to show; read at once, so that a wrong one is an error here.
+        browser: Whether to open a browser, if there is a screen for one.
+        notify: Called with what a user should read.
+
+    Raises:
+        ArgumentError: If the port cannot be had.
+        DataError: If the checkpoint cannot be read.
+        StoreError: If the store cannot be read.
+        MissingExtraError: If Dash is not installed.
+    """
+    import torch
+
+    from agileact.lab._source import open_source
+    from agileact.lab.app import build_app
+
+    if opened is not None:
+        open_source(opened)
+    make_server = require("werkzeug.serving", "lab").make_server
+    # Requests are small and come one after another; several threads a computation would only slow them.
+    torch.set_num_threads(1)
+    app = build_app(opened)
+    with _listening(port) as listener:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        server = make_server(_HOST, port, app.server, threaded=True, fd=listener.fileno())
+        url = f"http://{_HOST}:{listener.getsockname()[1]}/"
+        notify(f"The lab is at {url} (this machine only); Ctrl-C ends it.")
+        if browser and _has_screen():
+            webbrowser.open(url)
+        # It returns on Ctrl-C, having closed what it holds.
+        server.serve_forever()
+    notify("The lab has ended.")
+
+
+def _listening(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            # A port that was let go of a moment ago can be had again.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((_HOST, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ArgumentError(
+            f"port {port} of {_HOST} cannot be had ({error.strerror or error}); end the program that uses it, or "
+            "give another one, such as --port 0 for any that is free"
+        ) from None
+    return listener
+
+
+def _has_screen() -> bool:
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,173 @@
+"""agileact paper and agileact xor: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from agileact import _values
+from agileact._json import format_json, print_json
+from agileact._table import print_table
+
+_PAPER = "doi 10.3745/KTSDE.2020.9.7.213"
+
+
+def add_commands(commands: Any) -> None:
+    """Add ``agileact paper`` and ``agileact xor`` to the subparsers of the main command."""
+    _add_paper(commands)
+    _add_xor(commands)
+
+
+# -- agileact paper ------------------------------------------------------------------------------------
+
+
+def _add_paper(commands: Any) -> None:
+    parser = commands.add_parser(
+        "paper",
+        help="run the paper's experiment: twelve networks on MNIST digits, table and figures",
+        description=f"Run the experiment of {_PAPER}, section 4, on real MNIST digits: train the network with each "
+        "combination of convolutional and fully connected activations from shared initial weights, print our table "
+        "beside the paper's, and draw its figures. Every finished trial is stored at once in OUT/store.sqlite; "
+        "the same command continues a run that was cut short.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="presets:\n"
+        "  smoke   every part once, 60 iterations, well under a minute\n"
+        "  quick   all twelve combinations, one seed, 2,000 iterations, a few minutes on two cores\n"
+        "  full    10 seeds, 10,000 iterations, hours\n\n"
+        "activations: any base, or agile-BASE, with options behind colons: agile-leaky_relu:negative_slope=0.2",
+    )
+    parser.add_argument("--preset", default="quick", metavar="NAME", help="smoke, quick or full (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/paper"), help="folder for all results (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="NAME",
+        help="mnist5k-split: 4,000 digits to train and 1,000 to test on, needs no download. mnist5k: 5,000 to train, "
+        "tested on the official 10,000 (from --data-dir, the cache, or downloaded). Default: mnist5k if --data-dir "
+        "is given, else mnist5k-split",
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that holds the official test digits")
+    parser.add_argument("--seeds", type=_values.seeds, help="how many (5), or which (0,3,7 or 0-4)")
+    parser.add_argument("--iterations", type=_values.count, help="training steps of each trial")
+    parser.add_argument("--evaluate-every", type=_values.count, metavar="N", help="steps between evaluations")
+    parser.add_argument("--batch-size", type=_values.count, metavar="N", help="digits a step (default: 100)")
+    parser.add_argument(
+        "--validation", type=_values.count, metavar="N", help="training digits set aside (default: 500)"
+    )
+    parser.add_argument("--optimizer", metavar="NAME", help="adam (default), adamw, nadam, rmsprop, sgd, momentum")
+    parser.add_argument("--lr", type=_values.rate, help="learning rate of the weights (default: 0.001)")
+    parser.add_argument(
+        "--activation-lr",
+        type=_values.rate,
+        metavar="LR",
+        help="learning rate of size and position (default: as --lr)",
+    )
+    parser.add_argument("--conv", type=_values.names, metavar="A,B", help="activations of the convolutional layers")
+    parser.add_argument("--fc", type=_values.names, metavar="A,B", help="activations of the hidden layers")
+    parser.add_argument(
+        "--filters", type=_values.sizes, metavar="N,N", help="filters of each convolutional layer, or none (16,8,4)"
+    )
+    parser.add_argument("--nodes", type=_values.sizes, metavar="N,N", help="nodes of each hidden layer, or none (30)")
+    parser.add_argument("--kernel", type=_values.count, metavar="N", help="size of the kernels, odd (3)")
+    parser.add_argument("--pooling", type=_values.count, metavar="N", help="size of the max pooling, 1 for none (2)")
+    parser.add_argument("--jobs", type=_values.count, metavar="N", help="trials side by side (default: one per core)")
+    parser.add_argument("--json", action="store_true", help="print results.json to standard output, no table")
+    parser.set_defaults(run=_paper, resumes=True)
+
+
+_RECIPE_OPTIONS = (
+    "data",
+    "seeds",
+    "iterations",
+    "evaluate_every",
+    "batch_size",
+    "validation",
+    "optimizer",
+    "lr",
+    "activation_lr",
+    "conv",
+    "fc",
+    "filters",
+    "nodes",
+    "kernel",
+    "pooling",
+)
+
+
+def _paper(options: argparse.Namespace) -> None:
+    from agileact.paper import recipe as paper_recipe
+    from agileact.paper.run import run_paper
+
+    if options.data is None and options.data_dir is not None:
+        options.data = "mnist5k"
+    changes = {name: getattr(options, name) for name in _RECIPE_OPTIONS if getattr(options, name) is not None}
+    recipe = paper_recipe.preset(options.preset, **changes)
+    outcome = run_paper(
+        recipe,
+        options.out,
+        jobs=options.jobs,
+        data_dir=options.data_dir,
+        command=options.command,
+        notify=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    if options.json:
+        print_json(outcome.document)
+        return
+    from agileact.paper.table import HEADER, cells
+
+    title = f"{recipe.data}, {len(recipe.seeds)} seed(s), {recipe.iterations} iterations"
+    print_table(title, HEADER, [cells(row) for row in outcome.rows], keys=3)
+    print()
+    for sentence in outcome.reading:
+        print(sentence)
+    print(f"\nData: {outcome.description}.")
+    print(f"Table, results and {sum(f.suffix == '.png' for f in outcome.files)} figures are in {options.out}.")
+
+
+# -- agileact xor --------------------------------------------------------------------------------------
+
+
+def _add_xor(commands: Any) -> None:
+    parser = commands.add_parser(
+        "xor",
+        help="train the 2-2-1 network on XOR, plain and agile, from many starts",
+        description=f"Train the 2-2-1 network of {_PAPER}, Fig. 4, on XOR with a plain and with an agile activation "
+        "from the same initial weights, many times; print how often each solves it and how long it takes; draw Fig. 4.",
+    )
+    parser.add_argument("--base", help="activation (default: sigmoid)")
+    parser.add_argument("--starts", type=_values.count, metavar="N", help="initial weights to try (default: 200)")
+    parser.add_argument("--epochs", type=_values.count, metavar="N", help="steps of full-batch training")
+    parser.add_argument("--optimizer", metavar="adam|sgd", help="how the networks are trained")
+    parser.add_argument("--lr", type=_values.rate, help="learning rate of the weights")
+    parser.add_argument("--activation-lr", type=_values.rate, metavar="LR", help="learning rate of size and position")
+    parser.add_argument("--seed", type=_values.seed, help="source of the initial weights (default: 0)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/xor"),
+        help="folder for results and figure (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.set_defaults(run=_xor)
+
+
+def _xor(options: argparse.Namespace) -> None:
+    from agileact._files import write_atomically
+    from agileact.paper.figures import draw_xor
+    from agileact.paper.xor import XorSpec, run_xor
+    from agileact.paper.xor_outcome import HEADER as XOR_HEADER
+
+    names = ("base", "starts", "epochs", "optimizer", "lr", "activation_lr", "seed")
+    spec = XorSpec(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    outcome = run_xor(spec)
+    write_atomically(options.out / "xor.json", format_json(outcome.to_dict()) + "\n")
+    files = draw_xor(outcome, options.out, notify=lambda line: print(line, file=sys.stderr))
+    if options.json:
+        print_json(outcome.to_dict())
+        return
+    print_table("XOR", XOR_HEADER, outcome.rows(), keys=1)
+    print("\n" + "\n".join(outcome.sentences()))
+    print("\nWritten: " + ", ".join(str(path) for path in [options.out / "xor.json", *files]))

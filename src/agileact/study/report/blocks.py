@@ -1,0 +1,163 @@
+"""What a section is made of: plain JSON types that the page's script turns into elements and charts.
+
+Text is text throughout: nothing in a block is markup, and the script puts it on the page as text alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+Block = dict[str, Any]
+Cell = str | dict[str, Any]
+
+POINTS = 200
+"""A curve is drawn with so many points at most."""
+
+
+def number(value: float | None) -> float | None:
+    """Return a value with five digits, or None where it is none: what a chart can show and JSON can hold.
+
+    Example:
+        >>> number(0.123456789), number(math.inf)
+        (0.12346, None)
+    """
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.5g}")
+
+
+def numbers(values: Sequence[float]) -> list[float | None]:
+    """Return several values by :func:`number`."""
+    return [number(value) for value in values]
+
+
+def thin(count: int, most: int = POINTS) -> list[int]:
+    """Return evenly spaced places among ``count``, the first and the last among them, ``most`` of them at most.
+
+    Example:
+        >>> thin(5, 3), thin(2, 3)
+        ([0, 2, 4], [0, 1])
+    """
+    if count <= most:
+        return list(range(count))
+    if most == 1:
+        return [0]
+    return [round(place * (count - 1) / (most - 1)) for place in range(most)]
+
+
+def section(name: str, title: str, blocks: Sequence[Block]) -> Block:
+    """Return a section of the page."""
+    return {"id": name, "title": title, "blocks": list(blocks)}
+
+
+def paragraph(text: str, *, tone: str = "") -> Block:
+    """Return a paragraph; ``tone`` "note" sets it apart, "lead" makes it large."""
+    return {"kind": "paragraph", "text": text, "tone": tone}
+
+
+def claim(text: str, decision: str, *, more: str = "") -> Block:
+    """Return a sentence with the decision that it tells of, and a second, smaller one."""
+    return {"kind": "claim", "text": text, "decision": decision, "more": more}
+
+
+def details(summary: str, blocks: Sequence[Block]) -> Block:
+    """Return blocks that are folded away until the reader asks."""
+    return {"kind": "details", "summary": summary, "blocks": list(blocks)}
+
+
+def grid(blocks: Sequence[Block], *, wide: bool = False) -> Block:
+    """Return blocks side by side, as many in a row as fit; two at most if they are wide."""
+    return {"kind": "grid", "blocks": list(blocks), "wide": wide}
+
+
+def code(text: str, label: str) -> Block:
+    """Return text that is shown as it is, such as a command; ``label`` names it for those who do not see it."""
+    return {"kind": "code", "text": text, "label": label}
+
+
+def cell(text: str, value: float | None = None, *, arm: int | None = None) -> Cell:
+    """Return a table's cell that is sorted by ``value``; with an arm's number it bears that arm's sign."""
+    found: dict[str, Any] = {"text": text, "value": number(value)}
+    if arm is not None:
+        found["arm"] = arm
+    return found
+
+
+def table(
+    name: str,
+    caption: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    numeric: Sequence[int] = (),
+) -> Block:
+    """Return a table that can be sorted by every column.
+
+    Args:
+        name: Unique on the page.
+        caption: Says what it holds.
+        columns: The columns' titles.
+        rows: Cells; text, or :func:`cell`.
+        numeric: The columns that hold numbers.
+    """
+    return {
+        "kind": "table",
+        "id": name,
+        "caption": caption,
+        "columns": [{"title": title, "numeric": place in numeric} for place, title in enumerate(columns)],
+        "rows": [list(row) for row in rows],
+    }
+
+
+def choice(name: str, label: str, options: Sequence[str], blocks: dict[str, list[Block]]) -> Block:
+    """Return blocks of which the reader chooses one group; ``options`` is their order, the first is shown at first."""
+    return {
+        "kind": "choice",
+        "id": name,
+        "label": label,
+        "options": [{"text": option, "blocks": blocks[option]} for option in options],
+    }
+
+
+def chart(
+    name: str,
+    title: str,
+    label: str,
+    *,
+    form: str,
+    series: Sequence[dict[str, Any]],
+    x: str,
+    y: str = "",
+    legend: Sequence[dict[str, Any]] | None = None,
+    table: Block | None = None,
+    **options: Any,
+) -> Block:
+    """Return a chart.
+
+    Args:
+        name: Unique on the page.
+        title: Stands above.
+        label: A sentence that says what is to be seen, for those who do not see it.
+        form: "lines" (curves with bands), "intervals" (a row each, with a point and an interval) or "bars".
+        series: What is drawn; the script says which fields each form has.
+        x: Title of the horizontal axis.
+        y: Title of the vertical axis.
+        legend: For lines that are not arms: their names and numbers.
+        table: The numbers of the chart, folded away below it.
+        **options: Passed on, such as ``log_y``.
+    """
+    return {
+        "kind": "chart",
+        "id": name,
+        "title": title,
+        "label": label,
+        "form": form,
+        "series": list(series),
+        "x": x,
+        "y": y,
+        "legend": None if legend is None else list(legend),
+        "table": table,
+        **options,
+    }

@@ -1,0 +1,183 @@
+"""The report as a page of this machine that updates itself while a study runs."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import threading
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from agileact._errors import AgileactError, ArgumentError
+from agileact.study.record import FILE
+from agileact.study.report.document import Document, waiting_document
+from agileact.study.report.page import page
+from agileact.study.report.source import Source, read
+from agileact.study.result import TrialResult
+from agileact.study.spec import TrialSpec
+
+HOST = "127.0.0.1"
+_PATIENCE = 5.0
+"""Between two readings so many times as long as a reading takes passes at least: the trials need the processor."""
+
+
+class News:
+    """What a source says now, read anew only when its files have changed. Safe to ask from many threads.
+
+    Args:
+        source: The study and its store; neither need be there yet.
+        matters: The smallest difference in test loss that would matter.
+    """
+
+    def __init__(self, source: Source, *, matters: float | None = None) -> None:
+        self._source = source
+        self._matters = matters
+        self._lock = threading.Lock()
+        self._found: dict[TrialSpec, TrialResult] = {}
+        self._mark: object = None
+        self._not_before = 0.0
+        self._start = secrets.token_hex(4)
+        self._count = 0
+        self._trouble = ""
+        self._document: Document = waiting_document(source.folder.name, "Waiting for the study to begin.")
+
+    def state(self, version: str = "") -> dict[str, Any]:
+        """Return the current version, the document unless ``version`` is that one, and what is wrong, if anything."""
+        with self._lock:
+            mark = self._files()
+            if (mark != self._mark or self._trouble) and time.monotonic() >= self._not_before:
+                self._read(mark)
+            now = f"{self._start}-{self._count}"
+            return {
+                "version": now,
+                "document": None if version == now else self._document,
+                "trouble": self._trouble,
+            }
+
+    @property
+    def folder(self) -> Path:
+        """Where the store lies, or will lie."""
+        return self._source.folder
+
+    def document(self) -> Document:
+        """Return the current document."""
+        found: Document = self.state()["document"]
+        return found
+
+    def _read(self, mark: object) -> None:
+        begin = time.monotonic()
+        try:
+            document = read(self._source, matters=self._matters, found=self._found)
+        except AgileactError as error:
+            # The study may not have begun, or the runner may be about to write: what was shown stays.
+            trouble = f"Waiting: {error}"
+            if trouble != self._trouble and not self._count:
+                self._document = waiting_document(self._source.folder.name, f"Waiting for the study to begin: {error}.")
+                self._start = secrets.token_hex(4)
+            self._trouble = trouble
+        else:
+            self._trouble = ""
+            self._document = document
+            self._count += 1
+        self._mark = mark
+        self._not_before = begin + (1 + _PATIENCE) * (time.monotonic() - begin)
+
+    def _files(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """Return what changes when the store or the study's record is written."""
+        found: list[tuple[int, int, int] | None] = []
+        for path in (self._source.store, self._source.folder / FILE):
+            try:
+                status = path.stat()
+            except OSError:
+                found.append(None)
+            else:
+                found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        return tuple(found)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves the page of one source to this machine alone. A context manager; close it to give the port back.
+
+    Args:
+        source: The study and its store; neither need be there yet.
+        port: Where; 0 for any free one.
+        matters: The smallest difference in test loss that would matter.
+
+    Raises:
+        ArgumentError: If the port cannot be had.
+    """
+
+    daemon_threads = True
+    # On Windows this option would let two servers share a port.
+    allow_reuse_address = sys.platform != "win32"
+
+    def __init__(self, source: Source, port: int, *, matters: float | None = None) -> None:
+        self.news = News(source, matters=matters)
+        try:
+            super().__init__((HOST, port), _Handler)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ArgumentError(
+                f"port {port} of {HOST} cannot be had ({reason}); choose another one with --port, or 0 for any free one"
+            ) from None
+
+    @property
+    def url(self) -> str:
+        """The page's address."""
+        return f"http://{HOST}:{self.server_port}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say in a line what went wrong with a request; a browser that has gone away is no error."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError):
+            print(f"agileact: a request failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def _answer(self, *, body: bool) -> None:
+        port = self.server.server_port
+        # A page of another name that leads to this address (DNS rebinding) must not read the study.
+        if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", "This page is for this machine alone.\n", body)
+            return
+        at = urlsplit(self.path)
+        if at.path == "/":
+            self._send(HTTPStatus.OK, "text/html", page(self.server.news.document(), live=True), body)
+        elif at.path == "/state":
+            version = parse_qs(at.query).get("version", [""])[0]
+            text = json.dumps(self.server.news.state(version), ensure_ascii=True, allow_nan=False)
+            self._send(HTTPStatus.OK, "application/json", text, body)
+        else:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", "There is nothing here; the page is at /.\n", body)
+
+    def _send(self, status: HTTPStatus, kind: str, text: str, body: bool) -> None:
+        data = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "DENY")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def version_string(self) -> str:
+        return "agileact"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are no news: the terminal stays free."""

@@ -1,0 +1,78 @@
+"""What a study found, printed: tables and verdicts for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agileact._json import print_json
+from agileact._table import print_table
+from agileact.study import contrasts, outcome
+from agileact.study.analysis import Ranking
+from agileact.study.outcome import Cell, Comparison
+from agileact.study.protocol import Lookup, Plan, Study
+
+
+def show(study: Study, current: Plan, known: Lookup, *, as_json: bool = False, matters: float | None = None) -> None:
+    """Print what is known of a study, finished or not.
+
+    Args:
+        study: The study, with the fingerprints of its data.
+        current: Its plan as it stands.
+        known: Finished trials by their spec.
+        as_json: Print one JSON document, and no table.
+        matters: The smallest difference in loss that matters.
+    """
+    found = outcome.cells(study, current, known)
+    compared = outcome.comparisons(study, found, matters=matters)
+    ranks = outcome.ranking(study, found)
+    if as_json:
+        print_json(_document(study, current, found, compared, ranks))
+    else:
+        _print(study, current, found, compared, ranks)
+
+
+def _document(
+    study: Study, current: Plan, found: list[Cell], compared: list[Comparison], ranks: Ranking | None
+) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "finished": current.finished,
+        "rows": [dict(zip(outcome.HEADER, outcome.row(cell), strict=True)) for cell in found],
+        "verdicts": [
+            {
+                "task": one.task,
+                "arm": one.arm,
+                "decision": one.verdict.decision,
+                "sentence": one.verdict.sentence,
+                "p": one.verdict.p_value,
+                "time": one.times,
+                "time_p": one.faster,
+            }
+            for one in compared
+        ],
+        "flags": [[c.task, c.arm, *c.flags] for c in current.choices.values() if c.flags],
+        "contrasts": [one.to_dict() for one in contrasts.contrasts(study, found, compared)],
+        "relative_loss": contrasts.relative_record(contrasts.relative_losses(study, found)),
+        "ranks": None if ranks is None else dict(zip((a.name for a in study.arms), ranks.ranks, strict=True)),
+    }
+
+
+def _print(study: Study, current: Plan, found: list[Cell], compared: list[Comparison], ranks: Ranking | None) -> None:
+    print_table(study.name, outcome.HEADER, [outcome.row(cell) for cell in found], keys=2)
+    print()
+    for one in compared:
+        print(f"{one.task}: {one.verdict.sentence}")
+        p = "" if one.faster is None else f" (paired permutation test p = {one.faster:.2g})"
+        print(f"  Time {one.times}{p}.")
+    for choice in current.choices.values():
+        if choice.flags:
+            print(f"Note, {choice.task}, {choice.arm}: {'; '.join(choice.flags)}.")
+    if ranks is not None:
+        order = sorted(zip(ranks.ranks, (arm.name for arm in study.arms), strict=True))
+        print(
+            f"Average ranks over {len(study.tasks)} tasks: "
+            + ", ".join(f"{name} {rank:.2f}" for rank, name in order)
+            + f"; ranks closer than {ranks.critical_difference:.2f} are not told apart (Nemenyi)."
+        )
+    if not current.finished:
+        print(f"Not finished: {current.done} of at most {study.most_trials} trials are done.")

@@ -1,0 +1,329 @@
+"""The report in a real browser: drawn, switched, sorted, printed, on a screen and on a phone, and live."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from agileact.study.conduct import conduct, identified
+from agileact.study.executors import Finished, Started
+from agileact.study.protocol import Protocol, Study, plan
+from agileact.study.record import write_record
+from agileact.study.report.document import report_document
+from agileact.study.report.facts import gather
+from agileact.study.report.page import page
+from agileact.study.report.source import stored, write_report
+from agileact.study.report.watch import Server
+from agileact.study.spec_file import read_study
+from agileact.study.store import Store
+from agileact.study.trial import run_trial
+from tests.browser.conftest import DESKTOP, PHONE
+from tests.study.report.builders import EVIL, big_study, evil_study, facts_of, made_up, small_study
+
+REAL = """
+name: 진짜 study
+arms: [relu, agile-relu, combined-relu:terms=2]
+tasks: [{name: digits, task: digits-mlp, budget: {iterations: 30, evaluate_every: 5}}]
+protocol: {seeds: 4, trials: 3, lr: [0.003, 0.03], tuning_seeds: 1}
+"""
+SECTIONS = 10
+
+
+class Here:
+    """Runs trials in this process."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def run(self, specs):
+        for spec in specs:
+            yield Started(spec)
+            yield Finished(spec, run_trial(spec, self.data))
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory):
+    """The report of a real, small study."""
+    out = tmp_path_factory.mktemp("real")
+    (out / "study.yaml").write_text(REAL, encoding="utf-8")
+    study, data = identified(read_study(out / "study.yaml"))
+    with Store(out / "store.sqlite") as store:
+        conduct(study, store, Here(data["digits"]))
+    write_record(out, study, command="agileact study run study.yaml")
+    write_report(stored(out), out / "report.html")
+    return out / "report.html"
+
+
+@pytest.fixture(scope="session")
+def big(tmp_path_factory):
+    """The report of 25 arms on three tasks."""
+    path = tmp_path_factory.mktemp("big") / "report.html"
+    path.write_text(page(report_document(facts_of(big_study()))), encoding="utf-8")
+    return path
+
+
+def see_all(tab):
+    """Scroll through the page as a reader does, so that every chart is drawn."""
+    tab.evaluate(
+        """async () => {
+            for (let y = 0; y < document.documentElement.scrollHeight; y += 500) {
+                scrollTo(0, y);
+                await new Promise((done) => setTimeout(done, 25));
+            }
+            scrollTo(0, 0);
+        }"""
+    )
+    tab.wait_for_function(
+        """() => [...document.querySelectorAll('.plot')]
+            .every((one) => !one.offsetParent || one.querySelector('.main-svg'))"""
+    )
+
+
+def marks(tab):
+    """Return how many marks each chart in sight has: lines, points, bars."""
+    return tab.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll('.plot')].filter((one) => one.offsetParent)
+            .map((one) => [one.dataset.chart, one.querySelectorAll('.js-line, .points path, .point path').length]))"""
+    )
+
+
+def lines(tab, chart):
+    return marks(tab)[chart]
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_chart_is_drawn_and_nothing_is_asked_for(real, visit, viewport, theme, tmp_path):
+    seen = visit(real.as_uri(), viewport=viewport, color_scheme=theme)
+    tab = seen.page
+    see_all(tab)
+    drawn = marks(tab)
+    assert len(drawn) == 8
+    assert all(drawn.values()), drawn
+    assert tab.locator("section").count() == SECTIONS
+    assert tab.locator("h1").inner_text() == "진짜 study"
+    # No sideways scrolling of the page; wide tables scroll inside.
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(255, 255, 255)" if theme == "light" else "rgb(20, 23, 28)")
+    tab.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert seen.requests[0] == real.as_uri()
+    assert [url for url in seen.requests[1:] if not url.startswith("data:")] == []
+    seen.check()
+
+
+def test_arms_are_switched_everywhere_at_once(real, visit):
+    seen = visit(real.as_uri())
+    tab = seen.page
+    see_all(tab)
+    before = lines(tab, "curves-digits-validation")
+    chip = tab.locator("#curves button[data-arm='1']").first
+    assert chip.get_attribute("aria-pressed") == "true"
+    chip.press("Enter")
+    assert chip.get_attribute("aria-pressed") == "false"
+    assert {one.get_attribute("aria-pressed") for one in tab.locator("[data-arm='1']").all()} == {"false"}
+    assert lines(tab, "curves-digits-validation") < before
+    assert tab.evaluate("document.activeElement.dataset.arm") == "1"
+    see_all(tab)
+    chip.click()
+    assert lines(tab, "curves-digits-validation") == before
+    tab.locator("#arms summary").click()
+    tab.get_by_role("button", name="none", exact=True).click()
+    see_all(tab)
+    assert lines(tab, "curves-digits-validation") == 0
+    assert "No arm is chosen." in tab.locator("[data-chart='curves-digits-validation']").text_content()
+    seen.check()
+
+
+def test_tables_are_sorted_by_any_column_and_say_so(real, visit):
+    tab = visit(real.as_uri()).page
+    head = tab.locator("#outcome thead th").filter(has_text="test loss")
+    column = tab.locator("#outcome thead th").all_inner_texts().index(head.inner_text())
+
+    def values():
+        cells = tab.locator("#outcome tbody tr").all()
+        return [float(row.locator("th, td").nth(column).inner_text().split()[0]) for row in cells]
+
+    assert head.get_attribute("aria-sort") == "none"
+    head.get_by_role("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert values() == sorted(values())
+    head.get_by_role("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert values() == sorted(values(), reverse=True)
+    assert tab.locator("#outcome thead th[aria-sort=descending]").count() == 1
+    tab.locator("#outcome thead th").first.get_by_role("button").click()
+    assert tab.locator("#outcome tbody th").all_inner_texts() == ["agile-relu", "combined-relu:terms=2", "relu"]
+
+
+def test_choices_themes_and_axes_are_buttons_that_tell_their_state(real, visit):
+    seen = visit(real.as_uri(), color_scheme="dark")
+    tab = seen.page
+    train = tab.locator("#curves").get_by_role("button", name="train", exact=True)
+    train.click()
+    assert train.get_attribute("aria-pressed") == "true"
+    see_all(tab)
+    drawn = marks(tab)
+    assert drawn["curves-digits-train"]
+    assert "curves-digits-validation" not in drawn
+    scale = tab.locator("#curves figure:visible").get_by_role("button", name="logarithmic")
+    scale.click()
+    assert scale.get_attribute("aria-pressed") == "false"
+    theme = tab.locator("#theme")
+    assert theme.inner_text() == "Theme: automatic"
+    theme.click()
+    assert theme.inner_text() == "Theme: light"
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    see_all(tab)
+    ink = tab.locator("#curves .plot:visible .xtick text").first.evaluate("(one) => one.style.fill")
+    assert ink == "rgb(27, 31, 36)"
+    seen.check()
+
+
+def test_those_who_do_not_see_the_charts_are_told_what_they_show(real, visit):
+    tab = visit(real.as_uri()).page
+    for plot in tab.locator(".plot").all():
+        assert plot.get_attribute("role") == "img"
+        assert plot.get_attribute("aria-label").endswith(".")
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.className") == "skip"
+    assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    numbers = tab.locator("#curves details:visible").first
+    numbers.locator("summary").press("Enter")
+    assert numbers.locator("tbody tr").count() == 3
+    # Every control has a name, and every table cell that names its row is a header.
+    controls = "[...document.querySelectorAll('button, select')]"
+    assert tab.evaluate(f"{controls}.every((one) => (one.textContent || one.ariaLabel).trim())")
+    assert tab.locator("#outcome tbody th[scope=row]").count() == 3
+
+
+def test_it_prints_with_every_chart_in_light_colours(real, visit):
+    seen = visit(real.as_uri(), color_scheme="dark")
+    tab = seen.page
+    tab.emulate_media(media="print")
+    tab.wait_for_function("() => document.documentElement.dataset.theme === 'light'")
+    drawn = marks(tab)
+    assert drawn
+    assert all(drawn.values()), drawn
+    widths = tab.evaluate("[...document.querySelectorAll('.main-svg')].map((one) => one.getBoundingClientRect().width)")
+    assert max(widths) <= 680
+    assert not tab.locator("#bar").is_visible()
+    assert tab.locator("details:not([open]):visible").count() == 0
+    assert tab.pdf(format="A4").startswith(b"%PDF")
+    tab.emulate_media(media="screen")
+    tab.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+    seen.check()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_of_many_arms_and_tasks_few_are_drawn_and_all_can_be(big, visit, viewport):
+    seen = visit(big.as_uri(), viewport=viewport)
+    tab = seen.page
+    task = tab.locator("#task")
+    task.select_option(label="diabetes-mlp")
+    see_all(tab)
+    names = list(marks(tab))
+    assert names
+    assert all("diabetes-mlp" in name for name in names)
+    assert tab.locator("#curves .chip[data-arm]:visible").count() == 6
+    tab.locator("#curves").get_by_role("button", name="Choose arms (19 more)").locator("visible=true").click()
+    assert tab.locator("#arms").get_attribute("open") is not None
+    tab.get_by_role("button", name="all", exact=True).click()
+    assert tab.locator("#curves .chip[data-arm]:visible").count() == 25
+    see_all(tab)
+    assert lines(tab, "curves-diabetes-mlp-validation") >= 25
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    seen.check()
+
+
+def test_names_are_text_and_nothing_else(tmp_path, visit):
+    path = tmp_path / "evil.html"
+    path.write_text(page(report_document(facts_of(evil_study()))), encoding="utf-8")
+    seen = visit(path.as_uri())
+    tab = seen.page
+    see_all(tab)
+    for name in EVIL:
+        assert tab.get_by_text(name, exact=True).count(), name
+    assert tab.evaluate("window.hit") is None
+    assert tab.locator("img, iframe, object, a[href^='javascript'], a[href^='http']").count() == 0
+    # In charts, which read some tags, too.
+    ticks = tab.locator("#cost .ytick text").all_text_contents()
+    assert "<img src=x onerror=window.hit=2>" in ticks
+    assert tab.locator("svg a, svg b, svg [style*='font-weight: bold']").count() == 0
+    assert tab.title() == f"{EVIL[0]} – agileact study"
+    seen.check()
+
+
+def test_no_script_can_be_brought_in(real, visit):
+    seen = visit(real.as_uri())
+    seen.page.evaluate(
+        """() => {
+            const script = document.createElement('script');
+            script.textContent = 'window.hit = 1';
+            document.body.append(script);
+            document.body.insertAdjacentHTML('beforeend', '<img src="x" onerror="window.hit = 2">');
+            return fetch('http://127.0.0.1:9/').catch(() => 0);
+        }"""
+    )
+    assert seen.page.evaluate("window.hit") is None
+    assert any("Content Security Policy" in error for error in seen.errors)
+
+
+def test_without_scripts_the_verdict_is_there(real, visit):
+    seen = visit(real.as_uri(), java_script_enabled=False)
+    assert "2 comparisons with relu on the task digits" in seen.page.locator("noscript").inner_text()
+
+
+def test_a_study_that_has_not_begun_is_a_page_too(tmp_path, visit):
+    path = tmp_path / "new.html"
+    path.write_text(page(report_document(gather(small_study(), lambda spec: None))), encoding="utf-8")
+    seen = visit(path.as_uri())
+    assert "Nothing can be compared yet" in seen.page.locator("#verdict").inner_text()
+    assert seen.page.locator("progress").get_attribute("value") == "0"
+    seen.check()
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """A server of a study that has its tuning and two seeds."""
+    study = Study("live", small_study().arms[:2], small_study().tasks[1:], Protocol(tune=False, seeds=tuple(range(6))))
+    specs = plan(study, lambda spec: None).final
+    with Store(tmp_path / "store.sqlite") as store:
+        write_record(tmp_path, study)
+        for spec in specs:
+            if spec.seed < 2:
+                store.put(made_up(spec))
+        server = Server(stored(tmp_path), 0)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server, store, specs
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_the_page_follows_the_study_and_keeps_what_the_reader_chose(watched, visit):
+    server, store, specs = watched
+    seen = visit(server.url)
+    tab = seen.page
+    see_all(tab)
+    assert "4 of at most 12 trials" in tab.locator("#verdict").inner_text()
+    tab.locator("#curves .chip[data-arm='1']").first.click()
+    tab.locator("#outcome thead button").nth(1).press("Enter")
+    tab.locator("#times").scroll_into_view_if_needed()
+    tab.evaluate("scrollTo(0, document.getElementById('times').offsetTop)")
+    top = tab.evaluate("document.getElementById('times').getBoundingClientRect().top")
+    for spec in specs:
+        if spec.seed >= 2:
+            store.put(made_up(spec))
+    tab.wait_for_function("() => document.getElementById('status').textContent === 'The study is finished.'")
+    assert "Not finished" not in tab.locator("#verdict").inner_text()
+    assert tab.evaluate("document.getElementById('times').getBoundingClientRect().top") == pytest.approx(top, abs=3)
+    assert tab.locator("#curves .chip[data-arm='1']").first.get_attribute("aria-pressed") == "false"
+    assert tab.locator("#outcome thead th").nth(1).get_attribute("aria-sort") == "ascending"
+    assert tab.evaluate("document.activeElement.dataset.key") == "outcome/1"
+    assert tab.locator("#outcome tbody tr").first.locator("td").last.inner_text() == "6"
+    see_all(tab)
+    assert all(marks(tab).values())
+    seen.check()

@@ -1,0 +1,202 @@
+"""The server, without a browser: whom it answers, what it forbids, and callbacks called as a hostile page might."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from agileact.lab.app import build_app
+
+LOCAL = "http://127.0.0.1:8060"
+
+
+@pytest.fixture(scope="module")
+def client():
+    return build_app().server.test_client()
+
+
+FOREIGN = ("evil.example", "127.0.0.1.evil.example:8060", "localhost@evil.example", "192.168.1.4:8060", "[", "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8060", "localhost:8060", "localhost"])
+def test_this_machine_is_answered(client, host):
+    assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+@pytest.mark.parametrize("path", ["/", "/_dash-layout", "/_dash-dependencies", "/assets/lab.js"])
+def test_another_name_is_refused(client, host, path):
+    answer = client.get(path, headers={"Host": host})
+    assert answer.status_code == 403
+    assert "127.0.0.1 and localhost alone" in answer.text
+    assert "<" not in answer.text
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:3000", "null", "https://127.0.0.1:8060"])
+def test_another_page_is_refused(client, origin):
+    answer = client.post("/_dash-update-component", json={}, headers={"Host": "127.0.0.1:8060", "Origin": origin})
+    assert answer.status_code == 403
+    assert "another page" in answer.text
+
+
+def test_the_page_may_load_nothing_from_elsewhere(client):
+    answer = client.get("/", headers={"Host": "localhost:8060"})
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'self'; script-src 'self' 'sha256-")
+    assert "unsafe-eval" not in policy
+    scripts = policy.partition("script-src")[2].partition(";")[0]
+    assert "unsafe-inline" not in scripts
+    assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", answer.text)
+
+
+def test_every_visitor_has_a_key_of_their_own(client):
+    def key() -> Any:
+        layout = client.get("/_dash-layout", base_url=LOCAL).json
+        stores = [one for one in layout["props"]["children"] if one["props"].get("id") == "session"]
+        return stores[0]["props"]["data"]
+
+    assert key() != key()
+    assert re.fullmatch("[0-9a-f]{32}", key())
+
+
+def call(client, output, trigger, values, states=()):
+    """Call a callback as the page does, with values that a page may not send."""
+    dependencies = client.get("/_dash-dependencies", base_url=LOCAL).json
+    (found,) = [one for one in dependencies if output in one["output"]]
+    given = dict(values)
+
+    def filled(parts: Any) -> list[Any]:
+        rows = []
+        for part in parts:
+            name = f"{part['id']}.{part['property']}"
+            rows.append([] if part["id"].startswith("{") else {**part, "value": given.get(name)})
+        return rows
+
+    body = {
+        "output": found["output"],
+        "outputs": [
+            dict(zip(("id", "property"), name.rsplit(".", 1), strict=True))
+            for name in found["output"].strip(".").split("...")
+        ],
+        "inputs": filled(found["inputs"]),
+        "state": filled(found["state"]),
+        "changedPropIds": [trigger],
+    }
+    return client.post(
+        "/_dash-update-component", data=json.dumps(body), content_type="application/json", base_url=LOCAL
+    )
+
+
+XOR = {
+    "xor-base.value": "sigmoid",
+    "xor-optimizer.value": "adam",
+    "xor-lr.value": 0.05,
+    "xor-activation-lr.value": 0.05,
+    "xor-seed.value": 6,
+    "xor-speed.value": 10,
+    "session.data": "0" * 32,
+}
+STEP = {
+    "step-base.value": "relu",
+    "step-form.value": "agile",
+    "step-network.value": "mlp",
+    "step-optimizer.value": "adam",
+    "step-lr.value": 0.01,
+    "step-activation-lr.value": 0.01,
+    "step-batch.value": 32,
+    "step-seed.value": 0,
+    "session.data": "0" * 32,
+}
+
+
+def sentence(answer, place):
+    assert answer.status_code == 200, answer.text
+    return answer.json["response"][place]["children"]
+
+
+def test_sessions_do_not_disturb_each_other(client):
+    one, two = ({**XOR, "session.data": letter * 32} for letter in "ab")
+    for given in (one, two):
+        assert sentence(call(client, "xor-losses", "xor-reset.n_clicks", given), "xor-sentence").startswith("Epoch 0.")
+    for epoch in (10, 20):
+        assert f"Epoch {epoch}." in sentence(call(client, "xor-losses", "xor-go.data", one), "xor-sentence")
+    assert "Epoch 1." in sentence(call(client, "xor-losses", "xor-step.n_clicks", two), "xor-sentence")
+
+
+def test_a_session_that_was_put_away_is_said(client):
+    given = {**XOR, "session.data": "e" * 32, "xor-state.data": {"epoch": 500, "stop": False}}
+    answer = call(client, "xor-losses", "xor-go.data", given)
+    assert "put this run away" in json.dumps(answer.json["response"]["xor-message"])
+    assert answer.json["response"]["xor-state"]["data"]["stop"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"xor-base.value": "__import__('os')"}, "f must be one of"),
+        ({"xor-lr.value": "0.1"}, "the learning rate of the weights must be a number"),
+        ({"xor-seed.value": 1e300}, "the seed must be a whole number"),
+        ({"session.data": "../../etc"}, "load it again"),
+        ({"session.data": None}, "load it again"),
+    ],
+)
+def test_what_a_page_may_not_send_is_a_sentence(client, change, words):
+    answer = call(client, "xor-losses", "xor-step.n_clicks", {**XOR, **change})
+    assert words in json.dumps(answer.json["response"]["xor-message"])
+
+
+def test_a_step_advances_by_one_and_shows_three_losses(client):
+    call(client, "step-last", "step-reset.n_clicks", STEP)
+    answer = call(client, "step-last", "step-one.n_clicks", STEP)
+    assert sentence(answer, "step-sentence").startswith("Step 1: loss ")
+    data = answer.json["response"]["step-last"]["figure"]["data"]
+    levels = [one["text"][1] for one in data if one["type"] == "scatter"]
+    assert len(levels) == 3
+    assert "Step 11:" in sentence(call(client, "step-last", "step-ten.n_clicks", STEP), "step-sentence")
+
+
+ACTIVATION = {
+    "activation-base.value": "relu",
+    "activation-terms.value": 1,
+    "activation-at.value": 2.0,
+    "activation-circuit.value": "linear",
+    **{f"activation-{letter}{term}.value": 1.0 for letter in "ab" for term in range(3)},
+}
+
+
+def test_the_curve_follows_a_and_b(client):
+    def curve(**change: Any) -> Any:
+        given = {**ACTIVATION, **{f"activation-{name}.value": value for name, value in change.items()}}
+        answer = call(client, "activation-values", "activation-base.value", given)
+        assert answer.status_code == 200
+        return answer.json["response"]["activation-values"]["figure"]["data"][1]["y"][-1]
+
+    assert curve() == 5.0
+    assert curve(a0=-2.0) == -10.0
+    assert curve(b0=-1.0) == 7.0
+    assert curve(terms=2, a1=1.0, b1=4.0) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"activation-a0.value": None}, "a must be a number from -3 to 3"),
+        ({"activation-b0.value": 1e9}, "b must be a number from -4 to 4"),
+        ({"activation-terms.value": 10**9}, "K must be a whole number from 1 to 3"),
+        ({"activation-circuit.value": "x"}, "the network must be one of"),
+        ({"activation-at.value": "2"}, "x must be a number"),
+    ],
+)
+def test_wrong_values_on_the_first_tab_are_sentences(client, change, words):
+    answer = call(client, "activation-values", "activation-base.value", {**ACTIVATION, **change})
+    assert words in json.dumps(answer.json["response"]["activation-message"])
+
+
+def test_opening_nothing_or_a_wrong_path_is_a_sentence(client, tmp_path):
+    for path, words in (("", "type the path"), (None, "type the path"), (str(tmp_path / "x.pt"), "there is no file")):
+        given = {"network-path.value": path, "session.data": "0" * 32}
+        answer = call(client, "network-opened.data", "network-open.n_clicks", given)
+        assert words in json.dumps(answer.json["response"]["network-message"])
