@@ -77,8 +77,10 @@ def main() -> None:
             write({"loss": loss.item()}, step=step)
 
     if isinstance(target, Recorder):
-        step, metrics = target.rows[-1]
-        print(f"{len(target.rows)} calls of log(metrics, step=...), the loss among them; the last one, of step {step}:")
+        step, metrics = [row for row in target.rows if "loss" not in row[1]][-1]
+        print(
+            f"{len(target.rows)} calls of log(metrics, step=...), the loss among them; the last of ours, of step {step}:"
+        )
         for name, value in metrics.items():
             print(f"  {name} = {value:.3f}")
     x = torch.randn(100, 2)

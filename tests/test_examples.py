@@ -57,7 +57,7 @@ def test_tensorboard_gets_curves_histograms_and_pictures(tmp_path: Path):
 
 def test_a_recorder_takes_the_place_of_a_logger():
     output = run("examples/with_logger.py")
-    assert "the last one, of step 100:" in output
+    assert "the last of ours, of step 100:" in output
     assert "agileact/1/scale/median" in output
     assert max(difference(output)) < 1e-4
 
