@@ -42,6 +42,7 @@ def small_run(tmp_path_factory):
 def test_a_run_writes_everything_it_promises(small_run):
     out, done = small_run
     document = json.loads((out / "results.json").read_text())
+    assert "The paper's twelve networks" in (out / "report.html").read_text(encoding="utf-8")
     assert document["dataset"] == "mnist5k-split"
     assert set(document["versions"]) == {"agileact", "numpy", "python", "torch"}
     assert [(r["conv"], r["fc"], r["seed"]) for r in document["rows"]] == [

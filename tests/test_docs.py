@@ -114,7 +114,7 @@ def test_every_public_name_is_in_the_reference():
 def test_the_notebook_runs_and_is_committed_with_its_outputs():
     path = DOCS / "quickstart.ipynb"
     assert path.stat().st_size < 400_000
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     assert sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) >= 2

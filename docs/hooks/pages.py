@@ -42,7 +42,9 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
             _add(files, config, name, content)
     pages = {file.src_uri: file.content_string for file in files.documentation_pages()}
     for target in sorted(set().union(*(beyond(name, text).values() for name, text in pages.items()))):
-        _add(files, config, shelf(target), (ROOT / target).read_bytes())
+        path = ROOT / target
+        listing = "\n".join(sorted(one.name for one in path.iterdir() if one.is_file())) if path.is_dir() else ""
+        _add(files, config, shelf(target), listing or path.read_bytes())
     return files
 
 
@@ -92,11 +94,11 @@ def notebook(path: Path) -> dict[str, str | bytes]:
 
 
 def beyond(place: str, markdown: str) -> dict[str, str]:
-    """Return the links of a page that leave docs/ for a file of the repository, with that file's path there."""
+    """Return the links of a page that leave docs/ for a file or folder of the repository, with its path there."""
     targets = {}
     for _, link, _ in _LINK.findall(markdown):
         target = posixpath.normpath(posixpath.join("docs", posixpath.dirname(place), link))
-        if not target.startswith(("docs/", "../")) and (ROOT / target).is_file():
+        if not target.startswith(("docs/", "../")) and (ROOT / target).exists():
             targets[link] = target
     return targets
 

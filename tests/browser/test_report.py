@@ -209,6 +209,7 @@ def test_it_prints_with_every_chart_in_light_colours(real, visit):
     widths = tab.evaluate("[...document.querySelectorAll('.main-svg')].map((one) => one.getBoundingClientRect().width)")
     assert max(widths) <= 680
     assert not tab.locator("#bar").is_visible()
+    assert tab.locator("details:not([open]):visible").count() == 0
     assert tab.pdf(format="A4").startswith(b"%PDF")
     tab.emulate_media(media="screen")
     tab.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from agileact import bases
 from agileact.lab._curves import curves, reading
 from agileact.lab.tab_activation import reading_sentence, slopes_figure, values_figure
 
-FORMULAS = {
+FORMULAS: dict[str, Callable[[Any], Any]] = {
     "relu": lambda x: np.maximum(x, 0),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "tanh": np.tanh,

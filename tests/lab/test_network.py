@@ -22,11 +22,11 @@ from agileact.study.trial import run_trial
 
 
 def model():
-    made = nn.Sequential(nn.Conv2d(1, 4, 3), ag.AgileReLU(4), nn.Flatten(), nn.Linear(4, 3), ag.AgileSigmoid(3))
+    relu = ag.AgileReLU(4)
     with torch.no_grad():
-        made[1].scale.copy_(torch.tensor([1.0, -0.5, 2.0, 0.25]))
-        made[1].location.copy_(torch.tensor([0.0, 1.0, -1.0, 0.5]))
-    return made
+        relu.scale.copy_(torch.tensor([1.0, -0.5, 2.0, 0.25]))
+        relu.location.copy_(torch.tensor([0.0, 1.0, -1.0, 0.5]))
+    return nn.Sequential(nn.Conv2d(1, 4, 3), relu, nn.Flatten(), nn.Linear(4, 3), ag.AgileSigmoid(3))
 
 
 class Payload:

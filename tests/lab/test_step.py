@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from agileact import ArgumentError
 from agileact.lab._step import FORMS, NETWORKS, Moment, StepRun, StepSpec
 from agileact.lab.tab_step import last_figure, losses_figure, read_spec, shares_figure
 
-SGD = {"optimizer": "sgd", "lr": 0.3, "activation_lr": 0.7, "batch": 16}
+SGD: Any = {"optimizer": "sgd", "lr": 0.3, "activation_lr": 0.7, "batch": 16}
 
 
 def test_the_three_losses_are_those_of_the_halves():

@@ -184,7 +184,10 @@ def test_the_commands_as_a_user_types_them(tmp_path, capsys):
     assert "0 of at most 16 trials done; next: 4 tuning." in errors
     assert "4 of at most 16 trials done; next: 12 final." in errors
     assert ": lowest validation loss " in errors
+    assert f"Report: {out / 'report.html'}" in errors
+    assert (out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     record = json.loads((out / "study.json").read_text())
+    assert record["circumstances"]["command"].startswith("agileact study run")
     assert record["protocol"]["seeds"] == list(range(6))
     assert record["tasks"][0]["data"]["fingerprint"]
     assert "d: " in text
@@ -197,6 +200,8 @@ def test_the_commands_as_a_user_types_them(tmp_path, capsys):
     document = json.loads(agileact(capsys, "show", spec, "--out", out, "--json")[0])
     assert document["finished"]
     assert [one["arm"] for one in document["verdicts"]] == ["agile-relu"]
+    other = json.loads(agileact(capsys, "show", spec, "--out", out, "--baseline", "agile-relu", "--json")[0])
+    assert [one["arm"] for one in other["verdicts"]] == ["relu"]
     assert (
         "16 of at most 16 trials done; 2 of 2 pairs of arm and task are tuned; finished."
         in agileact(capsys, "status", spec, "--out", out)[0]

@@ -14,7 +14,7 @@ from agileact import cli
 from agileact._errors import ArgumentError, TrialError
 from agileact.study import data
 from agileact.study.conduct import identified
-from agileact.study.executors import Advanced, Event, Failed, Finished, Started
+from agileact.study.executors import Advanced, Event, Failed, Finished, FinishedTogether, Started
 from agileact.study.executors.local import LocalExecutor
 from agileact.study.protocol import plan
 from agileact.study.spec_file import read_study
@@ -45,7 +45,7 @@ def workers() -> Iterator[int]:
 def test_the_same_results_as_local_workers_and_a_lost_worker_is_replaced():
     slow = make_spec(7, iterations=3000, evaluate_every=1000, probe_every=0)
     wrong = make_spec(8, fc="agile-sigmoyd")
-    events: list[Event] = []
+    events: list[Event | FinishedTogether] = []
     killed = False
     for event in RayExecutor(jobs=1).run([*SPECS, wrong, slow]):
         events.append(event)

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-import agileact
 from agileact import ArgumentError
 from agileact.nn import Agile, CombinedAgile
-from agileact.study import models
+from agileact.study import models, training
 from agileact.study.spec import ArmSpec, ModelSpec, TrialSpec, freeze
 from agileact.study.training import build_network, build_optimizer, has_trainable_activations
 from agileact.study.trial import run_trial
@@ -135,7 +134,7 @@ def calibrated(monkeypatch):
                     module.scale.fill_(2.0)
                     module.location.fill_(1.0)
 
-    monkeypatch.setattr(agileact, "calibrate", calibrate, raising=False)
+    monkeypatch.setattr(training, "calibrate", calibrate)
     return seen
 
 

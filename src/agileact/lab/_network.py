@@ -182,7 +182,7 @@ def summary(layers: Sequence[Layer]) -> str:
 
     Example:
         >>> summary([Layer("fc", (2.0, -1.0), (0.0, 1.0))])
-        '1 layer, 2 pairs of a and b; a from -1 to 2, b from 0 to 1; 1 unit flipped (a < 0).'
+        '1 layer, 2 pairs of a and b; a from −1 to 2, b from 0 to 1; 1 unit flipped (a < 0).'
     """
     a = [value for layer in layers for value in layer.scale]
     b = [value for layer in layers for value in layer.location]

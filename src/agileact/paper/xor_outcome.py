@@ -196,7 +196,7 @@ class XorOutcome:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the two networks as text, one cell for each name in ``HEADER``."""
-        found = []
+        found: list[tuple[str, ...]] = []
         for arm in (self.plain, self.agile):
             low, high = arm.interval
             found.append(

@@ -59,6 +59,8 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
             action.add_argument(
                 "--matters", type=difference, metavar="X", help="smallest difference in loss that matters"
             )
+        if name == "show":
+            action.add_argument("--baseline", metavar="ARM", help="compare with this arm instead of the first one")
         what = "rows as JSON to standard output, besides a file or alone" if name == "export" else None
         action.add_argument("--json", action="store_true", help=f"print {what or 'JSON to standard output, no table'}")
         if name == "export":
@@ -368,8 +370,9 @@ def _show(options: argparse.Namespace) -> None:
     from agileact.study.show import show
 
     context = _Context.read(options)
+    study = context.study if options.baseline is None else context.study.against(options.baseline)
     with context.planned() as (current, known):
-        show(context.study, current, known, as_json=options.json, matters=options.matters)
+        show(study, current, known, as_json=options.json, matters=options.matters)
 
 
 def _export(options: argparse.Namespace) -> None:

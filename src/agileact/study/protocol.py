@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agileact._errors import ArgumentError
-from agileact._suggest import suggestion
+from agileact._suggest import suggestion, unknown
 from agileact.study.arms import Arm
 from agileact.study.result import TrialResult
 from agileact.study.spec import ArmSpec, TrialSpec
@@ -107,6 +107,24 @@ class Study:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ArgumentError(f"two {what}s are called {twice[0]!r}")
+
+    def against(self, name: str) -> Study:
+        """Return the study with another of its arms as the baseline; its trials are the same.
+
+        Raises:
+            ArgumentError: If there is no such arm.
+
+        Example:
+            >>> from agileact.study.arms import arm
+            >>> from agileact.study.tasks import task
+            >>> study = Study("s", (arm("relu"), arm("agile-relu"), arm("prelu")), (task("paper-mlp"),))
+            >>> [one.name for one in study.against("prelu").arms]
+            ['prelu', 'relu', 'agile-relu']
+        """
+        names = [one.name for one in self.arms]
+        if name not in names:
+            raise ArgumentError(unknown("arm", name, names))
+        return dataclasses.replace(self, arms=tuple(sorted(self.arms, key=lambda one: one.name != name)))
 
     @property
     def most_trials(self) -> int:

@@ -121,10 +121,10 @@ class Budget:
         if self.precision == "fp16" and self.device == "cpu":
             raise ArgumentError("precision 'fp16' needs the device 'cuda'; on the CPU take 'bf16'")
         _check("the number of processes", self.processes, least=1)
-        if self.batch_size < self.processes:
-            raise ArgumentError(f"a batch of {self.batch_size} cannot be shared by {self.processes} processes")
         _check("the number of iterations", self.iterations, least=1)
         _check("the batch size", self.batch_size, least=1)
+        if self.batch_size < self.processes:
+            raise ArgumentError(f"a batch of {self.batch_size} cannot be shared by {self.processes} processes")
         _check("the number of iterations between evaluations", self.evaluate_every, least=1)
         _check("the number of iterations between probes", self.probe_every, least=0)
         if self.test_curve and not self.use_test:

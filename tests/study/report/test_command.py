@@ -72,6 +72,14 @@ def test_without_a_name_the_report_lies_beside_the_store(folder, tmp_path, capsy
     assert (copy / "report.html").stat().st_size < 2_000_000
 
 
+def test_a_file_that_cannot_be_written_is_one_line(folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    code, captured = run(capsys, "report", folder, "-o", tmp_path / "file" / "report.html")
+    assert code == 1
+    assert "cannot write" in captured.err
+    assert captured.err.endswith("name another file with -o\n")
+
+
 def test_a_difference_that_matters_is_part_of_the_verdict(folder):
     assert "would matter" in json.dumps(read(stored(folder), matters=1.0))
 

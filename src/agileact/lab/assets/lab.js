@@ -52,21 +52,21 @@
   });
 
   /* A slider's thumb and its number, and a dropdown's button, carry the label of their control. */
+  const PARTS = "[role=slider], input[type=number], input[type=file], button[aria-haspopup]";
   let count = 0;
   function name() {
     waiting = false;
-    document.querySelectorAll(".control[data-label]:not([data-named])").forEach(function (control) {
+    document.querySelectorAll(".control[data-label]").forEach(function (control) {
       const label = control.querySelector("label");
       if (!label.id) label.id = "label-" + ++count;
-      const slider = control.querySelector(".dash-slider-root");
-      if (slider && !control.querySelector("[role=slider]")) return; // not drawn yet
-      control.querySelectorAll("[role=slider], input[type=number], input[type=file]").forEach(function (part) {
-        if (!part.id || part.id !== label.htmlFor) part.setAttribute("aria-labelledby", label.id);
+      // Parts come one by one, and again when Dash draws them anew.
+      control.querySelectorAll(PARTS).forEach(function (part) {
+        const named = part.getAttribute("aria-labelledby") || "";
+        if (named.split(" ").includes(label.id)) return;
+        // A dropdown's button says its value, too.
+        const rest = part.tagName === "BUTTON" ? " " + named : "";
+        part.setAttribute("aria-labelledby", label.id + rest);
       });
-      control.querySelectorAll("button[aria-haspopup]").forEach(function (part) {
-        part.setAttribute("aria-labelledby", label.id + " " + (part.getAttribute("aria-labelledby") || ""));
-      });
-      control.dataset.named = "yes";
     });
   }
   let waiting = false;

@@ -85,7 +85,10 @@ def _report(options: argparse.Namespace, read_spec: ReadSpec) -> None:
 
     source = _source(options, read_spec)
     path = options.output or source.folder / "report.html"
-    write_report(source, path, matters=options.matters)
+    try:
+        write_report(source, path, matters=options.matters)
+    except OSError as error:
+        raise ArgumentError(f"cannot write {path}: {error.strerror or error}; name another file with -o") from None
     print(f"Report: {path}", file=sys.stderr)
 
 

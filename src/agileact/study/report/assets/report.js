@@ -107,9 +107,15 @@ function folded(summary, key, children) {
   const made = element("details", {}, [element("summary", { "data-key": key, text: summary }), inside]);
   const fill = () => { if (!inside.childElementCount) inside.append(...children()); };
   made.addEventListener("toggle", () => {
-    if (made.open) { state.open.add(key); fill(); }
+    if (made.open) fill();
+    if (state.printing) return;
+    if (made.open) state.open.add(key);
     else state.open.delete(key);
   });
+  made.unfold = (open) => {
+    if (open) fill();
+    made.open = open || state.open.has(key);
+  };
   if (state.open.has(key)) { fill(); made.open = true; }
   return made;
 }
@@ -618,6 +624,8 @@ function print(on) {
   if (state.printing === on) return;
   state.printing = on;
   applyTheme();
+  // Sentences belong on paper; the numbers below the charts do not, unless they are unfolded.
+  for (const one of document.querySelectorAll("#verdict details, #table details")) one.unfold(on);
   for (const chart of charts.values()) {
     chart.stale = true;
     if (isVisible(chart) && (on || chart.near)) draw(chart);

@@ -1,0 +1,256 @@
+"""The lab in a browser: every tab draws, answers to hand and keyboard, and asks for nothing off the machine."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import agileact as ag
+from tests.browser.conftest import DESKTOP, PHONE, Visit
+
+pytest.importorskip("dash", reason="the package dash is not installed")
+werkzeug = pytest.importorskip("werkzeug.serving", reason="the package werkzeug is not installed")
+
+WAIT = 60_000
+"""Milliseconds until a test gives up: no measure of speed, for a machine that does much else."""
+CHARTS = {
+    "activation": ("activation-values", "activation-slopes", "activation-fold"),
+    "xor": ("xor-losses", "xor-plain", "xor-agile"),
+    "step": ("step-last", "step-shares", "step-losses"),
+    "network": ("network-curves-0", "network-numbers-0"),
+}
+NAMES = {"activation": "Activation", "xor": "XOR", "step": "One step", "network": "Network"}
+MARKS = ".scatterlayer path, .scatterlayer .point, .barlayer path, .heatmaplayer image, .contourlayer path"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = nn.Sequential(nn.Linear(4, 8), ag.AgileReLU(8), nn.Linear(8, 5), ag.AgileTanh(5))
+    with torch.no_grad():
+        for module in (model[1], model[3]):
+            count = module.get_parameter("scale").numel()
+            module.get_parameter("scale").copy_(torch.linspace(-0.5, 2, count))
+            module.get_parameter("location").copy_(torch.linspace(-1, 1, count))
+    path = tmp_path_factory.mktemp("network") / "가중치 model.pt"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    from agileact.lab.app import build_app
+
+    server = werkzeug.make_server("127.0.0.1", 0, build_app().server, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join(timeout=30)
+    server.server_close()
+
+
+@pytest.fixture
+def opened(visit: Callable[..., Visit], address: str) -> Callable[..., Visit]:
+    def open_tab(name: str, **options: Any) -> Visit:
+        found = visit(f"{address}#{name}", **options)
+        found.page.set_default_timeout(WAIT)
+        found.page.wait_for_selector(f"#panel-{name}:not([hidden])")
+        if name == "step":
+            says(found.page, "step-sentence", "No step yet")
+        elif name != "network":
+            drawn(found.page, CHARTS[name][0])
+        return found
+
+    return open_tab
+
+
+def drawn(page: Any, chart: str) -> int:
+    """Return how many marks of a chart have a size, once there is one."""
+    count = f"""[...document.querySelectorAll("#{chart} .js-plotly-plot")].flatMap(
+        plot => [...plot.querySelectorAll("{MARKS}")]
+    ).filter(mark => mark.getBoundingClientRect().width + mark.getBoundingClientRect().height > 0).length"""
+    page.wait_for_function(f"() => {count} > 0")
+    return int(page.evaluate(count))
+
+
+def says(page: Any, place: str, pattern: str) -> str:
+    """Return what a sentence says, once it fits the pattern."""
+    page.wait_for_function(
+        "([id, p]) => new RegExp(p).test(document.getElementById(id).innerText)", arg=[place, pattern]
+    )
+    return str(page.inner_text(f"#{place}"))
+
+
+def last_value(page: Any) -> float:
+    curve = "document.querySelector('#activation-values .js-plotly-plot').data[1].y"
+    return float(page.evaluate(f"{curve}[{curve}.length - 1]"))
+
+
+def run_xor(page: Any) -> str:
+    page.click("#xor-toggle")
+    return says(page, "xor-sentence", "Plain: solved .*Agile: solved")
+
+
+def test_every_tab_draws_at_both_widths_and_in_both_themes(opened, checkpoint, tmp_path):
+    for width, screen, scheme in ((1280, DESKTOP, "light"), (390, PHONE, "dark")):
+        found = opened("activation", viewport=screen, color_scheme=scheme)
+        page = found.page
+        for tab, name in NAMES.items():
+            page.get_by_role("tab", name=name, exact=True).click()
+            page.wait_for_selector(f"#panel-{tab}:not([hidden])")
+            if tab == "step":
+                page.click("#step-ten")
+                says(page, "step-sentence", "Step 10:")
+            if tab == "network":
+                page.fill("#network-path", str(checkpoint))
+                page.click("#network-open")
+            for chart in CHARTS[tab]:
+                assert drawn(page, chart) > 0
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            unnamed = page.evaluate(
+                f"[...document.querySelectorAll('#panel-{tab} [role=slider], #panel-{tab} input[type=number], "
+                f"#panel-{tab} button[aria-haspopup]')].filter(one => one.offsetParent)"
+                ".filter(one => !/label-/.test(one.getAttribute('aria-labelledby'))).map(one => one.outerHTML)"
+            )
+            assert not unnamed
+            shot = tmp_path / f"{tab}-{width}.png"
+            page.screenshot(path=str(shot), full_page=True)
+            assert shot.stat().st_size > 20_000
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (background == "rgb(20, 23, 28)") == (scheme == "dark")
+        found.check()
+
+
+def test_dragging_and_typing_a_and_b_change_the_curve(opened):
+    found = opened("activation")
+    page = found.page
+    assert last_value(page) == pytest.approx(1.5 * 5)
+    thumb = page.get_by_role("slider", name="a: size")
+    thumb.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.querySelector('#activation-values .js-plotly-plot').data[1].y.at(-1) > 7.6")
+    assert last_value(page) == pytest.approx(1.55 * 5)
+    place = thumb.bounding_box()
+    assert place is not None
+    page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(place["x"] - 150, place["y"] + place["height"] / 2, steps=4)
+    page.mouse.up()
+    page.wait_for_function("() => document.querySelector('#activation-values .js-plotly-plot').data[1].y.at(-1) < 0")
+    field = page.get_by_role("spinbutton", name="b: position")
+    field.fill("-2")
+    field.press("Enter")
+    says(page, "activation-verdict", "Folded: nothing is left")
+    page.wait_for_function(
+        "() => document.querySelector('#activation-b0 [role=slider]').getAttribute('aria-valuenow') === '-2'"
+    )
+    a = float(thumb.get_attribute("aria-valuenow"))
+    page.wait_for_function(
+        "y => Math.abs(document.querySelector('#activation-values .js-plotly-plot').data[1].y.at(-1) - y) < 1e-9",
+        arg=a * 8,
+    )
+    found.check()
+
+
+def test_the_fold_says_what_it_must_leave(opened):
+    found = opened("activation")
+    page = found.page
+    field = page.get_by_role("spinbutton", name="a: size")
+    field.fill("-1.5")
+    field.press("Enter")
+    page.click("#activation-circuit")
+    page.get_by_role("option", name=re.compile("max pooling")).click()
+    sentence = says(page, "activation-verdict", "Partly folded: a must stay")
+    assert "max pooling" in sentence
+    assert "changed" in page.inner_text("#activation-numbers")
+    page.click("#activation-base")
+    page.get_by_role("option", name="leaky_relu", exact=True).click()
+    page.get_by_label("leaky_relu: negative_slope").first.wait_for()
+    found.check()
+
+
+def test_xor_is_solved_and_pause_stops(opened):
+    found = opened("xor")
+    page = found.page
+    assert "Epoch 0." in says(page, "xor-sentence", "Epoch")
+    page.click("#xor-step")
+    says(page, "xor-sentence", r"Epoch 1\.")
+    page.click("#xor-toggle")
+    says(page, "xor-toggle", "Pause")
+    says(page, "xor-sentence", r"Epoch \d+1\.")
+    page.click("#xor-toggle")
+    says(page, "xor-toggle", "Start")
+    page.wait_for_load_state("networkidle")
+    paused = page.inner_text("#xor-sentence")
+    page.wait_for_timeout(500)
+    assert page.inner_text("#xor-sentence") == paused
+    assert run_xor(page).count("solved after") == 2
+    assert "plain: solved" in page.inner_text("#xor-losses")
+    page.click("#xor-reset")
+    says(page, "xor-sentence", r"Epoch 0\.")
+    says(page, "xor-toggle", "Start")
+    found.check()
+
+
+def test_two_pages_do_not_disturb_each_other(opened):
+    first, second = opened("step").page, opened("step").page
+    first.click("#step-ten")
+    says(first, "step-sentence", "Step 10:")
+    second.click("#step-one")
+    says(second, "step-sentence", "Step 1:")
+    first.click("#step-one")
+    says(first, "step-sentence", "Step 11:")
+
+
+def test_a_step_advances_by_one_and_shows_three_losses(opened):
+    found = opened("step")
+    page = found.page
+    for step in (1, 2):
+        page.click("#step-one")
+        sentence = says(page, "step-sentence", f"Step {step}:")
+    told = re.findall(r"\d\.\d+ (?:before|when)", sentence)
+    assert len(told) == 3
+    levels = page.evaluate("[...document.querySelectorAll('#step-last .textpoint')].map(one => one.textContent)")
+    assert [float(level) for level in levels if level] == [float(one.split()[0]) for one in told]
+    assert page.evaluate("document.querySelector('#step-shares .js-plotly-plot').data[0].x") == [1, 2]
+    found.check()
+
+
+def test_a_checkpoint_shows_its_layers_by_path_and_by_upload(opened, checkpoint):
+    found = opened("network")
+    page = found.page
+    page.fill("#network-path", str(checkpoint))
+    page.press("#network-path", "Enter")
+    says(page, "network-sentence", "2 layers, 13 pairs")
+    assert page.locator("#network-cards h3").all_inner_texts() == ["1", "3"]
+    assert "flipped (a < 0): number 1, 2" in page.inner_text("#network-cards")
+    for chart in ("network-curves-0", "network-numbers-0", "network-curves-1", "network-numbers-1"):
+        assert drawn(page, chart) > 0
+    page.fill("#network-path", str(checkpoint.parent / "<img src=x onerror=alert(1)>.pt"))
+    page.click("#network-open")
+    assert "<img" in says(page, "network-message", "there is no file")
+    page.reload()
+    page.wait_for_selector("#panel-network:not([hidden])")
+    page.set_input_files("#network-upload input[type=file]", str(checkpoint))
+    says(page, "network-sentence", "2 layers, 13 pairs")
+    found.check()
+
+
+def test_tabs_answer_to_the_keyboard_and_the_address_keeps_them(opened):
+    found = opened("activation")
+    page = found.page
+    page.focus("#tab-activation")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#panel-xor:not([hidden])")
+    assert page.get_attribute("#tab-xor", "aria-selected") == "true"
+    assert page.url.endswith("#xor")
+    page.reload()
+    page.wait_for_selector("#panel-xor:not([hidden])")
+    found.check()
