@@ -209,6 +209,27 @@ def ranking(study: Study, found: Sequence[Cell]) -> Ranking | None:
     return average_ranks(means.reshape(len(study.tasks), len(study.arms)))
 
 
+_LEARNED = 0.95
+"""A run whose validation loss never fell below this share of its first value has not learned."""
+
+
+def flags(current: Plan, found: Sequence[Cell]) -> list[tuple[str, str, str]]:
+    """Return what a reader must know beside the numbers, as (task, arm, sentence without a full stop).
+
+    Notes of the tuning; and how many final runs have learned nothing, as a ReLU network does whose units have all died:
+    one such run among ten moves a mean, and its interval, more than any activation does.
+    """
+    notes = [(one.task, one.arm, flag) for one in current.choices.values() for flag in one.flags]
+    for cell in found:
+        curves = [result.curve.validation_loss for result in cell.results if result.status == "finished"]
+        idle = sum(bool(curve) and min(curve) > _LEARNED * curve[0] for curve in curves)
+        if idle:
+            runs = f"{idle} of {len(cell.results)} final runs"
+            note = f"{runs} did not learn: the validation loss fell by less than 5 %"
+            notes.append((cell.task, cell.arm, note))
+    return notes
+
+
 HEADER = (
     "task",
     "arm",

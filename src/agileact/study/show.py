@@ -50,7 +50,7 @@ def _document(
             }
             for one in compared
         ],
-        "flags": [[c.task, c.arm, *c.flags] for c in current.choices.values() if c.flags],
+        "flags": [list(flag) for flag in outcome.flags(current, found)],
         "contrasts": [one.to_dict() for one in contrasts.contrasts(study, found, compared)],
         "relative_loss": contrasts.relative_record(contrasts.relative_losses(study, found)),
         "ranks": None if ranks is None else dict(zip((a.name for a in study.arms), ranks.ranks, strict=True)),
@@ -64,9 +64,8 @@ def _print(study: Study, current: Plan, found: list[Cell], compared: list[Compar
         print(f"{one.task}: {one.verdict.sentence}")
         p = "" if one.faster is None else f" (paired permutation test p = {one.faster:.2g})"
         print(f"  Time {one.times}{p}.")
-    for choice in current.choices.values():
-        if choice.flags:
-            print(f"Note, {choice.task}, {choice.arm}: {'; '.join(choice.flags)}.")
+    for task, arm, note in outcome.flags(current, found):
+        print(f"Note, {task}, {arm}: {note}.")
     if ranks is not None:
         order = sorted(zip(ranks.ranks, (arm.name for arm in study.arms), strict=True))
         print(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from agileact.study.outcome import HEADER, Cell, row
+from agileact.study.outcome import HEADER, Cell, flags, row
 from agileact.study.report import blocks
 from agileact.study.report.blocks import Block, cell, details, paragraph, section, table
 from agileact.study.report.facts import Facts
@@ -42,13 +42,8 @@ def outcome_table(facts: Facts) -> Block:
             numeric=[n for n, place in enumerate(columns) if HEADER[place] not in _TEXT],
         )
     ]
-    flags = [
-        f"{choice.task}, {choice.arm}: {'; '.join(choice.flags)}."
-        for choice in facts.current.choices.values()
-        if choice.flags
-    ]
-    notes = [paragraph(flag, tone="note") for flag in flags]
-    content += notes if len(notes) <= _NOTES else [details(f"{len(notes)} notes on what tuning chose", notes)]
+    notes = [paragraph(f"{task}, {arm}: {note}.", tone="note") for task, arm, note in flags(facts.current, facts.cells)]
+    content += notes if len(notes) <= _NOTES else [details(f"{len(notes)} notes on tuning and runs", notes)]
     if facts.relative:
         content.append(_over_tasks(facts))
     return section("table", "Table", content)
