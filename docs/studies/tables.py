@@ -1,14 +1,19 @@
-"""The tables of the pages in this folder, from what ``agileact study show SPEC --json`` printed.
+"""The tables of the pages in this folder, from what ``agileact study show`` and ``agileact study export`` wrote.
 
-python docs/studies/tables.py docs/studies/results/where-relu.json
+python docs/studies/tables.py docs/studies/results/where-relu.json   # losses, and the time to the baseline's best
+python docs/studies/tables.py docs/studies/results/where-relu.csv    # when each arm reached a best loss of its own
 """
 
 from __future__ import annotations
 
+import csv
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+from agileact.study.analysis import holm, paired_difference, sign_flip_test
 
 WORDS = {"better": "**lower**", "worse": "**higher**", "same": "no difference found", "undecided": "undecided"}
 
@@ -41,9 +46,50 @@ def tables(document: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
+def own_best(rows: list[dict[str, str]]) -> str:
+    """Return a Markdown table of the iteration at which runs had their own lowest validation loss."""
+    text = [
+        "| task | arm | median | mean | minus the baseline's [95 % interval] | p |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    found: list[tuple[str, str, list[float], list[float]]] = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        arms = dict.fromkeys(row["arm"] for row in rows if row["task"] == task)
+        iterations = {
+            arm: {
+                row["seed"]: float(row["iteration"])
+                for row in rows
+                if (row["task"], row["arm"], row["phase"]) == (task, arm, "final")
+            }
+            for arm in arms
+        }
+        first = next(iter(iterations.values()))
+        found += [(task, arm, [own[seed] for seed in first], list(first.values())) for arm, own in iterations.items()]
+    compared = [one for one in found if one[2] is not one[3] and one[2] != one[3]]
+    corrected = dict(
+        zip(
+            ((task, arm) for task, arm, *_ in compared),
+            holm([sign_flip_test(own, first) for _, _, own, first in compared]),
+            strict=True,
+        )
+    )
+    for task, arm, own, first in found:
+        middle, mean = statistics.median(own), statistics.fmean(own)
+        difference, p = "baseline", ""
+        if (task, arm) in corrected:
+            one = paired_difference(own, first, comparisons=len(compared))
+            difference, p = f"{one.mean:+.0f} [{one.low:+.0f}, {one.high:+.0f}]", f"{corrected[task, arm]:.2g}"
+        text.append(f"| {task} | `{arm}` | {middle:g} | {mean:.0f} | {difference} | {p} |")
+    return "\n".join(text)
+
+
 TIME = "iterations to the baseline's best"
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        print(tables(json.loads(Path(name).read_text(encoding="utf-8"))))
+        text = Path(name).read_text(encoding="utf-8")
+        if name.endswith(".csv"):
+            print(own_best(list(csv.DictReader(text.splitlines()))))
+        else:
+            print(tables(json.loads(text)))
