@@ -63,8 +63,10 @@ def own_best(rows: list[dict[str, str]]) -> str:
             }
             for arm in arms
         }
-        first = next(iter(iterations.values()))
-        found += [(task, arm, [own[seed] for seed in first], list(first.values())) for arm, own in iterations.items()]
+        base = next(iter(iterations.values()))
+        first = list(base.values())
+        for arm, own in iterations.items():
+            found.append((task, arm, first if own is base else [own[seed] for seed in base], first))
     compared = [one for one in found if one[2] is not one[3] and one[2] != one[3]]
     corrected = dict(
         zip(
@@ -75,7 +77,7 @@ def own_best(rows: list[dict[str, str]]) -> str:
     )
     for task, arm, own, first in found:
         middle, mean = statistics.median(own), statistics.fmean(own)
-        difference, p = "baseline", ""
+        difference, p = "baseline" if own is first else "+0", ""
         if (task, arm) in corrected:
             one = paired_difference(own, first, comparisons=len(compared))
             difference, p = f"{one.mean:+.0f} [{one.low:+.0f}, {one.high:+.0f}]", f"{corrected[task, arm]:.2g}"

@@ -28,7 +28,14 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str | Path) -> str:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a child's Ctrl-C is another signal on Windows")
 def test_it_serves_this_machine_and_ends_on_ctrl_c(capsys):
-    process = subprocess.Popen([*COMMAND, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert process.stdout is not None
         said = process.stdout.readline()
