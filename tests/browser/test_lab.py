@@ -179,6 +179,8 @@ def test_the_fold_says_what_it_must_leave(opened):
 def test_xor_is_solved_and_pause_stops(opened):
     found = opened("xor")
     page = found.page
+    # A picture a second is what drawing without a graphics card gives on a busy machine.
+    page.set_default_timeout(240_000)
     assert "Epoch 0." in says(page, "xor-sentence", "Epoch")
     page.click("#xor-step")
     says(page, "xor-sentence", r"Epoch 1\.")

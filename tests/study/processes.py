@@ -131,6 +131,8 @@ def _serve() -> None:
         pid = os.fork()
         if pid == 0:
             os.setsid()
+            # A shell that starts the tests in the background has its children ignore Ctrl-C.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.stdin = open(os.devnull)  # noqa: SIM115
             os.dup2(sys.stdin.fileno(), 0)
             for number, path in ((1, out), (2, out.with_suffix(".err"))):

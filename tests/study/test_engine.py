@@ -201,9 +201,9 @@ def test_ctrl_c_stops_cleanly_and_goes_on_and_so_does_a_second_one(commands, spe
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """Make ``folder`` a disk of 400 KB; say whether that was allowed."""
+    """Make ``folder`` a disk of 4 MB; say whether that was allowed."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     mounted = shutil.which("mount") is not None and subprocess.run(command, capture_output=True).returncode == 0
     try:
         yield mounted
@@ -218,7 +218,7 @@ def test_a_full_disk_loses_nothing_and_the_study_goes_on_when_there_is_room(comm
         ballast = tmp_path / "disk" / "ballast"
         limit = {}
         if mounted:
-            ballast.write_bytes(bytes(350 * 1024))
+            ballast.write_bytes(bytes(4046 * 1024))
         else:
             limit = {"file_size": 28 * 1024}  # an error of the system like that of a full disk, without rights
         command = run(commands, spec, out, **limit)

@@ -89,8 +89,12 @@ def run_paper(
     files = write_outputs(out, results, document, table, xor=xor, notify=notify)
     study = recipe.study(data.fingerprint)
     write_record(out, study, command=command, data={study.tasks[0].name: data.description}, notes=_notes(recipe))
-    write_report(stored(out), out / "report.html")
-    files.append(out / "report.html")
+    try:
+        write_report(stored(out), out / "report.html")
+    except OSError as error:
+        notify(f"The report could not be written ({error.strerror or error}): agileact study report {out} -o FILE")
+    else:
+        files.append(out / "report.html")
     return PaperOutcome(rows, reading, document, files, data.description)
 
 

@@ -286,8 +286,15 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
                 _say(f"What the failed trials printed is in {context.out / 'failed-trials.txt'}.")
             raise
         show(context.study, current, Known(store), as_json=options.json, matters=options.matters)
-    write_report(told(*context.identity), context.out / "report.html", matters=options.matters)
-    _say(f"Report: {context.out / 'report.html'}")
+    try:
+        write_report(told(*context.identity), context.out / "report.html", matters=options.matters)
+    except OSError as error:
+        # Everything is stored and shown: a full disk does not undo that.
+        _say(
+            f"The report could not be written ({error.strerror or error}): agileact study report {context.out} -o FILE"
+        )
+    else:
+        _say(f"Report: {context.out / 'report.html'}")
 
 
 def _compare(options: argparse.Namespace) -> None:

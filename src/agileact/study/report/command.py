@@ -71,8 +71,6 @@ def _port(text: str) -> int:
 def _source(options: argparse.Namespace, read_spec: ReadSpec) -> Source:
     from agileact.study.report.source import is_spec, stored, told
 
-    if options.matters is not None and not options.matters > 0:
-        raise ArgumentError(f"--matters must be greater than 0, not {options.matters}")
     if is_spec(options.spec):
         return told(*read_spec(options))
     if options.out is not None or options.data_dir is not None:
