@@ -12,6 +12,11 @@ settings.load_profile("agileact")
 torch.set_num_threads(1)
 
 
+def pytest_runtest_setup() -> None:
+    """The same random numbers on every run, whatever ran before in the same process."""
+    torch.manual_seed(0)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # PyTorch itself calls what it deprecates: torch.jit.script when forward-mode derivatives are first used.
     config.addinivalue_line("filterwarnings", "ignore:.torch.jit.script:DeprecationWarning")

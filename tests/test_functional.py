@@ -14,7 +14,7 @@ from torch import Tensor
 import agileact as ag
 from agileact import functional
 from tests.cases import CASES, DTYPES, IDS, INPUT_IDS, INPUTS, Case, Input, parameters
-from tests.tolerances import assert_sums, assert_values
+from tests.tolerances import assert_gradients, assert_sums, assert_values
 
 # Called with lists of arguments and with arguments that are wrong on purpose.
 agile: Any = functional.agile
@@ -127,7 +127,7 @@ def test_values_and_gradients(entry: Input, dtype: torch.dtype, granularity: str
         found = torch.autograd.grad(out, leaves, gradient)
         by_hand = torch.autograd.grad(expected, wide, gradient.double())
         assert [one.dtype for one in found] == [leaf.dtype for leaf in leaves]
-        assert_values(found[0], by_hand[0])
+        assert_gradients(found[0], by_hand[0], gradient, scale.detach())
         for one, other in zip(found[1:], by_hand[1:], strict=True):
             assert_sums(one, other, dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -26,6 +27,16 @@ SUMS: dict[torch.dtype, tuple[float, float]] = {
 
 def assert_values(actual: Tensor, expected: Tensor, dtype: torch.dtype | None = None) -> None:
     _assert(actual, expected, VALUES[dtype or actual.dtype])
+
+
+def assert_gradients(actual: Tensor, expected: Tensor, *factors: Tensor) -> None:
+    """Gradients by the input are products: an f'(z) that is off by a rounding is off by that times the factors.
+
+    An f' made from the rounded output (sigmoid: y (1 - y), as in PyTorch) is off by half a unit of y, not of f'.
+    """
+    rtol, atol = VALUES[actual.dtype]
+    largest = math.prod(float(factor.abs().max()) for factor in factors if factor.numel())
+    _assert(actual, expected, (rtol, atol * max(1.0, largest)))
 
 
 def assert_sums(actual: Tensor, expected: Tensor, dtype: torch.dtype | None = None) -> None:
