@@ -7,16 +7,18 @@ import json
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from torch import nn
 
 from agileact import cli
 from agileact._errors import ArgumentError, TrialError
 from agileact.study import _child
+from agileact.study.accelerated import shard_units
 from agileact.study.executors.ray import RayExecutor
-from agileact.study.spec import Budget, TrialSpec
+from agileact.study.spec import ArmSpec, Budget, TrialSpec, freeze
 from agileact.study.trial import run_trial
 from tests.study.builders import make_data, make_spec
 from tests.study.processes import until
@@ -87,6 +89,41 @@ def test_half_precision_trains_and_keeps_less_and_leaves_no_trace():
     assert run_trial(spec(precision="bf16"), DATA).curve == half.curve
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_sharded_network_gives_the_numbers_of_a_whole_one(precision):
+    # Probes and the chosen state change the parts behind the back of whatever was gathered before.
+    settings = {"precision": precision, "probe_every": 3, "iterations": 24}
+    whole, parts = run_trial(spec(**settings), DATA), run_trial(spec(processes=2, sharded=True, **settings), DATA)
+    assert not others()
+    near: Any = {"rtol": 1e-4, "atol": 1e-5} if precision == "fp32" else {"rtol": 5e-3, "atol": 5e-3}
+    for name in ("train_loss", "validation_loss"):
+        torch.testing.assert_close(getattr(parts.curve, name), getattr(whole.curve, name), **near)
+    torch.testing.assert_close(parts.probe.after_weights, whole.probe.after_weights, **near)
+    for layer, trace in whole.layers.items():
+        for name, values in dataclasses.asdict(trace).items():
+            torch.testing.assert_close(getattr(parts.layers[layer], name), values, **near)
+        torch.testing.assert_close(parts.shapes[layer].after, whole.shapes[layer].after, rtol=2e-2, atol=2e-2)
+    assert parts.selected_test_loss == pytest.approx(whole.selected_test_loss, rel=near["rtol"])
+    assert (parts.parameters, parts.saved_bytes) == (whole.parameters, whole.saved_bytes)
+
+
+def test_what_is_gathered_together():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(2000, 1000)
+            self.blocks = nn.ModuleList(nn.Linear(1000, 1000) for _ in range(2))
+            self.head = nn.Linear(1000, 2000, bias=False)
+            self.head.weight = self.embedding.weight
+
+    with torch.device("meta"):
+        model = Tied()
+    # Tied weights are the outermost module's; a list of blocks is none, though it has two million parameters.
+    assert shard_units(model) == [*model.blocks, model]
+    small = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    assert shard_units(small) == [small]
+
+
 ADVANCED = """print('{"event": "advanced", "iteration": 1, "loss": 0.5}', flush=True)"""
 FAILED = """print('{"event": "failed", "reason": "told to", "details": ""}', flush=True)"""
 
@@ -145,6 +182,16 @@ def test_what_cannot_be_is_refused():
         Budget(1, precision="fp16")
     with pytest.raises(ArgumentError, match="a batch of 3 cannot be shared by 4 processes"):
         Budget(1, 3, processes=4)
+    with pytest.raises(ArgumentError, match="only be sharded over several processes"):
+        Budget(1, sharded=True)
+    with pytest.raises(ArgumentError, match="sharded must be True or False, not 'yes'"):
+        Budget(1, processes=2, sharded=cast(Any, "yes"))
+    with pytest.raises(ArgumentError, match="trains in 'fp32' or 'bf16', not in 'fp16'"):
+        Budget(1, device="cuda", precision="fp16", processes=2, sharded=True)
+    folded = spec(processes=2, sharded=True)
+    folded = dataclasses.replace(folded, arm=ArmSpec(freeze({"*": "relu"}), updates="folded"))
+    with pytest.raises(ArgumentError, match="folded updates take whole weights"):
+        run_trial(folded, DATA)
     if not torch.cuda.is_available():
         with pytest.raises(ArgumentError, match="this process sees no CUDA device"):
             run_trial(spec(device="cuda"), DATA)

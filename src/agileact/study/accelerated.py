@@ -25,7 +25,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 
 from agileact._errors import AgileactError, ArgumentError, TrialError
 from agileact._optional import require
@@ -34,10 +37,13 @@ from agileact.study.data import DataSet
 from agileact.study.result import TrialResult
 from agileact.study.spec import TrialSpec
 from agileact.study.threads import one_thread
-from agileact.study.trial import Progress, Trial
+from agileact.study.trial import Progress, Trial, saved_bytes
 
 ATTEMPTS = 2
 """How often the processes of a trial are started if one of them is killed."""
+
+_UNIT = 1_000_000
+"""From so many parameters on a module is gathered by itself, so that never more than that is whole at a time."""
 
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -63,6 +69,8 @@ def run_accelerated(spec: TrialSpec, data: DataSet, progress: Progress | None = 
         )
     if budget.precision == "fp16" and spec.arm.updates != "own":
         raise ArgumentError("folded updates take gradients as they are, which fp16 scales; take bf16")
+    if budget.sharded and spec.arm.updates != "own":
+        raise ArgumentError("folded updates take whole weights, of which a sharded network keeps parts")
     if budget.processes == 1:
         with one_thread():
             return _AcceleratedTrial(spec, data, progress).run()
@@ -93,10 +101,39 @@ class _AcceleratedTrial(Trial):
         with self.accelerator.autocast():  # what is kept for the backward pass depends on it
             super().__init__(spec, data, progress, self.accelerator.device)
         self.parts, self.index = self.accelerator.num_processes, self.accelerator.process_index
-        self.wrapped = self.accelerator.prepare_model(self.model)
+        # For evaluation mode it prepares what it always does, but for the wrapper that averages gradients.
+        self.wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=budget.sharded)
         if isinstance(self.optimizer, torch.optim.Optimizer):
             # It steps as before; in fp16 the gradients' scale is taken out first.
             self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
+
+    def place(self, x: Tensor) -> int:
+        """Put the network where it trains, before the optimizer sees its parameters; return what a pass of x keeps."""
+        if not self.budget.sharded:
+            return super().place(x)
+        # Measured where the network was built: whole, it may be too large for the device.
+        kept = saved_bytes(self.model, x.cpu())
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.contiguous()  # channels last cannot be cut
+        mesh = init_device_mesh(self.device.type, (self.budget.processes,))
+        for unit in shard_units(self.model):
+            # The outermost one too, else a pass after a change of the parts would see the old whole.
+            fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+        return kept
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Return a block in which every process has the whole network, and can call any module of it."""
+        units = [module for module in self.model.modules() if isinstance(module, FSDPModule)]
+        for unit in units:
+            unit.unshard()
+        yield
+        for unit in units:
+            unit.reshard()
+
+    def full(self, parameter: Tensor) -> Tensor:
+        """Return a parameter of which this process may keep a part."""
+        return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
         """Form the gradients of a batch, of which this process takes its part, and return that part of the loss."""
@@ -124,6 +161,43 @@ class _AcceleratedTrial(Trial):
     def stream(self) -> str:
         """Return the name of the random numbers of this process: of its own, for samples of its own."""
         return f"training/{self.index}" if self.parts > 1 else super().stream()
+
+
+def shard_units(model: nn.Module) -> list[nn.Module]:
+    """Return the modules whose parameters are gathered together, inner ones first and ``model`` last.
+
+    A module is one if it has a million parameters that no module in it has taken. One whose parameter is used from
+    outside too, such as tied weights, is left to a module around it.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(1000, 1000), nn.ReLU(), nn.Linear(1000, 10))
+        >>> [type(unit).__name__ for unit in shard_units(model)]
+        ['Linear', 'Sequential']
+    """
+    users: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            users[id(parameter)] = users.get(id(parameter), 0) + 1
+    taken: set[int] = set()
+    units: list[nn.Module] = []
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            visit(child)
+        inside: dict[int, int] = {}
+        for part in module.modules():
+            for parameter in part.parameters(recurse=False):
+                inside[id(parameter)] = inside.get(id(parameter), 0) + 1
+        own = [p for p in module.parameters() if id(p) not in taken]
+        alone = all(users[id(p)] == inside[id(p)] for p in own)
+        # A list of modules has no forward pass of its own in which it could be gathered.
+        called = not isinstance(module, (nn.ModuleList, nn.ModuleDict))
+        if module is model or (called and alone and sum(p.numel() for p in own) >= _UNIT):
+            taken.update(id(p) for p in own)
+            units.append(module)
+
+    visit(model)
+    return units
 
 
 # --- Several processes ----------------------------------------------------------------------------------------------

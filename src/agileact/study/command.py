@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from agileact._errors import ArgumentError, TrialError
 from agileact._files import write_atomically
 from agileact._json import print_json
 from agileact._values import difference
+from agileact.study._place import add_place, add_training, as_asked, make_executor
 from agileact.study.report import command as report_command
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         action.add_argument("spec", type=Path, metavar="SPEC", help="the study's YAML file")
         action.add_argument("--out", type=Path, help="folder for all results (default: runs/study/NAME)")
         action.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data's files lie in")
-        _add_training(action)
+        add_training(action)
         if name in ("plan", "run"):
             action.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
         if name == "run":
-            _add_place(action)
+            add_place(action)
         if name in ("run", "show"):
             action.add_argument(
                 "--matters", type=difference, metavar="X", help="smallest difference in loss that matters"
@@ -71,60 +71,6 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     rescue.add_action(actions)
     report_command.add_actions(actions, lambda options: _Context.read(options).identity)
     _add_compare(commands, count)
-
-
-def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--on",
-        default="local",
-        metavar="WHERE",
-        help="local (worker processes, the default), ray (a cluster of this machine) or ray://HOST:PORT",
-    )
-    parser.add_argument(
-        "--gpus",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="with Ray and --device cuda: GPUs that a trial asks for, such as 0.25",
-    )
-
-
-def _add_training(parser: argparse.ArgumentParser) -> None:
-    text = "; part of what a trial is, so give it to every command of the study (default: as the study says)"
-    parser.add_argument("--device", metavar="NAME", help="cpu or cuda, for all tasks" + text)
-    parser.add_argument("--precision", metavar="NAME", help="fp32, or bf16 or fp16 by Accelerate" + text)
-    parser.add_argument("--processes", type=int, metavar="N", help="processes that train one network together" + text)
-
-
-def _as_asked(study: Study, options: argparse.Namespace) -> Study:
-    """Return the study with the device, precision and processes that the command names."""
-    names = ("device", "precision", "processes")
-    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if not changes:
-        return study
-
-    def changed(task: Any) -> Any:
-        budget = dataclasses.replace(task.spec.budget, **changes)
-        return dataclasses.replace(task, spec=dataclasses.replace(task.spec, budget=budget))
-
-    return dataclasses.replace(study, tasks=tuple(changed(task) for task in study.tasks))
-
-
-def _executor(options: argparse.Namespace) -> Any:
-    """Return where trials run, as a context manager."""
-    from agileact.study.executors.local import LocalExecutor
-
-    where = options.on
-    if where == "local":
-        if options.gpus:
-            raise ArgumentError("--gpus is for --on ray; local workers take no share of a GPU")
-        return LocalExecutor(options.jobs, options.data_dir)
-    if where != "ray" and not where.startswith("ray://"):
-        raise ArgumentError(f"--on must be local, ray or ray://HOST:PORT, not {where!r}")
-    from agileact.study.executors.ray import RayExecutor
-
-    address = None if where == "ray" else where
-    return RayExecutor(address, jobs=options.jobs, gpus=options.gpus, data_dir=options.data_dir)
 
 
 def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
@@ -154,8 +100,8 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
     parser.add_argument("--validation", type=count, default=500, metavar="N", help="samples to set aside (500)")
     parser.add_argument("--out", type=Path, help="folder for all results (default: runs/compare)")
     parser.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
-    _add_place(parser)
-    _add_training(parser)
+    add_place(parser)
+    add_training(parser)
     parser.add_argument("--matters", type=difference, metavar="X", help="smallest difference in loss that matters")
     parser.add_argument("--json", action="store_true", help="print JSON to standard output, no table")
     parser.set_defaults(run=_compare, data_dir=None, resumes=True)
@@ -167,7 +113,7 @@ class _Context:
     def __init__(self, study: Study, options: argparse.Namespace, default: str) -> None:
         from agileact.study.conduct import identified
 
-        self.study, self.data = identified(_as_asked(study, options), options.data_dir)
+        self.study, self.data = identified(as_asked(study, options), options.data_dir)
         self.out: Path = options.out or Path("runs") / default
         self.path = self.out / "store.sqlite"
 
@@ -263,7 +209,7 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
         _say(f"{task.name}: {context.data[task.name].description}.")
     with (
         Store(context.path) as store,
-        _executor(options) as executor,
+        make_executor(options) as executor,
         contextlib.ExitStack() as shown,
     ):
         described = {name: data.description for name, data in context.data.items()}

@@ -103,6 +103,8 @@ class Budget:
         precision: "fp32"; "bf16" or "fp16" for mixed precision, by Accelerate.
         processes: In how many processes, each with its part of every batch, one network is trained (DDP, by
             Accelerate); with "cuda" each has a GPU of its own.
+        sharded: Share the network itself out too: each process keeps a part of every weight, of its gradient and of
+            the optimizer's numbers (FSDP), for a network that is too large for one device.
     """
 
     iterations: int
@@ -114,6 +116,7 @@ class Budget:
     device: str = field(default="cpu", metadata=_LATER)
     precision: str = field(default="fp32", metadata=_LATER)
     processes: int = field(default=1, metadata=_LATER)
+    sharded: bool = field(default=False, metadata=_LATER)
 
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
@@ -125,6 +128,12 @@ class Budget:
         _check("the batch size", self.batch_size, least=1)
         if self.batch_size < self.processes:
             raise ArgumentError(f"a batch of {self.batch_size} cannot be shared by {self.processes} processes")
+        if not isinstance(self.sharded, bool):
+            raise ArgumentError(f"sharded must be True or False, not {self.sharded!r}")
+        if self.sharded and self.processes == 1:
+            raise ArgumentError("a network can only be sharded over several processes; name how many, such as 2")
+        if self.sharded and self.precision == "fp16":
+            raise ArgumentError("a sharded network trains in 'fp32' or 'bf16', not in 'fp16'")
         _check("the number of iterations between evaluations", self.evaluate_every, least=1)
         _check("the number of iterations between probes", self.probe_every, least=0)
         if self.test_curve and not self.use_test:

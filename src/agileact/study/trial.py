@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import os
@@ -107,7 +108,7 @@ class Trial:
             sample=lambda: calibration_sample(data, spec.seed),
         )
         # Built and calibrated on the CPU: the same start on every device.
-        self.model.to(self.device)
+        self.saved_bytes = self.place(self.data.train_x[: self.budget.batch_size])
         self.optimizer = build_optimizer(self.model, spec.arm)
         self.agile: dict[str, Agile | CombinedAgile] = {
             name.removesuffix("_activation"): module
@@ -118,18 +119,19 @@ class Trial:
         self.probe = Probe()
         self.layers = {name: LayerTrace() for name in self.agile}
         self.best_state: dict[str, Tensor] | None = None
-        self.saved_bytes = saved_bytes(self.model, self.data.train_x[: self.budget.batch_size])
 
     def run(self) -> TrialResult:
         """Train, measure, and return the result."""
         start = time.perf_counter()
         durations: list[float] = []
-        before = sampled(self.model) if self.budget.use_test else {}
+        with self.gathered():
+            before = sampled(self.model) if self.budget.use_test else {}
         # What a network draws while it trains, such as dropout, must not depend on what ran here before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(models.subseed(self.spec.seed, self.stream()))
             status = self._train(durations)
-        learned = shapes(self.model, before) if self.budget.use_test else {}
+        with self.gathered():
+            learned = shapes(self.model, before) if self.budget.use_test else {}
         chosen = lowest(self.curve.validation_loss)
         best = lowest(self.curve.test_loss)
         test_loss, test_accuracy = self._selected_test(chosen)
@@ -195,6 +197,18 @@ class Trial:
         loss.backward()
         return loss.detach()
 
+    def place(self, x: Tensor) -> int:
+        """Put the network where it trains, before the optimizer sees its parameters; return what a pass of x keeps."""
+        return saved_bytes(self.model.to(self.device), x)
+
+    def gathered(self) -> contextlib.AbstractContextManager[None]:
+        """Return a block in which every process has the whole network, and can call any module of it."""
+        return contextlib.nullcontext()
+
+    def full(self, parameter: Tensor) -> Tensor:
+        """Return a parameter of which this process may keep a part."""
+        return parameter
+
     def whole(self, part: Tensor) -> Tensor:
         """Return the sum of a number over all processes of the trial."""
         return part
@@ -242,10 +256,11 @@ class Trial:
             self.best_state = copy.deepcopy(self.model.state_dict())
         for name, module in self.agile.items():
             trace = self.layers[name]
-            trace.scale_min.append(float(module.scale.detach().min()))
-            trace.scale_max.append(float(module.scale.detach().max()))
-            trace.location_min.append(float(module.location.detach().min()))
-            trace.location_max.append(float(module.location.detach().max()))
+            scale, location = self.full(module.scale.detach()), self.full(module.location.detach())
+            trace.scale_min.append(float(scale.min()))
+            trace.scale_max.append(float(scale.max()))
+            trace.location_min.append(float(location.min()))
+            trace.location_max.append(float(location.max()))
 
     def _evaluate(self, part: str) -> tuple[float, float | None]:
         x, y = getattr(self.data, f"{part}_x"), getattr(self.data, f"{part}_y")
