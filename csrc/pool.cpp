@@ -27,20 +27,27 @@ struct Best {
     x = V(0);
     place = V(-1);
   }
-  void offer(V candidate, V from, double at) {
-    // A place of -1 takes anything: the first valid element wins over the -inf that stands for none.
+  // A place of -1 takes anything: the first valid element wins over the -inf that stands for none. Where a window has
+  // its first element anyway (not Open), nobody has to ask.
+  template <bool Open = true>
+  AGILEACT_INLINE void offer(V candidate, V from, double at) {
 #if defined(CPU_CAPABILITY_AVX512)
     if constexpr (std::is_same_v<typename V::value_type, float>) {
-      const __mmask16 better = _mm512_cmp_ps_mask(candidate, value, _CMP_GT_OQ) |
-          _mm512_cmp_ps_mask(candidate, candidate, _CMP_UNORD_Q) |
-          _mm512_cmp_ps_mask(place, _mm512_setzero_ps(), _CMP_LT_OQ);
+      __mmask16 better = _mm512_cmp_ps_mask(candidate, value, _CMP_GT_OQ) |
+          _mm512_cmp_ps_mask(candidate, candidate, _CMP_UNORD_Q);
+      if constexpr (Open) {
+        better |= _mm512_cmp_ps_mask(place, _mm512_setzero_ps(), _CMP_LT_OQ);
+      }
       value = _mm512_mask_mov_ps(value, better, candidate);
       x = _mm512_mask_mov_ps(x, better, from);
       place = _mm512_mask_mov_ps(place, better, _mm512_set1_ps(static_cast<float>(at)));
       return;
     }
 #endif
-    const V better = (candidate > value) | (candidate != candidate) | (place < V(0));
+    V better = (candidate > value) | (candidate != candidate);
+    if constexpr (Open) {
+      better = better | (place < V(0));
+    }
     value = V::blendv(value, candidate, better);
     x = V::blendv(x, from, better);
     place = V::blendv(place, V(at), better);
@@ -51,20 +58,9 @@ template <typename T, typename V = vec_t<T>>
 inline void put(const Best<V>* best, T* y, T* picked, uint8_t* places, int64_t n) {
   Pack<T>{{best[0].value, best[1].value}}.store(y, n);
   Pack<T>{{best[0].x, best[1].x}}.store(picked, n);
-#if defined(CPU_CAPABILITY_AVX512)
-  if constexpr (std::is_same_v<acc_t<T>, float>) {
-    for (int half = 0; half < 2 && n > half * V::size(); ++half) {
-      const __mmask16 valid = static_cast<__mmask16>((1u << std::min<int64_t>(V::size(), n - half * V::size())) - 1);
-      _mm512_mask_cvtepi32_storeu_epi8(places + half * V::size(), valid, _mm512_cvtps_epi32(best[half].place));
-    }
-    return;
-  }
-#endif
-  acc_t<T> place[kStep<T>];
-  best[0].place.store(place);
-  best[1].place.store(place + V::size());
-  for (int64_t i = 0; i < n; ++i) {
-    places[i] = static_cast<uint8_t>(static_cast<int>(place[i]));
+  for (int half = 0; half < 2 && n > half * V::size(); ++half) {
+    const int64_t first = half * V::size();
+    store_places(best[half].place, places + first, std::min<int64_t>(V::size(), n - first));
   }
 }
 
@@ -187,6 +183,74 @@ void pool_channels_last(const Formula& formula, const Pooling& p, const PoolForw
   });
 }
 
+// One window, for as many channels as a load fills; without a whole load, for the first n of them.
+template <typename T, bool Whole, typename Base, int H, typename V = vec_t<T>>
+AGILEACT_INLINE void pool_window(const Base& base, const T* const* from, const V (&scale)[H], const V (&location)[H],
+                                 int64_t n, T* y, T* picked, uint8_t* places) {
+  Best<V> best[2];
+  AGILEACT_UNROLL for (int place = 0; place < 4; ++place) {
+    const Pack<T> in = load_lanes<T, Whole>(from[place], n);
+    Pack<T> out{{V(0), V(0)}};
+    AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
+      out.v[half] = scale[half] * base.f(in.v[half] - location[half]);
+    }
+    out = as_stored<T>(out);
+    AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
+      if (place == 0) {
+        best[half] = {out.v[half], in.v[half], V(0)};
+      } else {
+        best[half].template offer<false>(out.v[half], in.v[half], place);
+      }
+    }
+  }
+  store_lanes<T, Whole>({{best[0].value, best[H - 1].value}}, y, n);
+  store_lanes<T, Whole>({{best[0].x, best[H - 1].x}}, picked, n);
+  AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
+    const int64_t first = half * V::size();
+    if (Whole || n > first) {
+      store_places(best[half].place, places + first, Whole ? V::size() : std::min<int64_t>(V::size(), n - first));
+    }
+  }
+}
+
+// Channels last, two by two: a window's four pixels are read where they are, and compared as they are read.
+template <typename T>
+void pool_halves_last(const Formula& formula, const Pooling& p, const PoolForward& call) {
+  using A = acc_t<T>;
+  using V = vec_t<T>;
+  constexpr int H = kHalves<T>;
+  constexpr int64_t step = H * V::size();
+  const int64_t C = p.channels, row = p.width * C, rows = p.batch * p.out_height;
+  const int64_t padded = ceil_div(C, step) * step;
+  const std::vector<A> scales = repeated<A>(call.scale, C, 1, padded);
+  const std::vector<A> locations = repeated<A>(call.location, C, 1, padded);
+  at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / (2 * row)), [&](int64_t begin, int64_t end) {
+    with_base<V>(formula, [&](const auto& base) {
+      for (int64_t r = begin; r < end; ++r) {
+        const T* x = static_cast<const T*>(call.x) + (r / p.out_height * p.height + r % p.out_height * 2) * row;
+        for (int64_t c = 0; c < C; c += step) {
+          V scale[H], location[H];
+          AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
+            scale[half] = V::loadu(scales.data() + c + half * V::size());
+            location[half] = V::loadu(locations.data() + c + half * V::size());
+          }
+          const int64_t n = std::min(step, C - c);
+          const auto windows = [&](auto whole) {
+            for (int64_t o = 0; o < p.out_width; ++o) {
+              const T* const first = x + 2 * o * C + c;
+              const T* const from[4] = {first, first + C, first + row, first + row + C};
+              const int64_t to = (r * p.out_width + o) * C + c;
+              pool_window<T, decltype(whole)::value>(base, from, scale, location, n, static_cast<T*>(call.y) + to,
+                                                     static_cast<T*>(call.picked) + to, call.places + to);
+            }
+          };
+          n == step ? windows(std::true_type()) : windows(std::false_type());
+        }
+      }
+    });
+  });
+}
+
 template <typename T>
 void pool_planes(const Formula& formula, const Pooling& p, const PoolForward& call) {
   using V = vec_t<T>;
@@ -272,7 +336,13 @@ void pool_planes(const Formula& formula, const Pooling& p, const PoolForward& ca
 void pool(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const PoolForward& call) {
   const auto as = [&](auto zero) {
     using T = decltype(zero);
-    p.channels_last ? pool_channels_last<T>(formula, p, call) : pool_planes<T>(formula, p, call);
+    if (!p.channels_last) {
+      pool_planes<T>(formula, p, call);
+    } else if (const Window w(p); w.halves() && w.inside()) {
+      pool_halves_last<T>(formula, p, call);
+    } else {
+      pool_channels_last<T>(formula, p, call);
+    }
   };
   switch (dtype) {
     case c10::ScalarType::Double: return as(double());

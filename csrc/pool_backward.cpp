@@ -121,13 +121,106 @@ void pool_backward_as(const Formula& formula, const Pooling& p, const PoolBackwa
   }
 }
 
+// One window, as pool_window read it.
+template <typename T, bool Whole, typename Base, int H, typename V = vec_t<T>>
+AGILEACT_INLINE void scatter_window(const Base& base, const T* grad, const T* picked, const uint8_t* places,
+                                    const V (&scale)[H], const V (&location)[H], int64_t n, T* const* to,
+                                    V (&sum_f)[H], V (&sum_d)[H]) {
+  const Pack<T> g = load_lanes<T, Whole>(grad, n), x = load_lanes<T, Whole>(picked, n);
+  V place[H], value[H];
+  AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
+    const int64_t first = half * V::size();
+    const int64_t count = Whole ? V::size() : std::clamp<int64_t>(n - first, 0, V::size());
+    place[half] = load_places<V>(places + first, count);
+    V f, d;
+    base.at(x.v[half] - location[half], f, d);
+    const V gd = g.v[half] * d;
+    value[half] = scale[half] * gd;
+    sum_f[half] = sum_f[half] + g.v[half] * f;
+    sum_d[half] = sum_d[half] + gd;
+  }
+  AGILEACT_UNROLL for (int k = 0; k < 4; ++k) {
+    store_lanes<T, Whole>({{at_place(value[0], place[0], k), at_place(value[H - 1], place[H - 1], k)}}, to[k], n);
+  }
+}
+
+// Channels last, two by two: every window writes its four pixels, and nothing else does.
+template <typename T>
+void pool_backward_halves_last(const Formula& formula, const Pooling& p, const PoolBackward& call) {
+  using A = acc_t<T>;
+  using V = vec_t<T>;
+  constexpr int H = kHalves<T>;
+  constexpr int64_t step = H * V::size();
+  const int64_t C = p.channels, row = p.width * C;
+  const int64_t padded = ceil_div(C, step) * step;
+  const std::vector<A> scales = repeated<A>(call.scale, C, 1, padded);
+  const std::vector<A> locations = repeated<A>(call.location, C, 1, padded);
+  // Behind the last whole window there may be a row and a column.
+  const bool covered = p.height == 2 * p.out_height && p.width == 2 * p.out_width;
+  std::vector<A> partial(p.batch * 2 * padded);
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, p.height * row));
+  at::parallel_for(0, p.batch, grain, [&](int64_t begin, int64_t end) {
+    with_base<V>(formula, [&](const auto& base) {
+      for (int64_t u = begin; u < end; ++u) {
+        T* const grad_x = static_cast<T*>(call.grad_x) + u * p.height * row;
+        if (!covered) {
+          std::memset(static_cast<void*>(grad_x), 0, p.height * row * sizeof(T));
+        }
+        A* const sums = partial.data() + u * 2 * padded;
+        for (int64_t oh = 0; oh < p.out_height; ++oh) {
+          for (int64_t c = 0; c < C; c += step) {
+            V scale[H], location[H], sum_f[H], sum_d[H];
+            AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
+              const int64_t at = c + half * V::size();
+              scale[half] = V::loadu(scales.data() + at);
+              location[half] = V::loadu(locations.data() + at);
+              sum_f[half] = V::loadu(sums + at);
+              sum_d[half] = V::loadu(sums + padded + at);
+            }
+            const int64_t n = std::min(step, C - c);
+            const auto windows = [&](auto whole) {
+              for (int64_t o = 0; o < p.out_width; ++o) {
+                T* const first = grad_x + 2 * (oh * row + o * C) + c;
+                T* const to[4] = {first, first + C, first + row, first + row + C};
+                const int64_t at = ((u * p.out_height + oh) * p.out_width + o) * C + c;
+                scatter_window<T, decltype(whole)::value>(base, static_cast<const T*>(call.grad) + at,
+                                                          static_cast<const T*>(call.picked) + at, call.places + at,
+                                                          scale, location, n, to, sum_f, sum_d);
+              }
+            };
+            n == step ? windows(std::true_type()) : windows(std::false_type());
+            // Lanes behind the last channel hold whatever came of it; nobody reads them.
+            AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
+              sum_f[half].store(sums + c + half * V::size());
+              sum_d[half].store(sums + padded + c + half * V::size());
+            }
+          }
+        }
+      }
+    });
+  });
+  for (int64_t u = 0; u < p.batch; ++u) {
+    for (int64_t c = 0; c < C; ++c) {
+      call.sum_f[c] += partial[2 * u * padded + c];
+      call.sum_d[c] += partial[(2 * u + 1) * padded + c];
+    }
+  }
+}
+
+template <typename T>
+void pool_backward_for(const Formula& formula, const Pooling& p, const PoolBackward& call) {
+  const Window w(p);
+  const bool halves_last = p.channels_last && w.halves() && w.inside();
+  halves_last ? pool_backward_halves_last<T>(formula, p, call) : pool_backward_as<T>(formula, p, call);
+}
+
 }  // namespace
 
 void pool_backward(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const PoolBackward& call) {
   switch (dtype) {
-    case c10::ScalarType::Double: return pool_backward_as<double>(formula, p, call);
-    case c10::ScalarType::BFloat16: return pool_backward_as<c10::BFloat16>(formula, p, call);
-    default: return pool_backward_as<float>(formula, p, call);
+    case c10::ScalarType::Double: return pool_backward_for<double>(formula, p, call);
+    case c10::ScalarType::BFloat16: return pool_backward_for<c10::BFloat16>(formula, p, call);
+    default: return pool_backward_for<float>(formula, p, call);
   }
 }
 

@@ -54,5 +54,90 @@ std::vector<A> repeated(const void* table, int64_t channels, int64_t pixels, int
   return row;
 }
 
+// How many vectors one load of a T fills.
+template <typename T>
+constexpr int kHalves = std::is_same_v<T, acc_t<T>> ? 1 : 2;
+
+// kHalves vectors, or, without a whole load, the first n lanes of them.
+template <typename T, bool Whole>
+AGILEACT_INLINE Pack<T> load_lanes(const T* from, int64_t n) {
+  using V = vec_t<T>;
+  if constexpr (kHalves<T> == 1) {
+    return {{Whole ? V::loadu(from) : V::loadu(from, n), V(0)}};
+  } else {
+    return Whole ? Pack<T>::load(from) : Pack<T>::load(from, n);
+  }
+}
+
+template <typename T, bool Whole>
+AGILEACT_INLINE void store_lanes(const Pack<T>& p, T* to, int64_t n) {
+  if constexpr (kHalves<T> == 1) {
+    Whole ? p.v[0].store(to) : p.v[0].store(to, n);
+  } else {
+    Whole ? p.store(to) : p.store(to, n);
+  }
+}
+
+// Places in windows, a byte each in memory and a number of the arithmetic's type in vectors.
+template <typename V>
+AGILEACT_INLINE void store_places(const V& place, uint8_t* to, int64_t n) {
+  using A = typename V::value_type;
+  if constexpr (std::is_same_v<A, float>) {
+#if defined(CPU_CAPABILITY_AVX512)
+    const __m512i whole = _mm512_cvtps_epi32(place);
+    if (n == V::size()) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(whole));
+    } else {
+      _mm512_mask_cvtepi32_storeu_epi8(to, static_cast<__mmask16>((1u << n) - 1), whole);
+    }
+    return;
+#elif defined(CPU_CAPABILITY_AVX2)
+    const __m256i whole = _mm256_cvtps_epi32(place);
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    const int64_t bytes = _mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+    std::memcpy(to, &bytes, n);
+    return;
+#endif
+  }
+  A lanes[V::size()];
+  place.store(lanes);
+  for (int64_t i = 0; i < n; ++i) {
+    to[i] = static_cast<uint8_t>(static_cast<int>(lanes[i]));
+  }
+}
+
+template <typename V>
+AGILEACT_INLINE V load_places(const uint8_t* from, int64_t n) {
+  using A = typename V::value_type;
+  if constexpr (std::is_same_v<A, float>) {
+#if defined(CPU_CAPABILITY_AVX512)
+    if (n == V::size()) {
+      return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+    }
+#elif defined(CPU_CAPABILITY_AVX2)
+    int64_t bytes = 0;
+    std::memcpy(&bytes, from, n);
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes)));
+#endif
+  }
+  A lanes[V::size()] = {};
+  for (int64_t i = 0; i < n; ++i) {
+    lanes[i] = static_cast<A>(from[i]);
+  }
+  return V::loadu(lanes);
+}
+
+// The value where a lane's place is this one, zero elsewhere.
+template <typename V>
+AGILEACT_INLINE V at_place(const V& value, const V& place, double wanted) {
+#if defined(CPU_CAPABILITY_AVX512)
+  if constexpr (std::is_same_v<typename V::value_type, float>) {
+    const __m512 here = _mm512_set1_ps(static_cast<float>(wanted));
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(place, here, _CMP_EQ_OQ), value);
+  }
+#endif
+  return value & (place == V(wanted));
+}
+
 }  // namespace
 }  // namespace agileact

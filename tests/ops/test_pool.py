@@ -71,6 +71,19 @@ def test_same_as_two_steps(case: Case, window: dict[str, Any], last: bool) -> No
         compare(x, case, window, scale, location)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 64, 67])
+@pytest.mark.parametrize("base", ["relu", "identity", "silu"])
+def test_two_by_two_channels_last_for_any_number_of_channels(base: str, channels: int) -> None:
+    # Whole vectors and what is left of them, in every dtype; a row and a column behind the last window.
+    case = next(case for case in FUSED_CASES if case.base == base)
+    scale, location = parameters(channels, torch.float32)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for height, width in ((8, 6), (9, 7)):
+            x = (2 * torch.randn(2, channels, height, width)).to(dtype)
+            x[0, :, :2, :2] = 0.25  # equals: the first of them counts
+            compare(x.contiguous(memory_format=torch.channels_last), case, {"kernel_size": 2}, scale, location)
+
+
 @given(
     st.sampled_from(FUSED_CASES), st.integers(1, 12), st.integers(1, 70), st.integers(1, 4), st.integers(1, 4),
     st.integers(0, 2), st.integers(1, 2), st.booleans(), st.booleans(),

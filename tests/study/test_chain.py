@@ -11,18 +11,21 @@ from agileact.study.activations import activation
 from agileact.study.models._chain import Chain
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
 @pytest.mark.parametrize(
     "text", ["relu", "sigmoid", "tanh", "gelu", "agile-relu", "agile-gelu", "combined-relu:terms=2", "prelu"]
 )
-def test_as_a_plain_chain(text: str):
-    torch.manual_seed(0)
+def test_as_a_plain_chain(text: str, last: bool):
     layers = [activation(text, 3), nn.MaxPool2d(2), nn.Conv2d(3, 2, 1), activation("relu", 2)]
     with torch.no_grad():
         for parameter in layers[0].parameters():
             parameter.add_(torch.randn_like(parameter))  # also negative scales
     outputs, gradients = [], []
     for kind in (Chain, nn.Sequential):
-        x = torch.randn(4, 3, 9, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        x = torch.randn(4, 3, 9, 8, generator=torch.Generator().manual_seed(1))
+        if last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        x.requires_grad_()
         model = kind(*layers)
         model.zero_grad()
         output = model(x)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from agileact.functional import agile_max_pool2d
 from agileact.nn import Agile
 from agileact.study.activations import PlainActivation
 
+_RELU = ("relu", "channel", 1)
+"""Base, granularity and dimension of the activation that is pooled in one pass."""
+
 
 class Chain(nn.Sequential):
     r"""As :class:`torch.nn.Sequential`, faster where max pooling follows an activation.
 
     A plain activation that never falls, :math:`x \le y \Rightarrow f(x) \le f(y)`, is evaluated behind the pooling,
-    on as many numbers fewer as a window has: the largest f(x) is the f of the largest x. An agile ReLU and its pooling
-    are :func:`agileact.functional.agile_max_pool2d`. The modules, their names and their order stay what they are, and
-    a hook on one of the two is called as in any chain, because the two steps are then taken one after the other.
+    on as many numbers fewer as a window has: the largest f(x) is the f of the largest x. A ReLU, plain or agile, and
+    its pooling are :func:`agileact.functional.agile_max_pool2d`, and so is, with the identity, the pooling behind any
+    other activation: it keeps bytes where PyTorch's keeps long integers. The modules, their names and their order stay
+    what they are, and a hook on one of the two is called as in any chain, because the two steps are then taken one
+    after the other.
 
     Example:
         >>> import torch
@@ -45,31 +51,38 @@ def _together(activation: nn.Module, pooling: nn.Module) -> Callable[[Tensor], T
     assert isinstance(pooling, nn.MaxPool2d)
     if _watched(activation) or _watched(pooling) or pooling.return_indices:
         return None
-    if type(activation) is PlainActivation:
-        return (lambda x: activation(pooling(x))) if activation.rising else None
+
+    def pooled(x: Tensor) -> Tensor:
+        if x.ndim == 4 and x.is_cpu and x.is_contiguous(memory_format=torch.channels_last):
+            return _max_pool(x, None, None, pooling, "identity")
+        return pooling(x)  # type: ignore[no-any-return]
+
     # ReLU alone: of a sigmoid the fused kernel and PyTorch's differ in the last bit, and an agile network must begin as
     # its plain twin, to the bit; it is no faster there either.
-    if isinstance(activation, Agile) and activation.base == "relu" and activation.granularity == "channel":
-        if activation.dim != 1:
-            return None
+    if type(activation) is PlainActivation:
+        if activation.base == "relu":
+            return lambda x: _max_pool(x, None, None, pooling, "relu")
+        if activation.rising:
+            return lambda x: activation(pooled(x))
+    elif isinstance(activation, Agile) and (activation.base, activation.granularity, activation.dim) == _RELU:
+        return lambda x: _max_pool(x, activation.scale, activation.location, pooling, "relu")
+    return lambda x: pooled(activation(x))
 
-        def pooled(x: Tensor) -> Tensor:
-            result = agile_max_pool2d(
-                x,
-                activation.scale,
-                activation.location,
-                pooling.kernel_size,
-                pooling.stride,
-                pooling.padding,
-                pooling.dilation,
-                pooling.ceil_mode,
-                base="relu",
-            )
-            assert isinstance(result, Tensor)
-            return result
 
-        return pooled
-    return None
+def _max_pool(x: Tensor, scale: Tensor | None, location: Tensor | None, pooling: nn.MaxPool2d, base: str) -> Tensor:
+    result = agile_max_pool2d(
+        x,
+        scale,
+        location,
+        pooling.kernel_size,
+        pooling.stride,
+        pooling.padding,
+        pooling.dilation,
+        pooling.ceil_mode,
+        base=base,
+    )
+    assert isinstance(result, Tensor)
+    return result
 
 
 def _watched(module: nn.Module) -> bool:
