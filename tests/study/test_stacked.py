@@ -46,12 +46,15 @@ def numbers(result: TrialResult) -> dict[str, object]:
     return {name: value for name, value in raw.items() if name not in ("seconds", "seconds_per_iteration")}
 
 
+# By vmap too, which is meant for a GPU and gives the same numbers on the CPU.
+@pytest.mark.parametrize("mapped", [False, True], ids=["written-out", "mapped"])
 @pytest.mark.parametrize("name", ARMS)
-def test_the_same_bits_again_and_the_numbers_of_a_trial_alone(name: str):
+def test_the_same_bits_again_and_the_numbers_of_a_trial_alone(name: str, mapped: bool):
     specs = make(name)
     data = data_room.load(specs[0].task.data)
-    together = run_stack(specs, data)
-    assert [numbers(result) for result in together] == [numbers(result) for result in run_stack(specs, data)]
+    together = run_stack(specs, data, mapped=mapped)
+    again = run_stack(specs, data, mapped=mapped)
+    assert [numbers(result) for result in together] == [numbers(result) for result in again]
     # A bias before batch normalisation has a gradient of rounding alone, of which Adam makes steps.
     tolerance = 2e-2 if "batchnorm" in name else 2e-4
     for spec, stacked in zip(specs, together, strict=True):
@@ -80,6 +83,33 @@ def test_the_paper_s_widths_too():
     assert together[3].best_test_loss == pytest.approx(alone.best_test_loss, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("cnn", "relu"),
+        ("cnn", "agile-relu"),
+        ("cnn", "agile-sigmoid+batchnorm"),
+        ("cnn", "prelu"),
+        ("resnet", "agile-relu"),
+    ],
+)
+def test_convolutions_by_vmap(model: str, name: str):
+    options = {"filters": (4, 3), "nodes": (5,)} if model == "cnn" else {"widths": (4, 6), "blocks": 1}
+    budget = Budget(6, batch_size=10, evaluate_every=6)
+    task = TaskSpec(DataSpec("mnist5k-split"), ModelSpec(model, freeze(options)), budget)
+    specs = [TrialSpec(task, arm(name, lr=0.01).spec, seed) for seed in range(3)]
+    data = data_room.load(task.data)
+    together = run_stack(specs, data, mapped=True)
+    for spec, stacked in zip(specs, together, strict=True):
+        alone = run_trial(spec, data)
+        assert stacked.curve.test_loss == pytest.approx(
+            alone.curve.test_loss, rel=2e-2 if "batchnorm" in name else 1e-3
+        )
+        assert stacked.layers.keys() == alone.layers.keys()
+        assert stacked.shapes.keys() == alone.shapes.keys()
+        assert stacked.parameters == alone.parameters
+
+
 def test_a_regression_and_a_test_that_is_not_touched():
     specs = make("agile-tanh", data="diabetes", use_test=False)
     data = data_room.load(specs[0].task.data)
@@ -99,7 +129,7 @@ def test_one_that_diverges_ends_and_leaves_the_others_alone():
 
     run = stacked._Stack(specs, data, lambda spec, iteration, loss: seen.append((spec.seed, iteration)))
     with torch.no_grad():
-        run.model.layers["fc1"].weight[1] = float("inf")  # type: ignore[operator]
+        run.model.part(1)["fc1.weight"].fill_(float("inf"))
     results = run.run()
     assert [result.status for result in results] == ["finished", "diverged", "finished"]
     # To the bit: a network's numbers do not depend on those of its neighbours.
@@ -117,6 +147,7 @@ def test_what_is_stacked():
         make("relu+bias-lr=2")[0],
         make("relu", probe_every=5)[0],
         make("relu", precision="bf16")[0],
+        make("relu", device="cuda", processes=2)[0],
         dataclasses.replace(specs[0], task=dataclasses.replace(specs[0].task, model=ModelSpec("cnn"))),
     ]
     assert not any(map(stackable, alone))
@@ -127,6 +158,10 @@ def test_what_is_stacked():
         *([spec] for spec in alone),
         others,
     ]
+    # A GPU has room beside convolutions.
+    assert len(stacks([dataclasses.replace(alone[-1], seed=seed) for seed in range(3)])) == 3
+    on_gpu = dataclasses.replace(alone[-1].task, budget=Budget(25, device="cuda"))
+    assert len(stacks([dataclasses.replace(alone[-1], task=on_gpu, seed=seed) for seed in range(3)])) == 1
     # What a study lacks after whole stacks were stored is stacked as it would have been.
     assert stacks(specs[10:]) == stacks(specs)[1:]
 

@@ -23,7 +23,7 @@ from agileact.study import models
 from agileact.study.data import DataSet
 from agileact.study.result import Curve, LayerTrace, Probe, TrialResult
 from agileact.study.shapes import sampled, shapes
-from agileact.study.spec import TrialSpec
+from agileact.study.spec import Budget, TrialSpec
 from agileact.study.threads import one_thread
 from agileact.study.training import build_network, build_optimizer
 
@@ -52,17 +52,26 @@ def run_trial(spec: TrialSpec, data: DataSet, progress: Progress | None = None) 
         MissingExtraError: If Accelerate is needed and not installed.
     """
     budget = spec.task.budget
-    if budget.device == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError(
-            "the trial is to run on the device 'cuda', but this process sees no CUDA device "
-            f"(PyTorch {torch.__version__}, CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})"
-        )
+    check_device(budget)
     if budget.precision != "fp32" or budget.processes > 1:
         from agileact.study.accelerated import run_accelerated
 
         return run_accelerated(spec, data, progress)
     with one_thread():
         return Trial(spec, data, progress).run()
+
+
+def check_device(budget: Budget) -> None:
+    """Raise if this process does not see the device that the budget names.
+
+    Raises:
+        ArgumentError: If it is so.
+    """
+    if budget.device == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError(
+            "the trial is to run on the device 'cuda', but this process sees no CUDA device "
+            f"(PyTorch {torch.__version__}, CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})"
+        )
 
 
 def versions() -> dict[str, str]:
