@@ -15,12 +15,14 @@ from torch import nn
 
 from agileact import cli
 from agileact._errors import ArgumentError, TrialError
-from agileact.study import _child
+from agileact.study import _child, cost
 from agileact.study.accelerated import shard_units
+from agileact.study.data import DataSet
 from agileact.study.executors.ray import RayExecutor
+from agileact.study.result import TrialResult
 from agileact.study.spec import ArmSpec, Budget, TrialSpec, freeze
 from agileact.study.trial import run_trial
-from tests.study.builders import make_data, make_spec
+from tests.study.builders import make_data, make_result, make_spec
 from tests.study.processes import until
 
 pytest.importorskip("accelerate", reason='Accelerate is not installed: pip install "agileact[accelerate]"')
@@ -105,6 +107,24 @@ def test_a_sharded_network_gives_the_numbers_of_a_whole_one(precision):
         torch.testing.assert_close(parts.shapes[layer].after, whole.shapes[layer].after, rtol=2e-2, atol=2e-2)
     assert parts.selected_test_loss == pytest.approx(whole.selected_test_loss, rel=near["rtol"])
     assert (parts.parameters, parts.saved_bytes) == (whole.parameters, whole.saved_bytes)
+
+
+def test_a_cost_is_estimated_where_the_trial_will_run(monkeypatch):
+    tried = []
+
+    def run(short: TrialSpec, data: DataSet) -> TrialResult:
+        tried.append(short.task.budget)
+        return dataclasses.replace(make_result(short), seconds=-1000.0, seconds_per_iteration=2.0)
+
+    monkeypatch.setattr(cost, "run_trial", run)
+    half = spec(precision="bf16", iterations=50, probe_every=10)
+    # Fifty steps of two seconds, and a thousand until it began.
+    assert cost.trial_seconds(half.task, half.arm, DATA) == pytest.approx(1100, abs=5)
+    (budget,) = tried
+    assert (budget.precision, budget.probe_every, budget.use_test) == ("bf16", 0, False)
+    assert budget.iterations < 50
+    assert 0 < cost.trial_seconds(spec().task, half.arm, DATA) < 100
+    assert len(tried) == 1
 
 
 def test_what_is_gathered_together():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from agileact.study.data import DataSet
 from agileact.study.protocol import Plan, Study
-from agileact.study.spec import ArmSpec, TaskSpec
+from agileact.study.spec import ArmSpec, TaskSpec, TrialSpec
 from agileact.study.threads import one_thread
 from agileact.study.training import build_network, build_optimizer
-from agileact.study.trial import evaluate, loss_function
+from agileact.study.trial import evaluate, loss_function, run_trial
 
 _STEPS = 6
 START_SECONDS = 4.0
@@ -55,8 +58,14 @@ def estimate(study: Study, current: Plan, data: Mapping[str, DataSet], jobs: int
 
 
 def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
-    """Return how long one trial takes: timed steps and one timed evaluation, times their number."""
+    """Return how long one trial takes: timed steps and one timed evaluation, times their number.
+
+    What is to run on a GPU that this process does not see, because it is a cluster's, is timed on the CPU.
+    """
     budget = task.budget
+    on_gpu = budget.device == "cuda" and torch.cuda.is_available()
+    if on_gpu or (budget.device == "cpu" and (budget.precision != "fp32" or budget.processes > 1)):
+        return _tried_seconds(task, arm, data)
     model = build_network(
         task.model,
         arm,
@@ -81,3 +90,20 @@ def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
     evaluations = budget.iterations // budget.evaluate_every + 1
     # The first step sets memory aside and is slower; the fastest is what nothing disturbed.
     return min(durations[1:]) * budget.iterations + evaluation * evaluations + test
+
+
+def _tried_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
+    """Return how long one trial takes, from a very short one: its processes, its device and its precision count."""
+    budget = task.budget
+    short = dataclasses.replace(
+        budget, iterations=_STEPS, evaluate_every=_STEPS, probe_every=0, test_curve=False, use_test=False
+    )
+    start = time.perf_counter()
+    result = run_trial(TrialSpec(dataclasses.replace(task, budget=short), arm, seed=0), data)
+    beginning = time.perf_counter() - start - result.seconds
+    # It evaluated all training samples once and the validation samples twice.
+    validation, test = len(data.validation_y), len(data.test_y)
+    evaluating = max(0.0, result.seconds - _STEPS * result.seconds_per_iteration)
+    sample = evaluating / (len(data.train_y) + 2 * validation)
+    evaluations = budget.iterations // budget.evaluate_every + 1
+    return beginning + result.seconds_per_iteration * budget.iterations + sample * (validation * evaluations + test)
