@@ -86,6 +86,7 @@ def small(**parts):
         (small(arms="[relu, agil-relu]"), r"arms\[1\]: unknown activation 'agil-relu'; did you mean 'agile-relu'"),
         (small(arms="[{name: a, activations: {fc: rleu}}]"), r"arms\[0\].activations.fc: unknown activation 'rleu'"),
         (small(arms="[{name: a, activation: relu}]"), r"arms\[0\].activation: unknown key; did you mean 'activations'"),
+        (small(protocol="{tune: false, lr: [0.1]}"), r"protocol.lr: is for tuning, and tune is false"),
         (small(arms="[{name: a, activations: relu, lr: 0.1}]"), r"arms\[0\].lr: is tuned, .*protocol.tune: false"),
         (small(arms="[{name: a}]"), r"arms\[0\]: needs either 'activations' or 'arm'"),
         (small(arms="[{activations: relu}]"), r"arms\[0\].name: text was expected, not nothing"),

@@ -132,6 +132,11 @@ def study_from(raw: Any, source: str = "study") -> Study:
             place.fail(f"lacks {key!r}")
     name = _text(given["name"], place / "name")
     protocol = _fields(Protocol, given.get("protocol", {}), place / "protocol")
+    for key in ("lr", "activation_lr", "trials", "tuning_seeds", "extend"):
+        if not protocol.tune and key in given["protocol"]:
+            (place / "protocol" / key).fail(
+                "is for tuning, and tune is false; then each arm has its own rate: {arm: relu, lr: 0.01}"
+            )
     arms = [_arm(entry, place / "arms" / i, protocol) for i, entry in enumerate(_list(given["arms"], place / "arms"))]
     found = [_task(entry, place / "tasks" / i) for i, entry in enumerate(_list(given["tasks"], place / "tasks"))]
     study: Study = place.within(lambda: Study(name, tuple(arms), tuple(found), protocol))
