@@ -220,7 +220,7 @@ def exit_code(arguments: list[str]) -> object:
     [
         (["study"], 2, "ACTION"),
         (["study", "plan", "nowhere.yaml"], 1, "No such file"),
-        (["study", "plan", "."], 1, "Is a directory"),
+        (["study", "plan", "."], 1, "there is no study.json in ., so which study"),
         (["study", "show", "esc.yaml"], 1, r"control characters and line breaks cannot be part of it: 'a\x1bb'"),
         (["study", "plan", "half.yaml"], 1, "line 1: not YAML"),
         (["study", "export", "half.yaml"], 1, "give --csv FILE, --parquet FILE or --json"),

@@ -214,6 +214,31 @@ def test_the_commands_as_a_user_types_them(tmp_path, capsys):
     assert all((r["test_loss"] == "") == (r["phase"] == "tuning") for r in rows)
     piped = agileact(capsys, "export", spec, "--out", out, "--csv", "-")[0]
     assert piped == (tmp_path / "t.csv").read_text()
+    # The report of the YAML file finds the same folder, and the folder knows its own study.
+    before = (out / "report.html").read_text(encoding="utf-8")
+    agileact(capsys, "report", spec, "--out", out)
+    assert (out / "report.html").read_text(encoding="utf-8") == before
+    spec.unlink()
+    for place in (out, out / "store.sqlite"):
+        assert agileact(capsys, "show", place)[0] == text
+    assert agileact(capsys, "export", out, "--csv", "-")[0] == piped
+    assert "16 of at most 16 trials done" in agileact(capsys, "status", out)[0]
+    again, errors = agileact(capsys, "run", out)
+    assert "next:" not in errors
+    assert again == text
+
+
+def test_a_folder_goes_on_with_the_data_that_it_began_with_alone(tmp_path, capsys):
+    spec, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    spec.write_text(YAML)
+    agileact(capsys, "run", spec, "--out", out, "--jobs", 1)
+    record = json.loads((out / "study.json").read_text())
+    record["tasks"][0]["data"]["fingerprint"] = "0" * 16
+    (out / "study.json").write_text(json.dumps(record))
+    assert cli.main(["study", "run", str(out)]) == 1
+    assert "the data of the task 'd' is not what the results" in capsys.readouterr().err
+    assert cli.main(["study", "show", str(out), "--out", "x"]) == 1
+    assert "--out is for a study's YAML file" in capsys.readouterr().err
 
 
 def test_parquet_needs_its_package(tmp_path, capsys, monkeypatch):

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from agileact.study.protocol import Study
 
 
+TRAINING = ("device", "precision", "processes", "sharded")
+"""What :func:`add_training` adds: fields of a budget."""
+
+
 def add_place(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where trials run."""
     parser.add_argument(
@@ -43,8 +47,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 def as_asked(study: Study, options: argparse.Namespace) -> Study:
     """Return the study with the device, precision, processes and sharding that the command names."""
-    names = ("device", "precision", "processes", "sharded")
-    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    changes = {name: getattr(options, name) for name in TRAINING if getattr(options, name) is not None}
     if not changes:
         return study
 

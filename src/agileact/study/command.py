@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from agileact.study._place import add_place, add_training, as_asked, make_execut
 from agileact.study.report import command as report_command
 
 if TYPE_CHECKING:
+    from agileact.study.data import DataSet
     from agileact.study.protocol import Plan, Study
 
 
@@ -47,8 +48,12 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         ("export", _export, "write one row for every finished trial, as CSV or Parquet"),
     ):
         action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        action.add_argument("spec", type=Path, metavar="SPEC", help="the study's YAML file")
-        action.add_argument("--out", type=Path, help="folder for all results (default: runs/study/NAME)")
+        action.add_argument(
+            "spec", type=Path, metavar="SPEC", help="the study's YAML file, or the folder of its results"
+        )
+        action.add_argument(
+            "--out", type=Path, help="with a YAML file: folder for all results (default: runs/study/NAME)"
+        )
         action.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data's files lie in")
         add_training(action)
         if name in ("plan", "run"):
@@ -110,20 +115,36 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
 class _Context:
     """The study of a command, with its data loaded and its store's place known."""
 
-    def __init__(self, study: Study, options: argparse.Namespace, default: str) -> None:
-        from agileact.study.conduct import identified
-
-        self.study, self.data = identified(as_asked(study, options), options.data_dir)
-        self.out: Path = options.out or Path("runs") / default
-        self.path = self.out / "store.sqlite"
+    def __init__(self, study: Study, data: Mapping[str, DataSet], out: Path) -> None:
+        self.study, self.data, self.out = study, data, out
+        self.path = out / "store.sqlite"
 
     @classmethod
-    def read(cls, options: argparse.Namespace) -> _Context:
-        """Return the study of a file."""
+    def read(cls, options: argparse.Namespace, *, trains: bool = False) -> _Context:
+        """Return the study of a YAML file, or of a folder of results; ``trains`` tells that its data is needed."""
+        from agileact.study.conduct import identified, unidentified
+        from agileact.study.report.source import stored
         from agileact.study.spec_file import read_study
 
-        study = read_study(options.spec)
-        return cls(study, options, f"study/{_folder(study.name)}")
+        if not (options.spec.is_dir() or options.spec.suffix.lower() in (".sqlite", ".db")):
+            study, data = identified(as_asked(read_study(options.spec), options), options.data_dir)
+            return cls(study, data, options.out or Path("runs") / "study" / _folder(study.name))
+        if options.out is not None:
+            raise ArgumentError(f"--out is for a study's YAML file; {options.spec} is a folder of results already")
+        source = stored(options.spec)
+        recorded = as_asked(source.known()[0], options)
+        if not trains:
+            # Its trials are known by the data's fingerprints; the data itself may be elsewhere.
+            return cls(recorded, {}, source.folder)
+        study, data = identified(unidentified(recorded), options.data_dir)
+        for task, old in zip(study.tasks, recorded.tasks, strict=True):
+            if task != old:
+                what = "data" if task.spec.data != old.spec.data else "model"
+                raise ArgumentError(
+                    f"the {what} of the task {task.name!r} is not what the results in {source.folder} were made with; "
+                    "a study of another one goes into another folder, from its YAML file"
+                )
+        return cls(study, data, source.folder)
 
     @property
     def identity(self) -> tuple[Study, Path]:
@@ -161,7 +182,7 @@ def _plan(options: argparse.Namespace) -> None:
     from agileact.study.executors.local import available_cores
     from agileact.study.progress import format_duration
 
-    context = _Context.read(options)
+    context = _Context.read(options, trains=True)
     study, jobs = context.study, options.jobs or available_cores()
     with context.planned() as (current, _):
         cost = estimate(study, current, context.data, jobs)
@@ -194,7 +215,7 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    _conduct(_Context.read(options), options)
+    _conduct(_Context.read(options, trains=True), options)
 
 
 def _conduct(context: _Context, options: argparse.Namespace) -> None:
@@ -246,6 +267,7 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from agileact.study import compare, models
     from agileact.study.arms import arm
+    from agileact.study.conduct import identified
     from agileact.study.cost import estimate
     from agileact.study.executors.local import available_cores
     from agileact.study.progress import format_duration
@@ -263,7 +285,8 @@ def _compare(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         validation=options.validation,
     )
-    context = _Context(study, options, "compare")
+    study, data = identified(as_asked(study, options), options.data_dir)
+    context = _Context(study, data, options.out or Path("runs") / "compare")
     jobs = options.jobs or available_cores()
     seconds = _remembered(
         context,

@@ -43,6 +43,19 @@ def identified(study: Study, data_dir: Path | None = None) -> tuple[Study, dict[
     return dataclasses.replace(study, tasks=tuple(tasks)), sets
 
 
+def unidentified(study: Study) -> Study:
+    """Return a study without the fingerprints of its data and models, as :func:`identified` takes it."""
+
+    def bare(task: Task) -> Task:
+        data, model = dataclasses.replace(task.spec.data, fingerprint=""), task.spec.model
+        if model.name == "custom":
+            options = {name: value for name, value in model.options if name != "fingerprint"}
+            model = ModelSpec(model.name, freeze(options))
+        return Task(task.name, dataclasses.replace(task.spec, data=data, model=model))
+
+    return dataclasses.replace(study, tasks=tuple(map(bare, study.tasks)))
+
+
 def _with_fingerprint(model: ModelSpec) -> ModelSpec:
     """Return a model of the user's with its fingerprint; another one is what its name and options say it is."""
     options = dict(model.options)

@@ -88,7 +88,8 @@ def test_a_difference_that_matters_is_part_of_the_verdict(folder):
     ("arguments", "message"),
     [
         (["none"], "there is no store of trials at none"),
-        (["FOLDER", "--out", "x"], "--out and --data-dir are for a study's YAML file"),
+        (["FOLDER", "--out", "x"], "--out is for a study's YAML file"),
+        (["FOLDER", "--sharded"], "--sharded is for a study's YAML file"),
         (["EMPTY"], "there is no study.json in"),
         (["TEXT"], "cannot be read as a store of trials"),
         (["none.yaml"], "none.yaml"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agileact._errors import ArgumentError
 from agileact._values import difference
+from agileact.study._place import TRAINING, add_training
 
 if TYPE_CHECKING:
     from agileact.study.protocol import Study
@@ -57,6 +58,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="with a YAML file: folder of its results (default: runs/study/NAME)")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="with a YAML file: folder of the data's files")
+    add_training(parser)
     parser.add_argument("--matters", type=difference, metavar="X", help="smallest difference in loss that matters")
 
 
@@ -73,8 +75,10 @@ def _source(options: argparse.Namespace, read_spec: ReadSpec) -> Source:
 
     if is_spec(options.spec):
         return told(*read_spec(options))
-    if options.out is not None or options.data_dir is not None:
-        raise ArgumentError(f"--out and --data-dir are for a study's YAML file; {options.spec} is a store's place")
+    for name in ("out", "data_dir", *TRAINING):
+        if getattr(options, name) is not None:
+            flag = name.replace("_", "-")
+            raise ArgumentError(f"--{flag} is for a study's YAML file; {options.spec} is a store's place")
     return stored(options.spec)
 
 
