@@ -132,6 +132,8 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path):
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("agileact: stopped; finished trials are stored")
     assert "Traceback" not in errors
+    # What is there can be watched and reported, while it runs too.
+    assert "0 of at most 12 trials done" in agileact("study", "status", tmp_path / "o").stdout
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,9 @@ def run_paper(
         notify(f"Data: {data.description}.")
         known = f", {len(trials) - len(missing)} of them stored already" if len(missing) < len(trials) else ""
         notify(f"{len(trials)} trials{known}; {min(executor.jobs, max(len(missing), 1))} side by side.")
+        # Before the first trial, so that "agileact study watch" knows what it sees.
+        study = recipe.study(data.fingerprint)
+        write_record(out, study, command=command, data={study.tasks[0].name: data.description}, notes=_notes(recipe))
         try:
             with display(missing) as show:
                 results = run_study(trials, store, executor, show)
@@ -87,8 +90,6 @@ def run_paper(
     table = table_document(rows, recipe, description=data.description, reading=reading, command=command)
     xor = run_xor(FIGURE_4)
     files = write_outputs(out, results, document, table, xor=xor, notify=notify)
-    study = recipe.study(data.fingerprint)
-    write_record(out, study, command=command, data={study.tasks[0].name: data.description}, notes=_notes(recipe))
     try:
         write_report(stored(out), out / "report.html")
     except OSError as error:
