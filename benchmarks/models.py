@@ -168,6 +168,14 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any], busy: bool = False) 
     }
     lines += ["", "Over all of them:", ""]
     lines += [f"- {what}: {value:.3g}" for what, value in worst.items()]
+    rounded = [row for row in rows if row["float32"]["fold_relative"] > 1e-5]
+    if rounded:
+        names = ", ".join(row["name"] for row in rounded)
+        same = max(row["float64"]["fold_relative"] for row in rounded)
+        lines.append(
+            f"- above 1e-5 after fold in float32, which is rounding (the same computation in float64: {same:.1e} at "
+            f"most), carried on by depth and by batch norms over few numbers: {names}"
+        )
     lines += ["", "## What was not converted, and why", ""]
     for row in rows:
         for reason, names in _by_reason(row["skipped"]).items():
