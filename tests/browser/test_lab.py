@@ -189,15 +189,69 @@ def test_xor_is_solved_and_pause_stops(opened):
     says(page, "xor-sentence", r"Epoch \d+1\.")
     page.click("#xor-toggle")
     says(page, "xor-toggle", "Start")
-    page.wait_for_load_state("networkidle")
+    # A picture may be on its way; from then on none follows.
+    page.wait_for_timeout(1000)
     paused = page.inner_text("#xor-sentence")
     page.wait_for_timeout(500)
     assert page.inner_text("#xor-sentence") == paused
     assert run_xor(page).count("solved after") == 2
     assert "plain: solved" in page.inner_text("#xor-losses")
+    # The run goes on for a while to show that it stays so: a reset is heard in the middle of it.
     page.click("#xor-reset")
     says(page, "xor-sentence", r"Epoch 0\.")
     says(page, "xor-toggle", "Start")
+    found.check()
+
+
+class Held:
+    """What the page asks of the server, kept back between two calls."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.waiting: list[Any] | None = None
+        page.route("**/_dash-update-component*", self.take)
+
+    def take(self, route: Any) -> None:
+        if self.waiting is None:
+            route.continue_()
+        else:
+            self.waiting.append(route)
+
+    def hold(self) -> None:
+        self.waiting = []
+
+    def wait(self) -> None:
+        while not self.waiting:
+            self.page.wait_for_timeout(20)
+
+    def let_go(self) -> None:
+        for route in self.waiting or ():
+            route.continue_()
+        self.waiting = None
+
+
+def test_xor_hears_what_is_clicked_while_a_picture_is_on_its_way(opened):
+    found = opened("xor")
+    page = found.page
+    # So slow that it does not end by itself.
+    page.fill("#xor-lr", "0.00001")
+    page.press("#xor-lr", "Enter")
+    held = Held(page)
+    for clicks, label, sentence in (
+        (("toggle", "toggle"), "Pause", r"Epoch [1-9][\d,]*0\."),
+        (("reset",), "Start", r"Epoch 0\."),
+        (("toggle", "reset", "toggle"), "Pause", r"Epoch [1-9][\d,]*0\."),
+        (("toggle", "reset"), "Start", r"Epoch 0\."),
+    ):
+        held.hold()
+        if page.inner_text("#xor-toggle") == "Start":
+            page.click("#xor-toggle")
+        held.wait()
+        for click in clicks:
+            page.click(f"#xor-{click}")
+        held.let_go()
+        says(page, "xor-sentence", sentence)
+        says(page, "xor-toggle", label)
     found.check()
 
 

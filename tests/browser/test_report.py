@@ -191,6 +191,8 @@ def test_those_who_do_not_see_the_charts_are_told_what_they_show(real, visit):
     assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     numbers = tab.locator("#curves details:visible").first
     numbers.locator("summary").press("Enter")
+    # What is folded away is made when it is opened, a moment after the key.
+    numbers.locator("tbody tr").first.wait_for()
     assert numbers.locator("tbody tr").count() == 3
     # Every control has a name, and every table cell that names its row is a header.
     controls = "[...document.querySelectorAll('button, select')]"

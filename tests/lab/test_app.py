@@ -83,7 +83,7 @@ def call(client, output, trigger, values, states=()):
         ],
         "inputs": filled(found["inputs"]),
         "state": filled(found["state"]),
-        "changedPropIds": [trigger],
+        "changedPropIds": [trigger] if isinstance(trigger, str) else list(trigger),
     }
     return client.post(
         "/_dash-update-component", data=json.dumps(body), content_type="application/json", base_url=LOCAL
@@ -122,15 +122,39 @@ def test_sessions_do_not_disturb_each_other(client):
     for given in (one, two):
         assert sentence(call(client, "xor-losses", "xor-reset.n_clicks", given), "xor-sentence").startswith("Epoch 0.")
     for epoch in (10, 20):
-        assert f"Epoch {epoch}." in sentence(call(client, "xor-losses", "xor-go.data", one), "xor-sentence")
+        asked = {**one, "xor-go.data": {"epoch": epoch - 10, "at": 1}}
+        assert f"Epoch {epoch}." in sentence(call(client, "xor-losses", "xor-go.data", asked), "xor-sentence")
     assert "Epoch 1." in sentence(call(client, "xor-losses", "xor-step.n_clicks", two), "xor-sentence")
 
 
 def test_a_session_that_was_put_away_is_said(client):
-    given = {**XOR, "session.data": "e" * 32, "xor-state.data": {"epoch": 500, "stop": False}}
+    state = {"epoch": 500, "ended": False}
+    given = {**XOR, "session.data": "e" * 32, "xor-state.data": state, "xor-go.data": state}
     answer = call(client, "xor-losses", "xor-go.data", given)
     assert "put this run away" in json.dumps(answer.json["response"]["xor-message"])
-    assert answer.json["response"]["xor-state"]["data"]["stop"] is True
+    assert answer.json["response"]["xor-state"]["data"] == {"epoch": 0, "ended": True}
+
+
+def test_of_what_comes_in_one_call_a_reset_counts(client):
+    go = {**XOR, "session.data": "9" * 32, "xor-go.data": {"epoch": 0, "at": 1}}
+    call(client, "xor-losses", "xor-reset.n_clicks", go)
+    both = ("xor-go.data", "xor-step.n_clicks")
+    assert "Epoch 11." in sentence(call(client, "xor-losses", both, go), "xor-sentence")
+    for other in ("xor-reset.n_clicks", "xor-seed.value"):
+        for both in (("xor-go.data", other), (other, "xor-go.data")):
+            assert "Epoch 0." in sentence(call(client, "xor-losses", both, go), "xor-sentence")
+    call(client, "step-last", "step-ten.n_clicks", STEP)
+    answer = call(client, "step-last", ("step-ten.n_clicks", "step-reset.n_clicks"), STEP)
+    assert "No step yet" in sentence(answer, "step-sentence")
+
+
+def test_a_picture_asked_for_before_a_reset_takes_no_step_after_it(client):
+    given = {**XOR, "session.data": "8" * 32}
+    call(client, "xor-losses", "xor-reset.n_clicks", given)
+    late = {**given, "xor-go.data": {"epoch": 40, "at": 1}}
+    answer = call(client, "xor-losses", "xor-go.data", late)
+    assert "Epoch 0." in sentence(answer, "xor-sentence")
+    assert answer.json["response"]["xor-state"]["data"] == {"epoch": 0, "ended": False}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""What the server keeps for each open page: a bounded table, the page that was quiet longest goes first."""
+"""What the server keeps for each open page (a bounded table, the page that was quiet longest goes first) and is asked."""
 
 from __future__ import annotations
 
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -63,6 +63,25 @@ class Sessions(Generic[T]):
             self._kept.move_to_end(key)
             while len(self._kept) > self._limit:
                 self._kept.popitem(last=False)
+
+
+def steps_asked(triggers: Iterable[str], steps: Mapping[str, int]) -> int:
+    """Return how many steps a page asks for; 0 is a run from the start.
+
+    What happens while a browser is busy comes as one call with several triggers: of "one more" and "from the start"
+    the second counts, in whatever order they are named.
+
+    Args:
+        triggers: The ids that the call names, none when the page opens.
+        steps: The ids that ask for steps, and for how many.
+
+    Example:
+        >>> steps = {"go": 10, "step": 1}
+        >>> steps_asked(["go"], steps), steps_asked(["go", "step"], steps), steps_asked(["go", "reset"], steps)
+        (10, 11, 0)
+    """
+    asked = list(triggers)
+    return sum(steps[key] for key in asked) if all(key in steps for key in asked) else 0
 
 
 def _checked(key: Any) -> str:

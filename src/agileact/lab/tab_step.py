@@ -11,7 +11,7 @@ from agileact import bases
 from agileact._errors import AgileactError
 from agileact.lab import _look as look
 from agileact.lab._bounds import choice, number, whole
-from agileact.lab._sessions import Sessions
+from agileact.lab._sessions import Sessions, steps_asked
 from agileact.lab._step import FORMS, NETWORKS, OPTIMIZERS, Moment, StepRun, StepSpec
 
 _CONTROLS = ("base", "form", "network", "optimizer", "lr", "activation-lr", "batch", "seed")
@@ -94,7 +94,7 @@ def register(app: Dash) -> None:
         },
     )
     def train(asked: Any, given: list[Any], key: Any, state: Any) -> tuple[Any, ...]:
-        steps = {"step-one": 1, "step-ten": 10}.get(str(ctx.triggered_id), 0)
+        steps = steps_asked(ctx.triggered_prop_ids.values(), {"step-one": 1, "step-ten": 10})
         try:
             spec = read_spec(*given)
             with runs.alone():

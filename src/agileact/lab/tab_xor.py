@@ -10,7 +10,7 @@ from agileact import bases
 from agileact._errors import AgileactError
 from agileact.lab import _look as look
 from agileact.lab._bounds import choice, number, whole
-from agileact.lab._sessions import Sessions
+from agileact.lab._sessions import Sessions, steps_asked
 from agileact.lab._xor import ARMS, LINE, Surfaces, XorRun
 from agileact.paper.xor import POINTS, TARGETS, XorSpec
 
@@ -71,7 +71,6 @@ def layout() -> html.Div:
             ),
             dcc.Store(id="xor-go"),
             dcc.Store(id="xor-state"),
-            dcc.Store(id="xor-running", data=False),
         ],
         className="tab-body",
     )
@@ -87,16 +86,17 @@ def register(app: Dash) -> None:
         Output("xor-message", "children"),
         Output("xor-state", "data"),
         inputs={
-            "asked": [Input("xor-go", "data"), Input("xor-step", "n_clicks"), Input("xor-reset", "n_clicks")],
+            "go": Input("xor-go", "data"),
+            "asked": [Input("xor-step", "n_clicks"), Input("xor-reset", "n_clicks")],
             "given": [Input(f"xor-{name}", "value") for name in _CONTROLS],
             "speed": State("xor-speed", "value"),
             "key": State("session", "data"),
             "state": State("xor-state", "data"),
         },
     )
-    def train(asked: Any, given: list[Any], speed: Any, key: Any, state: Any) -> tuple[Any, ...]:
-        trigger = ctx.triggered_id
-        epochs = {"xor-go": int(speed) if speed in _SPEEDS else _SPEEDS[0], "xor-step": 1}.get(str(trigger), 0)
+    def train(go: Any, asked: Any, given: list[Any], speed: Any, key: Any, state: Any) -> tuple[Any, ...]:
+        pace = int(speed) if speed in _SPEEDS else _SPEEDS[0]
+        epochs = steps_asked(ctx.triggered_prop_ids.values(), {"xor-go": pace, "xor-step": 1})
         try:
             spec = read_spec(*given)
             with runs.alone():
@@ -105,24 +105,26 @@ def register(app: Dash) -> None:
                 if run is None or run.spec != spec or epochs == 0:
                     run = XorRun(spec)
                     runs.put(key, run)
-                run.advance(epochs)
+                # The clock asks for what follows the picture it has: a run that was reset meanwhile stays at its start.
+                late = set(ctx.triggered_prop_ids.values()) == {"xor-go"} and _epoch(go) != run.epoch
+                run.advance(0 if late else epochs)
                 sentence = run.sentence()
                 figures = [losses_figure(run), *(surfaces_figure(run.surfaces(arm), arm) for arm in ARMS)]
-                stop = run.finished or run.settled or lost or epochs == 0
+                ended = run.finished or run.settled or lost
                 epoch = run.epoch
         except AgileactError as error:
-            return no_update, no_update, no_update, no_update, look.message(f"{error}.", bad=True), {"stop": True}
+            return no_update, no_update, no_update, no_update, look.message(f"{error}.", bad=True), {"ended": True}
         said = look.message("The lab had put this run away (it keeps the last 32 pages); it starts anew.")
-        return *figures, sentence, said if lost else None, {"epoch": epoch, "stop": stop}
+        return *figures, sentence, said if lost else None, {"epoch": epoch, "ended": ended}
 
     # The next picture is asked for when the last one is there: a slow machine draws fewer, and none pile up.
+    app.clientside_callback(ClientsideFunction("lab", "arrived"), Input("xor-state", "data"))
     app.clientside_callback(
-        ClientsideFunction("lab", "clock"),
-        Output("xor-running", "data"),
+        ClientsideFunction("lab", "press"),
         Output("xor-toggle", "children"),
         Input("xor-toggle", "n_clicks"),
-        Input("xor-state", "data"),
-        State("xor-running", "data"),
+        Input("xor-reset", "n_clicks"),
+        *[Input(f"xor-{name}", "value") for name in _CONTROLS],
     )
 
 
@@ -266,6 +268,10 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
         margin={"l": 46, "r": 52, "t": 44, "b": 26},
         **axes,
     )
+
+
+def _epoch(go: Any) -> Any:
+    return go.get("epoch") if isinstance(go, dict) else None
 
 
 def _title(text: str, x: float, y: float) -> dict[str, Any]:

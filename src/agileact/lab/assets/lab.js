@@ -5,6 +5,20 @@
   const PAUSE_MS = 40;
   const TABS = ["activation", "xor", "step", "network"];
   let timer = 0;
+  let running = false;
+  let clicksSeen = 0;
+  let epoch = 0;
+
+  /* Ask for the picture after the one that is there. */
+  function goOn() {
+    window.clearTimeout(timer);
+    if (!running) return;
+    timer = window.setTimeout(function () {
+      window.dash_clientside.set_props("xor-go", { data: { epoch: epoch, at: Date.now() } });
+    }, PAUSE_MS);
+  }
+
+  const label = () => (running ? "Pause" : "Start");
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.lab = {
@@ -25,19 +39,23 @@
       ];
     },
 
-    /* Start and pause; and ask for the next picture once the last one has come. */
-    clock: function (clicks, state, running) {
-      const by = window.dash_clientside.callback_context.triggered_id;
-      let next = Boolean(running);
-      if (by === "xor-toggle") next = !next;
-      else if (state && state.stop) next = false;
-      window.clearTimeout(timer);
-      if (next) {
-        timer = window.setTimeout(function () {
-          window.dash_clientside.set_props("xor-go", { data: Date.now() });
-        }, PAUSE_MS);
-      }
-      return [next, next ? "Pause" : "Start"];
+    /* Start and pause; a reset and another choice stop the run. This waits for no answer of the server: what is
+       clicked while a picture is on its way counts at once. Two clicks can come as one call. */
+    press: function (clicks) {
+      const pressed = (clicks || 0) - clicksSeen;
+      clicksSeen = clicks || 0;
+      running = pressed % 2 !== 0 && !running;
+      goOn();
+      return label();
+    },
+
+    /* A picture has come. */
+    arrived: function (state) {
+      if (!state) return;
+      epoch = state.epoch;
+      if (state.ended) running = false;
+      window.dash_clientside.set_props("xor-toggle", { children: label() });
+      goOn();
     },
   };
 
