@@ -1,4 +1,4 @@
-"""What the server keeps for each open page (a bounded table, the page that was quiet longest goes first) and is asked."""
+"""What the server keeps for each open page, a bounded table from which the page that was quiet longest goes first."""
 
 from __future__ import annotations
 
