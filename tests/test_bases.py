@@ -164,7 +164,7 @@ def test_facts_follow_the_options(base, options, facts):
         ("elu", {"alpha": torch.tensor(1.0)}, "of type Tensor"),
         ("gelu", {"approximate": "erf"}, "approximate must be 'none' or 'tanh', not 'erf'"),
         ("gelu", {"aproximate": "tanh"}, "did you mean 'approximate'"),
-        ("leaky_relu", {"slope": 0.1}, "did you mean 'negative_slope'"),
+        ("leaky_relu", {"slope": 0.1}, "'slope'; known: negative_slope"),
         ("relu", {"slope": 0.1}, "it has no options"),
         ("hardtanh", {"min_val": 2.0, "max_val": 1.0}, "min_val must be less than max_val, not 2.0 against 1.0"),
     ],

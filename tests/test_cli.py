@@ -128,7 +128,7 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path):
             break
     time.sleep(3)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("agileact: stopped; finished trials are stored")
     assert "Traceback" not in errors

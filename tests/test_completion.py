@@ -130,7 +130,7 @@ def test_tab_completes_in_a_terminal(folder, shell):
 def read_until(terminal: int, pattern: str) -> None:
     """Read what the shell writes until it matches; what it writes to erase and redraw does not count."""
     seen = b""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 240
     while time.monotonic() < end:
         if select.select([terminal], [], [], 0.5)[0]:
             seen += os.read(terminal, 4096)

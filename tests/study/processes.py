@@ -55,9 +55,9 @@ class Command:
                         found.append(int(name))
         return found
 
-    def alone(self, seconds: float = 20.0) -> bool:
+    def alone(self) -> bool:
         """Wait until nothing is left of its session."""
-        return until(lambda: not self.others(), seconds)
+        return until(lambda: not self.others())
 
 
 class Forks:
@@ -104,7 +104,7 @@ def forks(**environment: str) -> Iterator[Forks]:
         started.close()
 
 
-def until(true: Any, seconds: float = 60.0) -> bool:
+def until(true: Any, seconds: float = 240.0) -> bool:
     """Wait until something is true; say whether it came."""
     deadline = time.monotonic() + seconds
     while not (met := true()) and time.monotonic() < deadline:

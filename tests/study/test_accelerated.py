@@ -183,7 +183,7 @@ def test_processes_end_when_the_one_that_waits_is_stopped(monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         run_trial(spec(processes=2), DATA, stop)
-    assert until(lambda: not others(), 10.0)
+    assert until(lambda: not others())
 
 
 def test_what_is_not_part_of_older_trials_leaves_their_identity_alone():

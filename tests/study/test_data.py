@@ -379,9 +379,9 @@ def test_failed_download_leaves_no_file_and_says_what_works(monkeypatch: pytest.
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ArgumentError, match=r"'mnist5'; did you mean 'mnist5k'\? There are: .*mnist5k, mnist5k-split"):
+    with pytest.raises(ArgumentError, match=r"'mnist5'; did you mean 'mnist5k'\? known: .*mnist5k, mnist5k-split"):
         load(DataSpec("mnist5"))
-    with pytest.raises(ArgumentError, match="'imagenet'; There are"):
+    with pytest.raises(ArgumentError, match="'imagenet'; known: "):
         load(DataSpec("imagenet"))
 
 

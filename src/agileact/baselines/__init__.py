@@ -6,11 +6,11 @@ parameters with one axis. ``build`` makes one by its short name, as studies refe
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
 from agileact._errors import ArgumentError
+from agileact._suggest import hint
 from agileact.baselines._gated import ACONC as ACONC
 from agileact.baselines._gated import AGLU as AGLU
 from agileact.baselines._gated import Swish as Swish
@@ -75,22 +75,17 @@ def build(name: str, num_parameters: int | tuple[int, ...] | None = None, **argu
         Traceback (most recent call last):
         ...
         agileact._errors.ArgumentError: there is no baseline 'preluu'; did you mean 'prelu'? \
-Known: aconc, aglu, apl, pau, prelu, snake, swish
+known: aconc, aglu, apl, pau, prelu, snake, swish
     """
     known = (*options(name), *_LAYOUT[2:])
     for argument in arguments:
         if argument not in known:
-            raise ArgumentError(f"baseline {name!r} has no option {argument!r}; {_hint(argument, known)}")
+            raise ArgumentError(f"baseline {name!r} has no option {argument!r}{hint(argument, known)}")
     activation: ParametricActivation = _class(name)(num_parameters, **arguments)
     return activation
 
 
 def _class(name: str) -> Any:
     if name not in _CLASSES:
-        raise ArgumentError(f"there is no baseline {name!r}; {_hint(name, names())}")
+        raise ArgumentError(f"there is no baseline {name!r}{hint(name, names())}")
     return _CLASSES[name]
-
-
-def _hint(name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return (f"did you mean {near[0]!r}? " if near else "") + f"Known: {', '.join(known)}"

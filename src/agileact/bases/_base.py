@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from agileact._errors import ArgumentError, ArgumentTypeError
+from agileact._suggest import hint
 
 Value = float | str
 """What an option can be: a number, or one of a few names."""
@@ -136,7 +136,8 @@ class Base:
         """
         for name in options:
             if name not in self.options:
-                raise ArgumentError(f"base {self.name!r} has no option {name!r}; {self._hint(name)}")
+                near = hint(name, self.options) if self.options else "; it has no options"
+                raise ArgumentError(f"base {self.name!r} has no option {name!r}{near}")
         resolved = {
             name: option.check(name, options[name]) if name in options else option.default
             for name, option in self.options.items()
@@ -165,10 +166,3 @@ class Base:
             kinks=_resolve(self.kinks, resolved),
             value_at_zero=float(self.function(zero, **resolved)),
         )
-
-    def _hint(self, name: str) -> str:
-        if not self.options:
-            return "it has no options"
-        near = get_close_matches(name, self.options, n=1, cutoff=0.5)
-        known = ", ".join(self.options)
-        return f"did you mean {near[0]!r}? (known: {known})" if near else f"known: {known}"

