@@ -378,6 +378,11 @@ def test_failed_download_leaves_no_file_and_says_what_works(monkeypatch: pytest.
 # --- the registry
 
 
+def test_every_data_set_is_known_to_a_process_that_has_imported_nothing_else() -> None:
+    code = "from agileact.study.data import DataSpec, load; load(DataSpec('digits'))"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
+
+
 def test_unknown_name() -> None:
     with pytest.raises(ArgumentError, match=r"'mnist5'; did you mean 'mnist5k'\? known: .*mnist5k, mnist5k-split"):
         load(DataSpec("mnist5"))

@@ -164,9 +164,10 @@ def load(spec: DataSpec, *, data_dir: Path | None = None, progress: Progress | N
         agileact._errors.ArgumentError: no data set is named 'mnist5k-spilt'; did you mean 'mnist5k-split'? \
 known: cifar, custom, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5k-split, npz, text
     """
+    known = names()  # which registers them
     builder = _builders.get(spec.name)
     if builder is None:
-        raise ArgumentError(f"no data set is named {spec.name!r}{hint(spec.name, names())}")
+        raise ArgumentError(f"no data set is named {spec.name!r}{hint(spec.name, known)}")
     return builder(spec, None if data_dir is None else Path(data_dir), progress)
 
 
