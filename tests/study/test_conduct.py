@@ -103,9 +103,12 @@ def test_the_outcome_says_what_the_results_hold(done):
     compared = {(one.task, one.arm): one for one in comparisons(STUDY, found)}
     one = compared["digits-mlp", "agile-relu"]
     assert one.verdict.decision == "better"
-    assert one.faster is not None
-    assert one.faster < 0.05
     assert "agile-relu 8 of 8 runs got there, in the median after 500 iterations" in one.times
+    assert one.common is not None
+    assert (one.common.arm.median(), one.common.base.median()) == (500, 1000)
+    assert one.common.p_value < 0.05
+    assert "both reach: in the median agile-relu after 500 iterations" in one.common.describe("agile-relu", "relu")
+    assert compared["digits-mlp", "gelu"].common is None
     lost = compared["digits-mlp", "gelu"]
     assert lost.verdict.decision == "unstable"
     assert compared["diabetes-mlp", "gelu"].verdict.decision in ("same", "undecided")

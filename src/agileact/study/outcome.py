@@ -13,8 +13,10 @@ from agileact.study.analysis import (
     Ranking,
     Summary,
     TimesToLoss,
+    TimeToLoss,
     Verdict,
     average_ranks,
+    common_target,
     holm,
     sign_flip_test,
     summarise,
@@ -65,16 +67,45 @@ class Comparison:
         arm: The arm's name.
         task: The task's name.
         verdict: On the test loss.
-        faster: Paired permutation test on the iterations to the baseline's best validation loss, where a run that
-            never gets there counts with the whole budget: its p-value, corrected; None where it does not exist.
-        times: In words.
+        times: Time to the baseline's best validation loss, in words.
+        common: Time to the loss that both reach; None if a trial is missing or diverged.
     """
 
     arm: str
     task: str
     verdict: Verdict
-    faster: float | None
     times: str
+    common: Common | None
+
+
+@dataclass(frozen=True)
+class Common:
+    """When an arm and the baseline reached the loss that both reach: seed by seed the worse of their two best.
+
+    Attributes:
+        arm: The arm's times.
+        base: The baseline's.
+        p_value: Paired permutation test on the iterations, corrected.
+    """
+
+    arm: TimesToLoss
+    base: TimesToLoss
+    p_value: float
+
+    def describe(self, arm: str, base: str) -> str:
+        """Return the outcome in words."""
+        words = []
+        for name, times in ((arm, self.arm), (base, self.base)):
+            words.append(f"{name} after {times.median():g} iterations and {times.median('seconds'):.2g} s")
+        return (
+            f"to the validation loss that both reach: in the median {words[0]}, {words[1]} (paired permutation test "
+            f"p = {self.p_value:.2g})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the medians and the p-value for JSON."""
+        medians = {unit: [self.arm.median(unit), self.base.median(unit)] for unit in ("iterations", "seconds")}
+        return {**medians, "p": self.p_value}
 
 
 def cells(study: Study, current: Plan, lookup: Lookup) -> list[Cell]:
@@ -111,15 +142,18 @@ def _times(results: Sequence[TrialResult], baseline: dict[int, TrialResult]) -> 
         other = baseline.get(result.spec.seed)
         if other is None or other.status == "diverged":
             return None
-        times.append(
-            time_to_loss(
-                result.curve.iteration,
-                result.curve.validation_loss,
-                min(other.curve.validation_loss),
-                seconds_per_iteration=result.seconds_per_iteration,
-            )
-        )
+        times.append(_time(result, min(other.curve.validation_loss)))
     return TimesToLoss(tuple(times)) if times else None
+
+
+def _time(result: TrialResult, target: float) -> TimeToLoss:
+    """Return when a run reached a loss; one that is equal but for the rounding of float32 has."""
+    return time_to_loss(
+        result.curve.iteration,
+        result.curve.validation_loss,
+        target + 1e-6 * abs(target),
+        seconds_per_iteration=result.seconds_per_iteration,
+    )
 
 
 def comparisons(
@@ -148,8 +182,11 @@ def comparisons(
     corrected = iter(
         holm([sign_flip_test(first, second) for (_, _, first, second), ok in zip(pairs, finite, strict=True) if ok])
     )
-    faster = [_faster(cell, base) for cell, base, _, _ in pairs]
-    corrected_times = iter(holm([p for p in faster if p is not None]))
+    common = [_common(cell, base) for cell, base, _, _ in pairs]
+    tests = [
+        sign_flip_test(*([float(time.iteration or 0) for time in one.times] for one in both)) for both in common if both
+    ]
+    corrected_times = iter(holm(tests))
     return [
         Comparison(
             cell.arm,
@@ -164,10 +201,10 @@ def comparisons(
                 comparisons=len(pairs),
                 p_value=next(corrected) if ok else None,
             ),
-            None if p is None else next(corrected_times),
             _times_in_words(cell, base),
+            None if both is None else Common(*both, next(corrected_times)),
         )
-        for (cell, base, first, second), ok, p in zip(pairs, finite, faster, strict=True)
+        for (cell, base, first, second), ok, both in zip(pairs, finite, common, strict=True)
     ]
 
 
@@ -180,13 +217,20 @@ def paired_losses(cell: Cell, base: Cell) -> tuple[list[float], list[float]]:
     return [first[seed] for seed in seeds], [second[seed] for seed in seeds]
 
 
-def _faster(cell: Cell, base: Cell) -> float | None:
-    if cell.times is None or base.times is None or len(cell.results) != len(base.results):
-        return None
-    horizon = min(time.horizon for time in (*cell.times.times, *base.times.times))
-    if horizon < cell.results[0].spec.task.budget.iterations:
-        return None  # a run ended early: how long it would have taken is not known
-    return sign_flip_test(cell.times.restricted(horizon), base.times.restricted(horizon))
+def _common(cell: Cell, base: Cell) -> tuple[TimesToLoss, TimesToLoss] | None:
+    """Return when the arm's and the baseline's runs reached the loss that both reach, over the seeds of both."""
+    own = {result.spec.seed: result for result in cell.results}
+    times: tuple[list[TimeToLoss], list[TimeToLoss]] = ([], [])
+    for other in base.results:
+        result = own.get(other.spec.seed)
+        if result is None:
+            continue
+        target = common_target(result.curve.validation_loss, other.curve.validation_loss)
+        if target is None or "diverged" in (result.status, other.status):
+            return None
+        for found, run in zip(times, (result, other), strict=True):
+            found.append(_time(run, target))
+    return (TimesToLoss(tuple(times[0])), TimesToLoss(tuple(times[1]))) if times[0] else None
 
 
 def _times_in_words(cell: Cell, base: Cell) -> str:
@@ -205,7 +249,8 @@ def ranking(study: Study, found: Sequence[Cell]) -> Ranking | None:
     """
     if len(study.tasks) < 2 or len(study.arms) < 2 or any(not cell.losses for cell in found):
         return None
-    means = np.array([sum(cell.losses) / len(cell.losses) for cell in found])
+    # Arms that differ by rounding alone, as an agile one and its folded updates, share their rank.
+    means = np.array([float(f"{sum(cell.losses) / len(cell.losses):.6g}") for cell in found])
     return average_ranks(means.reshape(len(study.tasks), len(study.arms)))
 
 

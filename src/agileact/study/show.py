@@ -46,7 +46,7 @@ def _document(
                 "sentence": one.verdict.sentence,
                 "p": one.verdict.p_value,
                 "time": one.times,
-                "time_p": one.faster,
+                "common_time": None if one.common is None else one.common.to_dict(),
             }
             for one in compared
         ],
@@ -54,6 +54,9 @@ def _document(
         "contrasts": [one.to_dict() for one in contrasts.contrasts(study, found, compared)],
         "relative_loss": contrasts.relative_record(contrasts.relative_losses(study, found)),
         "ranks": None if ranks is None else dict(zip((a.name for a in study.arms), ranks.ranks, strict=True)),
+        "rank_tests": None
+        if ranks is None
+        else {"friedman_p": ranks.friedman_p, "critical_difference": ranks.critical_difference},
     }
 
 
@@ -62,8 +65,9 @@ def _print(study: Study, current: Plan, found: list[Cell], compared: list[Compar
     print()
     for one in compared:
         print(f"{one.task}: {one.verdict.sentence}")
-        p = "" if one.faster is None else f" (paired permutation test p = {one.faster:.2g})"
-        print(f"  Time {one.times}{p}.")
+        print(f"  Time {one.times}.")
+        if one.common is not None:
+            print(f"  Time {one.common.describe(one.arm, study.arms[0].name)}.")
     for task, arm, note in outcome.flags(current, found):
         print(f"Note, {task}, {arm}: {note}.")
     if ranks is not None:

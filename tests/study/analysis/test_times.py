@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError
-from agileact.study.analysis import TimesToLoss, TimeToLoss, time_to_loss
+from agileact.study.analysis import TimesToLoss, TimeToLoss, common_target, sign_flip_test, time_to_loss
 
 
 def test_the_first_evaluation_at_or_below_the_target_counts():
@@ -40,6 +41,33 @@ def test_runs_that_never_got_there_stay_in():
     none = TimesToLoss((TimeToLoss(None, 100, 0.1), TimeToLoss(None, 100, 0.1)))
     assert none.median() is None
     assert "beyond the 100 iterations" in none.describe()
+
+
+def test_the_lowest_loss_that_both_reach():
+    assert common_target([3.0, 1.0, 2.0], [2.5, 1.5, 9.0]) == 1.5
+    assert common_target([3.0, math.nan, 2.0], [math.inf, 1.5]) == 2.0
+    assert common_target([1.0], [math.nan, math.inf]) is None
+
+
+@pytest.mark.parametrize("seeds", [8, 16])
+def test_an_arm_against_itself_is_found_earlier_or_later_by_chance_alone(seeds):
+    # The time to the baseline's own best would be "significantly later" far more often than in one of twenty draws.
+    random = np.random.default_rng(3)
+    draws, both, own = 400, 0, 0
+    iterations = list(range(0, 300, 10))
+    for _ in range(draws):
+        runs = (np.exp(-np.array(iterations) / 60) + random.normal(0, 0.05, (seeds, 2, 30))).tolist()
+        common, best = [], []
+        for arm, base in runs:
+            target = common_target(arm, base)
+            assert target is not None
+            for found, goal in ((common, target), (best, min(base))):
+                times = TimesToLoss(tuple(time_to_loss(iterations, curve, goal) for curve in (arm, base)))
+                found.append(times.restricted(290))
+        both += sign_flip_test(*zip(*common, strict=True)) < 0.05
+        own += sign_flip_test(*zip(*best, strict=True)) < 0.05
+    assert both / draws < 0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)
+    assert own / draws > 0.1
 
 
 def test_runs_of_different_length_share_the_shortest_horizon():

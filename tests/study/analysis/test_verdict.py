@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -100,3 +101,23 @@ def test_the_claim_follows_from_test_and_interval(differences, matters):
 def test_what_does_not_fit_is_refused(call, part):
     with pytest.raises(ArgumentError, match=part):
         call()
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=4, max_size=9),
+    st.floats(-3, 3),
+    st.sampled_from([None, 0.02, 0.06, 0.5]),
+    st.sampled_from([1, 5]),
+)
+def test_the_interval_that_is_printed_holds_the_mean_that_is_printed(values, shift, p_value, comparisons):
+    found = verdict("a", [value + shift for value in values], "b", [0.0] * len(values), p_value=p_value,
+                    comparisons=comparisons)  # fmt: skip
+    interval = re.search(r"interval (\S+) to ([^,;)\s]+)", found.sentence)
+    mean = re.search(
+        r"(?:, by|: by|difference|minus b: |minus b in test loss:) ?([+-]?[\d.]+(?:e[+-]\d+)?)", found.sentence
+    )
+    assert interval, found.sentence
+    assert mean, found.sentence
+    low, high = (float(end.rstrip(".")) for end in interval.groups())
+    rounding = 0.006 * max(abs(low), abs(high))
+    assert low - rounding <= float(mean[1]) <= high + rounding, found.sentence

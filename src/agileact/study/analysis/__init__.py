@@ -23,6 +23,7 @@ from agileact.study.analysis.tasks import interquartile_mean as interquartile_me
 from agileact.study.analysis.tasks import probability_of_improvement as probability_of_improvement
 from agileact.study.analysis.times import TimesToLoss as TimesToLoss
 from agileact.study.analysis.times import TimeToLoss as TimeToLoss
+from agileact.study.analysis.times import common_target as common_target
 from agileact.study.analysis.times import time_to_loss as time_to_loss
 from agileact.study.analysis.verdict import Verdict as Verdict
 from agileact.study.analysis.verdict import verdict as verdict

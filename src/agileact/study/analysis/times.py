@@ -68,6 +68,25 @@ def time_to_loss(
     return TimeToLoss(found, iterations[-1], seconds_per_iteration)
 
 
+def common_target(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return the lowest loss that two curves both reach, or None if one of them holds no finite loss.
+
+    The time to the best loss of *one* of two runs is no fair race: it gets there by definition, and an equal one in
+    half of all cases. The worse of the two best losses treats both alike, so that the difference of the times to it is
+    symmetric around zero if the runs differ by chance alone, which is what a paired permutation test asks for.
+
+    Args:
+        first: The losses of one run.
+        second: The losses of the other.
+
+    Example:
+        >>> common_target([3.0, 0.5, 0.7], [2.0, 0.9, 0.8])
+        0.8
+    """
+    best = [min(filter(math.isfinite, losses), default=None) for losses in (first, second)]
+    return None if best[0] is None or best[1] is None else max(best[0], best[1])
+
+
 @dataclass(frozen=True)
 class TimesToLoss:
     """The times of several runs, each to its own target, with the runs that never got there kept in.

@@ -101,12 +101,14 @@ p = 0.031; 6 seeds).
         return Verdict("undecided", sentence, difference, p, None)
     percent = f"{100 * level:g} %"
     together = "" if comparisons == 1 else f", {comparisons} comparisons together"
-    interval = f"{percent} interval {_range(difference)}{together}"
-    evidence = f"({interval}; paired permutation test p = {p:.2g}; {count} seeds)"
+    interval = f"{percent} interval {_signed(difference.low)} to {_signed(difference.high)}{together}"
+    test = f"paired permutation test p = {p:.2g}; {count} seeds"
     inside = matters is not None and -matters < difference.low and difference.high < matters
     if p < 1 - level and difference.sign != 0:
         decision: Decision = "better" if difference.sign < 0 else "worse"
         word = "lower" if difference.sign < 0 else "higher"
+        nearest, farthest = sorted((abs(difference.low), abs(difference.high)))
+        evidence = f"({percent} interval {nearest:.3g} to {farthest:.3g}{together}; {test})"
         if inside:
             return Verdict(
                 "same",
@@ -137,7 +139,7 @@ p = 0.031; 6 seeds).
         shown = "exact test shows" if p < 1 - level else "interval shows"
         sentence = (
             f"Undecided: of the exact test and the interval only the {shown} a difference in {measure}; {name} minus "
-            f"{other}: {_signed(difference.mean)} {evidence}."
+            f"{other}: {_signed(difference.mean)} ({interval}; {test})."
         )
         return Verdict("undecided", sentence, difference, p, detectable)
     if matters is not None:
@@ -163,13 +165,3 @@ def _unstable(name: str, first: Values, other: str, second: Values, measure: str
 
 def _signed(value: float) -> str:
     return f"{value:+.3g}"
-
-
-def _range(difference: Difference) -> str:
-    """Return the interval, as sizes where it lies on one side of zero."""
-    assert difference.low is not None
-    assert difference.high is not None
-    if difference.sign == 0:
-        return f"{_signed(difference.low)} to {_signed(difference.high)}"
-    sizes = sorted((abs(difference.low), abs(difference.high)))
-    return f"{sizes[0]:.3g} to {sizes[1]:.3g}"

@@ -25,8 +25,10 @@ def times(facts: Facts) -> Block:
         return section("times", "Time to a given loss", [paragraph(text)])
     text = (
         f"Each run's goal is the lowest validation loss that {base} reached with the same seed. The line is the share "
-        "of an arm's runs that had reached theirs; a run that never does keeps it below 1. Seconds are training steps "
-        "alone, without evaluations."
+        "of an arm's runs that had reached theirs; a run that never does keeps it below 1. This is no test: "
+        f"{base} reaches its own best by definition, an arm that is just as good in about half of its runs. Which of "
+        "two is earlier is tested with the verdict, on the loss that both reach. Seconds are training steps alone, "
+        "without evaluations."
     )
     return section("times", "Time to a given loss", [paragraph(text), *content])
 

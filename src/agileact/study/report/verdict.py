@@ -83,5 +83,7 @@ def headline(facts: Facts) -> str:
 def _sentence(facts: Facts, one: Contrast) -> Block:
     comparison = one.comparison
     task = f"{comparison.task}: " * (len(facts.study.tasks) > 1)
-    p = "" if comparison.faster is None else f" (paired permutation test p = {comparison.faster:.2g})"
-    return claim(task + comparison.verdict.sentence, comparison.verdict.decision, more=f"Time {comparison.times}{p}.")
+    more = f"Time {comparison.times}."
+    if comparison.common is not None:
+        more += f" Time {comparison.common.describe(comparison.arm, facts.baseline.name)}."
+    return claim(task + comparison.verdict.sentence, comparison.verdict.decision, more=more)
