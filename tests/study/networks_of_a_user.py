@@ -51,6 +51,10 @@ def with_arguments(width: int) -> nn.Module:
     return nn.Linear(8, width)
 
 
+def raises() -> nn.Module:
+    raise KeyError("boom")
+
+
 def no_module() -> int:
     return 3
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from agileact.study import models
 from agileact.study.activations import PlainActivation
 from agileact.study.arms import arm
 from agileact.study.spec import ArmSpec, ModelSpec, freeze
+from agileact.study.trial import evaluate
 from tests.study import networks_of_a_user
 
 HERE = networks_of_a_user.__name__
@@ -150,16 +153,66 @@ def test_another_function_in_the_code_is_another_network():
     assert one != other
 
 
+MODULE = """
+import torch
+from torch import nn
+import helpers_of_{name}
+
+class Base(nn.Module):
+    def forward(self, x):
+        return helpers_of_{name}.last(torch.relu(self.dense(x)))
+
+class Net(Base):
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(8, 3)
+
+def build():
+    return Net()
+"""
+HELPERS = "def last(x):\n    return 2 * x\n"
+
+
+def test_code_that_the_network_uses_from_elsewhere_is_part_of_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    module, helpers = tmp_path / "net_of_one.py", tmp_path / "helpers_of_one.py"
+
+    def found(code: str, other: str) -> str:
+        module.write_text(code.format(name="one"))
+        helpers.write_text(other)
+        for name in ("net_of_one", "helpers_of_one"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return models.model_fingerprint("net_of_one:build")
+
+    first = found(MODULE, HELPERS)
+    assert found(MODULE.replace("def build", "# as it was\n\ndef build"), f"{HELPERS}\n\n# and this") == first
+    assert found(MODULE.replace("torch.relu(self", "torch.tanh(self"), HELPERS) != first
+    assert found(MODULE, HELPERS.replace("2", "3")) != first
+    assert found(MODULE, HELPERS) == first
+
+
+def test_more_outputs_than_labels_are_fine_but_not_for_a_regression():
+    assert build("dense", classes=2)(samples(4, 8)).shape == (4, 3)
+    x, y = samples(4, 8), torch.zeros(4, 1)
+    with pytest.raises(ArgumentError, match=r"outputs of shape \(4, 3\) for targets \(4, 1\) of a regression"):
+        evaluate(build("dense", classes=1), x, y, kind="regression")
+    with pytest.raises(ArgumentError, match=r"at least 4 outputs"):
+        original("dense", classes=4)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "part"),
     [
         ("functional", {}, "no activations to exchange"),
-        ("with_arguments", {}, "must be built without arguments"),
+        ("with_arguments", {}, r"must be had without arguments, but it asks for width"),
+        ("raises", {}, r"raised KeyError: 'boom' \(networks_of_a_user\.py, line \d+\)"),
         ("no_module", {}, "returned a int, not a torch.nn.Module"),
         ("NUMBER", {}, "has no function 'NUMBER'"),
         ("dens", {}, "has no function 'dens'; did you mean 'dense'"),
         ("dense", {"fingerprint": "0" * 16}, "is another one than when this study was planned"),
-        ("dense", {"classes": 4}, r"must return 4 outputs for a sample, but two samples gave \(2, 3\)"),
+        ("dense", {"classes": 4}, r"at least 4 outputs for a sample.* two samples gave \(2, 3\)"),
         ("dense", {"shape": (9,)}, r"does not take samples of shape \(9,\)"),
     ],
 )

@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agileact._errors import ArgumentError
+from agileact._errors import AgileactError, ArgumentError
 from agileact._suggest import hint
+
+
+def call(target: str, what: str) -> Any:
+    """Call the function that ``target`` names, without arguments, and return what it returns.
+
+    Args:
+        target: As ``package.module:function``.
+        what: What it is for, in errors.
+
+    Raises:
+        ArgumentError: If there is no such function, or it asks for arguments, or it fails.
+
+    Example:
+        >>> call("math:sqrt", "model")
+        Traceback (most recent call last):
+        ...
+        agileact._errors.ArgumentError: the model 'math:sqrt' must be had without arguments, but it asks for x
+    """
+    function = find(target, what)
+    signature = None
+    with contextlib.suppress(ValueError, TypeError):  # which say that there is no signature to look at
+        signature = inspect.signature(function)
+    try:
+        if signature is not None:
+            signature.bind()
+    except TypeError:
+        raise ArgumentError(
+            f"the {what} {target!r} must be had without arguments, but it asks for {', '.join(signature.parameters)}"
+        ) from None
+    try:
+        return function()
+    except AgileactError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ArgumentError(
+            f"the {what} {target!r} raised {type(error).__name__}: {error} ({Path(last.filename).name}, line "
+            f"{last.lineno})"
+        ) from error
 
 
 def find(target: str, what: str) -> Callable[..., Any]:

@@ -196,6 +196,7 @@ def _plan(options: argparse.Namespace) -> None:
             "next": [spec.key for spec in current.next],
             "jobs": jobs,
             "seconds": cost.seconds,
+            "least_seeds": study.least_seeds,
             "trial_seconds": [[*pair, seconds] for pair, seconds in cost.trial_seconds.items()],
         }
         print_json(document)
@@ -212,6 +213,8 @@ def _plan(options: argparse.Namespace) -> None:
         f"At most {study.most_trials} trials, {current.done} of them done; about {format_duration(cost.seconds)} on "
         f"{jobs} core(s). {len(current.next)} can run now."
     )
+    if warning := study.warning():
+        print(f"Note: {warning}.")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -228,6 +231,8 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
 
     for task in context.study.tasks:
         _say(f"{task.name}: {context.data[task.name].description}.")
+    if warning := context.study.warning():
+        _say(f"Note: {warning}.")
     with (
         Store(context.path) as store,
         make_executor(options) as executor,

@@ -13,9 +13,6 @@ from agileact.study.protocol import Protocol, Study
 from agileact.study.spec import Budget, DataSpec, ModelSpec, TaskSpec, freeze
 from agileact.study.tasks import Task
 
-LEAST_SEEDS = 6
-"""The paired permutation test reaches 0.05 with six seeds, not with five."""
-
 _MOST_SEEDS = 20
 _MOST_TUNING = 16
 _LR = (0.0003, 0.001, 0.003, 0.01)
@@ -42,11 +39,10 @@ def proposed(
         ModelSpec("custom", freeze({"target": model, "fingerprint": fingerprint})),
         budget,
     )
-    # One comparison needs six seeds; more, read together, need more for the test to be able to reach the level.
-    comparisons = max(1, len(arms) - 1)
-    seeds = max(LEAST_SEEDS, math.ceil(math.log2(2 * comparisons / 0.05)))
-    protocol = Protocol(trials=len(_LR), lr=_LR, tuning_seeds=(1000, 1001), seeds=tuple(range(seeds)))
-    return Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec),), protocol)
+    protocol = Protocol(trials=len(_LR), lr=_LR, tuning_seeds=(1000, 1001))
+    study = Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec),), protocol)
+    seeds = tuple(range(study.least_seeds))
+    return dataclasses.replace(study, protocol=dataclasses.replace(protocol, seeds=seeds))
 
 
 def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget: float, jobs: int) -> Study:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from agileact._errors import ArgumentError
 from agileact.study import data as data_room
 from agileact.study.data import DataSet
 from agileact.study.executors import Event, Executor
@@ -35,7 +36,10 @@ def identified(study: Study, data_dir: Path | None = None) -> tuple[Study, dict[
     for task in study.tasks:
         spec = dataclasses.replace(task.spec.data, fingerprint="")
         if spec not in loaded:
-            loaded[spec] = data_room.load(spec, data_dir=data_dir)
+            try:
+                loaded[spec] = data_room.load(spec, data_dir=data_dir)
+            except ArgumentError as error:
+                raise ArgumentError(f"task {task.name!r}: {error}") from error
         named = dataclasses.replace(spec, fingerprint=loaded[spec].fingerprint)
         model = _with_fingerprint(task.spec.model)
         tasks.append(Task(task.name, dataclasses.replace(task.spec, data=named, model=model)))

@@ -132,6 +132,34 @@ class Study:
         tuning = self.protocol.trials * len(self.protocol.tuning_seeds) if self.protocol.tune else 0
         return len(self.arms) * len(self.tasks) * (tuning + len(self.protocol.seeds))
 
+    @property
+    def comparisons(self) -> int:
+        """How many verdicts are read together: every arm but the baseline, on every task."""
+        return (len(self.arms) - 1) * len(self.tasks)
+
+    @property
+    def least_seeds(self) -> int:
+        """With how many seeds the exact paired test can reach 0.05, corrected for all comparisons.
+
+        Example:
+            >>> from agileact.study.arms import arm
+            >>> from agileact.study.tasks import task
+            >>> [Study("s", tuple(map(arm, names)), (task("paper-mlp"),)).least_seeds
+            ...  for names in (["relu", "prelu"], ["relu", "prelu", "gelu", "silu"])]
+            [6, 7]
+        """
+        return math.ceil(math.log2(2 * max(1, self.comparisons) / 0.05))
+
+    def warning(self) -> str | None:
+        """Say that the seeds are too few for any claim, if they are."""
+        count = len(self.protocol.seeds)
+        if not self.comparisons or count >= self.least_seeds:
+            return None
+        return (
+            f"{count} seed{'s' * (count != 1)} cannot show a difference, however large it is: the exact paired test of "
+            f"{self.comparisons} comparison{'s' * (self.comparisons != 1)} needs at least {self.least_seeds}"
+        )
+
 
 @dataclass(frozen=True)
 class Point:

@@ -290,10 +290,19 @@ class Trial:
 def loss_function(kind: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the training loss of a kind of data, as a mean over a batch."""
     if kind == "regression":
-        return mse_loss
+        return _squared_error
     if kind == "text":
         return lambda output, y: cross_entropy(output.flatten(0, 1), y.flatten())
     return cross_entropy
+
+
+def _squared_error(output: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    if output.shape != y.shape:
+        # What torch would spread over the other, with a wrong number and a warning.
+        raise ArgumentError(
+            f"the model returned outputs of shape {tuple(output.shape)} for targets {tuple(y.shape)} of a regression"
+        )
+    return mse_loss(output, y, reduction=reduction)
 
 
 def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classification") -> tuple[float, float | None]:
@@ -317,7 +326,7 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classificat
             part = y[start : start + _EVALUATION_BATCH]
             output = model(x[start : start + _EVALUATION_BATCH])
             if kind == "regression":
-                loss += float(mse_loss(output, part, reduction="sum"))
+                loss += float(_squared_error(output, part, reduction="sum"))
                 continue
             if kind == "text":
                 output, part = output.flatten(0, 1), part.flatten()

@@ -57,7 +57,8 @@ def test_an_arm_against_itself_is_found_earlier_or_later_by_chance_alone(seeds):
     iterations = list(range(0, 300, 10))
     for _ in range(draws):
         runs = (np.exp(-np.array(iterations) / 60) + random.normal(0, 0.05, (seeds, 2, 30))).tolist()
-        common, best = [], []
+        common: list[list[float]] = []
+        best: list[list[float]] = []
         for arm, base in runs:
             target = common_target(arm, base)
             assert target is not None

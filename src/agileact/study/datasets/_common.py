@@ -24,7 +24,8 @@ def options(spec: DataSpec, defaults: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(spec.options)
     for name, value in given.items():
         if name not in defaults:
-            raise ArgumentError(unknown(f"option of the data set {spec.name!r}:", name, defaults))
+            known = (*defaults, "validation")  # which every data set has
+            raise ArgumentError(unknown(f"option of the data set {spec.name!r}:", name, known))
         default = defaults[name]
         wanted = str if default is None else type(default)
         if isinstance(value, bool) or not isinstance(value, (float, int) if wanted is float else wanted):

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agileact._errors import ArgumentError, DataError
+from agileact._errors import DataError
 from agileact.study._download import Progress
-from agileact.study._targets import find
+from agileact.study._targets import call
 from agileact.study.data import DataSet, register_data
 from agileact.study.datasets._common import assembled, options, split
 from agileact.study.spec import DataSpec
@@ -38,11 +38,7 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
         agileact._errors.ArgumentError: the data must be named as package.module:function, not 'math'
     """
     target = options(spec, {"target": None})["target"]
-    function = find(target, "data")
-    try:
-        loaded = function()
-    except TypeError as error:
-        raise ArgumentError(f"the data {target!r} must be loaded without arguments: {error}") from None
+    loaded = call(target, "data")
     if isinstance(loaded, DataSet):
         return loaded
     pairs = _pairs(target, loaded)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
-import textwrap
-
 import torch
 from torch import Tensor, nn
 
 from agileact import bases
 from agileact._errors import AgileactError, ArgumentError
 from agileact.nn import AgileModule
-from agileact.study._targets import find
+from agileact.study._targets import call, find
 from agileact.study.activations import parse_activation
+from agileact.study.models._fingerprint import network_fingerprint
 from agileact.study.models._registry import register_model, subseed
 from agileact.study.spec import ArmSpec
 from agileact.transforms import convert, restore_site
@@ -40,7 +36,7 @@ def custom(
         arm: Activations by name, that of the module or of the one that a conversion puts in a call's place; "*" for
             all.
         input_shape: Shape of one sample.
-        classes: Number of outputs.
+        classes: Number of classes, or outputs of a regression; the network may have more outputs than classes.
         seed: Source of the initial weights.
         target: The function, as ``package.module:function``.
         fingerprint: Hash of what the function built when the study was planned; "" for any.
@@ -52,9 +48,9 @@ def custom(
     model = _built(target, subseed(seed, "weights"))
     if fingerprint and fingerprint != model_fingerprint(target):
         raise ArgumentError(f"the model {target!r} is another one than when this study was planned")
+    example = _example(model, input_shape, classes)
     if not arm.activations:
         return model
-    example = _example(model, input_shape, classes)
     slopes = [name for name, module in model.named_modules() if isinstance(module, nn.PReLU)]
     for name in slopes:
         if arm.activation(name) is not None:
@@ -141,39 +137,15 @@ def _without_fast_paths(model: nn.Module) -> None:
 
 
 def model_fingerprint(target: str) -> str:
-    """Return 16 hex digits that tell one network of the user's from another.
-
-    They are of its modules, its initial weights, and the code of its classes, whose functions may be activations;
-    comments and layout of the code do not count.
-    """
-    model = _built(target, 0)
-    digest = hashlib.sha256(repr(model).encode())
-    for name, value in model.state_dict().items():
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    for kind in dict.fromkeys(type(module) for module in model.modules()):
-        if not kind.__module__.startswith(("torch.", "agileact.")):
-            digest.update(_code(kind).encode())
-    return digest.hexdigest()[:16]
-
-
-def _code(kind: type) -> str:
-    try:
-        code: str = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
-        return code
-    except (OSError, TypeError, SyntaxError):
-        return ""  # made by a program, with no source to look at
+    """Return 16 hex digits that tell one network of the user's from another: of its weights and of its code."""
+    return network_fingerprint(_built(target, 0), find(target, "model"))
 
 
 def _built(target: str, seed: int) -> nn.Module:
     """Build the network; the global random stream is left alone."""
-    function = find(target, "model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            model = function()
-        except TypeError as error:
-            raise ArgumentError(f"the model {target!r} must be built without arguments: {error}") from None
+        model = call(target, "model")
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"the model {target!r} returned a {type(model).__name__}, not a torch.nn.Module")
     return model
@@ -198,9 +170,12 @@ def _example(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> Te
                     raise ArgumentError(f"the model does not take samples of shape {input_shape}: {first}") from None
     finally:
         model.train(training)
-    if not isinstance(output, Tensor) or output.shape[-1] != classes:
+    if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[-1] < classes:
         given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ArgumentError(f"the model must return {classes} outputs for a sample, but two samples gave {given}")
+        raise ArgumentError(
+            f"the model must return at least {classes} outputs for a sample, one for each class from 0 to the largest "
+            f"label (or for each target of a regression), but two samples gave {given}"
+        )
     return example
 
 

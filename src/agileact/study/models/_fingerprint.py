@@ -1,0 +1,99 @@
+"""What tells one network of the user's from another: its weights, and all code of theirs that may compute with them."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+_RECORDED = frozenset({"torch", "agileact", "builtins"})
+"""Packages whose versions stand beside every result."""
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+
+def network_fingerprint(model: nn.Module, function: Callable[..., Any]) -> str:
+    """Return 16 hex digits of a network and its code.
+
+    They are of its modules and weights; of its classes and those that they inherit from; and of the modules of the
+    user's from which those and the function come, with what these import of the user's. Comments and layout of code do
+    not count. Of packages that are installed only the classes that the network is made of count, unless the function
+    itself is of that package.
+
+    Args:
+        model: The network.
+        function: What built it.
+    """
+    digest = hashlib.sha256(repr(model).encode())
+    for name, value in model.state_dict().items():
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    kinds = dict.fromkeys(kind for module in model.modules() for kind in type(module).__mro__)
+    own = [kind for kind in kinds if _top(kind.__module__) not in _RECORDED]
+    for kind in own:
+        digest.update(_code(kind).encode())
+    for name in _modules([function.__module__, *(kind.__module__ for kind in own)], _top(function.__module__)):
+        digest.update(f"{name}\n{_source(sys.modules[name])}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _modules(begin: Iterable[str], package: str) -> list[str]:
+    """Return the names of the user's modules among these, and of what they import, sorted."""
+    found: set[str] = set()
+    waiting = list(begin)
+    while waiting:
+        name = waiting.pop()
+        if name in found or not _is_users(name, package):
+            continue
+        found.add(name)
+        for value in list(vars(sys.modules[name]).values()):
+            origin = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            if isinstance(origin, str):
+                waiting.append(origin)
+    return sorted(found)
+
+
+def _is_users(name: str, package: str) -> bool:
+    top = _top(name)
+    path = getattr(sys.modules.get(name), "__file__", None)
+    if path is None or top in _RECORDED or top in sys.stdlib_module_names:
+        return False
+    return top == package or not _INSTALLED & set(Path(path).parts)
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _source(module: ModuleType) -> str:
+    path = Path(str(module.__file__))
+    try:
+        return _parsed(path, path.stat().st_mtime_ns)
+    except OSError:
+        return ""
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(path: Path, changed: int) -> str:
+    """Return the code of a file without comments and layout; it is read once for every time it ``changed``."""
+    try:
+        return ast.unparse(ast.parse(path.read_bytes()))
+    except (OSError, SyntaxError, ValueError):
+        return ""  # compiled, with no source to look at
+
+
+def _code(kind: type) -> str:
+    try:
+        code: str = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
+        return code
+    except (OSError, TypeError, SyntaxError):
+        return ""  # made by a program, with no source to look at
