@@ -19,7 +19,7 @@ WORDS = {"better": "**lower**", "worse": "**higher**", "same": "no difference fo
 
 
 def tables(document: dict[str, Any]) -> str:
-    """Return a Markdown table for each task: losses, the difference to the baseline, and the time to its best loss."""
+    """Return a Markdown table for each task: losses, the difference to the baseline, and times to a loss."""
     verdicts = {(one["task"], one["arm"]): one for one in document["verdicts"]}
     contrasts = {(one["task"], one["arm"]): one for one in document["contrasts"]}
     text = []
@@ -27,21 +27,24 @@ def tables(document: dict[str, Any]) -> str:
         text += [
             f"**{task}**",
             "",
-            "| arm | rate | of a, b | test loss | minus the baseline's [interval] | iterations to its best | p |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
+            "| arm | rate | of a, b | test loss | minus the baseline's [interval] | iterations to its best "
+            "| to the loss that both reach | p |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         for row in (row for row in document["rows"] if row["task"] == task):
             arm = row["arm"]
             verdict, contrast = verdicts.get((task, arm)), contrasts.get((task, arm))
-            difference, p = "baseline", ""
+            difference, common, p = "baseline", "", ""
             if verdict is not None:
                 difference = WORDS.get(verdict["decision"], verdict["decision"])
-                p = "" if verdict["time_p"] is None else f"{verdict['time_p']:.2g}"
+                if (times := verdict["common_time"]) is not None:
+                    common = "{:g} against {:g}".format(*times["iterations"])
+                    p = f"{times['p']:.2g}"
                 if contrast is not None and contrast["mean"] is not None:
                     low, high = contrast["student"]
                     difference = f"{contrast['mean']:+.3f} [{low:+.3f}, {high:+.3f}] {difference}"
             cells = (row["lr"], row["activation lr"], row["test loss"], difference)
-            text.append(f"| {' | '.join((f'`{arm}`', *cells, row[TIME], p))} |")
+            text.append(f"| {' | '.join((f'`{arm}`', *cells, row[TIME], common, p))} |")
         text.append("")
     return "\n".join(text)
 
