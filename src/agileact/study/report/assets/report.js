@@ -583,6 +583,12 @@ function render(found) {
 
 /* New numbers without a jump: what was at the top of the window stays there, and so does the focus. */
 function update(found) {
+  // Of a page that nobody has scrolled that is the title: following a section instead would push the title out when
+  // something comes above the sections, as links do with the first trials. The browser's own anchoring rests there, too.
+  if (window.scrollY < 1) {
+    keepingFocus(() => render(found));
+    return;
+  }
   const anchor = [...sections.values()].map((one) => one.element).find((one) => one.getBoundingClientRect().bottom > 0);
   const name = anchor && anchor.id;
   const top = anchor ? anchor.getBoundingClientRect().top : 0;
