@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from agileact.study.arms import Arm
 from agileact.study.conduct import conduct, identified
 from agileact.study.executors import Finished, Started
 from agileact.study.protocol import Protocol, Study, plan
@@ -29,6 +30,15 @@ tasks: [{name: digits, task: digits-mlp, budget: {iterations: 30, evaluate_every
 protocol: {seeds: 4, trials: 3, lr: [0.003, 0.03], tuning_seeds: 1}
 """
 SECTIONS = 10
+AXIS_TITLES = """() => [...document.querySelectorAll('.plot')].filter((one) => one.offsetParent).flatMap((one) => {
+    const frame = one.querySelector('.main-svg').getBoundingClientRect();
+    return [...one.querySelectorAll('.xtitle, .ytitle')].map((title) => {
+        const box = title.getBoundingClientRect();
+        const inside = box.left >= frame.left && box.right <= frame.right
+            && box.top >= frame.top && box.bottom <= frame.bottom;
+        return {chart: one.dataset.chart, text: title.textContent, inside};
+    });
+})"""
 
 
 class Here:
@@ -216,6 +226,25 @@ def test_it_prints_with_every_chart_in_light_colours(real, visit):
     assert tab.pdf(format="A4").startswith(b"%PDF")
     tab.emulate_media(media="screen")
     tab.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+    seen.check()
+
+
+def test_no_axis_title_is_cut_on_a_phone(tmp_path, visit):
+    arms = tuple(Arm(f"{one.name}, an arm whose name says all that was chosen", one.spec) for one in small_study().arms)
+    path = tmp_path / "long.html"
+    path.write_text(page(report_document(facts_of(small_study(arms=arms)))), encoding="utf-8")
+    seen = visit(path.as_uri(), viewport=PHONE)
+    tab = seen.page
+    # What is not chosen at first is drawn, too: of each choice one after the other.
+    for turn in range(3):
+        see_all(tab)
+        titles = tab.evaluate(AXIS_TITLES)
+        assert len(titles) > 20
+        assert [title for title in titles if not title["inside"]] == []
+        for chooser in tab.locator(".chooser[role=group]:visible").all():
+            options = chooser.get_by_role("button")
+            if options.count() > turn + 1:
+                options.nth(turn + 1).click()
     seen.check()
 
 
