@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import threading
 from contextlib import contextmanager
 
@@ -223,6 +226,13 @@ def test_it_prints_with_every_chart_in_light_colours(real, visit):
     assert max(widths) <= 680
     assert not tab.locator("#bar").is_visible()
     assert tab.locator("details:not([open]):visible").count() == 0
+    for way, kept in (
+        ("breakAfter", "h2, .chooser, caption, figcaption, section > p:not(:last-child, .note)"),
+        ("breakInside", "figure, .claim, thead, tr, section > p"),
+    ):
+        found = tab.evaluate(f"[...document.querySelectorAll('{kept}')].map((one) => getComputedStyle(one).{way})")
+        assert set(found) == {"avoid"}, kept
+    assert tab.evaluate("getComputedStyle(document.querySelector('thead')).display") == "table-header-group"
     assert tab.pdf(format="A4").startswith(b"%PDF")
     tab.emulate_media(media="screen")
     tab.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
@@ -246,6 +256,31 @@ def test_no_axis_title_is_cut_on_a_phone(tmp_path, visit):
             if options.count() > turn + 1:
                 options.nth(turn + 1).click()
     seen.check()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_on_paper_nothing_is_parted_from_what_it_introduces(big, visit, viewport, tmp_path):
+    extract = shutil.which("pdftotext")
+    if extract is None:
+        pytest.skip("pdftotext (Debian: poppler-utils) is not installed")
+    tab = visit(big.as_uri(), viewport=viewport).page
+    tab.pdf(format="A4", path=tmp_path / "report.pdf")
+    made = subprocess.run(
+        [extract, "-layout", tmp_path / "report.pdf", "-"], capture_output=True, text=True, check=True
+    )
+    pages = [[line.strip() for line in one.splitlines() if line.strip()] for one in made.stdout.split("\f")]
+    pages = [one for one in pages if one]
+    titles = {one.inner_text() for one in tab.locator("h2").all()}
+    assert titles <= {line for one in pages for line in one}
+    introductions = re.compile(r"-mlp: (loss on|over|arm|test loss minus|mean lowest|runs that|milliseconds)|^Seed 0")
+    for one in pages:
+        assert one[-1] not in titles, one
+        assert not introductions.search(one[-1]), one
+    # The head of the long table is repeated on each of its pages.
+    first = next(place for place, one in enumerate(pages) if "Table" in one)
+    last = next(place for place, one in enumerate(pages) if any(line.startswith("Over all tasks:") for line in one))
+    assert last - first > 2
+    assert all("parameters" in " ".join(one) and "seeds" in " ".join(one) for one in pages[first:last])
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
