@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import threading
+from contextlib import contextmanager
 
 import pytest
 
+from agileact.study.arms import Arm
 from agileact.study.conduct import conduct, identified
 from agileact.study.executors import Finished, Started
 from agileact.study.protocol import Protocol, Study, plan
@@ -28,6 +33,15 @@ tasks: [{name: digits, task: digits-mlp, budget: {iterations: 30, evaluate_every
 protocol: {seeds: 4, trials: 3, lr: [0.003, 0.03], tuning_seeds: 1}
 """
 SECTIONS = 10
+AXIS_TITLES = """() => [...document.querySelectorAll('.plot')].filter((one) => one.offsetParent).flatMap((one) => {
+    const frame = one.querySelector('.main-svg').getBoundingClientRect();
+    return [...one.querySelectorAll('.xtitle, .ytitle')].map((title) => {
+        const box = title.getBoundingClientRect();
+        const inside = box.left >= frame.left && box.right <= frame.right
+            && box.top >= frame.top && box.bottom <= frame.bottom;
+        return {chart: one.dataset.chart, text: title.textContent, inside};
+    });
+})"""
 
 
 class Here:
@@ -212,10 +226,61 @@ def test_it_prints_with_every_chart_in_light_colours(real, visit):
     assert max(widths) <= 680
     assert not tab.locator("#bar").is_visible()
     assert tab.locator("details:not([open]):visible").count() == 0
+    for way, kept in (
+        ("breakAfter", "h2, .chooser, caption, figcaption, section > p:not(:last-child, .note)"),
+        ("breakInside", "figure, .claim, thead, tr, section > p"),
+    ):
+        found = tab.evaluate(f"[...document.querySelectorAll('{kept}')].map((one) => getComputedStyle(one).{way})")
+        assert set(found) == {"avoid"}, kept
+    assert tab.evaluate("getComputedStyle(document.querySelector('thead')).display") == "table-header-group"
     assert tab.pdf(format="A4").startswith(b"%PDF")
     tab.emulate_media(media="screen")
     tab.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
     seen.check()
+
+
+def test_no_axis_title_is_cut_on_a_phone(tmp_path, visit):
+    arms = tuple(Arm(f"{one.name}, an arm whose name says all that was chosen", one.spec) for one in small_study().arms)
+    path = tmp_path / "long.html"
+    path.write_text(page(report_document(facts_of(small_study(arms=arms)))), encoding="utf-8")
+    seen = visit(path.as_uri(), viewport=PHONE)
+    tab = seen.page
+    # What is not chosen at first is drawn, too: of each choice one after the other.
+    for turn in range(3):
+        see_all(tab)
+        titles = tab.evaluate(AXIS_TITLES)
+        assert len(titles) > 20
+        assert [title for title in titles if not title["inside"]] == []
+        for chooser in tab.locator(".chooser[role=group]:visible").all():
+            options = chooser.get_by_role("button")
+            if options.count() > turn + 1:
+                options.nth(turn + 1).click()
+    seen.check()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_on_paper_nothing_is_parted_from_what_it_introduces(big, visit, viewport, tmp_path):
+    extract = shutil.which("pdftotext")
+    if extract is None:
+        pytest.skip("pdftotext (Debian: poppler-utils) is not installed")
+    tab = visit(big.as_uri(), viewport=viewport).page
+    tab.pdf(format="A4", path=tmp_path / "report.pdf")
+    made = subprocess.run(
+        [extract, "-layout", tmp_path / "report.pdf", "-"], capture_output=True, text=True, check=True
+    )
+    pages = [[line.strip() for line in one.splitlines() if line.strip()] for one in made.stdout.split("\f")]
+    pages = [one for one in pages if one]
+    titles = {one.inner_text() for one in tab.locator("h2").all()}
+    assert titles <= {line for one in pages for line in one}
+    introductions = re.compile(r"-mlp: (loss on|over|arm|test loss minus|mean lowest|runs that|milliseconds)|^Seed 0")
+    for one in pages:
+        assert one[-1] not in titles, one
+        assert not introductions.search(one[-1]), one
+    # The head of the long table is repeated on each of its pages.
+    first = next(place for place, one in enumerate(pages) if "Table" in one)
+    last = next(place for place, one in enumerate(pages) if any(line.startswith("Over all tasks:") for line in one))
+    assert last - first > 2
+    assert all("parameters" in " ".join(one) and "seeds" in " ".join(one) for one in pages[first:last])
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -286,23 +351,36 @@ def test_a_study_that_has_not_begun_is_a_page_too(tmp_path, visit):
     seen.check()
 
 
+@contextmanager
+def serving(folder):
+    """Serve the study of a folder, whether it has begun or not."""
+    server = Server(stored(folder), 0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def live_study():
+    return Study("live", small_study().arms[:2], small_study().tasks[1:], Protocol(tune=False, seeds=tuple(range(6))))
+
+
 @pytest.fixture
 def watched(tmp_path):
     """A server of a study that has its tuning and two seeds."""
-    study = Study("live", small_study().arms[:2], small_study().tasks[1:], Protocol(tune=False, seeds=tuple(range(6))))
+    study = live_study()
     specs = plan(study, lambda spec: None).final
     with Store(tmp_path / "store.sqlite") as store:
         write_record(tmp_path, study)
         for spec in specs:
             if spec.seed < 2:
                 store.put(made_up(spec))
-        server = Server(stored(tmp_path), 0)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield server, store, specs
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        with serving(tmp_path) as server:
+            yield server, store, specs
 
 
 def test_the_page_follows_the_study_and_keeps_what_the_reader_chose(watched, visit):
@@ -329,3 +407,28 @@ def test_the_page_follows_the_study_and_keeps_what_the_reader_chose(watched, vis
     see_all(tab)
     assert all(marks(tab).values())
     seen.check()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_reader_at_the_top_stays_there_when_the_first_trials_arrive(tmp_path, visit, viewport):
+    study = live_study()
+    specs = plan(study, lambda spec: None).final
+    with serving(tmp_path) as server:
+        seen = visit(server.url, viewport=viewport)
+        tab = seen.page
+        assert "Waiting for the study to begin" in tab.locator("#verdict").inner_text()
+        tab.evaluate("window.went = []; addEventListener('scroll', () => window.went.push(scrollY))")
+        with Store(tmp_path / "store.sqlite") as store:
+            write_record(tmp_path, study)
+            tab.locator("progress").wait_for()
+            for spec in specs[:4]:
+                store.put(made_up(spec))
+            tab.locator("progress[value='4']").wait_for()
+            for spec in specs[4:]:
+                store.put(made_up(spec))
+        tab.wait_for_function("() => document.getElementById('status').textContent === 'The study is finished.'")
+        # Charts in sight are drawn a moment later, and must not push the page either.
+        tab.wait_for_function("() => new Promise((done) => setTimeout(() => done(true), 500))")
+        assert tab.evaluate("[scrollY, ...window.went]") == [0]
+        assert tab.locator("h1").bounding_box()["y"] >= 0
+        seen.check()

@@ -19,9 +19,9 @@ def cost(facts: Facts) -> Block:
     if not content:
         return section("cost", "Cost", [paragraph("No final trial is finished yet.")])
     text = (
-        "A step is forward pass, backward pass and update; evaluations are left out. Where trials ran side by side, "
-        "or beside other work, small differences are noise. Memory is what one training batch keeps for its "
-        "backward pass, without parameters."
+        "A step is forward pass, backward pass and update; evaluations are left out. A bar is the mean and its whisker "
+        "the standard deviation over seeds. Where trials ran side by side, or beside other work, small differences "
+        "are noise. Memory is what one training batch keeps for its backward pass, without parameters."
     )
     return section("cost", "Cost", [paragraph(text), *content])
 
@@ -60,7 +60,7 @@ def _chart(facts: Facts, task: str) -> Block | None:
         f"Time of a training step on {task}: the shortest is that of {fastest[1]}, {fastest[0]:.4g} ms.",
         form="bars",
         series=series,
-        x="ms per step, mean and standard deviation over seeds",
+        x="ms per step",
         table=table(
             f"cost-numbers-{task}",
             f"Cost on {task}.",

@@ -83,7 +83,8 @@ def _chart(facts: Facts, task: str, found: list[Contrast]) -> Block:
         f"{higher} a higher test loss beyond chance.",
         form="intervals",
         series=series,
-        x=f"test loss, arm minus {facts.baseline.name}",
+        # Without the baseline's name, which may be long: the title above says it and has room.
+        x="test loss, arm minus baseline",
         table=table(
             f"differences-numbers-{task}",
             f"Paired differences on {task}; the effect size is Hedges' g of the paired differences.",

@@ -14,7 +14,9 @@ const DASHES = ["solid", "dash", "dot", "dashdot"];
 const DASH_ARRAYS = ["", "6 3", "2 3", "7 3 2 3"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up"];
 const NARROW = 600;
-const PRINT_WIDTH = 680;
+// What fits between the margins of A4 and letter: a chart or two in a row, and two rows with their text on a page; of
+// charts with a row an arm one and the text, while there are not so many arms that their names would touch.
+const PRINT = { width: 680, half: 325, height: 270, most: 760, row: 20 };
 const island = document.getElementById("document");
 const live = island.dataset.live === "true";
 
@@ -312,9 +314,11 @@ function isVisible(chart) {
 
 function height(block, width) {
   const rows = block.series.length;
-  if (block.form === "intervals") return 70 + rows * (width < NARROW ? 52 : 34);
-  if (block.form === "bars") return 70 + rows * (width < NARROW ? 40 : 28);
-  if (block.small) return 220;
+  const fitting = (usual) => 70 + rows * (state.printing ? Math.max(PRINT.row, Math.min(usual, (PRINT.most - 70) / rows)) : usual);
+  if (block.form === "intervals") return fitting(width < NARROW ? 52 : 34);
+  if (block.form === "bars") return fitting(width < NARROW ? 40 : 28);
+  if (block.small || (state.printing && width === PRINT.half)) return 220;
+  if (state.printing) return PRINT.height;
   return width < NARROW ? 300 : 380;
 }
 
@@ -344,8 +348,9 @@ function clear(colour, alpha) {
 
 function draw(chart) {
   const { block, plot } = chart;
-  const width = state.printing ? Math.min(PRINT_WIDTH, plot.clientWidth || PRINT_WIDTH) : plot.clientWidth;
-  if (!width) return;
+  if (!plot.clientWidth) return;
+  // A page is laid out after its charts are drawn, so that the window's width says nothing about the paper's.
+  const width = !state.printing ? plot.clientWidth : plot.closest(".grid") ? PRINT.half : PRINT.width;
   chart.stale = false;
   const theme = colours();
   const narrow = width < NARROW;
@@ -583,6 +588,12 @@ function render(found) {
 
 /* New numbers without a jump: what was at the top of the window stays there, and so does the focus. */
 function update(found) {
+  // Of a page that nobody has scrolled that is the title: following a section instead would push the title out when
+  // something comes above the sections, as links do with the first trials. The browser's own anchoring rests there, too.
+  if (window.scrollY < 1) {
+    keepingFocus(() => render(found));
+    return;
+  }
   const anchor = [...sections.values()].map((one) => one.element).find((one) => one.getBoundingClientRect().bottom > 0);
   const name = anchor && anchor.id;
   const top = anchor ? anchor.getBoundingClientRect().top : 0;
