@@ -32,16 +32,12 @@ def call(target: str, what: str) -> Any:
         agileact._errors.ArgumentError: the model 'math:sqrt' must be had without arguments, but it asks for x
     """
     function = find(target, what)
-    signature = None
+    asked = ""
     with contextlib.suppress(ValueError, TypeError):  # which say that there is no signature to look at
-        signature = inspect.signature(function)
-    try:
-        if signature is not None:
-            signature.bind()
-    except TypeError:
-        raise ArgumentError(
-            f"the {what} {target!r} must be had without arguments, but it asks for {', '.join(signature.parameters)}"
-        ) from None
+        needed = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
+        asked = ", ".join(one.name for one in needed if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD))
+    if asked:
+        raise ArgumentError(f"the {what} {target!r} must be had without arguments, but it asks for {asked}")
     try:
         return function()
     except AgileactError:
