@@ -149,13 +149,47 @@ def test_dragging_and_typing_a_and_b_change_the_curve(opened):
     field.press("Enter")
     says(page, "activation-verdict", "Folded: nothing is left")
     page.wait_for_function(
-        "() => document.querySelector('#activation-b0 [role=slider]').getAttribute('aria-valuenow') === '-2'"
+        "() => document.querySelector('#activation-b0-slider [role=slider]').getAttribute('aria-valuenow') === '-2'"
     )
     a = float(thumb.get_attribute("aria-valuenow"))
     page.wait_for_function(
         "y => Math.abs(document.querySelector('#activation-values .js-plotly-plot').data[1].y.at(-1) - y) < 1e-9",
         arg=a * 8,
     )
+    found.check()
+
+
+@pytest.mark.parametrize(
+    ("label", "key", "typed", "words"),
+    [
+        ("a: size", "a0", "7.5", "a must be a number from -3 to 3"),
+        ("a: size", "a0", "1e300", "a must be a number from -3 to 3"),
+        ("b: position", "b0", "1e9", "b must be a number from -4 to 4"),
+        ("x: where to read", "at", "1e5", "x must be a number from -6 to 6"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_in_sight(opened, label, key, typed, words):
+    found = opened("activation")
+    page = found.page
+    field = page.get_by_role("spinbutton", name=label)
+    thumb = page.get_by_role("slider", name=label)
+    field.fill("1")
+    field.press("Tab")
+    page.wait_for_function(
+        "k => document.querySelector(`#activation-${k}-slider [role=slider]`).getAttribute('aria-valuenow') === '1'",
+        arg=key,
+    )
+    page.wait_for_function("k => document.getElementById(`activation-${k}`).value === '1'", arg=key)
+    field.fill(typed)
+    field.press("Tab")
+    says(page, "activation-message", words)
+    # What is shown is what was refused; the slider stays at what is drawn.
+    assert field.input_value() == typed
+    assert thumb.get_attribute("aria-valuenow") == "1"
+    thumb.focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("() => document.getElementById('activation-message').innerText === ''")
+    assert field.input_value() == thumb.get_attribute("aria-valuenow") == ("0.9" if key == "at" else "0.95")
     found.check()
 
 
