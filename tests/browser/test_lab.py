@@ -333,6 +333,39 @@ def test_a_checkpoint_shows_its_layers_by_path_and_by_upload(opened, checkpoint)
     found.check()
 
 
+OVERLAPS = """() => [...document.querySelectorAll("[id^=network-numbers-] .js-plotly-plot")].flatMap(plot => {
+    const parts = [...plot.querySelectorAll(".xtick text, .ytick text, .x2tick text, .y2tick text, text[class$=title]")]
+        .filter(one => one.textContent).map(one => [one.textContent, one.getBoundingClientRect()]);
+    // A line is higher than its digits.
+    const apart = (p, q) => p.right <= q.left || q.right <= p.left || p.bottom - 6 <= q.top || q.bottom - 6 <= p.top;
+    const bars = [...plot.querySelectorAll(".plot")].map(one => ["bars", one.getBoundingClientRect()]);
+    return [...parts, ...bars].flatMap(([text, p], i) => parts.slice(i + 1)
+        .filter(([, q]) => !apart(p, q)).map(([other]) => `${text} | ${other}`));
+})"""
+
+
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_labels_of_histograms_stand_apart(opened, tmp_path, screen):
+    torch.manual_seed(0)
+    model = nn.Sequential(*[ag.AgileReLU(units) for units in (4096, 8, 2048)])
+    with torch.no_grad():
+        for module, spread in ((model[0], 0.02), (model[1], 1.0)):
+            for name in ("scale", "location"):
+                parameter = module.get_parameter(name)
+                parameter.add_(spread * torch.randn(parameter.shape))
+    # All units of the third layer are in one bin.
+    torch.save(model.state_dict(), tmp_path / "wide.pt")
+    found = opened("network", viewport=screen)
+    page = found.page
+    page.fill("#network-path", str(tmp_path / "wide.pt"))
+    page.click("#network-open")
+    for layer in range(3):
+        assert drawn(page, f"network-numbers-{layer}") > 0
+    assert page.locator("#network-numbers-0 .y2tick text").count() > 2
+    page.wait_for_function(f"() => ({OVERLAPS})().length === 0")
+    found.check()
+
+
 def test_tabs_answer_to_the_keyboard_and_the_address_keeps_them(opened):
     found = opened("activation")
     page = found.page
