@@ -333,6 +333,31 @@ def test_a_checkpoint_shows_its_layers_by_path_and_by_upload(opened, checkpoint)
     found.check()
 
 
+def test_a_file_that_is_too_large_is_named_with_its_size(opened, checkpoint, tmp_path):
+    large = tmp_path / "large <b>.pt"
+    with large.open("wb") as stream:
+        stream.truncate(100 * 2**20)
+    found = opened("network")
+    page = found.page
+    said = r"large <b>\.pt has 100 MiB, and the page sends up to 64 MiB; open it by its path instead"
+    page.set_input_files("#network-upload input[type=file]", str(large))
+    says(page, "network-message", said)
+    page.set_input_files("#network-upload input[type=file]", str(checkpoint))
+    says(page, "network-message", "Open: ")
+    # The same file again, and by dropping it.
+    page.set_input_files("#network-upload input[type=file]", str(large))
+    says(page, "network-message", said)
+    says(page, "network-sentence", "2 layers, 13 pairs")
+    page.evaluate("""() => {
+        const moved = new DataTransfer();
+        moved.items.add(new File([new Uint8Array(64 * 2**20 + 1)], "dropped.pt"));
+        document.querySelector("#network-upload").firstElementChild.dispatchEvent(
+            new DragEvent("drop", {bubbles: true, cancelable: true, dataTransfer: moved}));
+    }""")
+    says(page, "network-message", r"dropped\.pt has 64\.1 MiB")
+    found.check()
+
+
 OVERLAPS = """() => [...document.querySelectorAll("[id^=network-numbers-] .js-plotly-plot")].flatMap(plot => {
     const parts = [...plot.querySelectorAll(".xtick text, .ytick text, .x2tick text, .y2tick text, text[class$=title]")]
         .filter(one => one.textContent).map(one => [one.textContent, one.getBoundingClientRect()]);

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -20,6 +21,9 @@ from agileact.study.store import Store
 
 KEPT_CHANNELS = 32
 """A trial keeps the curves of so many channels of a layer; see :mod:`agileact.study.shapes`."""
+
+UPLOAD_BYTES = 64 * 2**20
+"""The largest file that the page sends; one that is opened by its path may have any size."""
 
 _SQLITE = b"SQLite format 3\x00"
 
@@ -115,6 +119,38 @@ def open_upload(contents: Any, name: Any) -> Checkpoint:
     except (binascii.Error, ValueError):
         raise DataError(f"{called} did not arrive whole; try again, or give its path") from None
     return Checkpoint(called, tuple(read_checkpoint(data, called)))
+
+
+def refuse_upload(told: Any) -> NoReturn:
+    """Say that a file was too large to be sent; ``told`` is its name and size, as the page says them.
+
+    Raises:
+        DataError: Always.
+
+    Example:
+        >>> refuse_upload({"name": "model.pt", "size": 2**27})
+        Traceback (most recent call last):
+        ...
+        agileact._errors.DataError: model.pt has 128 MiB, and the page sends up to 64 MiB; open it by its path instead
+    """
+    given = told if isinstance(told, dict) else {}
+    name, size = given.get("name"), given.get("size")
+    called = name if isinstance(name, str) and name else "the file"
+    has = "is too large:"
+    # The page may say anything.
+    if isinstance(size, (int, float)) and UPLOAD_BYTES < size < math.inf:
+        has = f"has {mib(size)}, and"
+    raise DataError(f"{called} {has} the page sends up to {mib(UPLOAD_BYTES)}; open it by its path instead")
+
+
+def mib(size: float) -> str:
+    """Return a number of bytes in MiB, rounded up: a file that is too large by one byte does not read as one that fits.
+
+    Example:
+        >>> mib(64 * 2**20), mib(64 * 2**20 + 1)
+        ('64 MiB', '64.1 MiB')
+    """
+    return f"{math.ceil(size / 2**20 * 10) / 10:,.10g} MiB"
 
 
 def _open_store(path: Path) -> Trials:

@@ -15,11 +15,10 @@ from agileact.lab import _look as look
 from agileact.lab._bounds import MOST_TERMS, base_options, whole
 from agileact.lab._network import Drawn, summary
 from agileact.lab._sessions import Sessions
-from agileact.lab._source import Checkpoint, Source, Trials, open_source, open_upload
+from agileact.lab._source import UPLOAD_BYTES, Checkpoint, Source, Trials, mib, open_source, open_upload, refuse_upload
 
 _PAGE = 8
 """Layers shown at once: charts cost a browser time."""
-_UPLOAD_BYTES = 64 * 2**20
 _LISTED = 64
 _BINS = 24
 
@@ -46,11 +45,15 @@ def layout() -> html.Div:
                     html.Div(look.button("network-open", "Open", main=True), className="beside"),
                     look.control(
                         "Or a checkpoint from here",
-                        dcc.Upload(
-                            "Drop a file, or press to choose one",
-                            id="network-upload", className="upload", max_size=_UPLOAD_BYTES, style={},
+                        # assets/lab.js tells of a larger file, which dcc.Upload passes over in silence.
+                        html.Div(
+                            dcc.Upload(
+                                "Drop a file, or press to choose one",
+                                id="network-upload", className="upload", max_size=UPLOAD_BYTES, style={},
+                            ),
+                            **look.aria(data_most=str(UPLOAD_BYTES)),
                         ),
-                        hint="up to 64 MiB; only tensors are read, nothing in it can run",
+                        hint=f"up to {mib(UPLOAD_BYTES)}; only tensors are read, nothing in it can run",
                     ),
                 ],
                 className="controls open",
@@ -83,6 +86,7 @@ def layout() -> html.Div:
             ),
             html.Div(id="network-cards", className="cards"),
             dcc.Store(id="network-opened"),
+            dcc.Store(id="network-too-large"),
         ],
         className="tab-body",
     )  # fmt: skip
@@ -103,14 +107,19 @@ def register(app: Dash, opened: Path | None) -> None:
         Input("network-open", "n_clicks"),
         Input("network-path", "n_submit"),
         Input("network-upload", "contents"),
+        Input("network-too-large", "data"),
         State("network-upload", "filename"),
         State("network-path", "value"),
         State("session", "data"),
         State("network-opened", "data"),
     )
-    def load(clicks: Any, enters: Any, contents: Any, name: Any, path: Any, key: Any, before: Any) -> tuple[Any, ...]:
+    def load(
+        clicks: Any, enters: Any, contents: Any, large: Any, name: Any, path: Any, key: Any, before: Any
+    ) -> tuple[Any, ...]:
         count = before + 1 if isinstance(before, int) else 1
         try:
+            if ctx.triggered_id == "network-too-large":
+                refuse_upload(large)
             with sources.alone():
                 source = _asked(str(ctx.triggered_id), contents, name, path, opened)
                 if source is None:

@@ -1,4 +1,4 @@
-/* Tabs, sliders with numbers, the clock of a run, and names for the parts of controls that Dash gives none. */
+/* Tabs, sliders with numbers, the clock of a run, files that are too large, and names for the parts of controls that Dash gives none. */
 (function () {
   "use strict";
 
@@ -78,6 +78,19 @@
     next.focus();
     next.click();
   });
+
+  /* A file that is too large to be sent: dcc.Upload drops it and says nothing, so the page tells the server its size. */
+  function tooLarge(event) {
+    const place = event.target instanceof Element && event.target.closest("[data-most]");
+    const files = event.type === "drop" ? event.dataTransfer && event.dataTransfer.files : event.target.files;
+    if (!place || !files) return;
+    const large = Array.from(files).find((file) => file.size > Number(place.dataset.most));
+    if (!large) return;
+    const data = { name: large.name, size: large.size, at: Date.now() };
+    window.dash_clientside.set_props("network-too-large", { data: data });
+  }
+  document.addEventListener("change", tooLarge, true);
+  document.addEventListener("drop", tooLarge, true);
 
   /* A slider's thumb, the number beside it, and a dropdown's button carry the label of their control. */
   const PARTS = "[role=slider], input[type=number], input[type=file], button[aria-haspopup]";
