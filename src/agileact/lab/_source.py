@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from agileact._errors import ArgumentError, DataError
+from agileact.lab._naming import labels
 from agileact.lab._network import Drawn, Layer, draw, read_checkpoint
 from agileact.study.activations import parse_activation
 from agileact.study.shapes import Shape
@@ -54,7 +55,7 @@ class Trials:
 
     def labels(self) -> dict[str, str]:
         """Return what to call each trial, by its key."""
-        return {spec.key: _label(spec) for spec in self.specs}
+        return labels(self.specs, self.path.parent)
 
     def drawn(self, key: str) -> list[Drawn]:
         """Return the curves of every learned activation of one trial.
@@ -71,7 +72,7 @@ class Trials:
             result = store.get(spec)
         if result is None or not result.shapes:
             raise DataError(
-                f"{_label(spec)} keeps no learned shapes: final trials keep them, those stored earlier do not. "
+                f"{self.labels()[key]} keeps no learned shapes: final trials keep them, those stored earlier do not. "
                 "Choose another trial, or run this one again into a new store"
             )
         found = []
@@ -181,9 +182,3 @@ def _units(layer: Layer, rows: int) -> tuple[int, ...]:
     if layer.units <= rows:
         return tuple(range(rows))
     return tuple(torch.linspace(0, layer.units - 1, rows).round().long().tolist())
-
-
-def _label(spec: TrialSpec) -> str:
-    arm = ", ".join(f"{where}: {name}" for where, name in spec.arm.activations)
-    rate = "" if spec.arm.activation_lr is None else f", a and b {spec.arm.activation_lr:g}"
-    return f"{arm}; {spec.task.model.name} on {spec.task.data.name}; rate {spec.arm.lr:g}{rate}; seed {spec.seed}"
