@@ -148,9 +148,7 @@ def test_dragging_and_typing_a_and_b_change_the_curve(opened):
     field.fill("-2")
     field.press("Enter")
     says(page, "activation-verdict", "Folded: nothing is left")
-    page.wait_for_function(
-        "() => document.querySelector('#activation-b0-slider [role=slider]').getAttribute('aria-valuenow') === '-2'"
-    )
+    page.wait_for_selector("#activation-b0-slider [aria-valuenow='-2']")
     a = float(thumb.get_attribute("aria-valuenow"))
     page.wait_for_function(
         "y => Math.abs(document.querySelector('#activation-values .js-plotly-plot').data[1].y.at(-1) - y) < 1e-9",
@@ -175,11 +173,7 @@ def test_a_number_out_of_range_is_refused_in_sight(opened, label, key, typed, wo
     thumb = page.get_by_role("slider", name=label)
     field.fill("1")
     field.press("Tab")
-    page.wait_for_function(
-        "k => document.querySelector(`#activation-${k}-slider [role=slider]`).getAttribute('aria-valuenow') === '1'",
-        arg=key,
-    )
-    page.wait_for_function("k => document.getElementById(`activation-${k}`).value === '1'", arg=key)
+    page.wait_for_selector(f"#activation-{key}-slider [aria-valuenow='1']")
     field.fill(typed)
     field.press("Tab")
     says(page, "activation-message", words)
