@@ -148,14 +148,42 @@ def test_dragging_and_typing_a_and_b_change_the_curve(opened):
     field.fill("-2")
     field.press("Enter")
     says(page, "activation-verdict", "Folded: nothing is left")
-    page.wait_for_function(
-        "() => document.querySelector('#activation-b0 [role=slider]').getAttribute('aria-valuenow') === '-2'"
-    )
+    page.wait_for_selector("#activation-b0-slider [aria-valuenow='-2']")
     a = float(thumb.get_attribute("aria-valuenow"))
     page.wait_for_function(
         "y => Math.abs(document.querySelector('#activation-values .js-plotly-plot').data[1].y.at(-1) - y) < 1e-9",
         arg=a * 8,
     )
+    found.check()
+
+
+@pytest.mark.parametrize(
+    ("label", "key", "typed", "words"),
+    [
+        ("a: size", "a0", "7.5", "a must be a number from -3 to 3"),
+        ("a: size", "a0", "1e300", "a must be a number from -3 to 3"),
+        ("b: position", "b0", "1e9", "b must be a number from -4 to 4"),
+        ("x: where to read", "at", "1e5", "x must be a number from -6 to 6"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_in_sight(opened, label, key, typed, words):
+    found = opened("activation")
+    page = found.page
+    field = page.get_by_role("spinbutton", name=label)
+    thumb = page.get_by_role("slider", name=label)
+    field.fill("1")
+    field.press("Tab")
+    page.wait_for_selector(f"#activation-{key}-slider [aria-valuenow='1']")
+    field.fill(typed)
+    field.press("Tab")
+    says(page, "activation-message", words)
+    # What is shown is what was refused; the slider stays at what is drawn.
+    assert field.input_value() == typed
+    assert thumb.get_attribute("aria-valuenow") == "1"
+    thumb.focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("() => document.getElementById('activation-message').innerText === ''")
+    assert field.input_value() == thumb.get_attribute("aria-valuenow") == ("0.9" if key == "at" else "0.95")
     found.check()
 
 
@@ -296,6 +324,64 @@ def test_a_checkpoint_shows_its_layers_by_path_and_by_upload(opened, checkpoint)
     page.wait_for_selector("#panel-network:not([hidden])")
     page.set_input_files("#network-upload input[type=file]", str(checkpoint))
     says(page, "network-sentence", "2 layers, 13 pairs")
+    found.check()
+
+
+def test_a_file_that_is_too_large_is_named_with_its_size(opened, checkpoint, tmp_path):
+    large = tmp_path / "large <b>.pt"
+    with large.open("wb") as stream:
+        stream.truncate(100 * 2**20)
+    found = opened("network")
+    page = found.page
+    said = r"large <b>\.pt has 100 MiB, and the page sends up to 64 MiB; open it by its path instead"
+    page.set_input_files("#network-upload input[type=file]", str(large))
+    says(page, "network-message", said)
+    page.set_input_files("#network-upload input[type=file]", str(checkpoint))
+    says(page, "network-message", "Open: ")
+    # The same file again, and by dropping it.
+    page.set_input_files("#network-upload input[type=file]", str(large))
+    says(page, "network-message", said)
+    says(page, "network-sentence", "2 layers, 13 pairs")
+    page.evaluate("""() => {
+        const moved = new DataTransfer();
+        moved.items.add(new File([new Uint8Array(64 * 2**20 + 1)], "dropped.pt"));
+        document.querySelector("#network-upload").firstElementChild.dispatchEvent(
+            new DragEvent("drop", {bubbles: true, cancelable: true, dataTransfer: moved}));
+    }""")
+    says(page, "network-message", r"dropped\.pt has 64\.1 MiB")
+    found.check()
+
+
+OVERLAPS = """() => [...document.querySelectorAll("[id^=network-numbers-] .js-plotly-plot")].flatMap(plot => {
+    const parts = [...plot.querySelectorAll(".xtick text, .ytick text, .x2tick text, .y2tick text, text[class$=title]")]
+        .filter(one => one.textContent).map(one => [one.textContent, one.getBoundingClientRect()]);
+    // A line is higher than its digits.
+    const apart = (p, q) => p.right <= q.left || q.right <= p.left || p.bottom - 6 <= q.top || q.bottom - 6 <= p.top;
+    const bars = [...plot.querySelectorAll(".plot")].map(one => ["bars", one.getBoundingClientRect()]);
+    return [...parts, ...bars].flatMap(([text, p], i) => parts.slice(i + 1)
+        .filter(([, q]) => !apart(p, q)).map(([other]) => `${text} | ${other}`));
+})"""
+
+
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_labels_of_histograms_stand_apart(opened, tmp_path, screen):
+    torch.manual_seed(0)
+    model = nn.Sequential(*[ag.AgileReLU(units) for units in (4096, 8, 2048)])
+    with torch.no_grad():
+        for module, spread in ((model[0], 0.02), (model[1], 1.0)):
+            for name in ("scale", "location"):
+                parameter = module.get_parameter(name)
+                parameter.add_(spread * torch.randn(parameter.shape))
+    # All units of the third layer are in one bin.
+    torch.save(model.state_dict(), tmp_path / "wide.pt")
+    found = opened("network", viewport=screen)
+    page = found.page
+    page.fill("#network-path", str(tmp_path / "wide.pt"))
+    page.click("#network-open")
+    for layer in range(3):
+        assert drawn(page, f"network-numbers-{layer}") > 0
+    assert page.locator("#network-numbers-0 .y2tick text").count() > 2
+    page.wait_for_function(f"() => ({OVERLAPS})().length === 0")
     found.check()
 
 

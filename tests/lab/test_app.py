@@ -224,3 +224,19 @@ def test_opening_nothing_or_a_wrong_path_is_a_sentence(client, tmp_path):
         given = {"network-path.value": path, "session.data": "0" * 32}
         answer = call(client, "network-opened.data", "network-open.n_clicks", given)
         assert words in json.dumps(answer.json["response"]["network-message"])
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"name": "m.pt", "size": 2**30}, "m.pt has 1,024 MiB, and the page sends up to 64 MiB; open it by its path"),
+        ({"name": ["m.pt"], "size": "large"}, "the file is too large: the page sends up to 64 MiB"),
+        ({"name": "m.pt", "size": 3}, "m.pt is too large"),
+        ("m.pt", "the file is too large"),
+        (None, "the file is too large"),
+    ],
+)
+def test_a_file_that_was_too_large_to_be_sent_is_a_sentence(client, told, words):
+    given = {"network-too-large.data": told, "session.data": "0" * 32}
+    answer = call(client, "network-opened.data", "network-too-large.data", given)
+    assert words in json.dumps(answer.json["response"]["network-message"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dash import dcc, html
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from agileact import bases
 
@@ -29,18 +29,27 @@ def aria(**given: str) -> Any:
 
 def control(label: str, component: Any, *, hint: str = "", wide: bool = False) -> html.Div:
     """Return a component under its label; assets/lab.js hands the label on to the parts inside."""
-    # The id of an option is a dict, which is not what stands in the page.
-    target: Any = {"htmlFor": component.id} if isinstance(component.id, str) else {}
+    key = getattr(component, "id", None)
+    # The id of an option is a dict, which is not what stands in the page; a slider with its number has none.
+    target: Any = {"htmlFor": key} if isinstance(key, str) else {}
     children = [html.Label(label, className="label", **target), component]
     if hint:
         children.append(html.Div(hint, className="hint"))
     return html.Div(children, className="control wide" if wide else "control", **aria(data_label=label))
 
 
-def slider(key: Any, least: float, most: float, value: float, step: float) -> dcc.Slider:
-    """Return a slider with a number beside it: for the mouse, for the arrow keys, and for typing."""
-    return dcc.Slider(
-        id=key,
+def slider(key: str, least: float, most: float, value: float, step: float) -> html.Div:
+    """Return a slider and, with the id ``key``, a number beside it: for the mouse, the arrow keys, and for typing.
+
+    The number is what counts; :func:`pair` keeps the slider at it. A number that does not fit stays as it was typed,
+    for the server to refuse.
+    """
+    parts: dict[str, Any] = {}
+    if "allow_direct_input" in dcc.Slider().available_properties:
+        # The field of Dash 4's own slider shows the nearest number that fits, and reports nothing.
+        parts["allow_direct_input"] = False
+    drawn = dcc.Slider(
+        id=slider_key(key),
         min=least,
         max=most,
         step=step,
@@ -48,6 +57,27 @@ def slider(key: Any, least: float, most: float, value: float, step: float) -> dc
         marks={least: _short(least), most: _short(most)},
         updatemode="drag",
         included=False,
+        **parts,
+    )
+    return html.Div([html.Div(drawn, className="track"), number(key, value)], className="slider")
+
+
+def slider_key(key: str) -> str:
+    """Return the id of the slider beside the number ``key``."""
+    return f"{key}-slider"
+
+
+def pair(app: Dash, key: str) -> None:
+    """Let a slider and the number beside it follow each other, in the browser."""
+    app.clientside_callback(
+        ClientsideFunction("lab", "pair"),
+        Output(slider_key(key), "value"),
+        Output(key, "value"),
+        Input(slider_key(key), "value"),
+        Input(key, "value"),
+        State(slider_key(key), "min"),
+        State(slider_key(key), "max"),
+        prevent_initial_call=True,
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from agileact._errors import ArgumentError, DataError
+from agileact.lab._naming import labels
 from agileact.lab._network import Drawn, Layer, draw, read_checkpoint
 from agileact.study.activations import parse_activation
 from agileact.study.shapes import Shape
@@ -20,6 +22,9 @@ from agileact.study.store import Store
 
 KEPT_CHANNELS = 32
 """A trial keeps the curves of so many channels of a layer; see :mod:`agileact.study.shapes`."""
+
+UPLOAD_BYTES = 64 * 2**20
+"""The largest file that the page sends; one that is opened by its path may have any size."""
 
 _SQLITE = b"SQLite format 3\x00"
 
@@ -50,7 +55,7 @@ class Trials:
 
     def labels(self) -> dict[str, str]:
         """Return what to call each trial, by its key."""
-        return {spec.key: _label(spec) for spec in self.specs}
+        return labels(self.specs, self.path.parent)
 
     def drawn(self, key: str) -> list[Drawn]:
         """Return the curves of every learned activation of one trial.
@@ -67,7 +72,7 @@ class Trials:
             result = store.get(spec)
         if result is None or not result.shapes:
             raise DataError(
-                f"{_label(spec)} keeps no learned shapes: final trials keep them, those stored earlier do not. "
+                f"{self.labels()[key]} keeps no learned shapes: final trials keep them, those stored earlier do not. "
                 "Choose another trial, or run this one again into a new store"
             )
         found = []
@@ -117,6 +122,38 @@ def open_upload(contents: Any, name: Any) -> Checkpoint:
     return Checkpoint(called, tuple(read_checkpoint(data, called)))
 
 
+def refuse_upload(told: Any) -> NoReturn:
+    """Say that a file was too large to be sent; ``told`` is its name and size, as the page says them.
+
+    Raises:
+        DataError: Always.
+
+    Example:
+        >>> refuse_upload({"name": "model.pt", "size": 2**27})
+        Traceback (most recent call last):
+        ...
+        agileact._errors.DataError: model.pt has 128 MiB, and the page sends up to 64 MiB; open it by its path instead
+    """
+    given = told if isinstance(told, dict) else {}
+    name, size = given.get("name"), given.get("size")
+    called = name if isinstance(name, str) and name else "the file"
+    has = "is too large:"
+    # The page may say anything.
+    if isinstance(size, (int, float)) and UPLOAD_BYTES < size < math.inf:
+        has = f"has {mib(size)}, and"
+    raise DataError(f"{called} {has} the page sends up to {mib(UPLOAD_BYTES)}; open it by its path instead")
+
+
+def mib(size: float) -> str:
+    """Return a number of bytes in MiB, rounded up: a file that is too large by one byte does not read as one that fits.
+
+    Example:
+        >>> mib(64 * 2**20), mib(64 * 2**20 + 1)
+        ('64 MiB', '64.1 MiB')
+    """
+    return f"{math.ceil(size / 2**20 * 10) / 10:,.10g} MiB"
+
+
 def _open_store(path: Path) -> Trials:
     with Store(path, read_only=True) as store:
         specs = [spec for spec in store.specs() if spec.task.budget.use_test and _learns(spec.arm)]
@@ -145,9 +182,3 @@ def _units(layer: Layer, rows: int) -> tuple[int, ...]:
     if layer.units <= rows:
         return tuple(range(rows))
     return tuple(torch.linspace(0, layer.units - 1, rows).round().long().tolist())
-
-
-def _label(spec: TrialSpec) -> str:
-    arm = ", ".join(f"{where}: {name}" for where, name in spec.arm.activations)
-    rate = "" if spec.arm.activation_lr is None else f", a and b {spec.arm.activation_lr:g}"
-    return f"{arm}; {spec.task.model.name} on {spec.task.data.name}; rate {spec.arm.lr:g}{rate}; seed {spec.seed}"

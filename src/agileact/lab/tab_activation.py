@@ -118,6 +118,8 @@ def register(app: Dash, alone: Any) -> None:
         return [term >= shown for term in range(MOST_TERMS)]
 
     places = [f"activation-{letter}{term}" for letter in "ab" for term in range(MOST_TERMS)]
+    for place in ("activation-at", *places):
+        look.pair(app, place)
 
     @app.callback(
         Output("activation-values", "figure"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,10 @@ from agileact.lab import _look as look
 from agileact.lab._bounds import MOST_TERMS, base_options, whole
 from agileact.lab._network import Drawn, summary
 from agileact.lab._sessions import Sessions
-from agileact.lab._source import Checkpoint, Source, Trials, open_source, open_upload
+from agileact.lab._source import UPLOAD_BYTES, Checkpoint, Source, Trials, mib, open_source, open_upload, refuse_upload
 
 _PAGE = 8
 """Layers shown at once: charts cost a browser time."""
-_UPLOAD_BYTES = 64 * 2**20
 _LISTED = 64
 _BINS = 24
 
@@ -45,11 +45,15 @@ def layout() -> html.Div:
                     html.Div(look.button("network-open", "Open", main=True), className="beside"),
                     look.control(
                         "Or a checkpoint from here",
-                        dcc.Upload(
-                            "Drop a file, or press to choose one",
-                            id="network-upload", className="upload", max_size=_UPLOAD_BYTES, style={},
+                        # assets/lab.js tells of a larger file, which dcc.Upload passes over in silence.
+                        html.Div(
+                            dcc.Upload(
+                                "Drop a file, or press to choose one",
+                                id="network-upload", className="upload", max_size=UPLOAD_BYTES, style={},
+                            ),
+                            **look.aria(data_most=str(UPLOAD_BYTES)),
                         ),
-                        hint="up to 64 MiB; only tensors are read, nothing in it can run",
+                        hint=f"up to {mib(UPLOAD_BYTES)}; only tensors are read, nothing in it can run",
                     ),
                 ],
                 className="controls open",
@@ -82,6 +86,7 @@ def layout() -> html.Div:
             ),
             html.Div(id="network-cards", className="cards"),
             dcc.Store(id="network-opened"),
+            dcc.Store(id="network-too-large"),
         ],
         className="tab-body",
     )  # fmt: skip
@@ -102,14 +107,19 @@ def register(app: Dash, opened: Path | None) -> None:
         Input("network-open", "n_clicks"),
         Input("network-path", "n_submit"),
         Input("network-upload", "contents"),
+        Input("network-too-large", "data"),
         State("network-upload", "filename"),
         State("network-path", "value"),
         State("session", "data"),
         State("network-opened", "data"),
     )
-    def load(clicks: Any, enters: Any, contents: Any, name: Any, path: Any, key: Any, before: Any) -> tuple[Any, ...]:
+    def load(
+        clicks: Any, enters: Any, contents: Any, large: Any, name: Any, path: Any, key: Any, before: Any
+    ) -> tuple[Any, ...]:
         count = before + 1 if isinstance(before, int) else 1
         try:
+            if ctx.triggered_id == "network-too-large":
+                refuse_upload(large)
             with sources.alone():
                 source = _asked(str(ctx.triggered_id), contents, name, path, opened)
                 if source is None:
@@ -247,37 +257,49 @@ def curves_figure(drawn: Drawn, base: str) -> look.Figure:
 def numbers_figure(drawn: Drawn) -> look.Figure:
     """Return histograms of a and of b, side by side."""
     data = []
-    for values, name, color, axis in (
-        (drawn.layer.scale, "a", look.BLUE, ""),
-        (drawn.layer.location, "b", look.GREEN, "2"),
+    axes: look.Figure = {}
+    for values, name, color, axis, domain in (
+        (drawn.layer.scale, "a: size", look.BLUE, "", [0, 0.43]),
+        (drawn.layer.location, "b: position", look.GREEN, "2", [0.57, 1]),
     ):
         low, high = min(values), max(values)
         # One bin for numbers that are all alike, which would else have no width.
-        bins = min(_BINS, math.ceil(2 * math.sqrt(len(values))))
+        bins = min(_BINS, math.ceil(2 * math.sqrt(len(values)))) if high > low else 1
         width = (high - low) / bins if high > low else 0.1
         start = low if high > low else low - width / 2
         data.append(
             {
                 "type": "histogram",
                 "x": list(values),
-                "name": name,
+                "name": name[0],
                 "marker": {"color": color, "line": {"width": 1, "color": "#ffffff"}},
                 "xbins": {"start": start, "end": high + width, "size": width},
                 "xaxis": f"x{axis}",
                 "yaxis": f"y{axis}",
             }
         )
-    # Whole numbers of units, and not too many of them.
-    units = {"tick0": 0, "dtick": math.ceil(len(drawn.layer.scale) / 10), "rangemode": "tozero"}
-    return look.figure(
-        data,
-        "",
-        "a: size",
-        "units",
-        showlegend=False,
-        margin={"l": 44, "r": 10, "t": 10, "b": 42},
-        xaxis={"domain": [0, 0.46], "nticks": 5},
-        xaxis2={"domain": [0.56, 1], "anchor": "y2", "title": {"text": "b: position", "standoff": 6}, "nticks": 5},
-        yaxis=units,
-        yaxis2={**units, "anchor": "x2"},
-    )
+        highest = max(Counter(min(int((value - start) / width), bins - 1) for value in values).values())
+        title = {"text": name, "standoff": 6}
+        # A step away from the count's 0, which stands at the same corner.
+        axes[f"xaxis{axis}"] = {
+            "domain": domain, "anchor": f"y{axis}", "title": title, "nticks": 4, "ticklabelstandoff": 4,
+        }  # fmt: skip
+        # The margin and the gap have room for a label such as "1.5k", not for one of five digits.
+        axes[f"yaxis{axis}"] = {
+            "anchor": f"x{axis}", "tick0": 0, "dtick": tick_step(highest), "tickformat": "~s", "rangemode": "tozero",
+        }  # fmt: skip
+    axes["yaxis"]["automargin"] = True
+    margin = {"l": 44, "r": 14, "t": 10, "b": 42}
+    return look.figure(data, "", "a: size", "units", showlegend=False, margin=margin, **axes)
+
+
+def tick_step(highest: int) -> int:
+    """Return the distance between the labels of a count up to ``highest``: 1, 2 or 5 times a power of ten, few labels.
+
+    Example:
+        >>> [tick_step(count) for count in (1, 3, 8, 570, 4096)]
+        [1, 1, 2, 200, 2000]
+    """
+    least = max(1.0, highest / 4)
+    power = 10 ** math.floor(math.log10(least))
+    return int(next(step * power for step in (1, 2, 5, 10) if step * power >= least))

@@ -1,4 +1,4 @@
-/* Tabs, the clock of a run, and names for the parts of controls that Dash gives none. */
+/* Tabs, sliders with numbers, the clock of a run, files that are too large, and names for the parts of controls that Dash gives none. */
 (function () {
   "use strict";
 
@@ -39,6 +39,16 @@
       ];
     },
 
+    /* Of a slider and the number beside it, the one that was moved tells the other. A number that the slider has no
+       place for stays as it was typed: the server says what would fit. */
+    pair: function (dragged, typed, least, most) {
+      const keep = window.dash_clientside.no_update;
+      const by = String(window.dash_clientside.callback_context.triggered_id);
+      if (by.endsWith("-slider")) return [keep, dragged];
+      const fits = typeof typed === "number" && least <= typed && typed <= most;
+      return [fits ? typed : keep, keep];
+    },
+
     /* Start and pause; a reset and another choice stop the run. This waits for no answer of the server: what is
        clicked while a picture is on its way counts at once. Two clicks can come as one call. */
     press: function (clicks) {
@@ -69,7 +79,20 @@
     next.click();
   });
 
-  /* A slider's thumb and its number, and a dropdown's button, carry the label of their control. */
+  /* A file that is too large to be sent: dcc.Upload drops it and says nothing, so the page tells the server its size. */
+  function tooLarge(event) {
+    const place = event.target instanceof Element && event.target.closest("[data-most]");
+    const files = event.type === "drop" ? event.dataTransfer && event.dataTransfer.files : event.target.files;
+    if (!place || !files) return;
+    const large = Array.from(files).find((file) => file.size > Number(place.dataset.most));
+    if (!large) return;
+    const data = { name: large.name, size: large.size, at: Date.now() };
+    window.dash_clientside.set_props("network-too-large", { data: data });
+  }
+  document.addEventListener("change", tooLarge, true);
+  document.addEventListener("drop", tooLarge, true);
+
+  /* A slider's thumb, the number beside it, and a dropdown's button carry the label of their control. */
   const PARTS = "[role=slider], input[type=number], input[type=file], button[aria-haspopup]";
   let count = 0;
   function name() {
