@@ -44,10 +44,6 @@ def slider(key: str, least: float, most: float, value: float, step: float) -> ht
     The number is what counts; :func:`pair` keeps the slider at it. A number that does not fit stays as it was typed,
     for the server to refuse.
     """
-    parts: dict[str, Any] = {}
-    if "allow_direct_input" in dcc.Slider().available_properties:
-        # The field of Dash 4's own slider shows the nearest number that fits, and reports nothing.
-        parts["allow_direct_input"] = False
     drawn = dcc.Slider(
         id=slider_key(key),
         min=least,
@@ -57,7 +53,8 @@ def slider(key: str, least: float, most: float, value: float, step: float) -> ht
         marks={least: _short(least), most: _short(most)},
         updatemode="drag",
         included=False,
-        **parts,
+        # Its own field would show the nearest number that fits, and report nothing.
+        allow_direct_input=False,
     )
     return html.Div([html.Div(drawn, className="track"), number(key, value)], className="slider")
 
