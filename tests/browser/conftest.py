@@ -13,6 +13,8 @@ import pytest
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+PATIENCE = 240_000
+"""Milliseconds until a test gives up: no measure of speed, for a machine that does much else."""
 _LOCAL_SCHEMES = ("file", "data", "blob", "about")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -71,6 +73,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Visit]]:
         context = chromium.new_context(**{"viewport": DESKTOP, **options})
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(PATIENCE)
         found = Visit(page)
         page.on("console", lambda message: found.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: found.errors.append(str(error)))

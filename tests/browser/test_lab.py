@@ -18,8 +18,6 @@ from tests.browser.conftest import DESKTOP, PHONE, Visit
 pytest.importorskip("dash", reason="the package dash is not installed")
 werkzeug = pytest.importorskip("werkzeug.serving", reason="the package werkzeug is not installed")
 
-WAIT = 60_000
-"""Milliseconds until a test gives up: no measure of speed, for a machine that does much else."""
 CHARTS = {
     "activation": ("activation-values", "activation-slopes", "activation-fold"),
     "xor": ("xor-losses", "xor-plain", "xor-agile"),
@@ -60,7 +58,6 @@ def address() -> Iterator[str]:
 def opened(visit: Callable[..., Visit], address: str) -> Callable[..., Visit]:
     def open_tab(name: str, **options: Any) -> Visit:
         found = visit(f"{address}#{name}", **options)
-        found.page.set_default_timeout(WAIT)
         found.page.wait_for_selector(f"#panel-{name}:not([hidden])")
         if name == "step":
             says(found.page, "step-sentence", "No step yet")
@@ -207,8 +204,6 @@ def test_the_fold_says_what_it_must_leave(opened):
 def test_xor_is_solved_and_pause_stops(opened):
     found = opened("xor")
     page = found.page
-    # A picture a second is what drawing without a graphics card gives on a busy machine.
-    page.set_default_timeout(240_000)
     assert "Epoch 0." in says(page, "xor-sentence", "Epoch")
     page.click("#xor-step")
     says(page, "xor-sentence", r"Epoch 1\.")

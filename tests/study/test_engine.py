@@ -100,11 +100,11 @@ def stored(out: Path) -> dict[str, tuple[int, str]]:
     path = out / "store.sqlite"
     if not path.exists():
         return {}
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-        try:
-            rows = connection.execute("SELECT key, rowid, result FROM trials").fetchall()
-        except sqlite3.OperationalError:  # killed before there was a table
-            return {}
+    # To look is to bring in order what a killed runner left, which must be allowed to write.
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'trials'").fetchone():
+            return {}  # killed before there was a table
+        rows = connection.execute("SELECT key, rowid, result FROM trials").fetchall()
     return {key: (rowid, hashlib.sha256(text.encode()).hexdigest()) for key, rowid, text in rows}
 
 

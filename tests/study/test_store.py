@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -25,6 +26,27 @@ def test_results_come_back_after_reopening(tmp_path):
         assert store.get(spec) == make_result(spec)
         assert store.collect([make_spec(1), spec]) == [make_result(spec)]
         assert len(store) == 1
+
+
+def test_a_runner_killed_in_the_middle_of_a_write_does_not_keep_others_from_looking(tmp_path):
+    spec = make_spec()
+    with Store(tmp_path / "s") as store:
+        store.put(make_result(spec))
+    writer = sqlite3.connect(tmp_path / "s", isolation_level=None)
+    writer.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the commit
+    writer.execute("BEGIN IMMEDIATE")
+    row = "INSERT INTO trials (key, spec, status, result) VALUES (?, '', '', ?)"
+    writer.executemany(row, [(str(number), "x" * 5000) for number in range(50)])
+    # What lies on the disk now is what a killed process leaves.
+    for name in ("s", "s-journal"):
+        shutil.copy(tmp_path / name, tmp_path / name.replace("s", "killed", 1))
+    writer.close()
+    assert (tmp_path / "killed-journal").stat().st_size
+    with Store(tmp_path / "killed", read_only=True) as store:
+        assert store.specs() == [spec]
+        assert store.get(spec) == make_result(spec)
+        with pytest.raises(StoreError, match="readonly"):
+            store.put(make_result(make_spec(1)))
 
 
 def test_a_trial_is_stored_once(tmp_path):

@@ -133,7 +133,10 @@ class Store:
             raise StoreError(f"there is no store of trials at {self.path}; was the study run with another --out?")
         connection: sqlite3.Connection | None = None
         try:
-            connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            # A runner that was killed as it wrote leaves a journal, which the next to look must roll back: SQLite lets
+            # nobody do so who opened the file to read alone. Nothing else is written, by query_only.
+            connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None)
+            connection.execute("PRAGMA query_only = ON")
             (found,) = connection.execute("PRAGMA user_version").fetchone()
             if found != _SCHEMA_VERSION:
                 raise sqlite3.DatabaseError(f"schema {found}, this version reads {_SCHEMA_VERSION}")
