@@ -763,3 +763,45 @@ def test_a_model_that_looks_at_its_modules_is_refused_and_left_as_it_was():
         ag.convert(model, example_inputs=torch.randn(2, 3), inplace=True)
     assert type(model) is Net
     assert [type(module) for module in model.children()] == [nn.Linear, nn.ReLU, nn.Tanh]
+
+
+class _Gated(nn.Module):
+    """GEGLU: the activation gets every second half of the rows of a larger tensor."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.activation, self.head = nn.Linear(5, 64), activation, nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gate = self.layer(x).chunk(2, dim=-1)
+        return self.head(self.activation(x) * gate)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.SiLU(), nn.ReLU(), nn.Tanh(), nn.Sigmoid()], ids=repr)
+def test_a_part_of_a_chunk_keeps_its_bits(activation: nn.Module):
+    """PyTorch may have other bits for the same number in a tensor with other strides."""
+    _, report = converted(_Gated(activation), torch.randn(7, 5))
+    assert [site.name for site in report.converted] == ["activation"]
+
+
+@pytest.mark.parametrize("activation", [nn.SELU(), nn.CELU(), nn.Mish(), nn.ELU(), nn.Softplus()], ids=repr)
+def test_what_has_other_bits_anyhow_is_left_and_the_rest_converted(activation: nn.Module):
+    model = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), _Gated(activation))
+    agile, report = ag.convert(model, example_inputs=torch.randn(7, 5))
+    assert "1" in {site.name for site in report.converted}
+    assert all("other bits" in site.reason for site in report.skipped)
+    x = torch.randn(7, 5)
+    assert torch.equal(bits(agile(x)), bits(model(x)))
+
+
+def test_without_values():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(5, 6), nn.GELU(), nn.Linear(6, 2))
+    agile, report = ag.convert(model, example_inputs=torch.empty(3, 5, device="meta"))
+    assert sites(report) == {"1": ("gelu", 6, -1)}
+    assert all(parameter.is_meta for parameter in agile.parameters())
+    assert [site.scale for site in ag.lint(agile, torch.empty(3, 5, device="meta")).sites] == ["only reparametrises"]
+    with pytest.raises(ag.ArgumentError, match=r"fold needs values, but 0\.weight is on the meta device"):
+        ag.fold(agile, torch.empty(3, 5, device="meta"))
+    with pytest.raises(ag.ArgumentError, match=r"calibrate needs values, but 0\.weight"):
+        ag.calibrate(agile, torch.empty(3, 5, device="meta"))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import agileact as ag
-from tests.transforms.folding import DOUBLE, IMAGE, checked, drawn, run, sequence, statuses
+from agileact.transforms._revert import copied
+from tests.transforms.folding import BARS, DOUBLE, IMAGE, assert_close, checked, drawn, run, sequence, statuses
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +97,16 @@ def test_hooks_are_kept_and_see_what_they_saw():
     plain(x)
     assert len(seen) == 4
     torch.testing.assert_close(seen[2:], seen[:2], rtol=1e-12, atol=1e-13)
+
+
+def test_a_hook_that_changes_the_output_goes_on_doing_so():
+    model = drawn(nn.Sequential(nn.Linear(6, 8), ag.AgileTanh(8), nn.Linear(8, 3)).double())
+    model[1].register_forward_hook(lambda module, args, output: 2 * output)
+    x = torch.randn(4, 6, dtype=DOUBLE)
+    plain, report = ag.fold(model, x)
+    assert statuses(report) == ["refused"]
+    # What stays is a traced module, whose copies lose their hooks unless they are given them.
+    torch.testing.assert_close(copied(plain)(x), model(x), rtol=1e-12, atol=1e-13)
 
 
 def test_a_hook_of_a_container_sees_what_it_saw():
@@ -325,3 +336,32 @@ def test_arguments_by_name_and_outputs_of_any_kind():
     plain, report = checked(model, x)
     assert "shared" in report.sites[0].reason
     assert len(run(plain, x)) == 2
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act, self.head = nn.Linear(6, 8), ag.AgileTanh(8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.layer(x)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["whole", "part", "in place"])
+def test_what_was_compiled_folds_as_what_was_not(how: str):
+    """In compiled code nothing can be seen: it runs as it was written, and what is returned is compiled again."""
+    x = torch.randn(4, 6)
+    inner = drawn(Net())
+    plain, _ = ag.fold(inner, x)
+    model: Any = inner
+    if how == "in place":
+        inner.compile(backend="eager")
+    else:
+        model = torch.compile(inner, backend="eager")
+    if how == "part":
+        model = nn.Sequential(model)
+    model(x)
+    folded, report = ag.fold(model, x)
+    assert statuses(report) == ["folded"]
+    assert_close(run(folded, x), run(plain, x), BARS[torch.float32])
+    assert [site.status for site in ag.lint(model, x).sites] == ["redundant"]

@@ -92,6 +92,12 @@ TRANSFORMERS: dict[str, tuple[Callable[[], Made], dict[tuple[str, int], int], in
         {("NewGELUActivation", -1): 4},
         6,
     ),
+    # GEGLU, whose activation gets a half of a larger tensor.
+    "modernbert": (
+        _text("ModernBert", "ForSequenceClassification", cls_token_id=1, sep_token_id=2, **_SMALL),
+        {("gelu", -1): 3},
+        2,
+    ),
     "albert": (
         _text("Albert", "Model", embedding_size=16, **_SMALL),
         {("NewGELUActivation", -1): 1, ("tanh", -1): 1},

@@ -15,6 +15,7 @@ from agileact.calibration._report import CalibratedSite, CalibrationReport
 from agileact.calibration._signal import Probe, as_rows, feed, size_of, unit_deviations, units_of
 from agileact.calibration._untouched import initialise, is_open, untouched
 from agileact.nn import AgileModule
+from agileact.transforms._check import needs_values
 
 When = Literal["needed", "always"]
 Location = Literal["auto", "mean", "median", "keep"]
@@ -79,7 +80,8 @@ def calibrate(
         A report: what was found and done for each layer, and why; it prints as a table.
 
     Raises:
-        ArgumentError: If there are no batches, no agile modules, or none that the batches reach; if a batch has one
+        ArgumentError: If there are no batches, no agile modules, or none that the batches reach; if the model has no
+            values yet (device "meta"); if a batch has one
             sample only, or all are alike; if values are not finite.
         ArgumentTypeError: If an argument has the wrong type.
 
@@ -102,6 +104,7 @@ def calibrate(
         raise ArgumentError(
             "model has no agile modules to calibrate; agileact.convert(model, ...) makes its activations agile"
         )
+    needs_values(model, "calibrate")
     chosen = _take(batches, max_batches)
     if is_open(model):
         initialise(model, lambda: feed(model, chosen[0]))

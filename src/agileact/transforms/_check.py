@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from agileact._errors import ArgumentError
 from agileact.transforms._record import untouched
 from agileact.transforms._recording import Arguments, arguments, cloned, tensors
 
@@ -37,11 +39,33 @@ def same(one: Tensor, other: Tensor, *, signs: bool = True) -> bool:
     """
     if one.shape != other.shape or one.dtype != other.dtype or one.device != other.device:
         return False
+    if one.is_meta:
+        return True  # there are no values
     if not one.dtype.is_floating_point:
         return torch.equal(one, other)
     if not bool(((one == other) | (one.isnan() & other.isnan())).all()):
         return False
     return not signs or bool((torch.signbit(one) == torch.signbit(other)).logical_or(one.isnan()).all())
+
+
+def _twin(x: Tensor) -> Tensor:
+    """Return a copy with the same strides: PyTorch may have other bits for others, as for a part of a chunk."""
+    if x.layout is torch.strided and not x.is_contiguous():
+        try:
+            return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device=x.device).copy_(x)
+        except RuntimeError:
+            pass  # elements that share their place, as those of expand
+    return x.clone(memory_format=torch.preserve_format)
+
+
+def needs_values(model: nn.Module, what: str) -> None:
+    """Raise an ArgumentError if a parameter or a buffer of a model is on the meta device, and so has no values."""
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_meta:
+            raise ArgumentError(
+                f"{what} needs values, but {name} is on the meta device: load the weights first, such as by "
+                "model.to_empty(device='cpu') and model.load_state_dict(...)"
+            )
 
 
 def watched(
@@ -66,7 +90,7 @@ def watched(
             return
         ran.add(id(module))
         x = next(tensors((args, kwargs)))
-        if not same(functions[module](x.clone(memory_format=torch.preserve_format)), output, signs=signs):
+        if not same(functions[module](_twin(x)), output, signs=signs):
             wrong.setdefault(id(module), module)
 
     # Before the hooks of the user, which may change the output.

@@ -16,6 +16,7 @@ from agileact.functional import GRANULARITIES, Granularity
 from agileact.nn import AgileModule, AgileWrapped
 from agileact.transforms._activations import Activations
 from agileact.transforms._check import outputs, same, watched
+from agileact.transforms._enumeration import leave_enumerated
 from agileact.transforms._geometry import Geometry, MisfitError
 from agileact.transforms._make import BaseArgument, agile_module, new_base
 from agileact.transforms._plain import plain_module
@@ -168,6 +169,8 @@ class _Conversion:
             recording = Recording() if example_inputs is None else self.activations.run(example_inputs)
             found = candidates(self.activations, recording, filter_fn, seen=example_inputs is not None)
             expected = [] if example_inputs is None else outputs(self.model, example_inputs)
+            if example_inputs is not None:
+                leave_enumerated(self.model, found, example_inputs)
             where = Geometry(self.model, self.granularity, self.dim)
             with torch.inference_mode(False):  # parameters made in it could never be trained
                 for one in found:
@@ -249,25 +252,30 @@ class _Conversion:
     def _verify(self, example_inputs: Arguments, expected: list[Tensor]) -> None:
         result, wrong, idle = self._watched(example_inputs)
         for module in idle:
-            one = next(one for one, made in self.made if made is module)
-            one.reason = "the converted model does not reach it: something else than its slot or its method calls it"
-            restore(self.model, module, None, same_function=False)
-            self.made = [pair for pair in self.made if pair[1] is not module]
+            self._leave(
+                module, "the converted model does not reach it: something else than its slot or source calls it"
+            )
         if wrong:
             for module in wrong:
                 self._wrap(module)
             result, wrong, _ = self._watched(example_inputs)
-        if wrong:
-            one = next(one for one, made in self.made if made is wrong[0])
-            raise ConversionError(
-                f"{one.name or 'the model itself'} ({one.was}) would not compute the same: please report it, "
-                "and leave it out by filter_fn until then"
-            )
-        if idle:
+        for module in wrong:
+            self._leave(module, "on such an input our function has other bits, and so has the module's own")
+        if idle or wrong:
             refresh_fast_paths(self.model)
             result = outputs(self.model, example_inputs)
         if self.base is None and not self._equal(expected, result):
             self._explain(example_inputs, expected)
+
+    def _leave(self, module: AgileModule, reason: str) -> None:
+        """Put back what stood in the place of a module."""
+        one = next(one for one, made in self.made if made is module)
+        one.reason = reason
+        if module is self.model:
+            self.model = self.root
+        else:
+            restore(self.model, module, None, same_function=False)
+        self.made = [pair for pair in self.made if pair[1] is not module]
 
     def _equal(self, expected: list[Tensor], result: list[Tensor]) -> bool:
         return len(expected) == len(result) and all(

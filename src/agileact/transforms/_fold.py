@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from agileact._errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.nn import AgileModule
 from agileact.transforms._apply import write
+from agileact.transforms._check import needs_values
 from agileact.transforms._gauge import Numbers
 from agileact.transforms._labels import Activation, is_agile
 from agileact.transforms._parity import (
@@ -64,7 +65,7 @@ def fold(
         "refused") and ``reason``; ``.folded``, ``.refused``, ``.same_architecture``; it prints as a table.
 
     Raises:
-        ArgumentError: If there are agile activations but no example.
+        ArgumentError: If there are agile activations but no example, or the model has no values yet (device "meta").
         ArgumentTypeError: If an argument has the wrong type.
         FoldError: If the outputs differ.
 
@@ -97,6 +98,7 @@ def fold(
             "fold needs example_inputs: it runs the model on them to see where each scale and location can go; pass a "
             "tensor, a tuple of positional or a dict of keyword arguments"
         )
+    needs_values(model, "fold")
     agile: nn.Module = copied(model)
     if any(is_lazy(parameter) for parameter in agile.parameters()):
         # A run makes what is still open, the same for both models.

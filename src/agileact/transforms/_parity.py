@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agileact.transforms._record import untouched
+from agileact.transforms._record import eagerly, untouched
 from agileact.transforms._recording import Arguments, arguments, cloned, mapped, tensors
 from agileact.transforms._revert import copied
 
@@ -94,7 +94,7 @@ def _training(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:
     args, kwargs = cloned(arguments(example_inputs))
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     model.train()
-    with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+    with eagerly(), torch.random.fork_rng(devices=list(devices)), torch.no_grad():
         torch.manual_seed(_SEED)
         made = list(tensors(model(*args, **kwargs)))
     return made + list(model.buffers())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import CodeType, FrameType
 from typing import Any
 
@@ -83,6 +83,12 @@ def record(
     return recorder.recording
 
 
+def eagerly() -> AbstractContextManager[Any]:
+    """Let what torch.compile made run as it was written: nothing can be seen in compiled code."""
+    # What was never imported has compiled nothing, and takes a second to import.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Run what is inside in evaluation mode and put everything back as it was."""
@@ -90,7 +96,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers() if not nn.parameter.is_lazy(buffer)]
     mha = torch.backends.mha.get_fastpath_enabled()
     devices = {p.device for p in model.parameters() if p.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)):
+    with eagerly(), torch.random.fork_rng(devices=list(devices)):
         try:
             for module, _ in training:
                 module.training = False

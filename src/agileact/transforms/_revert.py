@@ -182,6 +182,8 @@ def copied(model: nn.Module) -> nn.Module:
         for key, _ in new._modules.items():  # those of a scripted module are no dict
             if key in new.__dict__ and key not in old.__dict__:
                 del new.__dict__[key]
+        if isinstance(old, fx.GraphModule):  # whose copies are without hooks
+            new.__dict__.update({name: copy.copy(old.__dict__[name]) for name in _HOOKS if name in old.__dict__})
     return result
 
 

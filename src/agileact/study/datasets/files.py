@@ -144,7 +144,7 @@ def build_cifar(spec: DataSpec, data_dir: Path | None, progress: Progress | None
         Traceback (most recent call last):
         ...
         agileact._errors.ArgumentError: unknown option of the data set 'cifar': 'folders'; did you mean 'folder'? \
-known: folder, test, train
+known: folder, test, train, validation
     """
     given = options(spec, {"folder": None, "train": 0, "test": 0})
     folder = locate(spec, given["folder"], data_dir)
