@@ -1,12 +1,18 @@
-"""Small networks that have their activations in all the places where people put them."""
+"""Conversion with a comparison to the bit, and small networks with activations wherever people put them."""
 
 from __future__ import annotations
 
+import copy
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+import agileact as ag
+from agileact.transforms._recording import tensors
+from agileact.transforms._report import ConversionReport
 
 
 class Block(nn.Module):
@@ -110,3 +116,33 @@ class SqueezeExcite(nn.Module):
         x = self.layer(x)
         gate = torch.sigmoid(self.expand(F.relu(self.reduce(x.mean((2, 3))))))
         return x * gate[:, :, None, None]
+
+
+def bits(tensor: Tensor) -> Tensor:
+    """The bits of a tensor, so that 0 and -0 differ, and NaN equals itself."""
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return tensor.detach().contiguous().view(integer)
+
+
+def converted(model: nn.Module, example: Any, **options: Any) -> tuple[nn.Module, ConversionReport]:
+    """Convert, and compare the outputs to the bit in both modes; the model itself must not change."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    text = repr(model)
+    agile, report = ag.convert(model, example_inputs=example, **options)
+    assert repr(model) == text
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    if options.get("base") is None:
+        args = example if isinstance(example, tuple) else (example,)
+        for training in (False, True):
+            torch.manual_seed(0)
+            expected = list(tensors(copy.deepcopy(model).train(training)(*args)))
+            torch.manual_seed(0)
+            result = list(tensors(copy.deepcopy(agile).train(training)(*args)))
+            assert len(result) == len(expected) > 0
+            for one, other in zip(result, expected, strict=True):
+                assert torch.equal(bits(one), bits(other))
+    return agile, report
+
+
+def sites(report: ConversionReport) -> dict[str, tuple[str, int, int | None]]:
+    return {site.name: (site.base, site.channels, site.dim) for site in report.converted}

@@ -14,6 +14,8 @@ import json
 from importlib import resources
 from typing import Any
 
+# One after the other, one script.
+_SCRIPTS = ("blocks.js", "charts.js", "page.js")
 PLOTLY = "plotly-basic-4.1.1.min.js"
 """plotly.js 4.1.1, MIT, its partial bundle of scatter, bar and pie (npm: plotly.js-basic-dist-min), as published."""
 
@@ -33,7 +35,7 @@ def page(document: dict[str, Any], *, live: bool = False) -> str:
         >>> "<title><b>" in text, "&lt;b&gt;" in text
         (False, True)
     """
-    script, plotly = _asset("report.js"), _asset(PLOTLY)
+    script, plotly = "\n".join(_asset(name) for name in _SCRIPTS), _asset(PLOTLY)
     policy = "; ".join(
         [
             "default-src 'none'",

@@ -1,0 +1,239 @@
+/* The page of a report. Everything that a study brings along (names, notes, sentences) becomes text, never markup:
+   elements get it by textContent, charts by plain(), which takes away what Plotly would read as a tag or a template. */
+"use strict";
+
+const DECISIONS = {
+  better: "▼ lower loss",
+  worse: "▲ higher loss",
+  same: "≈ no difference",
+  undecided: "? undecided",
+  unstable: "! diverged",
+};
+const COLOURS = 8;
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+const DASH_ARRAYS = ["", "6 3", "2 3", "7 3 2 3"];
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up"];
+const NARROW = 600;
+// What fits between the margins of A4 and letter: a chart or two in a row, and two rows with their text on a page; of
+// charts with a row an arm one and the text, while there are not so many arms that their names would touch.
+const PRINT = { width: 680, half: 325, height: 270, most: 760, row: 20 };
+const island = document.getElementById("document");
+const live = island.dataset.live === "true";
+
+const state = {
+  document: null,
+  version: "",
+  shown: null,      // names of the arms that are drawn
+  task: "*",
+  choices: {},      // what was chosen, by the choice's name
+  sorts: {},        // column and direction, by the table's name
+  log: {},          // whether an axis is logarithmic, by the chart's name
+  open: new Set(),  // what is unfolded
+  printing: false,
+};
+const charts = new Map();     // by name: block, plot, near (in or close to view), stale (drawn differently than it should be)
+const sections = new Map();   // by name: element, text (the JSON that it was made of)
+
+// -- elements -------------------------------------------------------------------------------------------
+
+function element(tag, options = {}, children = []) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (name === "text") made.textContent = value;
+    else if (name === "on") for (const [event, run] of Object.entries(value)) made.addEventListener(event, run);
+    else if (value !== undefined && value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function button(text, key, run, options = {}) {
+  return element("button", { type: "button", "data-key": key, on: { click: run }, ...options, text });
+}
+
+function look(number) {
+  return {
+    colour: `var(--c${number % COLOURS})`,
+    dash: Math.floor(number / COLOURS) % DASHES.length,
+  };
+}
+
+function swatch(entry) {
+  const space = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(space, "svg");
+  svg.setAttribute("class", "swatch");
+  svg.setAttribute("viewBox", "0 0 26 12");
+  svg.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS(space, "line");
+  const { colour, dash } = entry.start ? { colour: "var(--muted)", dash: 1 } : look(entry.arm ?? entry.line);
+  for (const [name, value] of Object.entries({ x1: 0, x2: 26, y1: 6, y2: 6, "stroke-width": 4 })) line.setAttribute(name, value);
+  line.setAttribute("stroke-dasharray", DASH_ARRAYS[dash]);
+  line.style.stroke = colour;
+  svg.append(line);
+  return svg;
+}
+
+// -- blocks ---------------------------------------------------------------------------------------------
+
+const MAKERS = {
+  paragraph: (block) => element("p", { class: block.tone || null, text: block.text }),
+  code: (block) => element("pre", { tabindex: 0, role: "region", "aria-label": block.label, text: block.text }),
+  grid: (block, path) => element("div", { class: block.wide ? "grid wide" : "grid" }, block.blocks.map((one) => make(one, path))),
+  claim: (block) =>
+    element("div", { class: "claim" }, [
+      element("span", { class: `badge ${block.decision}`, text: DECISIONS[block.decision] }),
+      element("div", {}, [element("p", { text: block.text }), ...(block.more ? [element("p", { class: "more", text: block.more })] : [])]),
+    ]),
+  details: (block, path) => folded(block.summary, `${path}/${block.summary}`, () => block.blocks.map((one) => make(one, path))),
+  table: makeTable,
+  choice: makeChoice,
+  chart: makeChart,
+};
+
+function make(block, path) {
+  const made = MAKERS[block.kind](block, path);
+  if (block.task !== undefined) {
+    made.dataset.task = state.document.tasks.indexOf(block.task);
+    made.hidden = !taskIsShown(block.task);
+  }
+  return made;
+}
+
+function taskIsShown(task) {
+  return state.task === "*" || state.task === task;
+}
+
+/* What is folded away is made when it is first asked for: a page of many arms opens sooner. */
+function folded(summary, key, children) {
+  const inside = element("div", { class: "folded" });
+  const made = element("details", {}, [element("summary", { "data-key": key, text: summary }), inside]);
+  const fill = () => { if (!inside.childElementCount) inside.append(...children()); };
+  made.addEventListener("toggle", () => {
+    if (made.open) fill();
+    if (state.printing) return;
+    if (made.open) state.open.add(key);
+    else state.open.delete(key);
+  });
+  made.unfold = (open) => {
+    if (open) fill();
+    made.open = open || state.open.has(key);
+  };
+  if (state.open.has(key)) { fill(); made.open = true; }
+  return made;
+}
+
+function makeTable(block) {
+  const text = (entry) => (typeof entry === "string" ? entry : entry.text);
+  const value = (entry) => (typeof entry === "string" ? null : entry.value);
+  const body = element("tbody");
+  const heads = [];
+
+  function fill() {
+    const sort = state.sorts[block.id];
+    const rows = [...block.rows];
+    if (sort) {
+      const sign = sort.direction === "ascending" ? 1 : -1;
+      const numeric = block.columns[sort.column].numeric;
+      rows.sort((first, second) => {
+        const [a, b] = [first[sort.column], second[sort.column]];
+        if (!numeric) return sign * text(a).localeCompare(text(b), undefined, { numeric: true });
+        // What has no number stands last in either direction.
+        if (value(a) === null || value(b) === null) return (value(a) === null) - (value(b) === null);
+        return sign * (value(a) - value(b));
+      });
+    }
+    body.replaceChildren(...rows.map((row) => {
+      const header = row.findIndex((entry) => entry.arm !== undefined);
+      return element("tr", {}, row.map((entry, place) => {
+        const heading = place === (header < 0 ? 0 : header);
+        const wide = !block.columns[place].numeric && text(entry).length > 40;
+        const options = { class: block.columns[place].numeric ? "numeric" : wide ? "wrap" : null, scope: heading ? "row" : null };
+        const children = entry.arm === undefined ? [] : [swatch(entry)];
+        return element(heading ? "th" : "td", options, [...children, text(entry)]);
+      }));
+    }));
+    heads.forEach((head, place) => {
+      const sorted = sort && sort.column === place ? sort.direction : "none";
+      head.setAttribute("aria-sort", sorted);
+      head.querySelector(".arrow").textContent = { none: "↕", ascending: "↑", descending: "↓" }[sorted];
+    });
+  }
+
+  block.columns.forEach((column, place) => {
+    const press = () => {
+      const before = state.sorts[block.id];
+      const again = before && before.column === place && before.direction === "ascending";
+      state.sorts[block.id] = { column: place, direction: again ? "descending" : "ascending" };
+      fill();
+    };
+    const press_me = button(`${column.title} `, `${block.id}/${place}`, press);
+    press_me.append(element("span", { class: "arrow", "aria-hidden": "true" }));
+    heads.push(element("th", { scope: "col", class: column.numeric ? "numeric" : null }, [press_me]));
+  });
+  fill();
+  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": block.caption }, [
+    element("table", { id: block.id }, [
+      element("caption", { text: block.caption }),
+      element("thead", {}, [element("tr", {}, heads)]),
+      body,
+    ]),
+  ]);
+}
+
+function makeChoice(block, path) {
+  const names = block.options.map((option) => option.text);
+  const groups = names.map(() => element("div"));
+  const buttons = [];
+  let select = null;
+  const show = () => {
+    const chosen = names.includes(state.choices[block.id]) ? state.choices[block.id] : names[0];
+    groups.forEach((group, place) => {
+      group.hidden = names[place] !== chosen;
+      if (!group.hidden && !group.childElementCount) group.append(...block.options[place].blocks.map((one) => make(one, path)));
+    });
+    buttons.forEach((one, place) => one.setAttribute("aria-pressed", String(names[place] === chosen)));
+    if (select) select.value = String(names.indexOf(chosen));
+  };
+  const choose = (name) => { state.choices[block.id] = name; show(); };
+  const label = element("span", { class: "label", text: block.label });
+  const bar = element("div", { class: "chooser", role: "group", "aria-label": block.label }, [label]);
+  if (names.length <= 4) {
+    names.forEach((name) => buttons.push(button(name, `${block.id}/${name}`, () => choose(name))));
+    bar.append(...buttons);
+  } else {
+    select = element("select", { "data-key": block.id, "aria-label": block.label, on: { change: () => choose(names[Number(select.value)]) } },
+      names.map((name, place) => element("option", { value: place, text: name })));
+    bar.append(select);
+  }
+  show();
+  return element("div", {}, [bar, ...groups]);
+}
+
+// -- arms -----------------------------------------------------------------------------------------------
+
+function armIsShown(number) {
+  return state.shown.has(state.document.arms[number]);
+}
+
+function chip(number, where) {
+  const name = state.document.arms[number];
+  const made = button("", `${where}/${name}`, () => {
+    if (state.shown.has(name)) state.shown.delete(name);
+    else state.shown.add(name);
+    armsChanged();
+  }, { class: "chip", "aria-pressed": String(armIsShown(number)), "data-arm": number });
+  made.append(swatch({ arm: number }), element("span", { text: name }));
+  return made;
+}
+
+function armsChanged() {
+  for (const made of document.querySelectorAll("[data-arm]")) made.setAttribute("aria-pressed", String(armIsShown(Number(made.dataset.arm))));
+  for (const chart of charts.values()) keepingFocus(chart.fillLegend);
+  describeArms();
+  refresh();
+}
+
+function describeArms() {
+  const summary = document.querySelector("#arms > summary");
+  if (summary) summary.textContent = `Arms: ${state.document.arms.filter((name) => state.shown.has(name)).length} of ${state.document.arms.length} shown`;
+}

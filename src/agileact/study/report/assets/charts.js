@@ -1,0 +1,261 @@
+/* Charts: drawn by Plotly when they come near the view, and again when what they show has changed. */
+
+const watcher = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    const chart = charts.get(entry.target.dataset.chart);
+    if (!chart) continue;
+    chart.near = entry.isIntersecting;
+    if (chart.near && chart.stale) draw(chart);
+  }
+}, { rootMargin: "500px 0px" });
+
+function makeChart(block) {
+  let chart = charts.get(block.id);
+  if (!chart) {
+    const plot = element("div", { class: "plot", role: "img" });
+    plot.dataset.chart = block.id;
+    chart = { plot, near: false, stale: true };
+    charts.set(block.id, chart);
+  }
+  Object.assign(chart, { block, stale: true });
+  chart.plot.setAttribute("aria-label", block.label);
+  const legend = element("ul", { class: "chips" });
+  const arms = [...new Set(block.series.filter((one) => one.arm !== undefined).map((one) => one.arm))];
+  const switched = block.form === "lines" && arms.length > 0;
+  chart.fillLegend = () => {
+    if (!switched) return;
+    const few = state.document.arms.length <= 8;
+    const hidden = arms.filter((number) => !armIsShown(number)).length;
+    const items = arms.filter((number) => few || armIsShown(number)).map((number) => element("li", {}, [chip(number, block.id)]));
+    if (!few) {
+      const text = hidden ? `Choose arms (${hidden} more)` : "Choose arms";
+      items.push(element("li", { class: "choose" }, [button(text, `${block.id}/choose`, () => {
+        const panel = document.getElementById("arms");
+        panel.open = true;
+        panel.scrollIntoView({ block: "center" });
+        panel.querySelector("summary").focus({ preventScroll: true });
+      })]));
+    }
+    legend.replaceChildren(...items);
+  };
+  chart.fillLegend();
+  for (const entry of block.legend || []) legend.append(element("li", { class: "chip" }, [swatch(entry), element("span", { text: entry.name })]));
+  const caption = element("figcaption", {}, [element("span", { text: block.title })]);
+  if (block.log_y) {
+    if (state.log[block.id] === undefined) state.log[block.id] = true;
+    const toggle = button("logarithmic", `${block.id}/log`, () => {
+      state.log[block.id] = !state.log[block.id];
+      toggle.setAttribute("aria-pressed", String(state.log[block.id]));
+      draw(chart);
+    }, { "aria-pressed": String(state.log[block.id]) });
+    caption.append(toggle);
+  }
+  watcher.unobserve(chart.plot);
+  watcher.observe(chart.plot);
+  chart.plot.style.minHeight = `${height(block, chart.plot.clientWidth || 600)}px`;
+  return element("figure", {}, [
+    caption,
+    chart.plot,
+    ...(legend.childElementCount ? [legend] : []),
+    ...(block.table ? [folded("Numbers", `${block.id}/numbers`, () => [makeTable(block.table)])] : []),
+  ]);
+}
+
+function refresh() {
+  for (const chart of charts.values()) {
+    chart.stale = true;
+    if (chart.near && isVisible(chart)) draw(chart);
+  }
+}
+
+function isVisible(chart) {
+  return chart.plot.isConnected && chart.plot.offsetParent !== null;
+}
+
+function height(block, width) {
+  const rows = block.series.length;
+  const fitting = (usual) => 70 + rows * (state.printing ? Math.max(PRINT.row, Math.min(usual, (PRINT.most - 70) / rows)) : usual);
+  if (block.form === "intervals") return fitting(width < NARROW ? 52 : 34);
+  if (block.form === "bars") return fitting(width < NARROW ? 40 : 28);
+  if (block.small || (state.printing && width === PRINT.half)) return 220;
+  if (state.printing) return PRINT.height;
+  return width < NARROW ? 300 : 380;
+}
+
+/* Plotly reads <b>, <a href>, entities and %{...}: what came as text must stay text. */
+function plain(text) {
+  return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("%{", "%\u200b{").replaceAll(/[\r\n]+/g, " ");
+}
+
+function short(text, most) {
+  const letters = [...String(text)];
+  return letters.length <= most ? String(text) : `${letters.slice(0, most - 1).join("")}…`;
+}
+
+function colours() {
+  const style = getComputedStyle(document.documentElement);
+  const read = (name) => style.getPropertyValue(`--${name}`).trim();
+  return {
+    text: read("text"), muted: read("muted"), grid: read("grid"), line: read("line"), raised: read("raised"), ground: read("ground"),
+    arms: Array.from({ length: COLOURS }, (_, place) => read(`c${place}`)),
+  };
+}
+
+function clear(colour, alpha) {
+  const [r, g, b] = [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16));
+  return `rgba(${r},${g},${b},${alpha})`;
+}
+
+function draw(chart) {
+  const { block, plot } = chart;
+  if (!plot.clientWidth) return;
+  // A page is laid out after its charts are drawn, so that the window's width says nothing about the paper's.
+  const width = !state.printing ? plot.clientWidth : plot.closest(".grid") ? PRINT.half : PRINT.width;
+  chart.stale = false;
+  const theme = colours();
+  const narrow = width < NARROW;
+  const fixed = narrow || window.matchMedia("(pointer: coarse)").matches;
+  const axis = { gridcolor: theme.grid, linecolor: theme.line, zerolinecolor: theme.line, zeroline: false, automargin: true, fixedrange: fixed };
+  const layout = {
+    width, height: height(block, width), autosize: false, showlegend: false, hovermode: "closest", dragmode: fixed ? false : "zoom",
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", uirevision: String(state.log[block.id]),
+    font: { family: "system-ui, sans-serif", size: 12, color: theme.text },
+    margin: { l: 52, r: 14, t: 10, b: 44 },
+    hoverlabel: { bgcolor: theme.raised, bordercolor: theme.line, font: { color: theme.text } },
+    xaxis: { ...axis, title: { text: plain(block.x), standoff: 8 } },
+    yaxis: { ...axis, title: { text: plain(block.y), standoff: 6 } },
+    shapes: [], annotations: [],
+  };
+  const traces = FORMS[block.form](block, theme, layout, narrow);
+  Plotly.react(plot, traces, layout, { displayModeBar: false, responsive: false, staticPlot: state.printing, showTips: false });
+  plot.style.minHeight = "";
+}
+
+const FORMS = { lines: drawLines, intervals: drawIntervals, bars: drawBars };
+
+function drawLines(block, theme, layout, narrow) {
+  const traces = [];
+  const shown = block.series.filter((one) => one.arm === undefined || armIsShown(one.arm));
+  if (block.log_x) logarithmic(layout.xaxis, shown.flatMap((one) => one.x), narrow);
+  if (block.log_y && state.log[block.id]) logarithmic(layout.yaxis, shown.flatMap((one) => [...(one.y || []), ...(one.low || []), ...(one.high || [])]), narrow);
+  if (block.unit_y) Object.assign(layout.yaxis, { range: [-0.03, 1.05], tickformat: ".0%" });
+  if (!shown.length) layout.annotations.push(note("No arm is chosen.", theme));
+  for (const one of shown) {
+    const number = one.arm ?? one.line ?? 0;
+    const colour = one.start ? theme.muted : theme.arms[number % COLOURS];
+    const dash = one.start ? "dash" : DASHES[look(number).dash];
+    const name = plain(short(one.name, 60));
+    const x = one.x || block.shared_x;
+    const hover = `%{y:.4g} at %{x:~g}<extra>${name}</extra>`;
+    if (block.points) { traces.push(...tuningTraces(one, shown, colour, dash, name, theme, layout)); continue; }
+    if (one.low) {
+      const edge = one.y ? 0 : 1.5;
+      const shared = { x, mode: "lines", line: { width: edge, color: colour, dash }, hovertemplate: hover, hoverinfo: one.y ? "skip" : undefined };
+      if (one.y) delete shared.hovertemplate;
+      traces.push({ ...shared, y: one.low }, { ...shared, y: one.high, fill: "tonexty", fillcolor: clear(colour, one.y ? 0.13 : 0.18) });
+    }
+    if (one.y) {
+      const thin = block.shared_x && !one.start;
+      const line = { color: thin ? clear(colour, 0.55) : colour, width: one.arm === 0 ? 3 : thin ? 1.3 : 2, dash: thin ? "solid" : dash, shape: one.step ? "hv" : "linear" };
+      traces.push({ x, y: one.y, mode: "lines", line, hovertemplate: hover });
+    }
+  }
+  if (block.shared_x) {
+    // The start lies on top, or the learned shapes would hide it.
+    traces.push(...traces.splice(0, block.series.filter((one) => one.start).length));
+  }
+  return traces;
+}
+
+/* Ticks with whole numbers beside them: Plotly's own write small digits between the powers of ten. */
+function logarithmic(axis, values, narrow) {
+  const known = values.filter((value) => value > 0);
+  axis.type = "log";
+  if (!known.length) return;
+  const low = known.reduce((a, b) => Math.min(a, b));
+  const high = known.reduce((a, b) => Math.max(a, b));
+  const decades = Math.log10(high / low);
+  const steps = decades > 4 ? [1] : decades > (narrow ? 0.8 : 1.5) ? [1, 2, 5] : [1, 1.2, 1.5, 2, 3, 4, 5, 6, 8];
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.ceil(Math.log10(high)) + 1; power += 1) {
+    for (const step of steps) ticks.push(step * Math.pow(10, power));
+  }
+  Object.assign(axis, { tickvals: ticks, ticktext: ticks.map((value) => (value >= 1e5 || value < 1e-4 ? value.toExponential(0) : String(Number(value.toPrecision(2))))) });
+}
+
+function tuningTraces(one, shown, colour, dash, name, theme, layout) {
+  const scores = shown.flatMap((other) => other.y).filter((value) => value !== null);
+  const high = scores.length ? Math.max(...scores) : 1;
+  const low = scores.length ? Math.min(...scores) : 1;
+  const top = layout.yaxis.type === "log" ? high * Math.pow(high / low || 1, 0.12) * 1.02 : high + 0.12 * (high - low || 1);
+  const pick = (keep) => one.x.map((_, place) => place).filter(keep);
+  const trace = (places, more, values = one.y) => ({
+    x: places.map((place) => one.x[place]), y: places.map((place) => values[place] ?? top), text: places.map((place) => plain(one.text[place])),
+    hovertemplate: `%{y:.4g}, %{text}<extra>${name}</extra>`, ...more,
+  });
+  const symbol = SYMBOLS[look(one.arm).dash];
+  const traces = [
+    trace(pick((place) => one.factor[place] === 1 && one.y[place] !== null), { mode: "lines+markers", line: { color: colour, dash, width: one.arm === 0 ? 3 : 2 }, marker: { color: colour, size: 7, symbol } }),
+    trace(pick((place) => one.factor[place] !== 1 && one.y[place] !== null), { mode: "markers", marker: { color: colour, size: 8, symbol: `${symbol}-open` } }),
+    trace(pick((place) => one.y[place] === null), { mode: "markers", marker: { color: colour, size: 9, symbol: "x" }, hovertemplate: `diverged, %{text}<extra>${name}</extra>` }),
+    trace([one.chosen], { mode: "markers", marker: { color: theme.text, size: 16, symbol: "circle-open", line: { width: 2 } }, hovertemplate: `chosen: %{y:.4g}, %{text}<extra>${name}</extra>` }),
+  ];
+  return traces.filter((made) => made.x.length);
+}
+
+function note(text, theme) {
+  return { text, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: theme.muted } };
+}
+
+/* Rows from top to bottom; where there is no room beside the chart, the names stand above their rows. */
+function nameRows(block, layout, theme, narrow) {
+  const count = block.series.length;
+  const at = (place) => count - 1 - place;
+  Object.assign(layout.yaxis, { range: [-0.7, count - 0.3], tickvals: block.series.map((_, place) => at(place)), ticktext: block.series.map((one) => plain(short(one.name, 32))), fixedrange: true });
+  if (narrow) {
+    Object.assign(layout.yaxis, { showticklabels: false });
+    layout.margin.l = 10;
+    for (const [place, one] of block.series.entries()) {
+      layout.annotations.push({ text: plain(short(one.name, 44)), xref: "paper", x: 0, xanchor: "left", y: at(place) + 0.42, yanchor: "middle", showarrow: false, bgcolor: theme.ground, borderpad: 1 });
+    }
+  }
+  return at;
+}
+
+function drawIntervals(block, theme, layout, narrow) {
+  const at = nameRows(block, layout, theme, narrow);
+  const traces = [];
+  layout.shapes.push({ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: theme.muted, width: 1.5, dash: "dot" } });
+  const drop = narrow ? -0.15 : 0;
+  const apart = narrow ? 0.19 : 0.24;
+  for (const [place, one] of block.series.entries()) {
+    const y = at(place) + drop;
+    const colour = theme.arms[one.arm % COLOURS];
+    const name = plain(short(one.name, 60));
+    if (one.mean === null) {
+      layout.annotations.push({ text: "a run diverged: no mean", xref: "paper", x: 0.98, xanchor: "right", y, showarrow: false, font: { color: theme.muted } });
+      continue;
+    }
+    traces.push({ x: one.points, y: one.points.map(() => y + apart), mode: "markers", marker: { symbol: "line-ns-open", size: 7, color: colour, opacity: 0.75, line: { width: 1.5, color: colour } }, hovertemplate: `one seed: %{x:.4g}<extra>${name}</extra>` });
+    if (one.interval) traces.push({ x: one.interval, y: [y, y], mode: "lines", line: { color: colour, width: 6 }, opacity: 0.65, hovertemplate: `Student: %{x:.4g}<extra>${name}</extra>` });
+    if (one.second) traces.push({ x: one.second, y: [y - apart, y - apart], mode: "lines", line: { color: colour, width: 2 }, hovertemplate: `bootstrap: %{x:.4g}<extra>${name}</extra>` });
+    traces.push({ x: [one.mean], y: [y], mode: "markers", marker: { color: theme.ground, size: 10, symbol: SYMBOLS[look(one.arm).dash], line: { color: theme.text, width: 2 } }, hovertemplate: `mean: %{x:.4g}<extra>${name}</extra>` });
+  }
+  return traces;
+}
+
+function drawBars(block, theme, layout, narrow) {
+  const at = nameRows(block, layout, theme, narrow);
+  const drop = narrow ? -0.12 : 0;
+  layout.xaxis.rangemode = "tozero";
+  layout.bargap = narrow ? 0.6 : 0.35;
+  return [{
+    type: "bar", orientation: "h",
+    x: block.series.map((one) => one.value), y: block.series.map((_, place) => at(place) + drop),
+    width: block.series.map(() => (narrow ? 0.4 : 0.65)),
+    marker: { color: block.series.map((one) => clear(theme.arms[one.arm % COLOURS], 0.75)) },
+    error_x: { type: "data", array: block.series.map((one) => one.spread ?? 0), color: theme.text, thickness: 1.5, width: 4 },
+    customdata: block.series.map((one) => plain(short(one.name, 60))),
+    hovertemplate: "%{x:.4g}<extra>%{customdata}</extra>",
+  }];
+}
