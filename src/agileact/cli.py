@@ -7,8 +7,10 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 from agileact._errors import AgileactError
@@ -22,6 +24,7 @@ exit codes:
   2    the command line was not understood
   70   an internal error; AGILEACT_DEBUG=1 shows where
   130  stopped by Ctrl-C
+  143  stopped by SIGTERM, as batch systems and containers send it
 
 With --json a command prints one JSON document to standard output; progress, notes and errors go to standard error."""
 
@@ -37,13 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code.
 
     0: done. 1: it could not be done, and one line says why. 2: the command was not understood. 70: an internal error.
-    130: stopped by Ctrl-C.
+    130: stopped by Ctrl-C. 143: stopped by SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if sys.stdout is None:  # closed by the shell: >&-
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     replace_unprintable(sys.stdout)
     options = argparse.Namespace()
+    terminated = False
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        # Whatever cleans up after Ctrl-C does so after this, too. Not by a class of its own: libraries raise theirs.
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
     try:
         parser = _parser()
         parser.parse_args(arguments, options)
@@ -56,11 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AgileactError as error:
         return _failed(str(error))
     except KeyboardInterrupt:
-        # A second Ctrl-C must not cut short what is said, nor end in a traceback at the interpreter's exit.
+        # A second one must not cut short what is said, nor end in a traceback at the interpreter's exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         rest = "; finished trials are stored, and the same command continues with the rest"
         print(f"agileact: stopped{rest if getattr(options, 'resumes', False) else ''}", file=sys.stderr)
-        return 130
+        return 143 if terminated else 130
     except BrokenPipeError:
         # The reader (head, less) has left.
         _abandon_stdout()

@@ -12,7 +12,7 @@ import agileact as ag
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="Accelerate is not installed, which the Trainer needs")
 
-from agileact.integrations.transformers import AgileTrainerCallback  # noqa: E402
+from agileact.integrations.transformers import AgileTrainerCallback, agile_optimizers  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -26,7 +26,10 @@ class Words(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": words, "labels": (words[0] > words[1]).long()}
 
 
-def test_watched_logged_and_folded_under_the_trainer(tmp_path: Path):
+EXAMPLE = {"input_ids": Words()[0]["input_ids"][None]}
+
+
+def bert() -> Any:
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=20,
@@ -37,8 +40,13 @@ def test_watched_logged_and_folded_under_the_trainer(tmp_path: Path):
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    example = {"input_ids": Words()[0]["input_ids"][None]}
-    model, _ = ag.convert(transformers.BertForSequenceClassification(config), example_inputs=example)
+    model, _ = ag.convert(transformers.BertForSequenceClassification(config), example_inputs=EXAMPLE)
+    return model
+
+
+def test_watched_logged_and_folded_under_the_trainer(tmp_path: Path):
+    model = bert()
+    example = EXAMPLE
     logged: list[int] = []
     callback = AgileTrainerCallback(
         example_inputs=example, loggers=[lambda metrics, step: logged.append(step)], alerts=False
@@ -67,3 +75,31 @@ def test_watched_logged_and_folded_under_the_trainer(tmp_path: Path):
     plain.save_pretrained(str(tmp_path / "plain"))
     loaded = transformers.BertForSequenceClassification.from_pretrained(str(tmp_path / "plain")).eval()
     torch.testing.assert_close(loaded(**example).logits, model(**example).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_resumed_training_goes_on_counting(tmp_path: Path):
+    logged: list[int] = []
+    for steps in (4, 8):
+        model = bert()
+        arguments = transformers.TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=steps,
+            per_device_train_batch_size=8,
+            logging_steps=2,
+            save_steps=4,
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        callback = AgileTrainerCallback(loggers=[lambda metrics, step: logged.append(step)], alerts=False)
+        trainer = transformers.Trainer(
+            model,
+            arguments,
+            train_dataset=Words(),
+            callbacks=[callback],
+            optimizers=agile_optimizers(model, arguments),
+        )
+        trainer.train(resume_from_checkpoint=steps == 8)
+    assert callback.monitor is not None
+    assert sorted({record.step for record in callback.monitor.records}) == list(range(9))
+    assert sorted(logged) == list(range(9)), "a step was logged twice, or not at all"

@@ -175,6 +175,20 @@ def test_the_runner_killed_at_ten_random_moments_then_a_second_runner_then_a_wor
     assert "Traceback" not in "".join(command.err for command in [*killed, second, last])
 
 
+def test_sigterm_stops_cleanly_and_goes_on(commands, spec, undisturbed, tmp_path):
+    """A batch system and a container stop what runs by it, some of them the whole group of processes."""
+    for group in (False, True):
+        before = len(stored(tmp_path)) if group else 0
+        command = run(commands, spec, tmp_path)
+        assert until(lambda before=before: len(stored(tmp_path)) > before)
+        command.signal(signal.SIGTERM, group=group)
+        assert command.wait() == 143
+        assert command.err.splitlines()[-1].startswith("agileact: stopped; finished trials are stored")
+        assert command.alone()
+        assert "Traceback" not in command.err
+    assert results(tmp_path, list(undisturbed)).items() <= undisturbed.items()
+
+
 def test_ctrl_c_stops_cleanly_and_goes_on_and_so_does_a_second_one(commands, spec, undisturbed, tmp_path):
     command = run(commands, spec, tmp_path)
     assert until(lambda: len(stored(tmp_path)) >= 2)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from agileact._errors import ArgumentError
+from agileact._files import write_atomically
 from agileact._optional import require
 from agileact.integrations._session import Session
 from agileact.monitor import Monitor
@@ -73,6 +76,9 @@ def agile_optimizers(
 class AgileTrainerCallback(TrainerCallback):
     """Watch the agile activations of a model under the ``Trainer`` and fold them into its weights at the end.
 
+    What the monitor has seen is kept in the Trainer's checkpoints (``agileact_monitor.pt``), so that a training that is
+    resumed in the same ``output_dir`` goes on counting.
+
     The Trainer's own optimizer would decay scales and locations towards 0. Give it one with groups of ours:
     ``Trainer(model, args, ..., optimizers=agile_optimizers(model, args))``.
 
@@ -123,12 +129,22 @@ class AgileTrainerCallback(TrainerCallback):
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
     ) -> None:
-        """Begin to watch."""
+        """Begin to watch; go on where the checkpoint was, if there is one."""
+        kept = _kept(args, state)
+        if state.global_step and kept.is_file():
+            self._session.load(torch.load(kept, weights_only=True))
         self._session.start(model, [] if optimizer is None else [optimizer], step=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note a step of the optimizer."""
         self._session.step()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put what was seen so far beside the checkpoint that was just written."""
+        if state.is_world_process_zero:
+            buffer = io.BytesIO()
+            torch.save(self._session.state(), buffer)
+            write_atomically(_kept(args, state), buffer.getvalue())
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Report when the Trainer does."""
@@ -140,3 +156,7 @@ class AgileTrainerCallback(TrainerCallback):
         if not state.is_world_process_zero:
             self._session.loggers.clear()
         self._session.end(model)
+
+
+def _kept(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "agileact_monitor.pt"

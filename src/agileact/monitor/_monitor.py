@@ -137,7 +137,7 @@ class Monitor:
         self._buffer: ParameterBuffer | None = None
         self._start_scales: list[Tensor] | None = None
         self._written = -1
-        self._newest: set[tuple[object, ...]] = set()
+        self._newest: set[tuple[int, str, str, str]] = set()
         self._open = True
         self._handle: RemovableHandle | None = None
         if not any(module.has_uninitialized_params() for module in self._modules):
@@ -354,6 +354,7 @@ class Monitor:
             "layers": list(self._names),
             "step": self._count,
             "written": self._written,
+            "newest": sorted(map(list, self._newest)),
             "given": sorted(list(one) for one in self._alerts.given),
             "start_scales": self._start_scales,
             "parameters": self._rows.state(),
@@ -377,6 +378,7 @@ class Monitor:
         activity_rows.load(state["activity"], len(self._activity_columns()))
         self._rows, self._activity_rows = rows, activity_rows
         self._count, self._written = int(state["step"]), int(state["written"])
+        self._newest = set(map(tuple, state.get("newest", ())))
         self._alerts.given = {(cause, layer) for cause, layer in state["given"]}
         self._start_scales = None if state["start_scales"] is None else [one.clone() for one in state["start_scales"]]
         for activity, idle, measured in zip(self._activities, state["idle"], state["measured"], strict=True):

@@ -6,7 +6,9 @@ object store. Every node needs the same version of agileact.
 
 from __future__ import annotations
 
+import signal
 import socket
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -120,10 +122,14 @@ class RayExecutor:
             settings |= {"num_cpus": self.jobs, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         else:
             settings["address"] = self.address
+        terminate = signal.getsignal(signal.SIGTERM)
         try:
             _reach(self.address)
             ray.init(**settings)
             self._connected = True
+            if threading.current_thread() is threading.main_thread():
+                # Ray has put one there that ends this process in the midst of what it does.
+                signal.signal(signal.SIGTERM, terminate)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TrialError(f"no Ray cluster can be used {where}: {first}", traceback.format_exc()) from None
