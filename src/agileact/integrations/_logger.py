@@ -8,12 +8,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from agileact._errors import ArgumentError, ArgumentTypeError
-from agileact.integrations._session import Session
-from agileact.monitor import Monitor
-from agileact.transforms import FoldReport
+from agileact.integrations._session import Outcome, Session
 
 
-class AgileLogger:
+class AgileLogger(Outcome):
     """Watch the agile activations of a model in a loop of your own, report to loggers, and fold when the loop ends.
 
     A ``SummaryWriter`` of TensorBoard gets curves, histograms and pictures of the learned activations; others get the
@@ -83,22 +81,6 @@ class AgileLogger:
         self._session = Session(loggers, example_inputs, monitor, prefix)
         self._session.start(model, [optimizer])
         self._handle = optimizer.register_step_post_hook(lambda *_: self._step())
-
-    @property
-    def monitor(self) -> Monitor:
-        """The monitor."""
-        assert self._session.monitor is not None
-        return self._session.monitor
-
-    @property
-    def folded(self) -> nn.Module | None:
-        """The plain model; None before the end, or without an example."""
-        return self._session.folded
-
-    @property
-    def fold_report(self) -> FoldReport | None:
-        """What became of each site."""
-        return self._session.fold_report
 
     def _step(self) -> None:
         self._session.step()

@@ -135,6 +135,27 @@ class Session:
         self.steps, self._before = int(state["step"]), 0
 
 
+class Outcome:
+    """What a user reads off a callback or a logger."""
+
+    _session: Session
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The monitor; None before training."""
+        return self._session.monitor
+
+    @property
+    def folded(self) -> nn.Module | None:
+        """The plain model; None before the end of training, or without an example."""
+        return self._session.folded
+
+    @property
+    def fold_report(self) -> FoldReport | None:
+        """What became of each site."""
+        return self._session.fold_report
+
+
 def _bare(model: nn.Module) -> nn.Module:
     """Return the model inside what distributes and compiles it."""
     while True:

@@ -10,9 +10,7 @@ from torch import nn
 from agileact._errors import ArgumentError
 from agileact._optional import require
 from agileact.integrations._logger import check_every
-from agileact.integrations._session import Session
-from agileact.monitor import Monitor
-from agileact.transforms import FoldReport
+from agileact.integrations._session import Outcome, Session
 
 if TYPE_CHECKING:
     Callback: Any = object
@@ -20,7 +18,7 @@ else:
     Callback = require("lightning.pytorch", "lightning").Callback
 
 
-class AgileCallback(Callback):
+class AgileCallback(Outcome, Callback):
     """Watch the agile activations of a LightningModule and fold them into its weights when training ends.
 
     The trainer's loggers get scale and location over the steps; its TensorBoard logger also gets histograms and
@@ -86,21 +84,6 @@ class AgileCallback(Callback):
         self._module = module
         self._every = every_n_steps
         self._session = Session(list(loggers), example_inputs, monitor)
-
-    @property
-    def monitor(self) -> Monitor | None:
-        """The monitor; None before training."""
-        return self._session.monitor
-
-    @property
-    def folded(self) -> nn.Module | None:
-        """The plain model; None before the end of training, or without an example."""
-        return self._session.folded
-
-    @property
-    def fold_report(self) -> FoldReport | None:
-        """What became of each site."""
-        return self._session.fold_report
 
     def _watched(self, module: nn.Module) -> nn.Module:
         try:

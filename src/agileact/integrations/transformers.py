@@ -13,10 +13,8 @@ from torch import nn
 from agileact._errors import ArgumentError
 from agileact._files import write_atomically
 from agileact._optional import require
-from agileact.integrations._session import Session
-from agileact.monitor import Monitor
+from agileact.integrations._session import Outcome, Session
 from agileact.optim import decay_activations, param_groups
-from agileact.transforms import FoldReport
 
 if TYPE_CHECKING:
     TrainerCallback: Any = object
@@ -73,7 +71,7 @@ def agile_optimizers(
     return optimizer, None
 
 
-class AgileTrainerCallback(TrainerCallback):
+class AgileTrainerCallback(Outcome, TrainerCallback):
     """Watch the agile activations of a model under the ``Trainer`` and fold them into its weights at the end.
 
     What the monitor has seen is kept in the Trainer's checkpoints (``agileact_monitor.pt``), so that a training that is
@@ -89,6 +87,11 @@ class AgileTrainerCallback(TrainerCallback):
         loggers: Where to report to whenever the Trainer logs, as :func:`agileact.integrations.report` takes them: a
             Weights & Biases run, MLflow, a TensorBoard writer, a function.
         **monitor: Arguments of :class:`agileact.Monitor`, such as ``alerts=False``.
+
+    Attributes:
+        monitor: The monitor, from the start of training on.
+        folded: The plain model, after training.
+        fold_report: What became of each site.
 
     Raises:
         MissingExtraError: On import, if transformers is not installed.
@@ -110,21 +113,6 @@ class AgileTrainerCallback(TrainerCallback):
 
     def __init__(self, *, example_inputs: Any = None, loggers: Sequence[Any] = (), **monitor: Any) -> None:
         self._session = Session(list(loggers), example_inputs, monitor)
-
-    @property
-    def monitor(self) -> Monitor | None:
-        """The monitor; None before training."""
-        return self._session.monitor
-
-    @property
-    def folded(self) -> nn.Module | None:
-        """The plain model; None before the end of training, or without an example."""
-        return self._session.folded
-
-    @property
-    def fold_report(self) -> FoldReport | None:
-        """What became of each site."""
-        return self._session.fold_report
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
