@@ -2,30 +2,39 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# All that is developed and tested with; and what the paper's experiment needs, which is much less to download.
 STAMP  := $(VENV)/.agileact-ready
+FIRST  := $(VENV)/.agileact-paper-ready
 OUT    ?= runs/paper
 PAPER  ?=
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test check format lint types doctest docs paper-full setup wheel bench clean
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
+MADE_FROM := pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
+
+$(FIRST): $(MADE_FROM)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "agileact needs Python 3.10 or newer, $(PYTHON) is older; name another: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel torch numpy
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
-# Not a dependency: it asks for torchvision, which the networks that we test do not use.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pytorchcv
+	$(PIP) setuptools wheel torch numpy
+	$(PIP) --no-build-isolation -e '.[paper]'
 	@touch $@
 
-run: $(STAMP)
+$(STAMP): $(FIRST) $(MADE_FROM)
+	$(PIP) --no-build-isolation -e '.[dev]'
+# Not a dependency: it asks for torchvision, which the networks that we test do not use.
+	$(PIP) --no-deps pytorchcv
+	@touch $@
+
+run: $(FIRST)
 	$(BIN)/agileact paper --preset quick --out $(OUT) $(PAPER)
 
-paper-full: $(STAMP)
+paper-full: $(FIRST)
 	$(BIN)/agileact paper --preset full --out runs/paper-full $(PAPER)
 
 test: $(STAMP)

@@ -29,7 +29,8 @@ def _load_builder() -> Any:
 class BuildKernels(build_ext):
     """Builds the libraries with csrc/build.py; a failure is written down for ``agileact doctor``.
 
-    ``AGILEACT_BUILD=0`` leaves them out, ``AGILEACT_BUILD=1`` makes a failure an error.
+    ``AGILEACT_BUILD=0`` leaves them out, ``AGILEACT_BUILD=1`` makes a failure an error. An editable install is for this
+    machine, a wheel for any of its kind.
     """
 
     def run(self) -> None:
@@ -40,7 +41,7 @@ class BuildKernels(build_ext):
         try:
             if wanted == "0":
                 raise builder.BuildError("AGILEACT_BUILD=0 left the compiled kernels out")
-            builder.build(target)
+            builder.build(target, everywhere=not self.inplace)
         except (builder.BuildError, ImportError, OSError) as error:
             if wanted == "1":
                 raise

@@ -1,6 +1,7 @@
 """Builds the CPU kernels: one library for each instruction set, for the PyTorch that is installed.
 
-``setup.py`` calls :func:`build`; by hand: ``python csrc/build.py``. A library holds the registered operators and
+``setup.py`` calls :func:`build`; by hand: ``python csrc/build.py``. In a checkout the library for this machine is built,
+which takes a third of the time; a wheel gets all of them, as it may be installed elsewhere. A library holds the registered operators and
 autograd, compiled once for any machine, and the loops, compiled for its instruction set. Each is a file of its own,
 so that an inline function compiled for AVX-512 can never be linked into a program for a machine without it.
 """
@@ -50,12 +51,32 @@ def source_digest() -> str:
     return digest(*HERE.glob("*.cpp"), *HERE.glob("*.h"))
 
 
-def capabilities() -> dict[str, tuple[str, ...]]:
-    """Return the instruction sets to build for, with their compiler flags."""
-    # On arm64 ATen's default vectors are NEON. AGILEACT_BUILD_SETS narrows the choice while working on the loops.
+def capabilities(everywhere: bool = False) -> dict[str, tuple[str, ...]]:
+    """Return the instruction sets to build for, with their compiler flags.
+
+    The environment variable ``AGILEACT_BUILD_SETS`` names them (``AVX2 AVX512``), or says ``all``.
+
+    Args:
+        everywhere: Whether to build for any machine of this architecture, unless the variable says otherwise; if not,
+            for this one.
+
+    Raises:
+        BuildError: If the variable names a set that does not exist here.
+    """
+    import torch
+
+    # On arm64 ATen's default vectors are NEON.
     sets = _X86 if platform.machine().lower() in ("x86_64", "amd64") else {"DEFAULT": ()}
     wanted = os.environ.get("AGILEACT_BUILD_SETS", "").split()
-    return {name: flags for name, flags in sets.items() if name in wanted or not wanted}
+    if wanted == ["all"] or (everywhere and not wanted):
+        return dict(sets)
+    if not wanted:
+        here = torch.backends.cpu.get_cpu_capability()
+        wanted = [here if here in sets else "DEFAULT"]
+    unknown = [name for name in wanted if name not in sets]
+    if unknown:
+        raise BuildError(f"AGILEACT_BUILD_SETS must be 'all' or some of {', '.join(sets)}, not {' '.join(wanted)!r}")
+    return {name: sets[name] for name in wanted}
 
 
 def stamp(capability: str) -> dict[str, str]:
@@ -85,12 +106,15 @@ def compiler() -> str:
     raise BuildError(f"no C++ compiler found ({wanted or 'c++, g++ or clang++'}); set CXX to name one")
 
 
-def build(out: Path = LIBRARIES, work: Path = HERE.parent / "build" / "kernels") -> list[Path]:
-    """Compile what has changed and link all libraries.
+def build(
+    out: Path = LIBRARIES, work: Path = HERE.parent / "build" / "kernels", *, everywhere: bool = False
+) -> list[Path]:
+    """Compile what has changed and link the libraries.
 
     Args:
         out: The folder for the libraries; what was there before is removed.
         work: The folder for object files, named by the hash of what they are made from.
+        everywhere: As for :func:`capabilities`.
 
     Raises:
         BuildError: If there is no compiler, no PyTorch headers, or a file does not compile.
@@ -127,7 +151,7 @@ def build(out: Path = LIBRARIES, work: Path = HERE.parent / "build" / "kernels")
         return target
 
     jobs: dict[tuple[str, str], tuple[str, ...]] = {}
-    sets = capabilities()
+    sets = capabilities(everywhere)
     for capability, extra in sets.items():
         defines = (f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}")
         for name in LOOPS:

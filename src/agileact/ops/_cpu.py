@@ -131,4 +131,8 @@ def _load() -> Status:
     failure = LIBRARIES / "failed.txt"
     if failure.exists():
         return Status(False, "", "", f"the build failed: {failure.read_text().strip()}")
+    others = sorted(path.stem.rpartition("_")[2] for path in LIBRARIES.glob("libagileact_*.so"))
+    if others:
+        reason = f"they were built for {', '.join(others)}, which this machine or ATEN_CPU_CAPABILITY rules out"
+        return Status(False, "", "", f"{reason}; build them for all with: AGILEACT_BUILD_SETS=all python csrc/build.py")
     return Status(False, "", "", "they were never built; build them with: python csrc/build.py")
