@@ -3,8 +3,8 @@
 ``setup.py`` calls :func:`build`; by hand: ``python csrc/build.py``. In a checkout the library for this machine is
 built, which takes a third of the time; a wheel gets all of them, as it may be installed elsewhere. A library holds the
 registered operators and autograd, compiled once for any machine, and the loops, compiled for its instruction set. Each
-is a file of its own,
-so that an inline function compiled for AVX-512 can never be linked into a program for a machine without it.
+is a file of its own, so that an inline function compiled for AVX-512 can never be linked into a program for a machine
+without it.
 """
 
 from __future__ import annotations
