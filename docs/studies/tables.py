@@ -31,6 +31,11 @@ def tables(document: dict[str, Any]) -> str:
             "| to the loss that both reach | p |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
+        # Results that were written before signed ranks were there have none.
+        ranked = any("typical" in one for one in document["contrasts"])
+        if ranked:
+            text[-2] += " seeds with a lower loss | typical difference [interval] | p |"
+            text[-1] += " --- | --- | --- |"
         for row in (row for row in document["rows"] if row["task"] == task):
             arm = row["arm"]
             verdict, contrast = verdicts.get((task, arm)), contrasts.get((task, arm))
@@ -43,10 +48,23 @@ def tables(document: dict[str, Any]) -> str:
                 if contrast is not None and contrast["mean"] is not None:
                     low, high = contrast["student"]
                     difference = f"{contrast['mean']:+.3f} [{low:+.3f}, {high:+.3f}] {difference}"
-            cells = (row["lr"], row["activation lr"], row["test loss"], difference)
-            text.append(f"| {' | '.join((f'`{arm}`', *cells, row[TIME], common, p))} |")
+            loss = row["test loss"] + (f" ({row['seeds'].partition('(')[2]}" if "(" in row["seeds"] else "")
+            cells = (row["lr"], row["activation lr"], loss, difference, row[TIME], common, p)
+            text.append(f"| {' | '.join((f'`{arm}`', *cells, *(ranks(contrast) if ranked else ())))} |")
         text.append("")
     return "\n".join(text)
+
+
+def ranks(contrast: dict[str, Any] | None) -> tuple[str, str, str]:
+    """Return in how many seeds an arm is lower, its typical difference, and the p-value of the signed-rank test."""
+    if contrast is None:
+        return "", "", ""
+    typical, bounds = contrast["typical"], contrast["typical_interval"]
+    ends = ("open" if bound is None else f"{bound:+.3f}" for bound in bounds or ())
+    interval = "none" if bounds is None else ", ".join(ends)
+    size = "–" if typical is None else f"{typical:+.3f}"
+    wins = f"{contrast['seeds_lower']} of {len(contrast['seeds'])}"
+    return wins, f"{size} [{interval}]", f"{contrast['signed_rank_p']:.2g}"
 
 
 def own_best(rows: list[dict[str, str]]) -> str:

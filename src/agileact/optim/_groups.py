@@ -37,7 +37,7 @@ def param_groups(
         model: The model, with agile modules anywhere inside or none.
         lr: The learning rate of the weights; of user groups, for those that have none of their own.
         activation_lr: The learning rate of scales and locations; None for that of the user group that a parameter
-            was in, if it has one, and else for ``lr``.
+            was in, if it has one, and else for ``lr``. What to try and why: docs/guides/train.md, Recommended defaults.
         weight_decay: The weight decay of the weights; of user groups, for those that have none of their own.
         activation_decay: The decay of scales and locations towards their start (1 and 0), as a rate per step and
             learning rate. It takes effect through :func:`~agileact.decay_activations`.

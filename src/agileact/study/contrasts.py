@@ -18,7 +18,7 @@ from agileact.study.analysis import (
     paired_difference,
     probability_of_improvement,
 )
-from agileact.study.outcome import Cell, Comparison, paired_losses
+from agileact.study.outcome import Cell, Comparison, idle_pairs, paired_losses
 from agileact.study.protocol import Study
 
 _RESAMPLES = 1000
@@ -37,6 +37,7 @@ class Contrast:
         effect: Standardised mean difference; None if a run diverged, there is one pair, or differences do not vary.
         improvement: Probability that a run of the arm has a lower loss than a run of the baseline; a run that diverged
             is the worst there is.
+        idle: How many runs of the arm, and of the baseline, did not learn at all.
     """
 
     comparison: Comparison
@@ -45,6 +46,7 @@ class Contrast:
     bootstrap: Difference | None
     effect: EffectSize | None
     improvement: Estimate
+    idle: tuple[int, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain JSON types; what does not exist is None."""
@@ -60,6 +62,12 @@ class Contrast:
             "bootstrap": _bounds(self.bootstrap),
             "p": verdict.p_value,
             "detectable": verdict.detectable,
+            "typical": verdict.typical.estimate,
+            "typical_interval": _finite(verdict.typical.low, verdict.typical.high),
+            "signed_rank_p": verdict.rank_p,
+            "seeds_lower": verdict.typical.lower,
+            "seeds_higher": verdict.typical.higher,
+            "did_not_learn": list(self.idle),
             "effect_size_d": None if self.effect is None else self.effect.d,
             "effect_size_g": None if self.effect is None else self.effect.g,
             "probability_of_improvement": self.improvement.value,
@@ -69,6 +77,13 @@ class Contrast:
 
 def _bounds(found: Difference | Estimate | None) -> list[float] | None:
     return None if found is None or found.low is None or found.high is None else [found.low, found.high]
+
+
+def _finite(low: float | None, high: float | None) -> list[float | None] | None:
+    """Return the bounds; None in the place of one that diverged runs leave open."""
+    if low is None or high is None:
+        return None
+    return [bound if math.isfinite(bound) else None for bound in (low, high)]
 
 
 def contrasts(
@@ -105,6 +120,7 @@ def contrasts(
                 probability_of_improvement(
                     [[value] for value in first], [[value] for value in second], level=level, resamples=_RESAMPLES
                 ),
+                idle_pairs(cell, base),
             )
         )
     return rows

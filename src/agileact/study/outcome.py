@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from agileact.study.analysis import (
     common_target,
     holm,
     sign_flip_test,
+    signed_rank,
     summarise,
     time_to_loss,
     verdict,
 )
+from agileact.study.idle import idle_seeds, untrained_loss
 from agileact.study.protocol import Choice, Lookup, Plan, Point, Study, final_trials, tuning_trials
 from agileact.study.result import TrialResult
 from agileact.study.runner import describe
@@ -40,6 +43,7 @@ class Cell:
         times: When each reached the lowest validation loss of the baseline's trial with the same seed; None if the
             baseline's trial is missing or diverged for one of them.
         choice: What tuning chose; None without tuning.
+        idle: The seeds of which the trial did not learn at all.
     """
 
     arm: str
@@ -48,6 +52,7 @@ class Cell:
     losses: tuple[float, ...]
     times: TimesToLoss | None
     choice: Choice | None
+    idle: tuple[int, ...] = ()
 
     @property
     def diverged(self) -> int:
@@ -110,20 +115,23 @@ class Common:
 
 def cells(study: Study, current: Plan, lookup: Lookup) -> list[Cell]:
     """Return what is known of each task and arm, task after task."""
-    found = []
+    found: list[Cell] = []
     for task in study.tasks:
         baseline: dict[int, TrialResult] = {}
+        row: list[Cell] = []
         for arm in study.arms:
             choice = current.choices.get((arm.name, task.name))
             if study.protocol.tune and choice is None:
-                found.append(Cell(arm.name, task.name, (), (), None, None))
+                row.append(Cell(arm.name, task.name, (), (), None, None))
                 continue
             specs = final_trials(study.protocol, arm, task, choice.point if choice else None)
             results = tuple(result for spec in specs if (result := lookup(spec)) is not None)
             if arm is study.arms[0]:
                 baseline = {result.spec.seed: result for result in results}
             losses = tuple(loss(result, study.protocol.select) for result in results)
-            found.append(Cell(arm.name, task.name, results, losses, _times(results, baseline), choice))
+            row.append(Cell(arm.name, task.name, results, losses, _times(results, baseline), choice))
+        whole = [result for cell in row for result in cell.results]
+        found += [dataclasses.replace(cell, idle=idle_seeds(cell.results, whole)) for cell in row]
     return found
 
 
@@ -162,7 +170,8 @@ def comparisons(
     """Compare every arm with the baseline (the study's first arm), task by task, over the seeds that both have.
 
     All comparisons of the study are read together: p-values are corrected by Holm's method, intervals by
-    Bonferroni's.
+    Bonferroni's. Signed ranks are a second look at the same seeds, corrected among themselves; no arm is called
+    better or worse by them.
 
     Args:
         study: The study.
@@ -182,6 +191,7 @@ def comparisons(
     corrected = iter(
         holm([sign_flip_test(first, second) for (_, _, first, second), ok in zip(pairs, finite, strict=True) if ok])
     )
+    ranks = holm([signed_rank(first, second).p_value for _, _, first, second in pairs])
     common = [_common(cell, base) for cell, base, _, _ in pairs]
     tests = [
         sign_flip_test(*([float(time.iteration or 0) for time in one.times] for one in both)) for both in common if both
@@ -200,11 +210,13 @@ def comparisons(
                 matters=matters,
                 comparisons=len(pairs),
                 p_value=next(corrected) if ok else None,
+                rank_p=rank,
+                idle=idle_pairs(cell, base),
             ),
             _times_in_words(cell, base),
             None if both is None else Common(*both, next(corrected_times)),
         )
-        for (cell, base, first, second), ok, both in zip(pairs, finite, common, strict=True)
+        for (cell, base, first, second), ok, both, rank in zip(pairs, finite, common, ranks, strict=True)
     ]
 
 
@@ -215,6 +227,12 @@ def paired_losses(cell: Cell, base: Cell) -> tuple[list[float], list[float]]:
     )
     seeds = [seed for seed in first if seed in second]
     return [first[seed] for seed in seeds], [second[seed] for seed in seeds]
+
+
+def idle_pairs(cell: Cell, base: Cell) -> tuple[int, int]:
+    """Return how many runs of two cells did not learn, among the seeds that both have."""
+    shared = {result.spec.seed for result in cell.results} & {result.spec.seed for result in base.results}
+    return len(shared.intersection(cell.idle)), len(shared.intersection(base.idle))
 
 
 def _common(cell: Cell, base: Cell) -> tuple[TimesToLoss, TimesToLoss] | None:
@@ -254,10 +272,6 @@ def ranking(study: Study, found: Sequence[Cell]) -> Ranking | None:
     return average_ranks(means.reshape(len(study.tasks), len(study.arms)))
 
 
-_LEARNED = 0.95
-"""A run whose validation loss never fell below this share of its first value has not learned."""
-
-
 def flags(current: Plan, found: Sequence[Cell]) -> list[tuple[str, str, str]]:
     """Return what a reader must know beside the numbers, as (task, arm, sentence without a full stop).
 
@@ -266,11 +280,9 @@ def flags(current: Plan, found: Sequence[Cell]) -> list[tuple[str, str, str]]:
     """
     notes = [(one.task, one.arm, flag) for one in current.choices.values() for flag in one.flags]
     for cell in found:
-        curves = [result.curve.validation_loss for result in cell.results if result.status == "finished"]
-        idle = sum(bool(curve) and min(curve) > _LEARNED * curve[0] for curve in curves)
-        if idle:
-            runs = f"{idle} of {len(cell.results)} final runs"
-            note = f"{runs} did not learn: the validation loss fell by less than 5 %"
+        if cell.idle:
+            runs = f"{len(cell.idle)} of {len(cell.results)} final runs"
+            note = f"{runs} did not learn: the validation loss never came 5 % below an untrained network's"
             notes.append((cell.task, cell.arm, note))
     return notes
 
@@ -299,6 +311,7 @@ def row(cell: Cell) -> tuple[str, ...]:
     summary = cell.summary()
     accuracies = summarise([r.selected_test_accuracy * 100 for r in results if r.selected_test_accuracy is not None])
     steps = summarise([result.seconds_per_iteration * 1000 for result in results])
+    lost = [f"{n} {what}" for n, what in ((cell.diverged, "diverged"), (len(cell.idle), "did not learn")) if n]
     time = "–"
     if cell.times is not None:
         middle = cell.times.median()
@@ -315,7 +328,7 @@ def row(cell: Cell) -> tuple[str, ...]:
         "–" if steps is None else f"{steps.mean:.2f}",
         f"{results[0].parameters:,}",
         "–" if results[0].saved_bytes is None else f"{results[0].saved_bytes / 1000:,.0f}",
-        f"{len(results)}" + (f" ({cell.diverged} diverged)" if cell.diverged else ""),
+        f"{len(results)}" + (f" ({', '.join(lost)})" if lost else ""),
     )
 
 
@@ -355,6 +368,7 @@ def _flat(study: Study, task: str, arm: str, phase: str, result: TrialResult) ->
         "activation_lr": spec.arm.activation_lr,
         "optimizer": spec.arm.optimizer,
         "status": result.status,
+        "untrained_loss": untrained_loss(result),
         "validation_loss": lowest,
         "iteration": result.selected_iteration,
         "test_loss": result.selected_test_loss,

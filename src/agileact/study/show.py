@@ -45,6 +45,7 @@ def _document(
                 "decision": one.verdict.decision,
                 "sentence": one.verdict.sentence,
                 "p": one.verdict.p_value,
+                "by_seed": one.verdict.by_seed,
                 "time": one.times,
                 "common_time": None if one.common is None else one.common.to_dict(),
             }
@@ -65,6 +66,7 @@ def _print(study: Study, current: Plan, found: list[Cell], compared: list[Compar
     print()
     for one in compared:
         print(f"{one.task}: {one.verdict.sentence}")
+        print(f"  {one.verdict.by_seed}")
         print(f"  Time {one.times}.")
         if one.common is not None:
             print(f"  Time {one.common.describe(one.arm, study.arms[0].name)}.")

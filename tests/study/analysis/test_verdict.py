@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError
-from agileact.study.analysis import paired_difference, sign_flip_test, verdict
+from agileact.study.analysis import paired_difference, sign_flip_test, smallest_effect, verdict
 
 NOISE = np.array([0.01, -0.02, 0.015, -0.005, 0.02, -0.015, 0.005, -0.01])
 
@@ -58,7 +58,7 @@ def test_more_comparisons_ask_for_more():
     values = NOISE - 0.1
     assert verdict("a", values, "b", np.zeros(8), comparisons=6).decision == "better"
     assert verdict("a", values, "b", np.zeros(8), comparisons=7).decision == "undecided"
-    corrected = verdict("a", values, "b", np.zeros(8), p_value=0.2)
+    corrected = verdict("a", values, "b", np.zeros(8), p_value=0.2, rank_p=0.2)
     assert corrected.decision == "undecided"
     assert "only the interval shows a difference" in corrected.sentence
 
@@ -112,6 +112,9 @@ def test_what_does_not_fit_is_refused(call, part):
 def test_the_interval_that_is_printed_holds_the_mean_that_is_printed(values, shift, p_value, comparisons):
     found = verdict("a", [value + shift for value in values], "b", [0.0] * len(values), p_value=p_value,
                     comparisons=comparisons)  # fmt: skip
+    if "the same test loss" in found.sentence:
+        assert all(value + shift == 0 for value in values)
+        return
     interval = re.search(r"interval (\S+) to ([^,;)\s]+)", found.sentence)
     mean = re.search(
         r"(?:, by|: by|difference|minus b: |minus b in test loss:) ?([+-]?[\d.]+(?:e[+-]\d+)?)", found.sentence
@@ -121,3 +124,50 @@ def test_the_interval_that_is_printed_holds_the_mean_that_is_printed(values, shi
     low, high = (float(end.rstrip(".")) for end in interval.groups())
     rounding = 0.006 * max(abs(low), abs(high))
     assert low - rounding <= float(mean[1]) <= high + rounding, found.sentence
+
+
+PLAIN = np.array([0.25, 0.27, 0.26, 0.25, 0.29, 0.24, 0.26, 0.28, 0.27, 0.25])
+
+
+def test_a_dead_run_that_drowns_the_mean_is_seen():
+    dead = PLAIN.copy()
+    dead[3] = 2.3026
+    found = verdict("agile", PLAIN - 0.05 - NOISE.mean(), "plain", dead, idle=(0, 1))
+    assert found.decision == "undecided"
+    assert found.sentence.startswith("Undecided by the means (agile minus plain in test loss: -0.25")
+    assert "1 of 10 runs of plain did not learn), but seed by seed agile is lower in 10 of 10" in found.sentence
+    assert "typically by 0.05 (95 % interval 0.05 to" in found.sentence
+    assert found.by_seed.startswith("Seed by seed agile is lower than plain in 10 of 10; typical difference")
+    opposite = verdict("plain", dead, "agile", PLAIN - 0.05 - NOISE.mean(), idle=(1, 0))
+    assert "plain is higher in 10 of 10, typically by 0.05" in opposite.sentence
+    # The other seeds show nothing either: then the verdict is what it was, and the dead run is told.
+    same = verdict("agile", PLAIN + np.resize(NOISE, 10), "plain", dead, idle=(0, 1))
+    assert same.decision == "same"
+    assert "; 1 of 10 runs of plain did not learn)." in same.sentence
+
+
+def test_equal_losses_are_said_to_be_equal():
+    found = verdict("agile", PLAIN, "plain", PLAIN)
+    assert (found.decision, found.sentence) == (
+        "same",
+        "agile and plain have the same test loss with each of 10 seeds.",
+    )
+    nearly = verdict("agile", PLAIN * (1 + 1e-7), "plain", PLAIN)
+    assert nearly.sentence == "agile and plain have the same test loss with each of 10 seeds, but for rounding."
+    assert (nearly.typical.lower, nearly.rank_p) == (0, 1.0)
+    assert verdict("a", PLAIN[:3], "b", PLAIN[:3]).decision == "undecided"
+
+
+def test_what_would_have_been_seen_is_what_the_rule_sees():
+    found = verdict("agile", NOISE, "plain", np.zeros(8), comparisons=3)
+    assert found.detectable == smallest_effect(NOISE, np.zeros(8), comparisons=3, test="verdict")
+    # Eight seeds cannot show anything in seven comparisons, so nothing is said that would have been seen.
+    found = verdict("agile", NOISE, "plain", np.zeros(8), comparisons=7, matters=1.0)
+    assert (found.decision, found.detectable) == ("same", None)
+    assert "would have been seen" not in found.sentence
+
+
+def test_ranks_compare_runs_that_diverged():
+    found = verdict("a", [math.inf] * 6, "b", [1.0] * 6)
+    assert found.decision == "unstable"
+    assert "a is lower in 0 of 6 seeds, higher in 6 (signed-rank test p = 0.031)" in found.sentence

@@ -11,7 +11,7 @@ from agileact.study.analysis.paired import effect_size as effect_size
 from agileact.study.analysis.paired import holm as holm
 from agileact.study.analysis.paired import paired_difference as paired_difference
 from agileact.study.analysis.paired import sign_flip_test as sign_flip_test
-from agileact.study.analysis.paired import smallest_effect as smallest_effect
+from agileact.study.analysis.power import smallest_effect as smallest_effect
 from agileact.study.analysis.summary import Summary as Summary
 from agileact.study.analysis.summary import pairs_in_same_order as pairs_in_same_order
 from agileact.study.analysis.summary import rank_correlation as rank_correlation
@@ -25,5 +25,7 @@ from agileact.study.analysis.times import TimesToLoss as TimesToLoss
 from agileact.study.analysis.times import TimeToLoss as TimeToLoss
 from agileact.study.analysis.times import common_target as common_target
 from agileact.study.analysis.times import time_to_loss as time_to_loss
+from agileact.study.analysis.typical import Typical as Typical
+from agileact.study.analysis.typical import signed_rank as signed_rank
 from agileact.study.analysis.verdict import Verdict as Verdict
 from agileact.study.analysis.verdict import verdict as verdict
