@@ -28,9 +28,9 @@ def custom(
 
     The function takes no arguments and returns a module. Its weights are drawn from the global generators of torch,
     numpy and Python, which are seeded by the trial. Activations are what :func:`agileact.convert` finds: modules
-    (``nn.ReLU()``), calls of functions and methods (``F.relu(x)``, ``x.relu()``), functions kept as attributes; one module
-    that is used at several places becomes one activation for each. So the channels and their axis are those that the
-    layers in front made. An activation that the arm does not name stays as it is, and so do gates
+    (``nn.ReLU()``), calls of functions and methods (``F.relu(x)``, ``x.relu()``), functions kept as attributes; one
+    module that is used at several places becomes one activation for each. So the channels and their axis are those
+    that the layers in front made. An activation that the arm does not name stays as it is, and so do gates
     (``x * torch.sigmoid(y)``) and what is not elementwise, such as softmax.
 
     Args:
