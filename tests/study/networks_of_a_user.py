@@ -183,3 +183,44 @@ class VisionTransformer(nn.Module):
 def tokens() -> list[tuple[Tensor, Tensor]]:
     codes = torch.arange(80).remainder(7).view(16, 5)
     return [(codes, codes[:, 0].remainder(2))] * 3
+
+
+def of_tokens() -> nn.Module:
+    return nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.ReLU(), nn.Linear(32, 3))
+
+
+def fixed() -> nn.Module:
+    return dense().requires_grad_(False)
+
+
+def sizeless() -> nn.Module:
+    return nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(3))
+
+
+Pairs = tuple[tuple[Tensor, Tensor], ...]
+
+
+def numbers() -> Pairs:
+    x = torch.linspace(-1, 1, 320).reshape(40, 8)
+    return tuple((x[part], torch.arange(40)[part] % 3) for part in (slice(20), slice(20, 30), slice(30, None)))
+
+
+def odd_validation() -> Pairs:
+    train, (x, y), test = numbers()
+    return train, (x[:, :7], y), test
+
+
+def sparse() -> Pairs:
+    return tuple((x.to_sparse(), y) for x, y in numbers())
+
+
+def elsewhere() -> Pairs:
+    return tuple((x.to("meta"), y) for x, y in numbers())
+
+
+def of_text() -> tuple[tuple[object, Tensor], ...]:
+    return tuple((np.array([["a"] * 8] * len(y)), y) for _, y in numbers())
+
+
+def in_a_graph() -> Pairs:
+    return tuple((x.requires_grad_() * 2, y) for x, y in numbers())

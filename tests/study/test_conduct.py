@@ -15,7 +15,8 @@ from agileact import StoreError, cli
 from agileact.study.arms import arm
 from agileact.study.conduct import conduct, identified
 from agileact.study.executors import Finished, Started
-from agileact.study.outcome import HEADER, cells, comparisons, loss, ranking, row
+from agileact.study.export import COLUMNS, to_csv
+from agileact.study.outcome import HEADER, cells, comparisons, loss, ranking, row, trial_rows
 from agileact.study.protocol import Protocol, Study, plan
 from agileact.study.result import Curve
 from agileact.study.store import Store
@@ -89,6 +90,18 @@ def test_a_study_that_was_stopped_goes_on_and_runs_no_trial_twice(tmp_path, done
         assert not set(first.ran) & set(second.ran)
         assert {*first.ran, *second.ran} == {spec for spec in first.ran + second.ran if spec in done[1]}
         assert len(store) == STUDY.most_trials
+
+
+@pytest.mark.parametrize("stop", [0, 3, 13, 15, 40])
+def test_every_finished_trial_is_exported_also_while_arms_are_being_tuned(tmp_path, stop):
+    with Store(tmp_path / "store.sqlite") as store:
+        ran = MadeUp(stop_after=stop)
+        with pytest.raises(KeyboardInterrupt):
+            conduct(STUDY, store, ran)
+        rows = trial_rows(STUDY, plan(STUDY, store.get), store.get)
+    assert sorted(row["trial"] for row in rows) == sorted(spec.key for spec in ran.ran)
+    assert all(tuple(row)[: len(COLUMNS)] == COLUMNS for row in rows)
+    assert to_csv(rows).startswith(",".join(COLUMNS))  # without rows, too
 
 
 def test_the_outcome_says_what_the_results_hold(done):

@@ -77,6 +77,8 @@ def small(**parts):
         (small(protocl="{}"), r"study.yaml: protocl: unknown key; did you mean 'protocol'\? known: arms, name,"),
         (small(protocol="{seed: 3}"), r"study.yaml: protocol.seed: unknown key; did you mean 'seeds'\?"),
         (small(protocol="{seeds: 0}"), r"protocol.seeds: at least one seed is needed, not 0"),
+        (small(protocol="{seeds: 100000000000}"), r"protocol.seeds: at most 100,000 seeds, not 100,000,000,000"),
+        (small(protocol=f"{{trials: {10**400}}}"), r"protocol.trials: the number is too large"),
         (small(protocol="{seeds: [1, x]}"), r"protocol.seeds\[1\]: a whole number was expected, not 'x'"),
         (small(protocol="{trials: 2.5}"), r"protocol.trials: a whole number was expected, not 2.5"),
         (small(protocol="{tune: 1}"), r"protocol.tune: true or false was expected, not 1"),
@@ -92,6 +94,11 @@ def small(**parts):
         (small(arms="[{activations: relu}]"), r"arms\[0\].name: text was expected, not nothing"),
         (small(arms="[{name: a, activations: relu, weight_decay: -1}]"), r"arms\[0\]: weight_decay must be at least 0"),
         (small(arms="[{name: a, activations: relu, freeze: scale}]"), r"arms\[0\].freeze: a list was expected"),
+        (
+            small(arms="[{name: a, activations: relu, weight_decay: .inf}]"),
+            r"arms\[0\]: weight_decay .* finite, not inf",
+        ),
+        (small(arms="[relu, {name: a, activations: relu}]"), r"arms\[1\]: 'a' is the same as 'relu' but for the name"),
         (small(arms="relu"), r"arms: a list was expected, not 'relu'"),
         (small(arms="[]"), r"study.yaml: a study needs at least one arm"),
         (small(arms="[relu, relu]"), r"two arms are called 'relu'"),
@@ -116,6 +123,8 @@ def small(**parts):
         ("", r"a mapping was expected, not nothing"),
         ("name: x\nname: y\n", r"study.yaml: line 2: the key 'name' occurs twice"),
         ("name: [x\n", r"line 2: not YAML"),
+        ("[" * 3000, r"study.yaml: nested too deeply"),
+        ("name: 2020-99-99\n", r"study.yaml: not YAML: month must be in 1..12"),
         ("name: !!python/object/apply:os.system [ls]\n", r"not YAML"),
     ],
 )
@@ -132,3 +141,17 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_rates_may_be_set_where_they_are_not_tuned(tmp_path):
     study = read(tmp_path, small(arms="[{name: a, activations: relu, lr: 0.1}]", protocol="{tune: false}"))
     assert study.arms[0].spec.lr == 0.1
+
+
+def test_what_tasks_share_is_written_once(tmp_path):
+    text = """
+    name: x
+    arms: [relu]
+    tasks:
+      - {name: a, task: digits-mlp, budget: &short {iterations: 30, batch_size: 10}}
+      - {name: b, task: paper-mlp, budget: {<<: *short, batch_size: 20}}
+    """
+    a, b = (task.spec.budget for task in read(tmp_path, text).tasks)
+    assert (a.iterations, a.batch_size, b.iterations, b.batch_size) == (30, 10, 30, 20)
+    with pytest.raises(ArgumentError, match="line 6: the key 'batch_size' occurs twice"):
+        read(tmp_path, text.replace("batch_size: 20", "batch_size: 20, batch_size: 3"))

@@ -5,22 +5,28 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import random
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from agileact._errors import AgileactError, ArgumentError
 from agileact._suggest import hint
 
 
-def call(target: str, what: str) -> Any:
+def call(target: str, what: str, seed: int | None = None) -> Any:
     """Call the function that ``target`` names, without arguments, and return what it returns.
 
     Args:
         target: As ``package.module:function``.
         what: What it is for, in errors.
+        seed: Where the random numbers of torch, numpy and Python begin that the function draws; the streams of the
+            caller are then left alone. None leaves it to the function.
 
     Raises:
         ArgumentError: If there is no such function, or it asks for arguments, or it fails.
@@ -39,7 +45,9 @@ def call(target: str, what: str) -> Any:
     if asked:
         raise ArgumentError(f"the {what} {target!r} must be had without arguments, but it asks for {asked}")
     try:
-        return function()
+        # Its module was imported before: what that draws or seeds comes once in a process and must not shift the rest.
+        with contextlib.nullcontext() if seed is None else _seeded(seed):
+            return function()
     except AgileactError:
         raise
     except Exception as error:
@@ -48,6 +56,21 @@ def call(target: str, what: str) -> Any:
             f"the {what} {target!r} raised {type(error).__name__}: {error} ({Path(last.filename).name}, line "
             f"{last.lineno})"
         ) from error
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let the global random streams begin at ``seed`` within a block, and go on behind it as if it had not been."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def find(target: str, what: str) -> Callable[..., Any]:

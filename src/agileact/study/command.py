@@ -180,10 +180,12 @@ def _plan(options: argparse.Namespace) -> None:
     from agileact._table import print_table
     from agileact.study.cost import estimate
     from agileact.study.executors.local import available_cores
+    from agileact.study.feasible import check_arms
     from agileact.study.progress import format_duration
 
     context = _Context.read(options, trains=True)
     study, jobs = context.study, options.jobs or available_cores()
+    check_arms(study, context.data)
     with context.planned() as (current, _):
         cost = estimate(study, current, context.data, jobs)
     protocol = study.protocol
@@ -223,7 +225,9 @@ def _run(options: argparse.Namespace) -> None:
 
 def _conduct(context: _Context, options: argparse.Namespace) -> None:
     from agileact.study.conduct import Known, conduct
+    from agileact.study.feasible import check_arms
     from agileact.study.progress import display
+    from agileact.study.protocol import plan
     from agileact.study.record import write_record
     from agileact.study.report.source import told, write_report
     from agileact.study.show import show
@@ -238,6 +242,8 @@ def _conduct(context: _Context, options: argparse.Namespace) -> None:
         make_executor(options) as executor,
         contextlib.ExitStack() as shown,
     ):
+        if not plan(context.study, Known(store)).finished:
+            check_arms(context.study, context.data)
         described = {name: data.description for name, data in context.data.items()}
         write_record(context.out, context.study, command=options.command, data=described)
 
@@ -275,6 +281,7 @@ def _compare(options: argparse.Namespace) -> None:
     from agileact.study.conduct import identified
     from agileact.study.cost import estimate
     from agileact.study.executors.local import available_cores
+    from agileact.study.feasible import check_arms
     from agileact.study.progress import format_duration
     from agileact.study.protocol import plan
 
@@ -293,6 +300,7 @@ def _compare(options: argparse.Namespace) -> None:
     study, data = identified(as_asked(study, options), options.data_dir)
     context = _Context(study, data, options.out or Path("runs") / "compare")
     jobs = options.jobs or available_cores()
+    check_arms(context.study, context.data)
     seconds = _remembered(
         context,
         lambda: estimate(context.study, plan(context.study, lambda spec: None), context.data, jobs).trial_seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from agileact._errors import ArgumentError
@@ -67,6 +68,8 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
         >>> fit.protocol.trials, len(fit.protocol.seeds)
         (5, 10)
     """
+    from agileact.study.progress import format_duration
+
     each = sum(trial_seconds.values())
     room = int(max(0.0, budget - START_SECONDS) * jobs / each) if each > 0 else _MOST_SEEDS + _MOST_TUNING
     least_seeds, least_tuning = len(study.protocol.seeds), study.protocol.trials
@@ -76,10 +79,11 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
         needed = START_SECONDS + (least_seeds + least_tuning * runs) * each / jobs
         share = max(0.0, budget - START_SECONDS) / (needed - START_SECONDS)
         iterations = int(study.tasks[0].spec.budget.iterations * share)
+        ways = ["a budget of that", "fewer arms", *([f"about {iterations} iterations"] if iterations else [])]
         raise ArgumentError(
             f"{len(study.arms)} arms need at least {least_tuning * runs} trials each to tune and {least_seeds} seeds, "
-            f"about {needed / 60:.1f} minutes; the budget is {budget / 60:.1f}. Take a budget of that, fewer arms"
-            + (f", or about {iterations} iterations" if iterations else "")
+            f"about {format_duration(needed)}; the budget is {format_duration(budget)}. Take "
+            f"{', '.join(ways[:-1])} or {ways[-1]}"
         )
     tuning = min(_MOST_TUNING, least_tuning + extra // 2 // runs)
     seeds = min(_MOST_SEEDS, room - tuning * runs)
@@ -90,17 +94,19 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
 
 
 def duration(text: str) -> float:
-    """Return the seconds of a time such as "30m", "1.5h" or "90s".
+    """Return the seconds of a time such as "30m", "1h30m", "1.5h" or "90s".
 
     Raises:
         ValueError: If it is none.
 
     Example:
-        >>> duration("1.5h")
-        5400.0
+        >>> duration("1.5h"), duration("1h30m")
+        (5400.0, 5400.0)
     """
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    seconds = float(text[:-1]) * units[text[-1]] if text[-1:] in units else math.nan
+    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text)
+    if not parts:
+        raise ValueError(text)
+    seconds = sum(float(part) * unit for part, unit in zip(parts.groups(), (3600.0, 60.0, 1.0), strict=True) if part)
     if not 0 < seconds < math.inf:
         raise ValueError(text)
     return seconds

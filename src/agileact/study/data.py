@@ -72,6 +72,13 @@ class DataSet:
             raise DataError(f"{self.name}: kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
         for part in ("train", "validation", "test"):
             self._check(part, getattr(self, f"{part}_x"), getattr(self, f"{part}_y"))
+        for part in ("validation", "test"):
+            x = getattr(self, f"{part}_x")
+            if (x.dtype, x.shape[1:]) != (self.train_x.dtype, self.train_x.shape[1:]):
+                raise DataError(
+                    f"{self.name}: a sample of the {part} part is {x.dtype} {tuple(x.shape[1:])}, one of the train "
+                    f"part {self.train_x.dtype} {tuple(self.train_x.shape[1:])}"
+                )
 
     def to(self, device: torch.device) -> DataSet:
         """Return the data on a device."""

@@ -12,6 +12,14 @@ from agileact._optional import require
 Rows = Sequence[Mapping[str, Any]]
 
 
+COLUMNS = (
+    *("study", "task", "arm", "phase", "seed", "lr", "activation_lr", "optimizer", "status"),
+    *("validation_loss", "iteration", "test_loss", "test_accuracy", "lowest_test_loss"),
+    *("parameters", "saved_bytes", "seconds_per_iteration", "seconds", "description", "trial"),
+)
+"""What every row has (:func:`agileact.study.outcome.trial_rows`); a table without rows has these columns."""
+
+
 def to_csv(rows: Rows) -> str:
     r"""Return rows as CSV, with a line of names first; what a row lacks is empty.
 
@@ -39,4 +47,4 @@ def to_parquet(rows: Rows) -> bytes:
 
 
 def _names(rows: Rows) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
+    return list(dict.fromkeys(name for row in rows for name in row)) or list(COLUMNS)

@@ -26,7 +26,7 @@ from agileact.study.analysis import (
     verdict,
 )
 from agileact.study.idle import idle_seeds, untrained_loss
-from agileact.study.protocol import Choice, Lookup, Plan, Point, Study, final_trials, tuning_trials
+from agileact.study.protocol import Choice, Lookup, Plan, Study, final_trials, tuned
 from agileact.study.result import TrialResult
 from agileact.study.runner import describe
 
@@ -341,10 +341,9 @@ def trial_rows(study: Study, current: Plan, lookup: Lookup) -> list[dict[str, An
     for task in study.tasks:
         for arm in study.arms:
             choice = current.choices.get((arm.name, task.name))
-            points = [point for point, _ in choice.scores] if choice else []
-            if study.protocol.tune and not choice:
-                points = [Point(lr) for lr in study.protocol.lr]
-            batches = [("tuning", tuning_trials(study.protocol, arm, task, point)) for point in points]
+            # What is done of a tuning that is not, too.
+            done = tuned(study.protocol, arm, task, lookup)[2] if study.protocol.tune else []
+            batches = [("tuning", done)]
             if choice or not study.protocol.tune:
                 batches.append(("final", final_trials(study.protocol, arm, task, choice.point if choice else None)))
             for phase, specs in batches:

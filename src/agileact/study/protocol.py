@@ -238,7 +238,7 @@ def plan(study: Study, lookup: Lookup) -> Plan:
         for arm in study.arms:
             point: Point | None = None
             if study.protocol.tune:
-                scores, missing, ran = _tuned(study.protocol, arm, task, lookup)
+                scores, missing, ran = tuned(study.protocol, arm, task, lookup)
                 done.update(ran)
                 if missing:
                     tuning += missing
@@ -342,10 +342,10 @@ def _best(scores: dict[Point, float]) -> Point:
     return min(scores, key=lambda point: (scores[point], point.lr, point.factor))
 
 
-def _tuned(
+def tuned(
     protocol: Protocol, arm: Arm, task: Task, lookup: Lookup
 ) -> tuple[dict[Point, float], list[TrialSpec], list[TrialSpec]]:
-    """Return the scores of what was tried, the trials that come next, and those that are done."""
+    """Return the scores of the points that an arm tried on a task, the tuning trials that come next, and those done."""
     done: list[TrialSpec] = []
 
     def known(point: Point) -> float | None:

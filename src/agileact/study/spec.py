@@ -45,9 +45,9 @@ def as_options(value: Any) -> Any:
 
 def _check(name: str, value: float, *, least: float, exclusive: bool = False) -> None:
     wrong = value <= least if exclusive else value < least
-    if math.isnan(value) or wrong:
+    if wrong or not math.isfinite(value):
         bound = f"greater than {least}" if exclusive else f"at least {least}"
-        raise ArgumentError(f"{name} must be {bound}, not {value}")
+        raise ArgumentError(f"{name} must be {bound}{'' if wrong else ' and finite'}, not {value}")
 
 
 _LATER = {"later": True}

@@ -22,6 +22,11 @@ from agileact.study.tasks import Task
 
 _Check = Callable[[Any], Any]
 
+_LARGEST = 2**63 - 1
+_MERGE = "tag:yaml.org,2002:merge"
+_MOST_SEEDS = 100_000
+"""More are a slip of the keyboard, and their list alone would fill the memory."""
+
 
 class _Place:
     """Where in a file we are, for errors."""
@@ -86,14 +91,21 @@ def read_study(path: str | Path) -> Study:
 
     def pairs(loader: Any, node: Any) -> dict[Any, Any]:
         seen: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
+        own = [pair for pair in node.value if pair[0].tag != _MERGE]
+        # What "<<: *anchor" brings stands in front of the mapping's own keys, which go before it.
+        loader.flatten_mapping(node)
+        merged = {
+            loader.construct_object(key, deep=True): loader.construct_object(value, deep=True)
+            for key, value in node.value[: len(node.value) - len(own)]
+        }
+        for key_node, value_node in own:
             key = loader.construct_object(key_node, deep=True)
             if not isinstance(key, (str, int, float)):
                 place.fail(f"line {key_node.start_mark.line + 1}: keys must be text, not {_shown(key)}")
             if key in seen:
                 place.fail(f"line {key_node.start_mark.line + 1}: the key {key!r} occurs twice")
             seen[key] = loader.construct_object(value_node, deep=True)
-        return seen
+        return {**merged, **seen}
 
     Loader.add_constructor("tag:yaml.org,2002:map", pairs)
     try:
@@ -106,6 +118,10 @@ def read_study(path: str | Path) -> Study:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         place.fail(f"{where}not YAML: {getattr(error, 'problem', None) or error}")
+    except RecursionError:
+        place.fail("nested too deeply")
+    except ValueError as error:  # such as a date that no calendar has
+        place.fail(f"not YAML: {error}")
     return study_from(raw, source=str(path))
 
 
@@ -138,6 +154,12 @@ def study_from(raw: Any, source: str = "study") -> Study:
                 "is for tuning, and tune is false; then each arm has its own rate: {arm: relu, lr: 0.01}"
             )
     arms = [_arm(entry, place / "arms" / i, protocol) for i, entry in enumerate(_list(given["arms"], place / "arms"))]
+    for i, one in enumerate(arms):
+        for earlier in arms[:i]:
+            if one.name != earlier.name and one.spec == earlier.spec:
+                (place / "arms" / i).fail(
+                    f"{one.name!r} is the same as {earlier.name!r} but for the name: it would be compared with itself"
+                )
     found = [_task(entry, place / "tasks" / i) for i, entry in enumerate(_list(given["tasks"], place / "tasks"))]
     study: Study = place.within(lambda: Study(name, tuple(arms), tuple(found), protocol))
     return study
@@ -237,6 +259,8 @@ def _fields(kind: Any, raw: Any, place: _Place, base: Any = None) -> Any:
         if key in ("seeds", "tuning_seeds") and isinstance(value, int) and not isinstance(value, bool):
             if value < 1:
                 at.fail(f"at least one seed is needed, not {value}")
+            if value > _MOST_SEEDS:
+                at.fail(f"at most {_MOST_SEEDS:,} seeds, not {value:,}")
             first = 0 if key == "seeds" else 1000
             values[key] = tuple(range(first, first + value))
             continue
@@ -289,6 +313,8 @@ def _number(kind: type, value: Any, place: _Place) -> Any:
             place.fail(f"a number was expected, not {_shown(value)}")
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
         place.fail(f"{'a number' if kind is float else 'a whole number'} was expected, not {_shown(value)}")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        place.fail("the number is too large")
     return kind(value)
 
 

@@ -81,7 +81,11 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
     """Build the optimizer of ``arm`` over the network's parameters.
 
     What agile activations and baselines learn has the activation learning rate and no weight decay.
+
+    Raises:
+        ArgumentError: If the arm asks for what would do nothing: it would count as an arm of its own, and be none.
     """
+    _check_effect(model, arm)
     activation_lr = arm.lr if arm.activation_lr is None else arm.activation_lr
     scale_lr = activation_lr if arm.scale_lr is None else arm.scale_lr
     location_lr = activation_lr if arm.location_lr is None else arm.location_lr
@@ -115,6 +119,21 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
     if arm.scale_sign == "positive":
         _keep_positive(optimizer, model)
     return optimizer
+
+
+def _check_effect(model: nn.Module, arm: ArmSpec) -> None:
+    agile = any(isinstance(module, AgileModule) for module in model.modules())
+    own = arm.updates == "own"
+    for name, given, fits in (
+        ("activation_decay", arm.activation_decay != 0.0, agile),
+        ("scale_sign", arm.scale_sign != "free", agile),
+        ("scale_lr", arm.scale_lr is not None, agile or not own),
+        ("location_lr", arm.location_lr is not None, agile or not own),
+    ):
+        if given and not fits:
+            raise ArgumentError(f"{name} is for agile activations, and the arm has none that it would change")
+    if arm.bias_lr_multiplier != 1.0 and not own:
+        raise ArgumentError("bias_lr_multiplier does not go with folded updates, which set the steps of biases")
 
 
 def has_trainable_activations(arm: ArmSpec) -> bool:

@@ -69,8 +69,20 @@ def _pairs(target: str, loaded: Any) -> list[tuple[Tensor, Tensor]]:
         for values in (x, y):
             if not isinstance(values, (Tensor, np.ndarray)):
                 raise DataError(f"the data {target!r} must hold tensors or arrays, not a {type(values).__name__}")
-        pairs.append((torch.as_tensor(x), torch.as_tensor(y)))
+        pairs.append((_plain(target, x), _plain(target, y)))
     return pairs
+
+
+def _plain(target: str, values: Any) -> Tensor:
+    """Return values as a tensor in memory, on the CPU and outside any graph."""
+    try:
+        tensor = torch.as_tensor(values)
+    except TypeError as error:  # an array of text or of objects
+        raise DataError(f"the data {target!r} must hold numbers: {error}") from None
+    if tensor.is_meta or tensor.layout != torch.strided:
+        what = "on the device 'meta'" if tensor.is_meta else f"of the layout {tensor.layout}"
+        raise DataError(f"the data {target!r} must hold ordinary tensors, not one {what}")
+    return tensor.detach().cpu()
 
 
 def _kind(target: str, pairs: list[tuple[Tensor, Tensor]]) -> tuple[str, int]:

@@ -66,8 +66,9 @@ def _load(spec: DataSpec, data_dir: Path | None, loaded: dict[DataSpec, DataSet]
         data = data_room.load(spec, data_dir=data_dir)
         if spec.fingerprint and data.fingerprint != spec.fingerprint:
             raise DataError(
-                f"the data {spec.name!r} changed while the study ran: fingerprint {data.fingerprint}, "
-                f"planned with {spec.fingerprint}"
+                f"the data {spec.name!r} is another than when the study was planned: it was changed, or it is made "
+                "differently each time, from random numbers without a seed (fingerprint "
+                f"{data.fingerprint}, planned with {spec.fingerprint})"
             )
         loaded[spec] = data
     return loaded[spec]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from agileact import bases
 from agileact._errors import AgileactError, ArgumentError
@@ -25,12 +26,12 @@ def custom(
 ) -> nn.Module:
     """Build the user's network, with each of its activations exchanged for what the arm gives it.
 
-    The function takes no arguments and returns a module. Its weights are drawn from torch's generator, which is
-    seeded by the trial. Activations are what :func:`agileact.convert` finds: modules (``nn.ReLU()``), calls of
-    functions and methods (``F.relu(x)``, ``x.relu()``), functions kept as attributes; a module that is used at several
-    places becomes one activation for each. So the channels and their axis are those that the layers in front made. An
-    activation that the arm does not name stays as it is, and so do gates (``x * torch.sigmoid(y)``) and what is not
-    elementwise, such as softmax.
+    The function takes no arguments and returns a module. Its weights are drawn from the global generators of torch,
+    numpy and Python, which are seeded by the trial. Activations are what :func:`agileact.convert` finds: modules
+    (``nn.ReLU()``), calls of functions and methods (``F.relu(x)``, ``x.relu()``), functions kept as attributes; one
+    module that is used at several places becomes one activation for each. So the channels and their axis are those
+    that the layers in front made. An activation that the arm does not name stays as it is, and so do gates
+    (``x * torch.sigmoid(y)``) and what is not elementwise, such as softmax.
 
     Args:
         arm: Activations by name, that of the module or of the one that a conversion puts in a call's place; "*" for
@@ -47,7 +48,10 @@ def custom(
     """
     model = _built(target, subseed(seed, "weights"))
     if fingerprint and fingerprint != model_fingerprint(target):
-        raise ArgumentError(f"the model {target!r} is another one than when this study was planned")
+        raise ArgumentError(
+            f"the model {target!r} is another one than when this study was planned: its code was changed, or it is "
+            "built differently each time (from random numbers that begin anywhere, the time, or a file)"
+        )
     example = _example(model, input_shape, classes)
     if not arm.activations:
         return model
@@ -142,12 +146,16 @@ def model_fingerprint(target: str) -> str:
 
 
 def _built(target: str, seed: int) -> nn.Module:
-    """Build the network; the global random stream is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = call(target, "model")
+    """Build the network; the global random streams are left alone."""
+    model = call(target, "model", seed)
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"the model {target!r} returned a {type(model).__name__}, not a torch.nn.Module")
+    lazy = [name for name, value in model.named_parameters() if isinstance(value, UninitializedParameter)]
+    if lazy:
+        raise ArgumentError(
+            f"the model {target!r} has weights without a size yet ({lazy[0]}); name the sizes, or let the function "
+            "pass an example through the model before it returns it"
+        )
     return model
 
 
