@@ -22,9 +22,10 @@ from agileact.paper.figures.networks import stages
 from agileact.study.models import paper_cnn
 from agileact.study.spec import ArmSpec
 from agileact.study.spec_file import read_study
-from tests.commands import PAGES, ROOT, blocks, commands, name
+from tests.commands import LANGUAGES, PAGES, README, ROOT, blocks, commands, fences, lines, name
 
 DOCS = ROOT / "docs"
+SHELLS_OWN = ("autoload", "fpath=(~/.zfunc", "mkdir", "pip", "ray")
 
 
 def hook(module: str) -> ModuleType:
@@ -61,6 +62,37 @@ def test_the_code_of_a_page_runs_from_its_top_to_its_end(path: Path, tmp_path: P
 def test_the_commands_of_a_page_parse(path: Path):
     for command in commands(path):
         assert _parser().parse_args(command).run, command
+
+
+@pytest.mark.parametrize("path", [README, ROOT / "CONTRIBUTING.md", *PAGES], ids=name)
+def test_nothing_that_a_page_shows_goes_unchecked(path: Path):
+    # A block in another language would run in no test.
+    assert [language for language, _ in fences(path) if language not in LANGUAGES] == []
+    assert path.read_text(encoding="utf-8").count("```") == 2 * len(fences(path))
+
+
+@pytest.mark.parametrize("path", [path for path in (README, *PAGES) if lines(path)], ids=name)
+def test_what_else_a_page_types_is_there(path: Path):
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for program, *words in lines(path):
+        if program == "make":
+            assert targets >= {word for word in words if "=" not in word}
+        elif program.rpartition("/")[2] == "python":
+            assert (ROOT / words[0]).is_file(), words
+        else:
+            assert program in SHELLS_OWN or program.rpartition("/")[2] == "agileact", program
+
+
+def test_every_extra_that_is_named_exists():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.optional-dependencies]")[1]
+    extras = set(re.findall(r"^(\w+) = \[", project.split("\n[")[0], flags=re.MULTILINE))
+    named = {
+        extra
+        for path in (README, *PAGES)
+        for several in re.findall(r"agileact\[([\w,]+)\]", path.read_text(encoding="utf-8"))
+        for extra in several.split(",")
+    }
+    assert {"lab", "ray"} <= named <= extras
 
 
 @pytest.mark.parametrize("path", [path for path in PAGES if blocks(path, "yaml")], ids=name)
