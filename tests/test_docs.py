@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
+import pkgutil
 import re
 import runpy
 import sys
@@ -14,6 +16,7 @@ from types import ModuleType
 
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
 
 import agileact as ag
@@ -138,6 +141,29 @@ def test_every_public_name_is_in_the_reference():
     names = {name for name in vars(ag) if not name.startswith("_") and not isinstance(vars(ag)[name], ModuleType)}
     assert len(names) > 40
     assert sorted(one for one in names if f"::: agileact.{one}\n" not in shown + "\n") == []
+
+
+ENTRIES = [
+    name for page in (DOCS / "api").glob("*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
+]
+BASE_CLASSES = ("agileact.AgileModule", "agileact.baselines.ParametricActivation")
+SHOWN_TOGETHER = ("conduct", "run_study", "show")
+"""Functions that need a whole study, which docs/guides/study.md has."""
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_an_entry_of_the_reference_says_what_it_should(entry: str):
+    found = pkgutil.resolve_name(entry)
+    # A module would be shown with all that it holds, also in place of a function of the same name.
+    assert not isinstance(found, ModuleType)
+    text = inspect.getdoc(found) or ""
+    assert text
+    if inspect.isfunction(found):
+        assert "Example:" in text or found.__name__ in SHOWN_TOGETHER
+        raises = re.search(r"^ +raise \w", inspect.getsource(found), re.MULTILINE)
+        assert "Raises:" in text or raises is None
+    elif issubclass(found, torch.nn.Module) and entry not in BASE_CLASSES:
+        assert "Example:" in text
 
 
 # -- the notebook ----------------------------------------------------------------------------------------
