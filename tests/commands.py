@@ -11,6 +11,10 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
+LANGUAGES = ("python", "yaml", "sh", "")
+"""What a fenced block may be; each is run, read or parsed by a test."""
+
+_SHELL = ("", "sh")
 _BLOCK = re.compile(r"^([ ]*)```(\S*)[^\n]*\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 
 
@@ -21,17 +25,29 @@ def name(path: Path) -> str:
 
 def blocks(path: Path, *languages: str) -> list[str]:
     """Return the fenced blocks of a page in these languages; "" is a block without one."""
-    found = _BLOCK.findall(path.read_text(encoding="utf-8"))
-    return [body for _, language, body in found if language in languages]
+    return [body for language, body in fences(path) if language in languages]
+
+
+def fences(path: Path) -> list[tuple[str, str]]:
+    """Return language and body of every fenced block of a page."""
+    return [(language, body) for _, language, body in _BLOCK.findall(path.read_text(encoding="utf-8"))]
+
+
+def lines(path: Path) -> list[list[str]]:
+    """Return the words of each line of the shell blocks of a page, without comments."""
+    typed = [
+        shlex.split(line.removeprefix("$ "), comments=True)
+        for block in blocks(path, *_SHELL)
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [words for words in typed if words]
 
 
 def commands(path: Path) -> list[list[str]]:
     """Return the arguments of each call of agileact in the shell blocks of a page."""
-    found = []
-    for block in blocks(path, "", "sh", "bash", "shell", "console"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
-            if words and words[0].rpartition("/")[2] == "agileact":
-                # What stands behind a redirection or a pipe is the shell's.
-                found.append(list(itertools.takewhile(lambda word: word not in (">", ">>", "<", "|"), words[1:])))
-    return found
+    # What stands behind a redirection or a pipe is the shell's.
+    return [
+        list(itertools.takewhile(lambda word: word not in (">", ">>", "<", "|"), words[1:]))
+        for words in lines(path)
+        if words[0].rpartition("/")[2] == "agileact"
+    ]

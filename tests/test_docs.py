@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
+import pkgutil
 import re
 import runpy
 import sys
@@ -14,6 +16,7 @@ from types import ModuleType
 
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
 
 import agileact as ag
@@ -22,9 +25,10 @@ from agileact.paper.figures.networks import stages
 from agileact.study.models import paper_cnn
 from agileact.study.spec import ArmSpec
 from agileact.study.spec_file import read_study
-from tests.commands import PAGES, ROOT, blocks, commands, name
+from tests.commands import LANGUAGES, PAGES, README, ROOT, blocks, commands, fences, lines, name
 
 DOCS = ROOT / "docs"
+SHELLS_OWN = ("autoload", "fpath=(~/.zfunc", "mkdir", "pip", "ray")
 
 
 def hook(module: str) -> ModuleType:
@@ -61,6 +65,37 @@ def test_the_code_of_a_page_runs_from_its_top_to_its_end(path: Path, tmp_path: P
 def test_the_commands_of_a_page_parse(path: Path):
     for command in commands(path):
         assert _parser().parse_args(command).run, command
+
+
+@pytest.mark.parametrize("path", [README, ROOT / "CONTRIBUTING.md", *PAGES], ids=name)
+def test_nothing_that_a_page_shows_goes_unchecked(path: Path):
+    # A block in another language would run in no test.
+    assert [language for language, _ in fences(path) if language not in LANGUAGES] == []
+    assert path.read_text(encoding="utf-8").count("```") == 2 * len(fences(path))
+
+
+@pytest.mark.parametrize("path", [path for path in (README, *PAGES) if lines(path)], ids=name)
+def test_what_else_a_page_types_is_there(path: Path):
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for program, *words in lines(path):
+        if program == "make":
+            assert targets >= {word for word in words if "=" not in word}
+        elif program.rpartition("/")[2] == "python":
+            assert (ROOT / words[0]).is_file(), words
+        else:
+            assert program in SHELLS_OWN or program.rpartition("/")[2] == "agileact", program
+
+
+def test_every_extra_that_is_named_exists():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.optional-dependencies]")[1]
+    extras = set(re.findall(r"^(\w+) = \[", project.split("\n[")[0], flags=re.MULTILINE))
+    named = {
+        extra
+        for path in (README, *PAGES)
+        for several in re.findall(r"agileact\[([\w,]+)\]", path.read_text(encoding="utf-8"))
+        for extra in several.split(",")
+    }
+    assert {"lab", "ray"} <= named <= extras
 
 
 @pytest.mark.parametrize("path", [path for path in PAGES if blocks(path, "yaml")], ids=name)
@@ -106,6 +141,29 @@ def test_every_public_name_is_in_the_reference():
     names = {name for name in vars(ag) if not name.startswith("_") and not isinstance(vars(ag)[name], ModuleType)}
     assert len(names) > 40
     assert sorted(one for one in names if f"::: agileact.{one}\n" not in shown + "\n") == []
+
+
+ENTRIES = [
+    name for page in (DOCS / "api").glob("*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
+]
+BASE_CLASSES = ("agileact.AgileModule", "agileact.baselines.ParametricActivation")
+SHOWN_TOGETHER = ("conduct", "run_study", "show")
+"""Functions that need a whole study, which docs/guides/study.md has."""
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_an_entry_of_the_reference_says_what_it_should(entry: str):
+    found = pkgutil.resolve_name(entry)
+    # A module would be shown with all that it holds, also in place of a function of the same name.
+    assert not isinstance(found, ModuleType)
+    text = inspect.getdoc(found) or ""
+    assert text
+    if inspect.isfunction(found):
+        assert "Example:" in text or found.__name__ in SHOWN_TOGETHER
+        raises = re.search(r"^ +raise \w", inspect.getsource(found), re.MULTILINE)
+        assert "Raises:" in text or raises is None
+    elif issubclass(found, torch.nn.Module) and entry not in BASE_CLASSES:
+        assert "Example:" in text
 
 
 # -- the notebook ----------------------------------------------------------------------------------------

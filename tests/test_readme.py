@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +57,33 @@ def test_the_one_picture_is_what_the_script_draws(tmp_path: Path):
     assert new == committed
 
 
+def test_measured_numbers_are_those_of_the_committed_results():
+    def result(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        return found
+
+    def numbers(row: str) -> list[float]:
+        (found,) = re.findall(rf"^\| {re.escape(row)}[^|]* \| ([^|]*) \|", README, flags=re.MULTILINE)
+        return [float(number) for number in re.findall(r"\d+(?:\.\d+)?(?!\))", found)]
+
+    summary = result("op")["summary"]
+    means = [summary[base]["training_mean"] for base in ("relu", "sigmoid", "tanh", "silu", "gelu")]
+    assert numbers("training, agile over plain") == [round(mean, 2) for mean in means]
+    step = {
+        (row["model"], row["threads"]): row["ratio"] for row in result("step")["rows"] if row["baseline"] == "plain"
+    }
+    saved = {row["model"]: row["ratio"] for row in result("step")["saved_bytes"]}
+    assert numbers("training step of the paper's network") == [round(step["paper", n], 2) for n in (1, 2)]
+    assert numbers("training step of a ResNet-18") == [round(step["resnet18", n], 2) for n in (1, 2)]
+    assert numbers("memory kept for backward") == [round(saved[name], 2) for name in ("resnet18", "paper")]
+    rows = result("models")["rows"]
+    assert f"convert on {len(rows)} architectures" in README
+    assert numbers("convert on") == [max(row["float32"]["convert_difference"] for row in rows)]
+    assert numbers("fold on the same")[0] * 1e-12 >= max(row["float64"]["fold_relative"] for row in rows)
+    assert numbers("trials a minute") == [round(result("study")["speedup"], 1)]
+
+
 def test_links_lead_somewhere():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    links = re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []

@@ -10,6 +10,9 @@ There are three layers, and none uses the one below it as its own oracle:
 * (3) to (24) one by one, for the sigmoid and the ReLU, with the gradients that the paper derives by hand;
 * :func:`forward`, :func:`backward` and :func:`backward_of_backward`, the same for any base function, from f' and f'';
 * :func:`agile` and :func:`combined_agile`, a f(x - b) and sums of it as expressions that autograd differentiates.
+
+Tensors are of any floating dtype, the same for all arguments, and so is the result. Nothing is checked here: what does
+not fit raises PyTorch's own error. :mod:`agileact.functional` has the checks.
 """
 
 from __future__ import annotations
@@ -26,7 +29,13 @@ from agileact.bases import Base
 
 
 class Gradients(NamedTuple):
-    """What comes back from an agile activation: the gradients of its input, of its scale and of its location."""
+    """What comes back from an agile activation: the gradients of its input, of its scale and of its location.
+
+    Attributes:
+        x: Of the shape of the input.
+        scale: For a; of the shape of a, or of the input where it is not yet summed.
+        location: For b, likewise.
+    """
 
     x: Tensor
     scale: Tensor
@@ -44,6 +53,13 @@ def feature_map(pooled: Tensor, filters: Tensor, bias: Tensor | None = None, pad
         filters: F(k, :), of shape (Q, C, h, w).
         bias: Of shape (Q,).
         padding: As for :func:`torch.nn.functional.conv2d`.
+
+    Returns:
+        z, of shape (N, Q, H', W').
+
+    Example:
+        >>> feature_map(torch.ones(1, 2, 4, 4), torch.ones(3, 2, 3, 3), torch.tensor([0.0, 1.0, 2.0]))[0, :, 0, 0]
+        tensor([18., 19., 20.])
     """
     return F.conv2d(pooled, filters, bias, padding=padding)
 
@@ -55,6 +71,13 @@ def linear_estimate(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         x: Of shape (N, I).
         weight: Of shape (M, I), a row for each of the M nodes.
         bias: Of shape (M,).
+
+    Returns:
+        One estimate for each node, of shape (N, M).
+
+    Example:
+        >>> linear_estimate(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+        tensor([[11.,  2.]])
     """
     return F.linear(x, weight, bias)
 
@@ -64,6 +87,18 @@ def gradient_step(value: Tensor, gradient: Tensor, rate: float) -> Tensor:
 
     The filters (5) and the weights (6) take it with the learning rate of the weights, a and b of the filters (15), (16)
     and of the nodes (23), (24) with their own. Rounded once, as :class:`torch.optim.SGD` does.
+
+    Args:
+        value: What is learned, of any shape.
+        gradient: The derivative of the loss by it, of the same shape.
+        rate: The learning rate.
+
+    Returns:
+        The next value, of the same shape.
+
+    Example:
+        >>> gradient_step(torch.tensor([1.0, 2.0]), torch.tensor([2.0, -2.0]), 0.5)
+        tensor([0., 3.])
     """
     return torch.add(value, gradient, alpha=-rate)
 
@@ -72,12 +107,30 @@ def gradient_step(value: Tensor, gradient: Tensor, rate: float) -> Tensor:
 
 
 def agile_sigmoid(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Equation (7): S(x) = a / (1 + exp(-(x - b))) (reading: a scales the output)."""
+    """Equation (7): S(x) = a / (1 + exp(-(x - b))) (reading: a scales the output).
+
+    Args:
+        x: Of any shape.
+        a: The size, of a shape that broadcasts to that of ``x``.
+        b: The position, likewise.
+
+    Returns:
+        S, of the shape of ``x``.
+
+    Example:
+        >>> agile_sigmoid(torch.tensor([1.0, 100.0]), torch.tensor(3.0), torch.tensor(1.0))
+        tensor([1.5000, 3.0000])
+    """
     return a / (1 + torch.exp(-(x - b)))
 
 
 def agile_relu(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Equation (8): R(x) = a (x - b) where x >= b, else 0."""
+    """Equation (8): R(x) = a (x - b) where x >= b, else 0; arguments and result as for :func:`agile_sigmoid`.
+
+    Example:
+        >>> agile_relu(torch.tensor([0.0, 1.0, 4.0]), torch.tensor(2.0), torch.tensor(1.0))
+        tensor([0., 0., 6.])
+    """
     return torch.where(x >= b, a * (x - b), torch.zeros_like(x))
 
 
@@ -90,6 +143,15 @@ def agile_feature_map(z: Tensor, a: Tensor, b: Tensor, base: Base, **options: fl
         b: Of shape (Q,).
         base: f.
         **options: The options of f.
+
+    Returns:
+        c, of the shape of ``z``.
+
+    Example:
+        >>> from agileact.bases import get
+        >>> a, b = torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])
+        >>> agile_feature_map(torch.ones(1, 2, 1, 1), a, b, get("relu")).flatten()
+        tensor([2., 0.])
     """
     a, b = (parameter.reshape(1, -1, 1, 1) for parameter in (a, b))
     return a * base.function(z - b, **options)
@@ -98,7 +160,12 @@ def agile_feature_map(z: Tensor, a: Tensor, b: Tensor, base: Base, **options: fl
 def agile_sigmoid_derivatives(x: Tensor, a: Tensor, b: Tensor) -> Gradients:
     """Equations (10), (11), (12) for a feature map and (18), (19), (20) for a node.
 
-    With s = 1 / (1 + exp(-(x - b))): d/dx = a s (1 - s), d/da = s, d/db = -a s (1 - s), for every element.
+    With s = 1 / (1 + exp(-(x - b))): d/dx = a s (1 - s), d/da = s, d/db = -a s (1 - s), for every element, not
+    summed. The arguments are those of :func:`agile_sigmoid`.
+
+    Example:
+        >>> agile_sigmoid_derivatives(torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([1.0]))
+        Gradients(x=tensor([0.5000]), scale=tensor([0.5000]), location=tensor([-0.5000]))
     """
     s = 1 / (1 + torch.exp(-(x - b)))
     slope = a * s * (1 - s)
@@ -110,6 +177,10 @@ def agile_relu_derivatives(x: Tensor, a: Tensor, b: Tensor) -> Gradients:
 
     At x = b itself the paper's m is 1, while PyTorch's ReLU has the derivative 0 there. Agileact's modules
     follow PyTorch, so that at a = 1, b = 0 they have the gradients of the ReLU that they replace.
+
+    Example:
+        >>> agile_relu_derivatives(torch.tensor([0.0, 4.0]), torch.tensor(2.0), torch.tensor(1.0))
+        Gradients(x=tensor([0., 2.]), scale=tensor([-0., 3.]), location=tensor([-0., -2.]))
     """
     m = (x >= b).to(x.dtype)
     slope = a * m
@@ -126,6 +197,11 @@ def filter_gradients(gradient: Tensor, da: Tensor, db: Tensor) -> tuple[Tensor, 
 
     Returns:
         Two tensors of shape (Q,).
+
+    Example:
+        >>> ones = torch.ones(5, 2, 3, 3)
+        >>> filter_gradients(ones, ones, -ones)
+        (tensor([45., 45.]), tensor([-45., -45.]))
     """
     return (gradient * da).sum((0, 2, 3)), (gradient * db).sum((0, 2, 3))
 
@@ -140,6 +216,11 @@ def node_gradients(gradient: Tensor, da: Tensor, db: Tensor) -> tuple[Tensor, Te
 
     Returns:
         Two tensors of shape (M,).
+
+    Example:
+        >>> ones = torch.ones(5, 2)
+        >>> node_gradients(ones, ones, -ones)
+        (tensor([5., 5.]), tensor([-5., -5.]))
     """
     return (gradient * da).sum(0), (gradient * db).sum(0)
 
@@ -160,6 +241,15 @@ def forward(
         options: All options of f.
         start: The first axis of the parameters.
         stop: The axis behind their last one.
+
+    Returns:
+        A tensor of the shape of ``x``.
+
+    Example:
+        >>> from agileact.bases import get
+        >>> x, a, b = torch.tensor([[1.0, 1.0]]), torch.tensor([2.0, 3.0]), torch.tensor([0.0, 0.5])
+        >>> forward(x, a, b, get("relu"), {}, 1, 2)
+        tensor([[2.0000, 1.5000]])
     """
     a, b = (spread(parameter, x.shape, start, stop, x.dtype) for parameter in (scale, location))
     return a * base.function(x - b, **options)
@@ -189,6 +279,16 @@ def backward(
         options: All options of f.
         start: The first axis of the parameters.
         stop: The axis behind their last one.
+
+    Returns:
+        The gradient of ``x``, of its shape, and those of a and b, of shape (size,).
+
+    Example:
+        >>> from agileact.bases import get
+        >>> x, a, b = torch.tensor([[1.0], [3.0]]), torch.tensor([2.0]), torch.tensor([0.0])
+        >>> backward(torch.ones(2, 1), x, a, b, get("relu"), {}, 1, 2)
+        Gradients(x=tensor([[2.],
+                [2.]]), scale=tensor([4.]), location=tensor([-4.]))
     """
     a, b = (spread(parameter, x.shape, start, stop, x.dtype) for parameter in (scale, location))
     z = x - b
@@ -227,6 +327,13 @@ def backward_of_backward(
 
     Returns:
         The gradient of ``gradient``, and those of x, a and b.
+
+    Example:
+        >>> from agileact.bases import get
+        >>> x, a, b = torch.tensor([[3.0]]), torch.tensor([2.0]), torch.tensor([0.0])
+        >>> u = Gradients(torch.ones(1, 1), torch.zeros(1), torch.zeros(1))
+        >>> backward_of_backward(u, torch.ones(1, 1), x, a, b, get("relu"), {}, 1, 2)[0]  # of g a, by g
+        tensor([[2.]])
     """
     a, b, v, w = (
         spread(parameter, x.shape, start, stop, x.dtype)
@@ -250,8 +357,13 @@ def agile(
     """Return a f(x - b), in the input's dtype, by operations that autograd, torch.func and torch.compile differentiate.
 
     The arithmetic is that of the "wide" dtype: float32 for half precision, else the input's. All arguments are
-    as for :func:`forward`, but ``x`` may have half precision, and the parameters any floating dtype. They
-    are not checked.
+    as for :func:`forward`, but ``x`` may have half precision, and the parameters any floating dtype.
+
+    Example:
+        >>> from agileact.bases import get
+        >>> x, a, b = torch.ones(1, 2, dtype=torch.bfloat16), torch.tensor([2.0, 3.0]), torch.tensor([0.0, 0.5])
+        >>> agile(x, a, b, get("relu"), {}, 1, 2)
+        tensor([[2.0000, 1.5000]], dtype=torch.bfloat16)
     """
     wide = WIDE[x.dtype]
     return _term(x, x.to(wide), scale, location, base, options, start, stop).to(x.dtype)
@@ -263,6 +375,12 @@ def combined_agile(
     """Return the sum over j of a_j f(x - b_j), rounded to the input's dtype once; see :func:`agile`.
 
     ``scale`` and ``location`` have the shape (terms, size). The terms are added in their order.
+
+    Example:
+        >>> from agileact.bases import get
+        >>> scale, location = torch.tensor([[2.0], [10.0]]), torch.tensor([[0.0], [0.5]])
+        >>> combined_agile(torch.tensor([[1.0]]), scale, location, get("relu"), {}, 1, 2)
+        tensor([[7.]])
     """
     x_wide = x.to(WIDE[x.dtype])
     total = _term(x, x_wide, scale[0], location[0], base, options, start, stop)

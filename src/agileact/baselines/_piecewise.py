@@ -80,7 +80,9 @@ class PReLU(ParametricActivation):
 
 
 class APL(ParametricActivation):
-    r"""A rectifier with learned hinges: :math:`f(x) = \max(0, x) + \sum_{s=1}^{S} a_s \max(0, -x + b_s)`.
+    r"""A rectifier with learned hinges.
+
+    .. math:: f(x) = \max(0, x) + \sum_{s=1}^{S} a_s \max(0, -x + b_s)
 
     Source: F. Agostinelli, M. Hoffman, P. Sadowski, P. Baldi, *Learning Activation Functions to Improve Deep Neural
     Networks*, arXiv 1412.6830, equation (1): adaptive piecewise linear units. Here a = 0 at the start, so that the

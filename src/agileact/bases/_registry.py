@@ -61,7 +61,13 @@ def _unknown(name: Any) -> Exception:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all registered base functions, in the order of their registration."""
+    """Return the names of all registered base functions, in the order of their registration.
+
+    Example:
+        >>> import agileact as ag
+        >>> {"relu", "gelu", "sigmoid"} <= set(ag.bases.names())
+        True
+    """
     return tuple(_REGISTRY)
 
 

@@ -12,7 +12,7 @@ from agileact.nn._module import Device
 
 
 class AgileELU(Agile):
-    r"""The agile ELU; see :class:`Agile`.
+    r"""The agile ELU; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a z` where :math:`z > 0`, else :math:`a \alpha (e^z - 1)`, with :math:`z = x - b`.
 
@@ -58,7 +58,7 @@ class AgileELU(Agile):
 
 
 class AgileCELU(Agile):
-    r"""The agile CELU; see :class:`Agile`.
+    r"""The agile CELU; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a (\max(0, z) + \min(0, \alpha (e^{z / \alpha} - 1)))` with :math:`z = x - b`.
 
@@ -104,7 +104,7 @@ class AgileCELU(Agile):
 
 
 class AgileSELU(Agile):
-    r"""The agile SELU; see :class:`Agile`.
+    r"""The agile SELU; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`1.0507 a z` where :math:`z > 0`, else :math:`1.7581 a (e^z - 1)`, with :math:`z = x - b`.
 
@@ -147,7 +147,7 @@ class AgileSELU(Agile):
 
 
 class AgileSoftplus(Agile):
-    r"""The agile Softplus; see :class:`Agile`.
+    r"""The agile Softplus; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a \log(1 + e^{\beta z}) / \beta` where :math:`\beta z \le \text{threshold}`, else :math:`a z`, with
     :math:`z = x - b`.

@@ -12,7 +12,7 @@ from agileact.nn._module import Device
 
 
 class AgileHardtanh(Agile):
-    r"""The agile Hardtanh; see :class:`Agile`.
+    r"""The agile Hardtanh; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a \min(\max(\text{min\_val}, x - b), \text{max\_val})`.
 
@@ -61,7 +61,7 @@ class AgileHardtanh(Agile):
 
 
 class AgileHardsigmoid(Agile):
-    r"""The agile Hardsigmoid; see :class:`Agile`.
+    r"""The agile Hardsigmoid; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a \min(\max(0, x - b + 3), 6) / 6`.
 
@@ -104,7 +104,7 @@ class AgileHardsigmoid(Agile):
 
 
 class AgileHardswish(Agile):
-    r"""The agile Hardswish; see :class:`Agile`.
+    r"""The agile Hardswish; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a z \min(\max(0, z + 3), 6) / 6` with :math:`z = x - b`.
 
@@ -147,7 +147,7 @@ class AgileHardswish(Agile):
 
 
 class AgileSoftshrink(Agile):
-    r"""The agile Softshrink; see :class:`Agile`.
+    r"""The agile Softshrink; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a \operatorname{sign}(z) \max(0, |z| - \lambda)` with :math:`z = x - b`.
 
@@ -190,7 +190,7 @@ class AgileSoftshrink(Agile):
 
 
 class AgileHardshrink(Agile):
-    r"""The agile Hardshrink; see :class:`Agile`.
+    r"""The agile Hardshrink; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a z` where :math:`|z| > \lambda`, else 0, with :math:`z = x - b`.
 

@@ -12,7 +12,7 @@ from agileact.nn._module import Device
 
 
 class AgileReLU(Agile):
-    r"""The agile ReLU; see :class:`Agile`.
+    r"""The agile ReLU; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a \max(0, x - b)`. Equation (8); at x = b itself the gradient is that of PyTorch's ReLU, 0.
 
@@ -55,7 +55,7 @@ class AgileReLU(Agile):
 
 
 class AgileReLU6(Agile):
-    r"""The agile ReLU6; see :class:`Agile`.
+    r"""The agile ReLU6; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a \min(\max(0, x - b), 6)`.
 
@@ -98,7 +98,7 @@ class AgileReLU6(Agile):
 
 
 class AgileLeakyReLU(Agile):
-    r"""The agile LeakyReLU; see :class:`Agile`.
+    r"""The agile LeakyReLU; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a z` where :math:`z > 0`, else :math:`a \cdot \text{negative\_slope} \cdot z`, with :math:`z = x - b`.
 
@@ -144,7 +144,7 @@ class AgileLeakyReLU(Agile):
 
 
 class AgileThreshold(Agile):
-    r"""The agile Threshold; see :class:`Agile`.
+    r"""The agile Threshold; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a z` where :math:`z > \text{threshold}`, else :math:`a \cdot \text{value}`, with :math:`z = x - b`.
 
@@ -193,7 +193,7 @@ class AgileThreshold(Agile):
 
 
 class AgileIdentity(Agile):
-    r"""The agile Identity; see :class:`Agile`.
+    r"""The agile Identity; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a (x - b)`.
 

@@ -12,7 +12,7 @@ from agileact.nn._module import Device
 
 
 class AgileSigmoid(Agile):
-    r"""The agile Sigmoid; see :class:`Agile`.
+    r"""The agile Sigmoid; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a / (1 + e^{-(x - b)})`. Equation (7); that a scales the output is a (reading).
 
@@ -52,7 +52,7 @@ class AgileSigmoid(Agile):
 
 
 class AgileLogSigmoid(Agile):
-    r"""The agile LogSigmoid; see :class:`Agile`.
+    r"""The agile LogSigmoid; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`-a \log(1 + e^{-(x - b)})`.
 
@@ -92,7 +92,7 @@ class AgileLogSigmoid(Agile):
 
 
 class AgileTanh(Agile):
-    r"""The agile Tanh; see :class:`Agile`.
+    r"""The agile Tanh; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a \tanh(x - b)`.
 
@@ -132,7 +132,7 @@ class AgileTanh(Agile):
 
 
 class AgileTanhshrink(Agile):
-    r"""The agile Tanhshrink; see :class:`Agile`.
+    r"""The agile Tanhshrink; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a (z - \tanh z)` with :math:`z = x - b`.
 
@@ -172,7 +172,7 @@ class AgileTanhshrink(Agile):
 
 
 class AgileSoftsign(Agile):
-    r"""The agile Softsign; see :class:`Agile`.
+    r"""The agile Softsign; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a z / (1 + |z|)` with :math:`z = x - b`.
 
@@ -212,7 +212,7 @@ class AgileSoftsign(Agile):
 
 
 class AgileSiLU(Agile):
-    r"""The agile SiLU; see :class:`Agile`.
+    r"""The agile SiLU; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a z / (1 + e^{-z})` with :math:`z = x - b`.
 
@@ -255,7 +255,7 @@ class AgileSiLU(Agile):
 
 
 class AgileMish(Agile):
-    r"""The agile Mish; see :class:`Agile`.
+    r"""The agile Mish; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a z \tanh(\log(1 + e^z))` with :math:`z = x - b`.
 
@@ -298,7 +298,7 @@ class AgileMish(Agile):
 
 
 class AgileGELU(Agile):
-    r"""The agile GELU; see :class:`Agile`.
+    r"""The agile GELU; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a z \Phi(z)` with :math:`z = x - b` and the normal distribution function :math:`\Phi`.
 
@@ -341,7 +341,7 @@ class AgileGELU(Agile):
 
 
 class AgileSine(Agile):
-    r"""The agile Sine; see :class:`Agile`.
+    r"""The agile Sine; shapes, attributes and errors are those of :class:`Agile`.
 
     :math:`a \sin(x - b)`.
 

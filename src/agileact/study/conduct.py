@@ -30,6 +30,13 @@ def identified(study: Study, data_dir: Path | None = None) -> tuple[Study, dict[
 
     Raises:
         AgileactError: If data cannot be had.
+
+    Example:
+        >>> from agileact.study.arms import arm
+        >>> from agileact.study.tasks import task
+        >>> study, data = identified(Study("s", (arm("relu"),), (task("digits-mlp"),)))
+        >>> data["digits-mlp"].classes, study.tasks[0].spec.data.fingerprint == data["digits-mlp"].fingerprint
+        (10, True)
     """
     loaded: dict[DataSpec, DataSet] = {}
     tasks: list[Task] = []

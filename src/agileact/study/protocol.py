@@ -229,6 +229,14 @@ def plan(study: Study, lookup: Lookup) -> Plan:
     Args:
         study: What is studied.
         lookup: Returns the result of a trial, or None.
+
+    Example:
+        >>> from agileact.study.arms import arm
+        >>> from agileact.study.tasks import task
+        >>> study = Study("s", (arm("relu"), arm("agile-relu")), (task("paper-mlp"),))
+        >>> first = plan(study, lambda spec: None)  # two arms, four learning rates, two tuning seeds
+        >>> len(first.tuning), len(first.final), first.finished
+        (16, 0, False)
     """
     tuning: list[TrialSpec] = []
     final: list[TrialSpec] = []

@@ -119,6 +119,18 @@ def fold_into(agile: nn.Module, plain: nn.Module) -> None:
 
     Raises:
         ArgumentError: If the networks cannot be folded, or do not match; if a scale is negative before max pooling.
+
+    Example:
+        >>> from agileact.study.arms import arm
+        >>> from agileact.study.models import build
+        >>> from agileact.study.tasks import task
+        >>> model, shape = task("digits-mlp").spec.model, {"input_shape": (64,), "classes": 10, "seed": 0}
+        >>> agile, plain = (build(model, arm(name).spec, **shape) for name in ("agile-tanh", "tanh"))
+        >>> _ = torch.nn.init.constant_(agile.fc1_activation.scale, 2.0)
+        >>> fold_into(agile, plain)
+        >>> x = torch.ones(1, 64)
+        >>> torch.allclose(plain(x), agile(x), atol=1e-6)
+        True
     """
     plain.load_state_dict(agile.state_dict(), strict=False)
     for source, target in zip(units(agile), units(plain), strict=True):
@@ -147,6 +159,23 @@ class FoldedOptimizer:
 
     Raises:
         ArgumentError: If an activation of the network is not plain, or the network cannot be folded.
+
+    Example:
+        >>> from agileact.study.arms import arm
+        >>> from agileact.study.models import build
+        >>> from agileact.study.tasks import task
+        >>> model, shape = task("digits-mlp").spec.model, {"input_shape": (64,), "classes": 10, "seed": 0}
+        >>> agile, plain = (build(model, arm(name).spec, **shape) for name in ("agile-tanh", "tanh"))
+        >>> optimizers = (
+        ...     torch.optim.SGD(agile.parameters(), lr=0.1),
+        ...     FoldedOptimizer(plain, torch.optim.SGD, lr=0.1, scale_lr=0.1, location_lr=0.1),
+        ... )
+        >>> x = torch.ones(1, 64)
+        >>> for network, optimizer in zip((agile, plain), optimizers):
+        ...     network(x).square().sum().backward()
+        ...     optimizer.step()
+        >>> torch.allclose(plain(x), agile(x), atol=1e-6)  # the plain network took the step of its agile form
+        True
     """
 
     def __init__(

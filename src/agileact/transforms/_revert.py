@@ -78,6 +78,13 @@ def restore_site(model: nn.Module, name: str, residual: nn.Module | None = None)
     Raises:
         ArgumentError: If there is no agile module of that name, or if it is the model itself, which cannot be
             replaced in place: :func:`original_module` gives what to use instead.
+
+    Example:
+        >>> import torch, agileact as ag
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), ag.AgileTanh(8), torch.nn.Linear(8, 2))
+        >>> restore_site(model, "1")
+        >>> model[1]
+        Tanh()
     """
     try:
         module = model.get_submodule(name)

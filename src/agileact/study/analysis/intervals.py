@@ -30,6 +30,12 @@ def wilson(successes: int, trials: int, *, z: float = _NORMAL_95) -> tuple[float
         trials: Number of trials; with none the interval is (0, 1).
         z: Quantile of the normal distribution; the default gives 95 %.
 
+    Returns:
+        The lower and the upper end.
+
+    Raises:
+        ArgumentError: If ``successes`` is not between 0 and ``trials``.
+
     Example:
         >>> low, high = wilson(8, 10)
         >>> print(f"{low:.4f} {high:.4f}")
@@ -57,6 +63,13 @@ def student(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float
     Args:
         values: At least two values.
         confidence: Coverage of the interval if the values are normal.
+
+    Returns:
+        The lower and the upper end.
+
+    Raises:
+        ArgumentError: If there are fewer than two values, or ``confidence`` does not lie between 0 and 1.
+        MissingExtraError: If scipy is not installed.
 
     Example:
         >>> low, high = student([0.6, 0.7, 0.8])

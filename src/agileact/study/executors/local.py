@@ -60,6 +60,10 @@ class LocalExecutor:
 
     Raises:
         ArgumentError: If ``jobs`` is less than 1.
+
+    Example:
+        >>> LocalExecutor(jobs=2).jobs
+        2
     """
 
     def __init__(self, jobs: int | None = None, data_dir: Path | None = None) -> None:

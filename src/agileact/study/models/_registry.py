@@ -55,6 +55,12 @@ def register_model(name: str, builder: Builder) -> None:
 
     Raises:
         ArgumentError: If the name is taken.
+
+    Example:
+        >>> register_model("cnn", lambda arm, input_shape, classes, seed: nn.Identity())
+        Traceback (most recent call last):
+        ...
+        agileact._errors.ArgumentError: a model named 'cnn' is registered already
     """
     if name in _BUILDERS:
         raise ArgumentError(f"a model named {name!r} is registered already")
@@ -122,8 +128,19 @@ def positive(name: str, values: Any) -> tuple[int, ...]:
 def role_activation(arm: ArmSpec, role: str, name: str, channels: int, dim: int = 1) -> nn.Module:
     """Build the activation module called ``name``, which has this role, as the arm says.
 
+    Args:
+        arm: Says which activation each role has.
+        role: Such as "conv" or "fc".
+        name: The module's name in the model, which the arm's patterns are matched against.
+        channels: How many channels reach it.
+        dim: The channel axis.
+
     Raises:
         ArgumentError: If the arm gives the role none.
+
+    Example:
+        >>> role_activation(ArmSpec((("fc", "agile-sigmoid"),)), "fc", "fc1_activation", 30)
+        Agile('sigmoid', 30)
     """
     text = arm.activation(role, name)
     if text is None:
