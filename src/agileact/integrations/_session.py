@@ -42,6 +42,7 @@ class Session:
         self.fold_report: FoldReport | None = None
         self.steps = 0
         self._model: nn.Module | None = None
+        self._watching = False
         self._before = 0
         self._pictures = 0
         self._counted = self._drawn = -1
@@ -55,8 +56,14 @@ class Session:
             optimizers: The optimizers, whose groups are looked at.
             step: How many steps were taken before, if they were not watched, or what was seen of them is lost.
         """
+        if self.monitor is not None:
+            # The training before may have ended without a word. One that this one goes on with is not forgotten.
+            self.monitor.close()
+            if self._state is None and 0 < step == self.steps and self._model is _bare(model):
+                self._state = self.monitor.state_dict()
         self._model = _bare(model)
         self.monitor = Monitor(model, **self.arguments)
+        self._watching = True
         self.folded = self.fold_report = None
         self.steps, self._pictures, self._before = step, 0, step
         self._counted = self._drawn = -1
@@ -98,10 +105,10 @@ class Session:
         if self.monitor is not None:
             self.report(loggers, last=True)
             self.monitor.close()
+        self._watching = False
 
-    def end(self, model: nn.Module, loggers: Sequence[Any] = ()) -> None:
-        """Close, and fold if an example was given."""
-        self.close(loggers)
+    def fold(self, model: nn.Module) -> None:
+        """Fold, if an example was given."""
         if self.example_inputs is not None:
             self.folded, self.fold_report = self._fold(_bare(model))
 
@@ -123,8 +130,8 @@ class Session:
         return {} if self.monitor is None else self.monitor.state_dict()
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take a state; it counts from the next :meth:`start` on, or at once."""
-        if state and self.monitor is not None:
+        """Take a state; it counts at once while a training is watched, and otherwise from the next :meth:`start` on."""
+        if state and self._watching:
             self._resume(state)
         elif state:
             self._state = state
