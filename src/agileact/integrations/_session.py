@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -119,7 +120,8 @@ class Session:
         if parameter is not None:
             example = _moved(example, parameter.device)
         try:
-            return fold(model.eval(), example_inputs=example)
+            with _as_written(model):
+                return fold(model.eval(), example_inputs=example)
         finally:
             # Not train(): parts of a model may have been in evaluation mode.
             for module, mode in training.items():
@@ -173,6 +175,21 @@ def _bare(model: nn.Module) -> nn.Module:
             model = inside
         else:
             return model
+
+
+@contextmanager
+def _as_written(model: nn.Module) -> Iterator[None]:
+    """Take off, for a while, what Accelerate puts around ``forward`` for mixed precision.
+
+    A fold would be checked in the low precision, and the plain model would always compute in it.
+    """
+    kept = vars(model)
+    names = ("forward", "_original_forward") if "_original_forward" in kept else ()
+    wrapped = {name: kept.pop(name) for name in names if name in kept}
+    try:
+        yield
+    finally:
+        kept.update(wrapped)
 
 
 def _writer(logger: Any) -> Any:
