@@ -3,6 +3,8 @@
 torchrun --standalone --nproc-per-node 2 examples/ddp.py
 """
 
+import argparse
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -12,6 +14,10 @@ import agileact as ag
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    if not dist.is_torchelastic_launched():
+        parser.error("it is torchrun that starts the processes: see --help")
     dist.init_process_group("gloo")
     train()
     dist.barrier()  # no process leaves while another one still works

@@ -26,7 +26,7 @@ def pictures(size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="name or folder of a trained ResNet")
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=30, help="steps to train (%(default)s)")
     options = parser.parse_args()
 
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ pip install agileact onnx onnxruntime onnxscript
 python examples/own_cnn.py
 """
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> flo
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.manual_seed(0)
     model = CNN()
     print(f"plain:  accuracy {train(model, torch.optim.AdamW(model.parameters(), lr=2e-3), 60):.3f}")

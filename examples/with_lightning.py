@@ -36,8 +36,8 @@ class Task(L.LightningModule):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", default="runs/lightning")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="runs/lightning", help="folder for logs and the plain network (%(default)s)")
     options = parser.parse_args()
     L.seed_everything(0)
     x = torch.rand(2000, 2) * 4 - 2

@@ -48,9 +48,11 @@ def logger(name: str) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--to", choices=("recorder", "wandb", "mlflow"), default="recorder")
-    parser.add_argument("--steps", type=int, default=100)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--to", choices=("recorder", "wandb", "mlflow"), default="recorder", help="where to (%(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=100, help="steps to train (%(default)s)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     target = logger(options.to)

@@ -16,9 +16,9 @@ from agileact.integrations import AgileLogger
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--logdir", default="runs/tensorboard")
-    parser.add_argument("--steps", type=int, default=200)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--logdir", default="runs/tensorboard", help="folder that TensorBoard reads (%(default)s)")
+    parser.add_argument("--steps", type=int, default=200, help="steps to train (%(default)s)")
     options = parser.parse_args()
 
     torch.manual_seed(0)

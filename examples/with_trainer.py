@@ -26,9 +26,9 @@ class Words(Dataset):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", default="runs/trainer")
-    parser.add_argument("--steps", type=int, default=60)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="runs/trainer", help="folder for the plain model (%(default)s)")
+    parser.add_argument("--steps", type=int, default=60, help="steps to train (%(default)s)")
     options = parser.parse_args()
     torch.manual_seed(0)
     config = BertConfig(vocab_size=20, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)

@@ -141,6 +141,7 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path):
     [
         (["paper", "--preset", "quik"], 1, "did you mean 'quick'"),
         (["paper", "--seeds", "x"], 2, "'x' is not a number of seeds (5), a list (0,3,7) or a range (0-4)"),
+        (["paper", "--seeds", "99999999999999999999"], 2, "at most 10,000 seeds"),
         (["paper", "--lr", "-1"], 2, "'-1' is not a learning rate greater than 0"),
         (["paper", "--lr", "nan"], 2, "not a learning rate"),
         (["paper", "--iterations", "0"], 2, "'0' is not a whole number greater than 0"),

@@ -76,6 +76,22 @@ def test_the_trainer_saves_a_plain_model(tmp_path: Path):
     assert (tmp_path / "plain" / "model.safetensors").exists()
 
 
+def test_help_runs_nothing_and_says_how():
+    # One process for all: each begins with the import of PyTorch.
+    code = (
+        "import contextlib, runpy, sys\n"
+        "for path in sys.argv[1:]:\n"
+        "    sys.argv = [path, '--help']\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        runpy.run_path(path, run_name='__main__')\n"
+    )
+    paths = [f"examples/{path.name}" for path in sorted(EXAMPLES.glob("*.py"))]
+    output = run("-c", code, *paths)
+    assert all(path in output for path in paths)
+    assert output.count("show this help message and exit") == len(paths)
+    assert "largest difference" not in output
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_every_example_says_how_it_is_run(path: Path):
     assert f"examples/{path.name}" in path.read_text().split('"""')[1]

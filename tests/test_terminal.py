@@ -82,6 +82,13 @@ def test_an_export_writes_a_file_and_prints_the_rows_too(finished, capsys, tmp_p
     assert (tmp_path / "표.csv").read_text(encoding="utf-8").count(ARM) == 3
 
 
+def test_a_report_and_a_rescue_say_what_they_wrote(finished, capsys, tmp_path):
+    page, saved = tmp_path / "보고서.html", tmp_path / "saved.sqlite"
+    assert document(capsys, "study", "report", *finished, "-o", str(page)) == {"study": "연구 α", "file": str(page)}
+    found = document(capsys, "study", "rescue", finished[2], "-o", str(saved))
+    assert found == {"trials": 6, "damaged": 0, "store": str(saved), "kept": None}
+
+
 def test_doctor_and_xor_print_one_document(capsys, tmp_path):
     assert document(capsys, "doctor")["versions"]["agileact"]
     found = document(capsys, "xor", "--starts", "3", "--epochs", "5", "--out", str(tmp_path))
@@ -187,6 +194,35 @@ def test_a_table_that_just_fits_a_pipe_keeps_its_last_column():
     print_table("", header, rows, keys=2, stream=stream)
     assert "seeds" in stream.getvalue()
     assert max(map(len, stream.getvalue().splitlines())) <= 160
+
+
+def test_what_the_end_of_a_run_needs_is_missed_before_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    for arguments in (
+        ("paper", "--preset", "smoke"),
+        ("xor",),
+        ("study", "run", "nowhere.yaml"),
+        ("compare", "--model", "a:b", "--data", "c:d", "--arms", "relu,gelu"),
+    ):
+        assert main(list(arguments)) == 1
+        extra = "paper" if arguments[0] in ("paper", "xor") else "study"
+        printed = capsys.readouterr()
+        assert "the package 'scipy', which is not installed" in printed.err
+        assert printed.err.endswith(f'pip install "agileact[{extra}]"\n')
+        assert printed.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_help_fits_the_terminal(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    for arguments in (["paper"], ["completion"], ["compare"], []):
+        with pytest.raises(SystemExit):
+            main([*arguments, "--help"])
+        text = capsys.readouterr().out.split("\noptions:")[0]
+        paragraph = text.split("\n\n")[1]
+        assert max(map(len, paragraph.splitlines())) < int(columns)
 
 
 def test_without_rich_the_table_is_plain_text(monkeypatch):

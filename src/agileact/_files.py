@@ -10,6 +10,8 @@ from pathlib import Path
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write ``content`` (text as UTF-8) to ``path`` so that no reader, and no crash, sees a part of it.
 
+    A link stays, and what it leads to is written. What is no file, such as ``/dev/stdout``, is written to as it is.
+
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_atomically(Path(folder) / "new" / "note.txt", "whole")
@@ -17,6 +19,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         'whole'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return
+    path = path.resolve() if path.is_symlink() else path
     data = content.encode() if isinstance(content, str) else content
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -33,6 +39,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise

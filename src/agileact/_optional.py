@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from agileact._errors import MissingExtraError
@@ -34,7 +35,32 @@ install it with: pip install "agileact[study]"
         # A missing module *inside* an installed package is a broken installation, not a missing extra.
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        raise MissingExtraError(
-            f"this needs the package {package!r}, which is not installed; "
-            f'install it with: pip install "agileact[{extra}]"'
-        ) from None
+        raise _missing(package, extra) from None
+
+
+def expect(extra: str, *packages: str) -> None:
+    """Raise now, rather than after a long run, if a package is missing that its end will need; import none.
+
+    Args:
+        extra: The extra of ``agileact`` that installs them.
+        *packages: Names of packages.
+
+    Raises:
+        MissingExtraError: If one of them is not installed.
+
+    Example:
+        >>> expect("study", "math", "no_such_package")
+        Traceback (most recent call last):
+        ...
+        agileact._errors.MissingExtraError: this needs the package 'no_such_package', which is not installed; \
+install it with: pip install "agileact[study]"
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise _missing(package, extra)
+
+
+def _missing(package: str, extra: str) -> MissingExtraError:
+    return MissingExtraError(
+        f'this needs the package {package!r}, which is not installed; install it with: pip install "agileact[{extra}]"'
+    )

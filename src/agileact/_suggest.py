@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+_MOST = 50
+"""So many names are listed at most: what a module of the user's holds may be hundreds."""
+
 
 def suggestion(name: Any, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` with the nearest of the known names, or nothing if none is near.
@@ -29,7 +32,8 @@ def hint(name: Any, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     near = suggestion(name, names)
-    return f"{near}{'' if near else ';'} known: {', '.join(names)}"
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return f"{near}{'' if near else ';'} known: {', '.join(names[:_MOST])}{more}"
 
 
 def unknown(kind: str, name: Any, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import unicodedata
 from typing import IO
@@ -19,6 +20,15 @@ def _simpler(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(_ERRORS, _simpler)
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Help whose paragraphs fit the terminal; a text that has lines of its own keeps them."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return "".join(indent + line for line in text.splitlines(keepends=True))
+        return super()._fill_text(text, width, indent)
 
 
 def cell_width(text: str) -> int:

@@ -71,19 +71,24 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-@_value("a number of seeds (5), a list (0,3,7) or a range (0-4)")
+_MOST_SEEDS = 10_000
+_LARGEST_SEED = 2**63 - 1
+"""What a store can hold, and PyTorch take."""
+
+
+@_value(f"a number of seeds (5), a list (0,3,7) or a range (0-4), at most {_MOST_SEEDS:,} seeds below 2^63")
 def seeds(text: str) -> tuple[int, ...]:
     """Parse how many seeds, or which."""
     first, dash, last = text.partition("-")
-    if dash:
-        found = tuple(range(int(first), int(last) + 1))
-    elif "," in text:
-        found = tuple(int(part) for part in text.split(",") if part)
+    if not dash and "," in text:
+        found = tuple(dict.fromkeys(int(part) for part in text.split(",") if part))
     else:
-        found = tuple(range(int(text)))
-    if not found or min(found) < 0:
+        low, high = (int(first), int(last)) if dash else (0, int(text) - 1)
+        # Before a range is made: one of a mistyped number would not fit into memory.
+        found = tuple(range(low, high + 1)) if high - low < _MOST_SEEDS else ()
+    if not found or min(found) < 0 or max(found) > _LARGEST_SEED or len(found) > _MOST_SEEDS:
         raise ValueError
-    return tuple(dict.fromkeys(found))
+    return found
 
 
 @_value("a difference greater than 0, such as 0.01")

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from agileact._errors import AgileactError
-from agileact._text import printable, replace_unprintable
+from agileact._text import HelpFormatter, printable, replace_unprintable
 from agileact._version import __version__
 
 _EPILOG = """\
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="agileact",
         description="Agile activation functions a*f(x - b), with size a and position b learned by gradient descent.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         epilog=_EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"agileact {__version__}")

@@ -12,6 +12,7 @@ from textwrap import dedent
 from typing import Any
 
 from agileact._optional import require
+from agileact._text import HelpFormatter
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -34,7 +35,7 @@ def add_command(commands: Any, whole: argparse.ArgumentParser) -> None:
         help="print a script with which bash, zsh or fish completes commands, options and values",
         description="Print a script with which a shell completes commands, options, names and files. Make it anew "
         "after an upgrade.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         epilog=_HOW,
     )
     parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help="bash, zsh or fish")

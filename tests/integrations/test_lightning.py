@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,6 +103,70 @@ def test_a_resumed_training_goes_on_counting(tmp_path: Path):
         again.fit(task, samples(), ckpt_path=tmp_path / "last.ckpt", weights_only=False)
     assert callback.monitor is not None
     assert {record.step for record in callback.monitor.records} == set(range(13))
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_the_weights_that_another_callback_averages_are_folded(tmp_path: Path, ours_first: bool):
+    x = torch.randn(5, 4)
+    callback = AgileCallback("network", example_inputs=x)
+    both = [callback, L.callbacks.EMAWeightAveraging(decay=0.9)]
+    _, task = fit(callback, tmp_path, callbacks=both if ours_first else both[::-1])
+    assert callback.folded is not None
+    torch.testing.assert_close(callback.folded(x), task.network(x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_example_follows_the_precision_of_the_trainer(tmp_path: Path):
+    x = torch.randn(5, 4)
+    callback = AgileCallback("network", example_inputs=x)
+    _, task = fit(callback, tmp_path, precision="64-true")
+    assert callback.folded is not None
+    torch.testing.assert_close(callback.folded(x.double()), task.network(x.double()))
+
+
+def test_the_same_callback_goes_on_after_a_training_an_error_and_a_test(tmp_path: Path):
+    class Breaks(Task):
+        def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+            if self.trainer.global_step == 6:
+                raise ZeroDivisionError
+            return super().training_step(batch, index)
+
+        def test_step(self, batch: torch.Tensor, index: int) -> None:
+            pass
+
+    def steps() -> set[int]:
+        assert callback.monitor is not None
+        return {record.step for record in callback.monitor.records}
+
+    callback = AgileCallback("network")
+    trainer, task = fit(callback, tmp_path, max_epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.save_checkpoint(tmp_path / "4.ckpt")
+        trainer.fit_loop.max_epochs = 3
+        trainer.fit(task, samples())
+        assert steps() == set(range(13))
+        broken = Breaks()
+        trainer.test(broken, samples(), ckpt_path=tmp_path / "4.ckpt", weights_only=False, verbose=False)
+        assert steps() == set(range(13)), "a checkpoint that is tested is no training"
+        with pytest.raises(ZeroDivisionError):
+            trainer.fit(broken, samples(), ckpt_path=tmp_path / "4.ckpt", weights_only=False)
+        assert steps() == set(range(7))
+        trainer.fit(Task(), samples(), ckpt_path=tmp_path / "4.ckpt", weights_only=False)
+    assert steps() == set(range(13))
+
+
+def test_one_process_of_several_writes():
+    calls: list[int] = []
+    for first in (True, False):
+        callback = AgileCallback("network", loggers=[lambda metrics, step: calls.append(step)])
+        task = Task()
+        plugin = SimpleNamespace(convert_input=lambda example: example)
+        trainer: Any = SimpleNamespace(
+            global_step=0, is_global_zero=first, loggers=[], optimizers=[], precision_plugin=plugin
+        )
+        callback.on_train_start(trainer, task)
+        callback.on_train_end(trainer, task)
+    assert calls == [0]
 
 
 def test_a_wrong_name_says_what_there_is(tmp_path: Path):

@@ -103,3 +103,35 @@ def test_a_resumed_training_goes_on_counting(tmp_path: Path):
     assert callback.monitor is not None
     assert sorted({record.step for record in callback.monitor.records}) == list(range(9))
     assert sorted(logged) == list(range(9)), "a step was logged twice, or not at all"
+    # The same Trainer and callback once more.
+    trainer.args.max_steps = 10
+    trainer.train(resume_from_checkpoint=True)
+    assert sorted(logged) == list(range(11))
+    assert sorted({record.step for record in callback.monitor.records}) == list(range(11))
+
+
+def test_mixed_precision_is_not_folded_in(tmp_path: Path):
+    model = bert()
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=2,
+        per_device_train_batch_size=8,
+        learning_rate=0.05,
+        bf16=True,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    callback = AgileTrainerCallback(example_inputs=EXAMPLE, alerts=False)
+    transformers.Trainer(
+        model,
+        arguments,
+        train_dataset=Words(),
+        callbacks=[callback],
+        optimizers=agile_optimizers(model, arguments, activation_lr=0.1),
+    ).train()
+    plain: Any = callback.folded
+    # The Trainer leaves its model computing in bfloat16; the class's own forward does not.
+    wanted = type(model).forward(model.eval(), **EXAMPLE).logits
+    torch.testing.assert_close(plain(**EXAMPLE).logits, wanted, rtol=1e-5, atol=1e-6)

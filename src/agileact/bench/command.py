@@ -14,7 +14,12 @@ from agileact._table import print_table
 
 def add_bench(commands: Any) -> None:
     """Add ``agileact bench op|step|pool|monitor|study``."""
-    parser = commands.add_parser("bench", help="time the operator and whole training steps on this machine")
+    parser = commands.add_parser(
+        "bench",
+        help="time the operator and whole training steps on this machine",
+        description="Time the operator and whole training steps on this machine. What is compared runs by turns in one "
+        "process, so that whatever else the machine does disturbs all alike; progress goes to standard error.",
+    )
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     texts = {
         "op": "the operator against the plain activation, the eager formula, torch.compile, PReLU and a rational",

@@ -100,10 +100,9 @@ class AgileLogger(Outcome):
 
     def __exit__(self, kind: object, *rest: object) -> None:
         self._handle.remove()
+        self._session.close()
         if kind is None:
-            self._session.end(self._model)
-        else:
-            self._session.close()
+            self._session.fold(self._model)
 
 
 def check_every(every_n_steps: object) -> None:

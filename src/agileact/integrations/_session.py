@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class Session:
         self.fold_report: FoldReport | None = None
         self.steps = 0
         self._model: nn.Module | None = None
+        self._watching = False
         self._before = 0
         self._pictures = 0
         self._counted = self._drawn = -1
@@ -55,8 +57,14 @@ class Session:
             optimizers: The optimizers, whose groups are looked at.
             step: How many steps were taken before, if they were not watched, or what was seen of them is lost.
         """
+        if self.monitor is not None:
+            # The training before may have ended without a word. One that this one goes on with is not forgotten.
+            self.monitor.close()
+            if self._state is None and 0 < step == self.steps and self._model is _bare(model):
+                self._state = self.monitor.state_dict()
         self._model = _bare(model)
         self.monitor = Monitor(model, **self.arguments)
+        self._watching = True
         self.folded = self.fold_report = None
         self.steps, self._pictures, self._before = step, 0, step
         self._counted = self._drawn = -1
@@ -98,10 +106,10 @@ class Session:
         if self.monitor is not None:
             self.report(loggers, last=True)
             self.monitor.close()
+        self._watching = False
 
-    def end(self, model: nn.Module, loggers: Sequence[Any] = ()) -> None:
-        """Close, and fold if an example was given."""
-        self.close(loggers)
+    def fold(self, model: nn.Module) -> None:
+        """Fold, if an example was given."""
         if self.example_inputs is not None:
             self.folded, self.fold_report = self._fold(_bare(model))
 
@@ -112,7 +120,8 @@ class Session:
         if parameter is not None:
             example = _moved(example, parameter.device)
         try:
-            return fold(model.eval(), example_inputs=example)
+            with _as_written(model):
+                return fold(model.eval(), example_inputs=example)
         finally:
             # Not train(): parts of a model may have been in evaluation mode.
             for module, mode in training.items():
@@ -123,8 +132,8 @@ class Session:
         return {} if self.monitor is None else self.monitor.state_dict()
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take a state; it counts from the next :meth:`start` on, or at once."""
-        if state and self.monitor is not None:
+        """Take a state; it counts at once while a training is watched, and otherwise from the next :meth:`start` on."""
+        if state and self._watching:
             self._resume(state)
         elif state:
             self._state = state
@@ -166,6 +175,21 @@ def _bare(model: nn.Module) -> nn.Module:
             model = inside
         else:
             return model
+
+
+@contextmanager
+def _as_written(model: nn.Module) -> Iterator[None]:
+    """Take off, for a while, what Accelerate puts around ``forward`` for mixed precision.
+
+    A fold would be checked in the low precision, and the plain model would always compute in it.
+    """
+    kept = vars(model)
+    names = ("forward", "_original_forward") if "_original_forward" in kept else ()
+    wrapped = {name: kept.pop(name) for name in names if name in kept}
+    try:
+        yield
+    finally:
+        kept.update(wrapped)
 
 
 def _writer(logger: Any) -> Any:

@@ -38,7 +38,8 @@ class AgileCallback(Outcome, Callback):
 
     Attributes:
         monitor: The monitor, from the start of training on.
-        folded: The plain model, after training.
+        folded: The plain network that training ended with, after ``fit``; in a process of ``ddp_spawn`` it is lost,
+            call :func:`agileact.fold` there.
         fold_report: What became of each site.
 
     Raises:
@@ -83,6 +84,8 @@ class AgileCallback(Outcome, Callback):
             check_every(every_n_steps)
         self._module = module
         self._every = every_n_steps
+        self._example = example_inputs
+        self._stage = "fit"
         self._session = Session(list(loggers), example_inputs, monitor)
 
     def _watched(self, module: nn.Module) -> nn.Module:
@@ -92,9 +95,17 @@ class AgileCallback(Outcome, Callback):
             names = ", ".join(repr(name) for name, _ in module.named_children())
             raise ArgumentError(f"there is no submodule {self._module!r}; the first level has {names}") from None
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Note whether this is a training."""
+        self._stage = stage
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to watch."""
         self._steps = trainer.global_step
+        # With parameters of half or double precision, the trainer brings what a batch holds to theirs.
+        self._session.example_inputs = trainer.precision_plugin.convert_input(self._example)
+        if not trainer.is_global_zero:
+            self._session.loggers.clear()  # one process writes
         self._session.start(self._watched(pl_module), trainer.optimizers, step=trainer.global_step)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -103,12 +114,16 @@ class AgileCallback(Outcome, Callback):
             return
         self._steps = trainer.global_step
         self._session.step()
-        if self._steps % (self._every or trainer.log_every_n_steps) == 0:
+        if self._session.steps % (self._every or trainer.log_every_n_steps) == 0:
             self._session.report(_loggers(trainer))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Log what is left, and fold."""
-        self._session.end(self._watched(pl_module), _loggers(trainer))
+        """Log what is left."""
+        self._session.close(_loggers(trainer))
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Fold, after all callbacks, because one that averages weights puts them in place at the end of training."""
+        self._session.fold(self._watched(pl_module))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Log what is left, take the hooks off, and do not fold."""
@@ -119,8 +134,9 @@ class AgileCallback(Outcome, Callback):
         return self._session.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the monitor's state from a checkpoint."""
-        self._session.load(state_dict)
+        """Take the monitor's state from a checkpoint, unless it is only tested."""
+        if self._stage == "fit":
+            self._session.load(state_dict)
 
 
 def _loggers(trainer: Any) -> list[Any]:

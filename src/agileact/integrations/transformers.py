@@ -143,7 +143,8 @@ class AgileTrainerCallback(Outcome, TrainerCallback):
         """Report what is left, and fold."""
         if not state.is_world_process_zero:
             self._session.loggers.clear()
-        self._session.end(model)
+        self._session.close()
+        self._session.fold(model)
 
 
 def _kept(args: Any, state: Any) -> Path:

@@ -29,7 +29,11 @@ def add_lab(commands: Any) -> None:
         "study. Ctrl-C ends it.",
     )
     parser.add_argument(
-        "--port", type=_port, default=_PORT, metavar="N", help="port on 127.0.0.1, 0 for any free one (%(default)s)"
+        "--port",
+        type=_port,
+        default=_PORT,
+        metavar="N",
+        help="port on 127.0.0.1, 0 for any free one (default: %(default)s)",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--checkpoint", type=Path, metavar="FILE", help="show a state_dict that torch.save wrote")

@@ -48,7 +48,7 @@ def draw(records: Sequence[Record], layers: Sequence[str]) -> Any:
         steps, values = traces[record.layer, record.parameter, record.statistic]
         steps.append(record.step)
         values.append(record.value)
-    figures, style = require("matplotlib.figure", "paper"), require("matplotlib.style", "paper")
+    figures, style = require("matplotlib.figure", "monitor"), require("matplotlib.style", "monitor")
     columns = min(len(layers), _LAYERS_IN_A_ROW)
     blocks = -(-len(layers) // columns)
     with style.context(_RC, after_reset=True):

@@ -9,7 +9,9 @@ from typing import Any
 
 from agileact import _values
 from agileact._json import format_json, print_json
+from agileact._optional import expect
 from agileact._table import print_table
+from agileact._text import HelpFormatter
 
 _PAPER = "doi 10.3745/KTSDE.2020.9.7.213"
 
@@ -31,7 +33,7 @@ def _add_paper(commands: Any) -> None:
         "combination of convolutional and fully connected activations from shared initial weights, print our table "
         "beside the paper's, and draw its figures. Every finished trial is stored at once in OUT/store.sqlite; "
         "the same command continues a run that was cut short.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         epilog="presets:\n"
         "  smoke   every part once, 60 iterations, well under a minute\n"
         "  quick   all twelve combinations, one seed, 2,000 iterations, a few minutes on two cores\n"
@@ -50,14 +52,22 @@ def _add_paper(commands: Any) -> None:
         "is given, else mnist5k-split",
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that holds the official test digits")
-    parser.add_argument("--seeds", type=_values.seeds, help="how many (5), or which (0,3,7 or 0-4)")
-    parser.add_argument("--iterations", type=_values.count, help="training steps of each trial")
-    parser.add_argument("--evaluate-every", type=_values.count, metavar="N", help="steps between evaluations")
+    parser.add_argument(
+        "--seeds", type=_values.seeds, help="how many (5), or which (0,3,7 or 0-4) (default: the preset's)"
+    )
+    parser.add_argument(
+        "--iterations", type=_values.count, metavar="N", help="training steps of each trial (default: the preset's)"
+    )
+    parser.add_argument(
+        "--evaluate-every", type=_values.count, metavar="N", help="steps between evaluations (default: the preset's)"
+    )
     parser.add_argument("--batch-size", type=_values.count, metavar="N", help="digits a step (default: 100)")
     parser.add_argument(
         "--validation", type=_values.count, metavar="N", help="training digits set aside (default: 500)"
     )
-    parser.add_argument("--optimizer", metavar="NAME", help="adam (default), adamw, nadam, rmsprop, sgd, momentum")
+    parser.add_argument(
+        "--optimizer", metavar="NAME", help="adam, adamw, nadam, rmsprop, sgd or momentum (default: adam)"
+    )
     parser.add_argument("--lr", type=_values.rate, help="learning rate of the weights (default: 0.001)")
     parser.add_argument(
         "--activation-lr",
@@ -65,14 +75,31 @@ def _add_paper(commands: Any) -> None:
         metavar="LR",
         help="learning rate of size and position (default: as --lr)",
     )
-    parser.add_argument("--conv", type=_values.names, metavar="A,B", help="activations of the convolutional layers")
-    parser.add_argument("--fc", type=_values.names, metavar="A,B", help="activations of the hidden layers")
     parser.add_argument(
-        "--filters", type=_values.sizes, metavar="N,N", help="filters of each convolutional layer, or none (16,8,4)"
+        "--conv",
+        type=_values.names,
+        metavar="A,B",
+        help="activations of the convolutional layers (default: sigmoid,agile-sigmoid,relu,agile-relu)",
     )
-    parser.add_argument("--nodes", type=_values.sizes, metavar="N,N", help="nodes of each hidden layer, or none (30)")
-    parser.add_argument("--kernel", type=_values.count, metavar="N", help="size of the kernels, odd (3)")
-    parser.add_argument("--pooling", type=_values.count, metavar="N", help="size of the max pooling, 1 for none (2)")
+    parser.add_argument(
+        "--fc",
+        type=_values.names,
+        metavar="A,B",
+        help="activations of the hidden layers (default: relu,agile-relu,agile-sigmoid)",
+    )
+    parser.add_argument(
+        "--filters",
+        type=_values.sizes,
+        metavar="N,N",
+        help="filters of each convolutional layer, or none (default: 16,8,4)",
+    )
+    parser.add_argument(
+        "--nodes", type=_values.sizes, metavar="N,N", help="nodes of each hidden layer, or none (default: 30)"
+    )
+    parser.add_argument("--kernel", type=_values.count, metavar="N", help="size of the kernels, odd (default: 3)")
+    parser.add_argument(
+        "--pooling", type=_values.count, metavar="N", help="size of the max pooling, 1 for none (default: 2)"
+    )
     parser.add_argument("--jobs", type=_values.count, metavar="N", help="trials side by side (default: one per core)")
     parser.add_argument("--json", action="store_true", help="print results.json to standard output, no table")
     parser.set_defaults(run=_paper, resumes=True)
@@ -101,6 +128,7 @@ def _paper(options: argparse.Namespace) -> None:
     from agileact.paper import recipe as paper_recipe
     from agileact.paper.run import run_paper
 
+    expect("paper", "matplotlib", "scipy", "statsmodels")
     if options.data is None and options.data_dir is not None:
         options.data = "mnist5k"
     changes = {name: getattr(options, name) for name in _RECIPE_OPTIONS if getattr(options, name) is not None}
@@ -139,10 +167,14 @@ def _add_xor(commands: Any) -> None:
     )
     parser.add_argument("--base", help="activation (default: sigmoid)")
     parser.add_argument("--starts", type=_values.count, metavar="N", help="initial weights to try (default: 200)")
-    parser.add_argument("--epochs", type=_values.count, metavar="N", help="steps of full-batch training")
-    parser.add_argument("--optimizer", metavar="adam|sgd", help="how the networks are trained")
-    parser.add_argument("--lr", type=_values.rate, help="learning rate of the weights")
-    parser.add_argument("--activation-lr", type=_values.rate, metavar="LR", help="learning rate of size and position")
+    parser.add_argument(
+        "--epochs", type=_values.count, metavar="N", help="steps of full-batch training (default: 3000)"
+    )
+    parser.add_argument("--optimizer", metavar="adam|sgd", help="how the networks are trained (default: adam)")
+    parser.add_argument("--lr", type=_values.rate, help="learning rate of the weights (default: 0.01)")
+    parser.add_argument(
+        "--activation-lr", type=_values.rate, metavar="LR", help="learning rate of size and position (default: as --lr)"
+    )
     parser.add_argument("--seed", type=_values.seed, help="source of the initial weights (default: 0)")
     parser.add_argument(
         "--out",
@@ -160,6 +192,7 @@ def _xor(options: argparse.Namespace) -> None:
     from agileact.paper.xor import XorSpec, run_xor
     from agileact.paper.xor_outcome import HEADER as XOR_HEADER
 
+    expect("paper", "matplotlib", "scipy")
     names = ("base", "starts", "epochs", "optimizer", "lr", "activation_lr", "seed")
     spec = XorSpec(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
     outcome = run_xor(spec)

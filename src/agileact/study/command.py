@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agileact._errors import ArgumentError, TrialError
 from agileact._files import write_atomically
 from agileact._json import print_json
+from agileact._optional import expect
 from agileact._values import difference
 from agileact.study._place import add_place, add_training, as_asked, make_executor
 from agileact.study.report import command as report_command
@@ -84,9 +85,9 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
     parser = commands.add_parser(
         "compare",
         help="compare activations on your own model and data, within a time",
-        description="Compare activations on your own model and data under the fair protocol. The model's activation "
-        "modules are exchanged for each arm's; the first arm is the baseline. The cost is estimated first, and as many "
-        "trials are planned as fit into the budget; the end is a verdict.",
+        description="Compare activations on your own model and data under the fair protocol. The model's activations "
+        "are exchanged for each arm's, functional ones too; the first arm is the baseline. The cost is estimated "
+        "first, and as many trials are planned as fit into the budget; the end is a verdict.",
     )
 
     def seconds(text: str) -> float:
@@ -99,10 +100,18 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
     parser.add_argument(
         "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu; see agileact.study.arms"
     )
-    parser.add_argument("--budget", type=seconds, default=1800.0, metavar="TIME", help="30m (default), 90s, 1.5h")
-    parser.add_argument("--iterations", type=count, default=1000, metavar="N", help="steps of a trial (1000)")
-    parser.add_argument("--batch-size", type=count, default=100, metavar="N", help="samples a step (100)")
-    parser.add_argument("--validation", type=count, default=500, metavar="N", help="samples to set aside (500)")
+    parser.add_argument(
+        "--budget", type=seconds, default=1800.0, metavar="TIME", help="such as 90s, 30m or 1.5h (default: 30m)"
+    )
+    parser.add_argument(
+        "--iterations", type=count, default=1000, metavar="N", help="steps of a trial (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=count, default=100, metavar="N", help="samples a step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--validation", type=count, default=500, metavar="N", help="samples to set aside (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="folder for all results (default: runs/compare)")
     parser.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
     add_place(parser)
@@ -219,7 +228,12 @@ def _plan(options: argparse.Namespace) -> None:
         print(f"Note: {warning}.")
 
 
+_STATISTICS = ("scipy", "statsmodels")
+"""What the verdict at the end of a study needs."""
+
+
 def _run(options: argparse.Namespace) -> None:
+    expect("study", *_STATISTICS)
     _conduct(_Context.read(options, trains=True), options)
 
 
@@ -285,6 +299,7 @@ def _compare(options: argparse.Namespace) -> None:
     from agileact.study.progress import format_duration
     from agileact.study.protocol import plan
 
+    expect("study", *_STATISTICS)
     names = [name.strip() for name in options.arms.split(",") if name.strip()]
     if len(set(names)) < 2:
         raise ArgumentError(f"--arms must name at least two different arms, not {options.arms!r}")

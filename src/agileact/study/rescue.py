@@ -8,11 +8,12 @@ import shutil
 import sqlite3
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agileact._errors import StoreError
+from agileact._json import print_json
 from agileact.study import _pages
 from agileact.study.store import DamagedRowError, Store, lock, whole
 
@@ -164,12 +165,16 @@ def add_action(actions: Any) -> None:
         metavar="NEW",
         help="write them to this file (default: in place of the damaged one, which is kept beside it)",
     )
+    action.add_argument("--json", action="store_true", help="print what was saved as JSON to standard output")
     action.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
     path = options.store / "store.sqlite" if options.store.is_dir() else options.store
     done = rescue(path, options.out)
+    if options.json:
+        print_json(asdict(done))
+        return
     lost = f"; {done.damaged} damaged one(s) left out, to be run again" if done.damaged else ""
     kept = f" The damaged file is kept as {done.kept}." if done.kept else ""
     print(f"{done.trials} trial(s) saved in {done.store}{lost}.{kept}")

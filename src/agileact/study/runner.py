@@ -68,7 +68,7 @@ def describe(spec: TrialSpec) -> str:
         >>> describe(TrialSpec(task, ArmSpec((("conv", "relu"), ("fc", "agile-sigmoid"))), seed=3))
         'cnn relu / agile-sigmoid, seed 3'
     """
-    names = " / ".join(str(name) for _, name in spec.arm.activations)
+    names = " / ".join(str(name) for _, name in spec.arm.activations) or "original"
     others = [
         f"{field.name} {'+'.join(map(str, value)) if isinstance(value, tuple) else value}"
         for field in dataclasses.fields(spec.arm)

@@ -336,4 +336,5 @@ def _list(value: Any, place: _Place) -> list[Any]:
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
-    return "nothing" if value is None else f"{value!r}"
+    text = "nothing" if value is None else f"{value!r}"
+    return text if len(text) <= 100 else f"{text[:97]}..."  # another file than a study's may be one long text

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agileact._errors import ArgumentError
+from agileact._json import print_json
 from agileact._values import difference
 from agileact.study._place import TRAINING, add_training
 
@@ -35,6 +36,7 @@ def add_actions(actions: Any, read_spec: ReadSpec) -> None:
     )
     _add_source(report)
     report.add_argument("-o", "--output", type=Path, metavar="FILE", help="the HTML file (default: report.html there)")
+    report.add_argument("--json", action="store_true", help="print study and file as JSON to standard output")
     report.set_defaults(run=lambda options: _report(options, read_spec))
     watch = actions.add_parser(
         "watch",
@@ -44,7 +46,11 @@ def add_actions(actions: Any, read_spec: ReadSpec) -> None:
     )
     _add_source(watch)
     watch.add_argument(
-        "--port", type=_port, default=8788, metavar="N", help="0 for any free one (default: %(default)s)"
+        "--port",
+        type=_port,
+        default=8788,
+        metavar="N",
+        help="port on 127.0.0.1, 0 for any free one (default: %(default)s)",
     )
     watch.set_defaults(run=lambda options: _watch(options, read_spec))
 
@@ -92,6 +98,8 @@ def _report(options: argparse.Namespace, read_spec: ReadSpec) -> None:
     except OSError as error:
         raise ArgumentError(f"cannot write {path}: {error.strerror or error}; name another file with -o") from None
     print(f"Report: {path}", file=sys.stderr)
+    if options.json:
+        print_json({"study": source.known()[0].name, "file": path})
 
 
 def _watch(options: argparse.Namespace, read_spec: ReadSpec) -> None:
