@@ -441,3 +441,7 @@ def test_decay_needs_groups_that_decay():
     optimizer = torch.optim.SGD(ag.param_groups(model, 0.1, activation_decay=0.1))
     with pytest.raises(ag.ArgumentError, match="is model the one whose parameters the optimizer has"):
         ag.decay_activations(optimizer, copy.deepcopy(model))
+    with pytest.raises(ag.ArgumentTypeError, match=r"model must be a torch\.nn\.Module, not float"):
+        ag.decay_activations(optimizer, 0.1)  # type: ignore[arg-type]
+    with pytest.raises(ag.ArgumentTypeError, match=r"optimizer must be a torch\.optim\.Optimizer, not AgileReLU"):
+        ag.decay_activations(model, optimizer)  # type: ignore[arg-type]

@@ -46,6 +46,7 @@ def test_value_gradients_and_their_gradients(case: Case, terms: int, present: tu
     dim = 2
     inputs: list[Any] = [3 * random(2, 5, 4), random(terms * 4, seed=1), random(terms * 4, seed=2)]
     inputs = [inputs[0], *(one if there else None for one, there in zip(inputs[1:], present, strict=True))]
+    x: Any
     x, scale, location = (None if one is None else one.requires_grad_() for one in inputs)
     live = [one for one in (x, scale, location) if one is not None]
     grad = random(2, 5, 4, seed=3).requires_grad_()

@@ -174,7 +174,8 @@ class Mapped(nn.Module):
 def test_inside_vmap_a_module_converts_and_its_fold_stays_where_it_is():
     torch.manual_seed(0)
     plain, x = Mapped(), torch.randn(4, 3)
-    agile, report = ag.convert(plain, example_inputs=x)
+    converted_, report = ag.convert(plain, example_inputs=x)
+    agile: Any = converted_
     assert [site.name for site in report.converted] == ["relu"]
     assert torch.equal(agile(x), plain(x))
     with torch.no_grad():
