@@ -247,6 +247,23 @@ class TestRegister:
         with pytest.raises((ag.ArgumentError, ag.ArgumentTypeError), match=message):
             ag.register_base(name, function, replace=True)
 
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"monotone": "up"}, "monotone must be 'increasing', 'decreasing' or None, not 'up'"),
+            ({"monotone": lambda: "up"}, "monotone must be"),
+            ({"bounds": (1.0, 0.0)}, "bounds must be a lower and an upper bound"),
+            ({"derivative": 3}, "derivative must be callable, not 3"),
+            ({"second_derivative": 3}, "second_derivative must be callable, not 3"),
+            ({"options": {"rate": 1.0}}, r"cannot be called as function\(x, rate=1.0\)"),
+        ],
+    )
+    def test_what_is_not_true_of_any_function_is_refused(self, arguments, message):
+        given = {"monotone": None, "bounds": (-1.0, 1.0), **arguments}
+        with pytest.raises((ag.ArgumentError, ag.ArgumentTypeError), match=message):
+            ag.register_base("mine", torch.tanh if "options" not in arguments else (lambda x: x), **given)
+        assert "mine" not in ag.bases.names()
+
     def test_a_choice_needs_its_names(self):
         with pytest.raises(ag.ArgumentTypeError, match="choices"):
             ag.register_base("mine", lambda x, mode: x, options={"mode": "a"})

@@ -380,6 +380,7 @@ def _x(*shape: int) -> Tensor:
         ((_x(2, 3).bool(), ONE, ONE), {}, "not bool"),
         ((_x(2, 3).to(torch.complex64), ONE, ONE), {}, "not complex64"),
         (([1.0, 2.0], ONE, ONE), {}, "x must be a tensor, not list"),
+        ((_x(2, 3).to_sparse(), ONE, ONE), {}, r"dense tensor, not a sparse_coo one; try x.to_dense\(\)"),
         ((_x(2, 3), 1.0, ONE), {}, "scale must be a tensor, not float"),
         ((_x(2, 3), ONE, ONE.int()), {}, "location must be float64, float32, bfloat16 or float16, not int32"),
         ((_x(2, 3), ONE, torch.ones(3, device="meta")), {}, "location must be on the device of x, cpu, not on meta"),

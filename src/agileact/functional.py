@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Size, Tensor
 
 from agileact import bases, ops
@@ -171,8 +172,7 @@ def agile_max_pool2d(
         raise ArgumentError(f"x must have shape (N, C, H, W) or (C, H, W), not {tuple(x.shape)}")
     kernel, padded, steps = pair("kernel_size", kernel_size), pair("padding", padding, 0), pair("dilation", dilation)
     strides = kernel if stride is None else pair("stride", stride)
-    if any(2 * p > k for p, k in zip(padded, kernel, strict=True)):
-        raise ArgumentError(f"padding must be at most half of kernel_size, {kernel}; it is {padded}")
+    check_padding(padded, kernel)
     channels = x.shape[-3]
     for name, parameter in (("scale", scale), ("location", location)):
         if parameter is None:
@@ -198,6 +198,12 @@ def agile_max_pool2d(
     if x.ndim == 3:
         value, indices = value.squeeze(0), None if indices is None else indices.squeeze(0)
     return value if indices is None else (value, indices)
+
+
+def check_padding(padding: tuple[int, int], kernel: tuple[int, int]) -> None:
+    """Raise if a window could lie in the padding alone."""
+    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
+        raise ArgumentError(f"padding must be at most half of kernel_size, {kernel}; it is {padding}")
 
 
 def windows_have_elements(n: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:
@@ -267,6 +273,32 @@ def check_input(x: Any) -> None:
         raise ArgumentTypeError(f"x must be a tensor, not {type(x).__name__}")
     if x.dtype not in WIDE:
         raise ArgumentTypeError(f"x must be float64, float32, bfloat16 or float16, not {_dtype(x)}; try x.float()")
+    if x.layout is not torch.strided or x.is_nested:
+        kind, dense = str(x.layout).removeprefix("torch."), "to_dense()"
+        if x.is_nested:
+            kind, dense = "nested", "to_padded_tensor(0.0)"
+        raise ArgumentTypeError(f"x must be a dense tensor, not a {kind} one; try x.{dense}")
+
+
+def check_granularity(granularity: Any) -> None:
+    """Raise unless this is a granularity."""
+    if granularity not in GRANULARITIES:
+        allowed = ", ".join(repr(one) for one in GRANULARITIES)
+        raise ArgumentError(f"granularity must be one of {allowed}, not {granularity!r}")
+
+
+def check_dim(dim: Any) -> None:
+    """Raise unless this is the number of an axis."""
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise ArgumentTypeError(f"dim must be an integer, not {dim!r} of type {type(dim).__name__}")
+
+
+def check_placement(granularity: Any, dim: Any, dtype: Any) -> None:
+    """Raise unless these are the granularity, the channel axis and the dtype of parameters."""
+    check_granularity(granularity)
+    check_dim(dim)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ArgumentTypeError(f"dtype must be a floating-point dtype such as torch.float32, not {dtype!r}")
 
 
 def find_axes(x: Tensor, size: tuple[int, ...], dim: int, granularity: str) -> tuple[int, int]:
@@ -278,9 +310,7 @@ def find_axes(x: Tensor, size: tuple[int, ...], dim: int, granularity: str) -> t
         ArgumentError: If the axis does not exist, the shape does not fit, or the granularity is unknown.
         ArgumentTypeError: If ``dim`` is no integer.
     """
-    if granularity not in GRANULARITIES:
-        allowed = ", ".join(repr(one) for one in GRANULARITIES)
-        raise ArgumentError(f"granularity must be one of {allowed}, not {granularity!r}")
+    check_granularity(granularity)
     if granularity == "channel":
         axis = channel_axis(x, dim) if size or x.ndim else 0
         if not size:
@@ -309,8 +339,7 @@ def find_axes(x: Tensor, size: tuple[int, ...], dim: int, granularity: str) -> t
 
 def channel_axis(x: Tensor, dim: int) -> int:
     """Return ``dim`` counted from the front; the one axis of an unbatched sample is also axis 1."""
-    if isinstance(dim, bool) or not isinstance(dim, int):
-        raise ArgumentTypeError(f"dim must be an integer, not {dim!r} of type {type(dim).__name__}")
+    check_dim(dim)
     if x.ndim == 1 and dim == 1:
         return 0
     if not -x.ndim <= dim < x.ndim:

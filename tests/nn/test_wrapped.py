@@ -95,6 +95,9 @@ def test_parameter_groups_know_it():
     ("arguments", "error", "words"),
     [
         ({"function": 3}, ag.ArgumentTypeError, "module or a function"),
+        ({"function": nn.ReLU}, ag.ArgumentTypeError, r"not its class: ReLU\(...\)"),
+        ({"terms": 2, "spread": 0.0}, ag.ArgumentError, "terms would stay equal"),
+        ({"spread": "wide"}, ag.ArgumentTypeError, "spread must be a number"),
         ({"terms": 0}, ag.ArgumentError, "terms"),
         ({"terms": True}, ag.ArgumentTypeError, "terms"),
         ({"num_parameters": 0}, ag.ArgumentError, "num_parameters"),
@@ -109,5 +112,7 @@ def test_bad_arguments(arguments, error, words: str):
 def test_a_function_that_is_not_elementwise():
     with pytest.raises(ag.ArgumentError, match="keep the shape"):
         ag.AgileWrapped(torch.sum, 3)(torch.randn(2, 3))
+    with pytest.raises(ag.ArgumentTypeError, match="must return a tensor: print returned NoneType"):
+        ag.AgileWrapped(print, 3)(torch.randn(2, 3))  # type: ignore[arg-type]
     with pytest.raises(ag.ArgumentError, match="3 channels"):
         ag.AgileWrapped(torch.sin, 4)(torch.randn(2, 3))

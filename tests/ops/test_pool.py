@@ -173,6 +173,13 @@ def test_refusals(arguments: dict[str, Any], message: str) -> None:
         agile_max_pool2d(torch.zeros(1, 3, 4, 4), None, None, **arguments)
 
 
+def test_a_module_refuses_what_no_input_fits() -> None:
+    with pytest.raises(ag.ArgumentError, match="padding must be at most half"):
+        ag.AgileMaxPool2d(3, 2, padding=2)
+    with pytest.raises(ag.ArgumentError, match="granularity must be 'channel' or 'layer'"):
+        ag.AgileMaxPool2d(3, 2, granularity="element")
+
+
 @pytest.mark.parametrize("base", ["relu", "sine"])
 def test_without_indices_there_is_one_tensor(base: str) -> None:
     x = torch.randn(2, 3, 6, 6)

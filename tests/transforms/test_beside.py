@@ -156,6 +156,50 @@ def test_a_parametrized_weight_is_not_written_to():
             assert torch.equal(before[name], after[name])
 
 
+class Mapped(nn.Module):
+    """Samples one by one, by vmap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(3, 5)
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.vmap(lambda one: self.relu(self.hidden(one)))(x)
+        out: Tensor = self.head(y)
+        return out
+
+
+def test_inside_vmap_a_module_converts_and_its_fold_stays_where_it_is():
+    torch.manual_seed(0)
+    plain, x = Mapped(), torch.randn(4, 3)
+    converted_, report = ag.convert(plain, example_inputs=x)
+    agile: Any = converted_
+    assert [site.name for site in report.converted] == ["relu"]
+    assert torch.equal(agile(x), plain(x))
+    with torch.no_grad():
+        agile.relu.scale.uniform_(0.5, 1.5)
+        agile.relu.location.normal_()
+    given = agile(x)
+    expected = agile.relu.scale * torch.relu(plain.hidden(x) - agile.relu.location)
+    torch.testing.assert_close(given, plain.head(expected))
+    folded, folding = ag.fold(agile, x)
+    # How the samples leave vmap is not written down, so nothing is moved past it.
+    assert [site.kept for site in folding.sites] == [("location", "scale")]
+    torch.testing.assert_close(folded(x), given)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # PyTorch's own, when it copies such a module
+def test_an_exported_module_is_left_as_it_is():
+    x = torch.randn(2, 3)
+    program = torch.export.export(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), (x,)).module()
+    agile, report = ag.convert(program, example_inputs=x)
+    assert not report.converted
+    assert [site.base for site in report.skipped] == ["relu"]
+    assert torch.equal(agile(x), program(x))
+
+
 def test_a_compiled_training_step_equals_the_eager_one():
     model = converted()
     compiled: Any = torch.compile(copy.deepcopy(model), fullgraph=True)

@@ -11,7 +11,7 @@ from torch.nn.parameter import Parameter
 
 from agileact._broadcast import WIDE
 from agileact._errors import ArgumentError, ArgumentTypeError
-from agileact.functional import GRANULARITIES, Granularity, channel_axis, check_input
+from agileact.functional import Granularity, channel_axis, check_input, check_placement
 
 Device = torch.device | str | int | None
 
@@ -40,13 +40,7 @@ class ParametricActivation(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        if granularity not in GRANULARITIES:
-            allowed = ", ".join(repr(one) for one in GRANULARITIES)
-            raise ArgumentError(f"granularity must be one of {allowed}, not {granularity!r}")
-        if isinstance(dim, bool) or not isinstance(dim, int):
-            raise ArgumentTypeError(f"dim must be an integer, not {dim!r} of type {type(dim).__name__}")
-        if dtype is not None and not dtype.is_floating_point:
-            raise ArgumentTypeError(f"dtype must be a floating-point dtype, not {dtype}")
+        check_placement(granularity, dim, dtype)
         self.granularity: Granularity = granularity
         self.dim = dim
         self.sample_shape = num_parameters if isinstance(num_parameters, tuple) else None

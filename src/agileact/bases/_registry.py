@@ -136,6 +136,9 @@ def register_base(
         raise ArgumentError(f"name {name!r} is registered already; choose another, or pass replace=True")
     if not callable(function):
         raise ArgumentTypeError(f"function must be callable, not {function!r}")
+    for argument, given in (("derivative", derivative), ("second_derivative", second_derivative)):
+        if given is not None and not callable(given):
+            raise ArgumentTypeError(f"{argument} must be callable, not {given!r}")
     first = derivative or _differentiate(function)
     base = Base(
         name=name,
@@ -183,10 +186,21 @@ def _differentiate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _try(base: Base) -> None:
     """Refuse a function that cannot work, at registration rather than in the middle of a training run."""
     x = torch.linspace(-1.5, 1.5, 6, dtype=torch.float32, device="cpu").view(2, 3)
-    y = base.function(x, **base.resolve({}))
+    options = base.resolve({})
+    try:
+        y = base.function(x, **options)
+    except TypeError as error:
+        given = ", ".join(["x", *(f"{name}={value!r}" for name, value in options.items())])
+        raise ArgumentTypeError(f"function cannot be called as function({given}): {error}") from error
     if not isinstance(y, Tensor):
         raise ArgumentTypeError(f"function must return a tensor, not {type(y).__name__}")
     if y.shape != x.shape or y.dtype != x.dtype:
         raise ArgumentError(
             f"function must keep shape and dtype: from {tuple(x.shape)}, {x.dtype} it made {tuple(y.shape)}, {y.dtype}"
         )
+    facts = base.facts()
+    if facts.monotone not in ("increasing", "decreasing", None):
+        raise ArgumentError(f"monotone must be 'increasing', 'decreasing' or None, not {facts.monotone!r}")
+    lower, upper = facts.bounds
+    if not lower <= upper:
+        raise ArgumentError(f"bounds must be a lower and an upper bound, not {facts.bounds!r}")

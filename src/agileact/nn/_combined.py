@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from agileact import bases, ops
-from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.functional import Granularity, evaluate_combined
 from agileact.nn._module import AgileModule, Device
 
@@ -69,17 +68,11 @@ class CombinedAgile(AgileModule):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
-        if isinstance(terms, bool) or not isinstance(terms, int):
-            raise ArgumentTypeError(f"terms must be an integer, not {terms!r} of type {type(terms).__name__}")
-        if terms < 1:
-            raise ArgumentError(f"terms must be at least 1, not {terms}")
-        if not abs(spread) > 0 or abs(spread) == float("inf"):
-            raise ArgumentError(f"spread must be a number other than 0, or the terms would stay equal, not {spread}")
         super().__init__(
             base,
             num_parameters,
             terms=terms,
-            spread=float(spread),
+            spread=spread,
             granularity=granularity,
             dim=dim,
             device=device,

@@ -14,7 +14,7 @@ from torch.nn.parameter import Parameter, UninitializedParameter, is_lazy
 from agileact import bases
 from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.bases import Facts, Value
-from agileact.functional import GRANULARITIES, Granularity, channel_axis, check_input
+from agileact.functional import Granularity, channel_axis, check_input, check_placement
 from agileact.nn._init import identity_start
 
 Device = torch.device | str | int | None
@@ -59,17 +59,12 @@ class AgileModule(LazyModuleMixin, nn.Module):
         nn.Module.__init__(self)
         self.base = base
         self.options: dict[str, Value] = bases.get(base).resolve(options)
-        if granularity not in GRANULARITIES:
-            allowed = ", ".join(repr(one) for one in GRANULARITIES)
-            raise ArgumentError(f"granularity must be one of {allowed}, not {granularity!r}")
-        if isinstance(dim, bool) or not isinstance(dim, int):
-            raise ArgumentTypeError(f"dim must be an integer, not {dim!r} of type {type(dim).__name__}")
-        if dtype is not None and not dtype.is_floating_point:
-            raise ArgumentTypeError(f"dtype must be a floating-point dtype, not {dtype}")
+        check_placement(granularity, dim, dtype)
+        _check_terms(terms, spread)
         self.granularity: Granularity = granularity
         self.dim = dim
         self.terms = terms
-        self.spread = spread
+        self.spread = float(spread)
         self.sample_shape = num_parameters if isinstance(num_parameters, tuple) else None
         size = _size(num_parameters, granularity)
         if size is None:
@@ -177,6 +172,17 @@ class AgileModule(LazyModuleMixin, nn.Module):
         if dtype is not None:
             for parameter in (self.scale, self.location):
                 parameter.data = parameter.data.to(dtype)
+
+
+def _check_terms(terms: Any, spread: Any) -> None:
+    if isinstance(terms, bool) or not isinstance(terms, int):
+        raise ArgumentTypeError(f"terms must be an integer, not {terms!r} of type {type(terms).__name__}")
+    if terms < 1:
+        raise ArgumentError(f"terms must be at least 1, not {terms}")
+    if isinstance(spread, bool) or not isinstance(spread, (int, float)):
+        raise ArgumentTypeError(f"spread must be a number, not {spread!r} of type {type(spread).__name__}")
+    if not 0 < abs(spread) < math.inf:
+        raise ArgumentError(f"spread must be a number other than 0, or the terms would stay equal, not {spread}")
 
 
 def _size(num_parameters: int | tuple[int, ...] | None, granularity: Granularity) -> int | None:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agileact.functional import Granularity, agile_max_pool2d, pair
+from agileact._errors import ArgumentError
+from agileact.functional import Granularity, agile_max_pool2d, check_padding, pair
 from agileact.nn._module import AgileModule, Device
 
 
@@ -68,6 +69,8 @@ class AgileMaxPool2d(AgileModule):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
+        if granularity == "element":
+            raise ArgumentError("granularity must be 'channel' or 'layer', not 'element': pooling moves elements about")
         super().__init__(
             base,
             num_parameters,
@@ -82,6 +85,7 @@ class AgileMaxPool2d(AgileModule):
         self.kernel_size = pair("kernel_size", kernel_size)
         self.stride = self.kernel_size if stride is None else pair("stride", stride)
         self.padding = pair("padding", padding, 0)
+        check_padding(self.padding, self.kernel_size)
         self.dilation = pair("dilation", dilation)
         self.ceil_mode = ceil_mode
         self.return_indices = return_indices

@@ -70,16 +70,14 @@ class AgileWrapped(AgileModule):
     ) -> None:
         if not callable(function):
             raise ArgumentTypeError(f"function must be a module or a function, not {function!r}")
-        if isinstance(terms, bool) or not isinstance(terms, int):
-            raise ArgumentTypeError(f"terms must be an integer, not {terms!r} of type {type(terms).__name__}")
-        if terms < 1:
-            raise ArgumentError(f"terms must be at least 1, not {terms}")
+        if isinstance(function, type):
+            raise ArgumentTypeError(f"function must be a module, not its class: {function.__name__}(...)")
         # The identity has no options; what f is, is said below.
         super().__init__(
             "identity",
             num_parameters,
             terms=terms,
-            spread=float(spread),
+            spread=spread,
             granularity=granularity,
             dim=dim,
             device=device,
@@ -111,6 +109,8 @@ class AgileWrapped(AgileModule):
         dtype = x.dtype
         for scale, location in zip(self.scale.view(self.terms, -1), self.location.view(self.terms, -1), strict=True):
             y = self.function((x_wide + spread(-location, x.shape, start, stop, wide)).to(x.dtype))
+            if not isinstance(y, Tensor):
+                raise ArgumentTypeError(f"function must return a tensor: {self.base} returned {type(y).__name__}")
             if y.shape != x.shape:
                 raise ArgumentError(
                     f"function must keep the shape: {self.base} made {tuple(y.shape)} from {tuple(x.shape)}"

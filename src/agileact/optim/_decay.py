@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from agileact._errors import ArgumentError
+from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.optim._constraint import project
 from agileact.optim._groups import agile_modules
 
@@ -35,6 +35,7 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
         ArgumentError: If no group of the optimizer has an ``"activation_decay"``, or a group that has one holds
             a parameter that is neither scale nor location of an agile module in ``model``, or is parametrised or
             pruned, so that its start is not known.
+        ArgumentTypeError: If an argument has the wrong type.
 
     Example:
         >>> import torch, agileact as ag
@@ -49,6 +50,10 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
         >>> model.scale.tolist()
         [2.9000000953674316, 2.9000000953674316]
     """
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentTypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     starts: dict[Tensor, Tensor] = {}
     for module in agile_modules(model):
         own = dict(module.named_parameters(recurse=False, remove_duplicate=False))

@@ -12,7 +12,6 @@ import numpy as np
 from agileact.study.result import TrialResult
 
 Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

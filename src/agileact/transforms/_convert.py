@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from agileact import bases
 from agileact._errors import ArgumentError, ArgumentTypeError, ConversionError
 from agileact.bases import Value
-from agileact.functional import GRANULARITIES, Granularity
+from agileact.functional import Granularity, check_granularity
 from agileact.nn import AgileModule, AgileWrapped
 from agileact.transforms._activations import Activations
 from agileact.transforms._check import outputs, same, watched
@@ -122,8 +122,7 @@ def convert(
         raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     if filter_fn is not None and not callable(filter_fn):
         raise ArgumentTypeError(f"filter_fn must be a function of a module and its name, not {filter_fn!r}")
-    if granularity not in GRANULARITIES:
-        raise ArgumentError(f"granularity must be one of {', '.join(map(repr, GRANULARITIES))}, not {granularity!r}")
+    check_granularity(granularity)
     if sharing not in ("per_use", "shared"):
         raise ArgumentError(f"sharing must be 'per_use' or 'shared', not {sharing!r}")
     if isinstance(terms, bool) or not isinstance(terms, int):

@@ -142,6 +142,8 @@ class _Recorder(TorchFunctionMode):
         if not name and kind == "constant":
             kind, name = self._late(tensor)
         value = Value(len(self.recording.values), kind, tensor.shape, tensor.dtype, name, device=tensor.device)
+        # What torch.func makes of it when it leaves, nobody calls for.
+        value.tainted = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         self.recording.values.append(value)
         self.objects[id(tensor)] = (tensor, value)
         self.born[value.index] = len(self.recording.calls)

@@ -10,15 +10,16 @@ from torch import Tensor, fx, nn
 
 from agileact.nn import AgileMaxPool2d, AgileModule
 from agileact.transforms._plain import plain_module
-from agileact.transforms._revert import share_hooks
+from agileact.transforms._revert import with_hooks_of
 
 
 def residual_module(
     module: AgileModule, locations: Sequence[Tensor | None], scales: Sequence[Tensor | None], *, swap: int | None = None
-) -> fx.GraphModule:
+) -> nn.Module:
     """Return a module of plain PyTorch that computes the sum of a_j f(x - b_j).
 
-    It is picklable and needs nothing of this package. Parameters and hooks are as those of ``module``.
+    It is picklable and needs nothing of this package. Parameters and hooks are as those of ``module``, and copies keep
+    them.
 
     Args:
         module: The agile module that it takes the place of.
@@ -55,10 +56,7 @@ def residual_module(
     if isinstance(module, AgileMaxPool2d):
         total = graph.call_module("pool", (total,))
     graph.output(total)
-    made = fx.GraphModule(root, graph)
-    made.train(module.training)
-    share_hooks(module, made)
-    return made
+    return with_hooks_of(module, fx.GraphModule(root, graph).train(module.training))
 
 
 def _cast(graph: fx.Graph, name: str, x: fx.Node) -> fx.Node:

@@ -12,6 +12,7 @@ from agileact._errors import ArgumentError, ArgumentTypeError
 from agileact.nn import AgileModule
 from agileact.transforms._plain import plain_module
 from agileact.transforms._rewrite import edited_class, edits_of
+from agileact.transforms._writable import hooked
 
 _ORIGIN = "_agileact_origin"
 _FAST = "_agileact_fast_path"
@@ -107,7 +108,7 @@ def restore(model: nn.Module, module: AgileModule, residual: nn.Module | None, *
     ):
         plain = original_module(module, same_function=same_function)
         if origin is None:
-            share_hooks(module, plain)
+            plain = with_hooks_of(module, plain)
     for parent, key in slots_of(model, module):
         if plain is not None:
             parent._modules[key] = plain
@@ -189,8 +190,10 @@ def copied(model: nn.Module) -> nn.Module:
         for key, _ in new._modules.items():  # those of a scripted module are no dict
             if key in new.__dict__ and key not in old.__dict__:
                 del new.__dict__[key]
-        if isinstance(old, fx.GraphModule):  # whose copies are without hooks
+        if isinstance(old, fx.GraphModule):  # whose copies are without hooks, and without what these may ask for
             new.__dict__.update({name: copy.copy(old.__dict__[name]) for name in _HOOKS if name in old.__dict__})
+            for name in old.__dict__.keys() - new.__dict__.keys():
+                new.__dict__[name] = copy.deepcopy(old.__dict__[name], memo)
     return result
 
 
@@ -213,6 +216,13 @@ def share_hooks(old: nn.Module, new: nn.Module) -> None:
             new.__dict__[name] = old.__dict__[name]
 
 
+def with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
+    """Return a module with the very hooks of another: the new one, or what holds it if its copies would lose them."""
+    holder = nn.Sequential(new).train(new.training) if isinstance(new, fx.GraphModule) and hooked(old) else new
+    share_hooks(old, holder)
+    return holder
+
+
 def refresh_fast_paths(model: nn.Module) -> None:
     """Switch off the fused paths of PyTorch's transformer layers that would pass agile modules by, or on again."""
     for encoder in model.modules():
@@ -230,4 +240,5 @@ def refresh_fast_paths(model: nn.Module) -> None:
 
 def _changed(layer: nn.TransformerEncoderLayer) -> bool:
     activation = layer._modules.get("activation")
-    return bool(edits_of(type(layer))) or isinstance(activation, (AgileModule, fx.GraphModule))
+    kinds = (AgileModule, fx.GraphModule, nn.Sequential)
+    return bool(edits_of(type(layer))) or isinstance(activation, kinds)
