@@ -136,6 +136,25 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path):
     assert "0 of at most 12 trials done" in agileact("study", "status", tmp_path / "o").stdout
 
 
+def test_ctrl_c_before_pytorch_is_there_is_one_line(tmp_path):
+    # In the place of torch: a module that waits, so that the moment is the same on every machine.
+    (tmp_path / "torch.py").write_text("import time\nprint('waiting', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "agileact.cli", "doctor"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert errors == "agileact: stopped\n"
+    assert process.returncode == -signal.SIGINT  # a shell says 130
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [

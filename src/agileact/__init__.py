@@ -1,5 +1,6 @@
 """Agile activation functions, a f(x - b) for any f, with a size a and a position b learned by gradient descent."""
 
+from agileact import _interrupt as _interrupt
 from agileact import bases as bases
 from agileact import functional as functional
 from agileact import nn as nn
