@@ -280,3 +280,13 @@ def test_a_wrong_spec_is_one_line(tmp_path, capsys):
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
     assert "tiny.yaml: arm: unknown key; did you mean 'arms'?" in errors
+
+
+def test_a_store_that_was_not_yet_made_holds_nothing(tmp_path, capsys):
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(YAML)
+    (tmp_path / "store.sqlite").touch()
+    for action in ("status", "show", "export"):
+        document = json.loads(agileact(capsys, action, spec, "--out", tmp_path, "--json")[0])
+        assert document["study"] == "tiny"
+    assert document["trials"] == []

@@ -167,7 +167,8 @@ class _Context:
         from agileact.study.protocol import plan
         from agileact.study.store import Store
 
-        if not self.path.exists():
+        # An empty file is what a runner leaves that was killed before it had made its store.
+        if not self.path.exists() or self.path.stat().st_size == 0:
             yield plan(self.study, lambda spec: None), lambda spec: None
             return
         with Store(self.path, read_only=True) as store:

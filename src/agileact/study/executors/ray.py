@@ -130,7 +130,7 @@ class RayExecutor:
             if threading.current_thread() is threading.main_thread():
                 # Ray has put one there that ends this process in the midst of what it does.
                 signal.signal(signal.SIGTERM, terminate)
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises plain ones too, such as of a node that took too long to start
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TrialError(f"no Ray cluster can be used {where}: {first}", traceback.format_exc()) from None
 
