@@ -298,7 +298,7 @@ def check_placement(granularity: Any, dim: Any, dtype: Any) -> None:
     check_granularity(granularity)
     check_dim(dim)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ArgumentTypeError(f"dtype must be a floating-point dtype such as torch.float32, not {dtype!r}")
+        raise ArgumentTypeError(f"dtype must be a floating-point dtype, not {dtype!r}")
 
 
 def find_axes(x: Tensor, size: tuple[int, ...], dim: int, granularity: str) -> tuple[int, int]:

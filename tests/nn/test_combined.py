@@ -109,8 +109,8 @@ def test_fits_what_one_term_cannot():
         ({"spread": float("nan")}, "spread must be"),
         ({"spread": float("inf")}, "spread must be"),
         ({"spread": "wide"}, "spread must be a number, not 'wide' of type str"),
-        ({"dtype": torch.int32}, "dtype must be a floating-point dtype such as torch.float32, not torch.int32"),
-        ({"dtype": "float32"}, "dtype must be a floating-point dtype such as torch.float32, not 'float32'"),
+        ({"dtype": torch.int32}, "dtype must be a floating-point dtype, not torch.int32"),
+        ({"dtype": "float32"}, "dtype must be a floating-point dtype, not 'float32'"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):

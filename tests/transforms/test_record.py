@@ -153,6 +153,20 @@ def test_tensors_and_copies_of_nested_arguments():
     assert copied["b"] is None
 
 
+def test_objects_that_know_each_other():
+    """As nodes of a graph do: each is entered once, or the ways through them would never end."""
+
+    class Node:
+        def __init__(self, number: int) -> None:
+            self.x = torch.full((2,), float(number))
+            self.neighbours: list[Node] = []
+
+    nodes = [Node(number) for number in range(40)]
+    for node in nodes:
+        node.neighbours = nodes
+    assert [int(tensor[0]) for tensor in tensors(nodes[0])] == list(range(40))
+
+
 def test_an_example_must_be_one():
     with pytest.raises(ag.ArgumentTypeError, match="tensor, a tuple"):
         record(nn.ReLU(), 3)  # type: ignore[arg-type]

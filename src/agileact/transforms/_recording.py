@@ -5,7 +5,7 @@ It holds no values, only shapes and who made what.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import CodeType
 from typing import Any
@@ -88,22 +88,38 @@ def mapped(value: Any, change: Callable[[Any], Any], kind: type = Tensor) -> Any
     return value
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors anywhere inside tuples, lists, mappings, dataclasses and the outputs of transformers."""
+def tensors(value: Any, _entered: dict[int, Any] | None = None) -> Iterator[Tensor]:
+    """Yield the tensors anywhere inside tuples, lists, mappings, dataclasses and the outputs of transformers.
+
+    What is there twice, such as a node that its children know, is entered once.
+
+    Example:
+        >>> loop = [torch.zeros(2)]
+        >>> loop.append(loop)
+        >>> len(list(tensors(loop)))
+        1
+    """
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors(item)
+        return
+    # With the objects themselves: an id is of use only while the object lives.
+    entered = {} if _entered is None else _entered
+    if id(value) in entered:
+        return
+    items: Iterable[Any]
+    if isinstance(value, Mapping):
+        items = value.values()
     elif isinstance(value, (tuple, list, set, frozenset)):
-        for item in value:
-            yield from tensors(item)
+        items = value
     elif is_dataclass(value) and not isinstance(value, type):
-        for entry in fields(value):
-            yield from tensors(getattr(value, entry.name))
+        items = [getattr(value, entry.name) for entry in fields(value)]
     elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)) and not callable(value):
-        for item in vars(value).values():
-            yield from tensors(item)
+        items = vars(value).values()
+    else:
+        return
+    entered[id(value)] = value
+    for item in items:
+        yield from tensors(item, entered)
 
 
 @dataclass(frozen=True)
