@@ -11,9 +11,11 @@ from agileact.study.arms import Arm, arm
 from agileact.study.conduct import identified
 from agileact.study.data import load
 from agileact.study.feasible import check_arms
+from agileact.study.models import build, model_fingerprint
 from agileact.study.protocol import Study
 from agileact.study.spec import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, freeze
 from agileact.study.tasks import Task, task
+from agileact.study.training import matched
 from tests.study import networks_of_a_user
 
 HERE = networks_of_a_user.__name__
@@ -71,6 +73,20 @@ def _custom(name):
     return DataSpec("custom", options=freeze({"target": f"{HERE}:{name}"}))
 
 
+def test_a_transformer_is_widened_to_what_its_heads_divide():
+    def built(name):
+        one = arm(name).spec
+        spec = ModelSpec("char-transformer", freeze({"width": 6, "heads": 3}))
+        if one.width == "matched":
+            spec = matched(spec, one, (8,), 5)
+        model = build(spec, one, input_shape=(8,), classes=5, seed=0)
+        return dict(spec.options)["width"], sum(parameter.numel() for parameter in model.parameters())
+
+    (width, parameters), (_, agile) = built("relu+widened"), built("agile-relu")
+    assert width == 9
+    assert parameters >= agile
+
+
 def test_the_command_says_so_before_the_first_trial(tmp_path, capsys):
     path = tmp_path / "x.yaml"
     path.write_text("{name: x, arms: [relu, {name: m, activations: {conv: relu}}], tasks: [digits-mlp]}")
@@ -90,8 +106,6 @@ def test_a_module_that_draws_or_seeds_as_it_is_imported_shifts_no_weights(tmp_pa
     )
     monkeypatch.chdir(tmp_path)
     importlib.invalidate_caches()
-    from agileact.study.models import build, model_fingerprint
-
     first = model_fingerprint("draws_first:build")  # imports it
     assert model_fingerprint("draws_first:build") == first
     spec = ModelSpec("custom", freeze({"target": "draws_first:build", "fingerprint": first}))

@@ -26,6 +26,9 @@ _LEAST_SCALE = 1e-3
 _WIDTHS = ("filters", "nodes", "widths", "width")
 """The options of models that name sizes of layers."""
 
+_MOST_REFUSED = 256
+"""After how many sizes in a row that a model refuses there is none for it."""
+
 Sample = Callable[[], Tensor]
 """Returns inputs from the training part to calibrate on."""
 
@@ -173,7 +176,7 @@ def matched(spec: ModelSpec, arm: ArmSpec, input_shape: tuple[int, ...], classes
         sizes: Any = options.get(name)
         positions = range(len(sizes)) if isinstance(sizes, tuple) else [None] if isinstance(sizes, int) else []
         for position in positions:
-            size = count = 0
+            size = count = refused = 0
             wider = spec
             while count < target:
                 size += 1
@@ -183,7 +186,13 @@ def matched(spec: ModelSpec, arm: ArmSpec, input_shape: tuple[int, ...], classes
                 else:
                     value = tuple(s + size * (i == position) for i, s in enumerate(sizes))
                 wider = ModelSpec(spec.name, tuple(sorted({**dict(spec.options), name: value}.items())))
-                count = _count(wider, plain, input_shape, classes)
+                try:
+                    count, refused = _count(wider, plain, input_shape, classes), 0
+                except ArgumentError:
+                    # Such as a width that a transformer's heads do not divide; one of the next ones they do.
+                    refused += 1
+                    if refused == _MOST_REFUSED:
+                        raise
             found.append((count, wider))
     if not found:
         raise ArgumentError(f"the model {spec.name!r} has no option that sizes a layer ({', '.join(_WIDTHS)})")
