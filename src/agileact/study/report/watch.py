@@ -76,7 +76,7 @@ class News:
 
     def _read(self, mark: _Mark) -> None:
         begin = time.monotonic()
-        node = mark[0] and mark[0][0]
+        node = None if mark[0] is None else mark[0][0]
         if node != self._node:
             # Another file under the store's name: what was read of the one before is not its own.
             self._found.clear()
