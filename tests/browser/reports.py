@@ -4,20 +4,24 @@ from __future__ import annotations
 
 
 def see_all(tab):
-    """Scroll through the page as a reader does, so that every chart is drawn."""
+    """Scroll through the page as a reader does, so that every chart is drawn as it should be now."""
     tab.evaluate(
         """async () => {
             for (let y = 0; y < document.documentElement.scrollHeight; y += 500) {
                 scrollTo(0, y);
                 await new Promise((done) => setTimeout(done, 25));
             }
-            scrollTo(0, 0);
         }"""
     )
+    # The browser of a busy machine may not have looked while a chart was in sight.
     tab.wait_for_function(
-        """() => [...document.querySelectorAll('.plot')]
-            .every((one) => !one.offsetParent || one.querySelector('.main-svg'))"""
+        """() => {
+            const missing = [...charts.values()].find((chart) => isVisible(chart) && chart.stale);
+            if (missing) missing.plot.scrollIntoView({ block: 'center' });
+            return !missing;
+        }"""
     )
+    tab.evaluate("scrollTo(0, 0)")
 
 
 def marks(tab):

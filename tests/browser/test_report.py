@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 import shutil
 import subprocess
@@ -16,12 +18,14 @@ from agileact.study.report.document import report_document
 from agileact.study.report.facts import gather
 from agileact.study.report.page import page
 from agileact.study.report.source import stored, write_report
+from agileact.study.result import Curve
 from agileact.study.spec_file import read_study
 from agileact.study.store import Store
+from agileact.study.tasks import Task
 from agileact.study.trial import run_trial
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.browser.reports import marks, see_all
-from tests.study.report.builders import EVIL, big_study, evil_study, facts_of, small_study
+from tests.study.report.builders import EVIL, big_study, evil_study, facts_of, made_up, small_study
 
 REAL = """
 name: 진짜 study
@@ -291,6 +295,63 @@ def test_names_are_text_and_nothing_else(tmp_path, visit):
     assert "<img src=x onerror=window.hit=2>" in ticks
     assert tab.locator("svg a, svg b, svg [style*='font-weight: bold']").count() == 0
     assert tab.title() == f"{EVIL[0]} – agileact study"
+    seen.check()
+
+
+def test_names_that_are_long_or_run_the_other_way_keep_the_page_in_shape(tmp_path, visit):
+    turned, long = "مرحبا \u202eback", "x" * 300
+    arms = tuple(Arm(name, one.spec) for name, one in zip(("relu", turned, long), small_study().arms, strict=True))
+    tasks = (Task(long, small_study().tasks[0].spec), Task(f"{turned} task", small_study().tasks[1].spec))
+    path = tmp_path / "long.html"
+    study = small_study(name=long, arms=arms, tasks=tasks)
+    path.write_text(page(report_document(facts_of(study))), encoding="utf-8")
+    seen = visit(path.as_uri(), viewport=PHONE)
+    tab = seen.page
+    see_all(tab)
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # In a sentence the name is kept to itself, or it would rearrange the numbers beside it; alone it is as it was.
+    told = " ".join(tab.locator("#verdict .more").all_text_contents())
+    assert f"\u2068{turned}\u2069 8 of 8 runs" in told
+    assert turned in tab.locator("#outcome tbody th").all_text_contents()
+    # The row's name stays in sight while the table is scrolled sideways.
+    box = tab.locator("#outcome tbody th").first
+    tab.locator(".scroll:has(#outcome)").evaluate("(one) => { one.scrollLeft = 400; }")
+    assert 0 <= box.bounding_box()["x"] < 60
+    seen.check()
+
+
+def test_axes_hold_what_is_drawn_and_show_numbers_where_there_are_any(tmp_path, visit):
+    def close(spec):
+        made = made_up(spec)
+        curve = [0.8 + 0.002 * value for value in made.curve.validation_loss]
+        gone = spec.arm.activation("fc") == "gelu"
+        lost = Curve([0], [2.0], [math.inf])
+        whole = dataclasses.replace(made.curve, train_loss=curve, validation_loss=curve)
+        return dataclasses.replace(made, status="diverged" if gone else "finished", curve=lost if gone else whole)
+
+    path = tmp_path / "close.html"
+    study = small_study(tasks=small_study().tasks[:1])
+    path.write_text(page(report_document(facts_of(study, close))), encoding="utf-8")
+    seen = visit(path.as_uri())
+    tab = seen.page
+    see_all(tab)
+    for name in ("curves-digits-mlp-validation", "tuning-digits-mlp"):
+        assert tab.locator(f"[data-chart='{name}'] .ytick text").count() >= 2, name
+    ends = tab.evaluate(
+        """() => { const plot = document.querySelector("[data-chart='differences-digits-mlp']");
+            const [low, high] = plot._fullLayout.xaxis.range;
+            return plot.data.flatMap((one) => one.x).every((x) => x > low && x < high); }"""
+    )
+    assert ends
+    # A goal that is reached with the last step does not lie on the frame.
+    assert tab.evaluate(
+        """() => { const plot = document.querySelector("[data-chart='times-digits-mlp-iterations']");
+            return plot._fullLayout.xaxis.range[1] > Math.max(...plot.data[0].x); }"""
+    )
+    tab.locator("#tuning .chip[data-arm='0']").click()
+    tab.locator("#tuning .chip[data-arm='1']").click()
+    see_all(tab)
+    assert tab.locator("[data-chart='tuning-digits-mlp'] .ytick text").count() == 0
     seen.check()
 
 

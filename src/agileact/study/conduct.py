@@ -80,12 +80,15 @@ class Known:
 
     Args:
         store: The open store.
-        found: What was read before; receives what is read now.
+        found: What was read before; receives what is read now, and loses what the store no longer holds.
     """
 
     def __init__(self, store: Store, found: dict[TrialSpec, TrialResult] | None = None) -> None:
         self._store = store
         self._found: dict[TrialSpec, TrialResult] = {} if found is None else found
+        # The study may have been begun anew, in a store of the same name.
+        for spec in [spec for spec in self._found if spec not in store]:
+            del self._found[spec]
 
     def __call__(self, spec: TrialSpec) -> TrialResult | None:
         """Return the result of ``spec``, or None."""

@@ -59,6 +59,12 @@ class Cell:
         """How many of the trials diverged."""
         return sum(result.status == "diverged" for result in self.results)
 
+    @property
+    def accuracies(self) -> list[float]:
+        """Test accuracies of the trials that did not diverge, between 0 and 1; none of a regression."""
+        found = [result.selected_test_accuracy for result in self.results if result.status != "diverged"]
+        return [value for value in found if value is not None]
+
     def summary(self) -> Summary | None:
         """Return mean and spread of the losses of the trials that did not diverge; None if there are none."""
         return summarise([loss for loss in self.losses if math.isfinite(loss)])
@@ -252,12 +258,14 @@ def _common(cell: Cell, base: Cell) -> tuple[TimesToLoss, TimesToLoss] | None:
 
 
 def _times_in_words(cell: Cell, base: Cell) -> str:
+    """Return what stands behind the word "Time"."""
     if cell.times is None or base.times is None:
-        return f"time to the best validation loss of {base.arm}: not defined, a trial is missing or diverged"
-    return (
-        f"to the best validation loss of {base.arm}: {cell.arm} {cell.times.describe()}; {base.arm} itself "
-        f"{base.times.describe()}"
-    )
+        return f"to the best validation loss of {base.arm}: not defined, a trial is missing or diverged"
+    own = cell.times.describe()
+    if cell.diverged == len(cell.results):
+        # How long they lasted says nothing of a median.
+        own = f"{cell.times.reached} of {cell.diverged} runs got there; all of them diverged"
+    return f"to the best validation loss of {base.arm}: {cell.arm} {own}; {base.arm} itself {base.times.describe()}"
 
 
 def ranking(study: Study, found: Sequence[Cell]) -> Ranking | None:
@@ -309,13 +317,14 @@ def row(cell: Cell) -> tuple[str, ...]:
         return (cell.task, cell.arm, *["–"] * (len(HEADER) - 3), "0")
     spec = results[0].spec.arm
     summary = cell.summary()
-    accuracies = summarise([r.selected_test_accuracy * 100 for r in results if r.selected_test_accuracy is not None])
+    accuracies = summarise([value * 100 for value in cell.accuracies])
     steps = summarise([result.seconds_per_iteration * 1000 for result in results])
     lost = [f"{n} {what}" for n, what in ((cell.diverged, "diverged"), (len(cell.idle), "did not learn")) if n]
     time = "–"
     if cell.times is not None:
         middle = cell.times.median()
-        beyond = f"> {min(t.horizon for t in cell.times.times)}"
+        whole = [one.horizon for one, r in zip(cell.times.times, results, strict=True) if r.status != "diverged"]
+        beyond = f"> {min(whole)}" if whole else "never"
         time = (beyond if middle is None else f"{middle:g}") + f" ({cell.times.reached} of {len(cell.times.times)})"
     return (
         cell.task,

@@ -125,9 +125,9 @@ class Client:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def get(self, path: str, host: str | None = None, method: str = "GET") -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.request(method, path, headers={"Host": host or f"127.0.0.1:{self.port}"})
+    def get(self, path: str, host: str | None = None, method: str = "GET", **more: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=240)
+        connection.request(method, path, headers={"Host": host or f"127.0.0.1:{self.port}", **more})
         answer = connection.getresponse()
         found = answer.status, answer.read().decode()
         connection.close()
@@ -197,6 +197,12 @@ def test_the_page_follows_a_study_from_before_its_first_trial(tmp_path, serve):
             break
         time.sleep(0.05)
     assert "there is no store of trials" in trouble
+    # Begun anew: nothing that was read of the store before counts.
+    with Store(out / "store.sqlite") as store:
+        write_record(out, STUDY)
+        store.put(made_up(specs[4]))
+        state = news(client, "", lambda document: document["done"] in (1, 4))
+        assert state["document"]["done"] == 1
 
 
 @pytest.mark.parametrize("host", ["example.com", "example.com:80", "127.0.0.1", "127.0.0.1:1", "localhost"])
@@ -204,6 +210,13 @@ def test_other_hosts_are_refused(folder, serve, host):
     client = serve(stored(folder))
     status, text = client.get("/state", host=host)
     assert (status, text) == (403, "This page is for this machine alone.\n")
+
+
+def test_other_pages_are_refused(folder, serve):
+    client = serve(stored(folder))
+    for origin in ("http://example.com", "null", f"http://localhost:{client.port}", f"https://127.0.0.1:{client.port}"):
+        assert client.get("/state", Origin=origin)[0] == 403, origin
+    assert client.get("/state", Origin=f"http://127.0.0.1:{client.port}")[0] == 200
 
 
 def test_only_the_page_and_its_state_are_there(folder, serve):

@@ -9,6 +9,7 @@ import statistics
 
 import pytest
 
+from agileact.study.arms import arm
 from agileact.study.protocol import Protocol
 from agileact.study.report.document import report_document
 from agileact.study.report.facts import gather
@@ -171,10 +172,59 @@ def test_a_baseline_that_diverged_everywhere():
 
     document = report_document(facts_of(small_study(), make))
     json.dumps(document, allow_nan=False)
-    assert "Not defined yet: no trial of relu is finished, or one diverged" in texts(document)
+    assert "diabetes-mlp: not defined, as a run of relu diverged" in texts(document)
+    assert "Time to the best validation loss of relu: not defined" in blocks(document, "claim")[0]["more"]
     assert {one["decision"] for one in blocks(document, "claim")} == {"unstable"}
     (chart,) = blocks(document, "chart", "tuning-digits")
     assert chart["series"][0]["y"] == [None, None, None]
+
+
+def test_a_study_of_which_everything_diverged_does_not_say_that_it_goes_on():
+    def make(spec):
+        gone = {"selected_test_loss": None, "best_test_loss": None, "shapes": {}, "layers": {}}
+        return dataclasses.replace(made_up(spec), status="diverged", curve=Curve([0], [2.0], [math.inf]), **gone)
+
+    document = report_document(facts_of(small_study(), make))
+    assert texts(document).count("Every final trial that is finished diverged.") == 3
+    assert " yet" not in texts(document)
+    assert "test loss" in titles(document)
+
+
+def titles(document):
+    (table,) = [one for one in blocks(document, "table") if one["id"] == "outcome"]
+    return [column["title"] for column in table["columns"]]
+
+
+def test_claims_come_with_the_largest_first_behind_the_headline():
+    better = {"gelu": 0.1, "agile-relu": 0.3, "silu": -0.2}
+
+    def make(spec):
+        name = str(spec.arm.activation("fc"))
+        loss = 1.0 + 0.01 * math.sin(17 * spec.seed + len(name)) - better.get(name, 0.0)
+        return dataclasses.replace(made_up(spec), status="finished", selected_test_loss=loss)
+
+    names = ("relu", "gelu", "silu", "agile-relu")
+    study = small_study(arms=tuple(map(arm, names)), tasks=small_study().tasks[:1])
+    document = report_document(facts_of(study, make))
+    first = document["sections"][0]["blocks"][0]
+    assert (first["tone"], first["text"]) == ("lead", document["summary"])
+    assert [one["text"].split()[0] for one in blocks(document, "claim")] == ["agile-relu", "gelu", "silu"]
+
+
+def test_the_table_has_no_empty_column_and_counts_no_accuracy_of_a_diverged_run():
+    study = small_study(tasks=small_study().tasks[:1])
+
+    def make(spec):
+        return dataclasses.replace(made_up(spec), selected_test_accuracy=0.2 if spec.seed == 3 else 0.9)
+
+    assert not {"accuracy, %", "activation lr"} & set(titles(report_document(facts_of(study))))
+    document = report_document(facts_of(study, make))
+    place = titles(document).index("accuracy, %")
+    (table,) = [one for one in blocks(document, "table") if one["id"] == "outcome"]
+    found = {row[0]["text"]: row[place] for row in table["rows"]}
+    # The one of gelu with seed 3 diverged.
+    assert found["gelu"] == {"text": "90.00\u00a0±\u00a00.00", "value": 0.9}
+    assert found["relu"]["value"] == pytest.approx((7 * 0.9 + 0.2) / 8, abs=1e-4)
 
 
 def test_the_papers_protocol_is_named_as_what_it_is():
@@ -183,6 +233,12 @@ def test_the_papers_protocol_is_named_as_what_it_is():
     assert "It flatters every arm" in texts(document)
     assert "Learning rates were not tuned" in texts(document)
     assert blocks(document, "chart", "curves-digits-mlp-test")
+    # Beside the lowest test loss stands what a choice on validation would have had: here 0.01 more.
+    places = [titles(document).index(name) for name in ("test loss", "at iteration", "test loss, chosen on validation")]
+    (table,) = [one for one in blocks(document, "table") if one["id"] == "outcome"]
+    for row in table["rows"][:2]:
+        lowest, at, chosen = (row[place]["value"] for place in places)
+        assert (at, chosen) == (2.0, pytest.approx(lowest + 0.01, abs=1e-4))
     steps = next(one for one in blocks(document, "table") if one["id"] == "protocol")
     assert [row[0] for row in steps["rows"]] == ["tune", "seeds", "select", "test"]
 

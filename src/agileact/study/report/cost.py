@@ -17,7 +17,7 @@ def cost(facts: Facts) -> Block:
         if block is not None:
             content.append({**block, "task": task.name})
     if not content:
-        return section("cost", "Cost", [paragraph("No final trial is finished yet.")])
+        return section("cost", "Cost", [paragraph(facts.why_nothing)])
     text = (
         "A step is forward pass, backward pass and update; evaluations are left out. A bar is the mean and its whisker "
         "the standard deviation over seeds. Where trials ran side by side, or beside other work, small differences "

@@ -43,7 +43,9 @@ def curves(facts: Facts) -> Block:
                 {**choice(f"curves-{task.name}", f"{task.name}: loss on", list(options), options), "task": task.name}
             )
     if not content:
-        return section("curves", "Loss curves", [paragraph("No final trial with a loss curve is finished yet.")])
+        return section(
+            "curves", "Loss curves", [paragraph(facts.why_nothing or "No finished trial holds a loss curve.")]
+        )
     once = facts.study.protocol.test == "once"
     text = (
         "The line is the mean over seeds, the band reaches from the lowest to the highest seed. Diverged runs are left "

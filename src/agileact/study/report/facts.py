@@ -55,6 +55,16 @@ class Facts:
         return [(number, cell) for number, cell in enumerate(cell for cell in self.cells if cell.task == task)]
 
     @property
+    def why_nothing(self) -> str:
+        """A sentence that says why no final trial has anything to show; empty if one may have."""
+        results = [result for found in self.cells for result in found.results]
+        if not results:
+            return "No final trial is finished yet."
+        if all(result.status == "diverged" for result in results):
+            return "Every final trial that is finished diverged."
+        return ""
+
+    @property
     def shown_at_first(self) -> list[int]:
         """The numbers of the arms that are drawn at first: all of a few, else the baseline and the best."""
         count = len(self.study.arms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from agileact.study.analysis import Summary, summarise
 from agileact.study.outcome import HEADER, Cell, flags, row
 from agileact.study.report import blocks
 from agileact.study.report.blocks import Block, cell, details, paragraph, section, table
@@ -12,34 +13,41 @@ from agileact.study.report.facts import Facts
 _NOTES = 4
 """More of them are folded away."""
 _TEXT = ("task", "arm")
+_NONE = "–"
+_OPTIONAL = ("activation lr", "accuracy, %", "kB for backward")
+"""Columns that are left out where no row has anything in them: a regression has no accuracy, for instance."""
+_LOWEST = ("at iteration", "test loss, chosen on validation")
+"""Stand behind the lowest test loss over iterations: where that was, and what an honest choice would have had."""
 
 
 def outcome_table(facts: Facts) -> Block:
     """Return the section."""
-    several = len(facts.study.tasks) > 1
-    columns = [place for place, title in enumerate(HEADER) if several or title != "task"]
+    lowest = facts.study.protocol.select == "test"
+    place = HEADER.index("test loss") + 1
+    titles = [*HEADER[:place], *(_LOWEST if lowest else ()), *HEADER[place:]]
+    found = [(arm, one) for task in facts.study.tasks for arm, one in facts.of_task(task.name)]
+    texts = [{**dict(zip(HEADER, row(one), strict=True)), **_lowest_in_words(one)} for _, one in found]
+    empty = [title for title in _OPTIONAL if all(one[title] == _NONE for one in texts)]
+    titles = [title for title in titles if title not in empty and (title != "task" or len(facts.study.tasks) > 1)]
     rows = []
-    for task in facts.study.tasks:
-        for arm, found in facts.of_task(task.name):
-            values, texts = _values(found), row(found)
-            rows.append(
-                [
-                    cell(texts[place], values.get(HEADER[place]), arm=arm if HEADER[place] == "arm" else None)
-                    for place in columns
-                ]
-            )
+    for (arm, one), text in zip(found, texts, strict=True):
+        values = _values(one)
+        rows.append(
+            [cell(_whole(text[title]), values.get(title), arm=arm if title == "arm" else None) for title in titles]
+        )
     loss = (
-        "lowest test loss over all evaluations"
-        if facts.study.protocol.select == "test"
+        "lowest test loss over all evaluations, and the iteration where it was; the accuracy is that of the iteration "
+        "that validation chose"
+        if lowest
         else "test loss at the iteration that validation chose"
     )
     content = [
         table(
             "outcome",
             f"Final trials: {loss}. Mean ± standard deviation over seeds, without diverged ones.",
-            [HEADER[place] for place in columns],
+            titles,
             rows,
-            numeric=[n for n, place in enumerate(columns) if HEADER[place] not in _TEXT],
+            numeric=[n for n, title in enumerate(titles) if title not in _TEXT],
         )
     ]
     notes = [paragraph(f"{task}, {arm}: {note}.", tone="note") for task, arm, note in flags(facts.current, facts.cells)]
@@ -73,6 +81,24 @@ def _over_tasks(facts: Facts) -> Block:
     )
 
 
+def _whole(text: str) -> str:
+    """Return a cell's text such that a mean is not parted from its deviation, on paper for instance."""
+    return text.replace(" ± ", "\u00a0±\u00a0")
+
+
+def _lowest(found: Cell) -> dict[str, Summary | None]:
+    """Return the columns of ``_LOWEST``."""
+    whole = [result for result in found.results if result.status != "diverged"]
+    at = [float(result.best_iteration) for result in whole if result.best_iteration is not None]
+    chosen = [result.selected_test_loss for result in whole if result.selected_test_loss is not None]
+    return dict(zip(_LOWEST, (summarise(at), summarise(chosen)), strict=True))
+
+
+def _lowest_in_words(found: Cell) -> dict[str, str]:
+    digits = dict(zip(_LOWEST, (0, 4), strict=True))
+    return {title: _NONE if one is None else one.format(digits[title]) for title, one in _lowest(found).items()}
+
+
 def _values(found: Cell) -> dict[str, float]:
     """Return what the columns that hold numbers are sorted by; a number that does not exist is left out."""
     values = {"seeds": float(len(found.results))}
@@ -80,16 +106,14 @@ def _values(found: Cell) -> dict[str, float]:
         return values
     first = found.results[0]
     summary = found.summary()
-    accuracies = [
-        r.selected_test_accuracy for r in found.results if r.status != "diverged" and r.selected_test_accuracy
-    ]
     values["lr"] = first.spec.arm.lr
     if first.spec.arm.activation_lr is not None:
         values["activation lr"] = first.spec.arm.activation_lr
     if summary is not None:
         values["test loss"] = summary.mean
-    if accuracies:
-        values["accuracy, %"] = sum(accuracies) / len(accuracies)
+    if found.accuracies:
+        values["accuracy, %"] = sum(found.accuracies) / len(found.accuracies)
+    values |= {title: one.mean for title, one in _lowest(found).items() if one is not None}
     if found.times is not None and (middle := found.times.median()) is not None:
         values["iterations to the baseline's best"] = middle
     values["ms per iteration"] = sum(r.seconds_per_iteration for r in found.results) / len(found.results)

@@ -25,7 +25,7 @@ def parameters(facts: Facts) -> Block:
                 {**choice(f"parameters-{task.name}", f"{task.name}: arm", list(options), options), "task": task.name}
             )
     if not content:
-        text = "No finished trial has an activation with a learned scale and location."
+        text = facts.why_nothing or "No finished trial has an activation with a learned scale and location."
         return section("parameters", title, [paragraph(text)])
     text = (
         "For each layer the band reaches from its smallest to its largest channel, each a mean over seeds. In "

@@ -33,7 +33,7 @@ def shapes(facts: Facts) -> Block:
         if (trial := _first(found.results)) is not None
     }
     if not trials:
-        text = (
+        text = facts.why_nothing or (
             "No finished trial holds a learned shape: either no arm has an activation that learns its shape, or the "
             "trials were run by a version that did not keep them."
         )

@@ -20,9 +20,12 @@ def times(facts: Facts) -> Block:
             content.append(
                 {**choice(f"times-{task.name}", f"{task.name}: over", list(_UNITS), options), "task": task.name}
             )
-    if not content:
-        text = f"Not defined yet: no trial of {base} is finished, or one diverged."
-        return section("times", "Time to a given loss", [paragraph(text)])
+        elif facts.of_task(task.name)[0][1].diverged:
+            text = f"{task.name}: not defined, as a run of {base} diverged and so sets no goal."
+            content.append({**paragraph(text), "task": task.name})
+    if all(one["kind"] == "paragraph" for one in content):
+        text = f"Not defined yet: no trial of {base} is finished."
+        return section("times", "Time to a given loss", content or [paragraph(text)])
     text = (
         f"Each run's goal is the lowest validation loss that {base} reached with the same seed. The line is the share "
         "of an arm's runs that had reached theirs; a run that never does keeps it below 1. This is no test: "

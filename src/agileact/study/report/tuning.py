@@ -26,7 +26,7 @@ def tuning(facts: Facts) -> Block:
         f"Every arm could try {facts.study.protocol.trials} points on each task, each with "
         f"{_seeds(len(facts.study.protocol.tuning_seeds))}; the score is the mean of their lowest validation losses. "
         "The ringed point was chosen. Points of an arm that differ in the learning rate of the activations alone share "
-        "their place on the axis; a cross at the top is a point of which a run diverged."
+        "their place on the axis; a cross at the top, in a row for each such arm, is a point of which a run diverged."
     )
     return section("tuning", title, [paragraph(text), *content])
 

@@ -12,7 +12,7 @@ from agileact.study.report.facts import Facts
 _WORDS: dict[Decision, str] = {
     "better": "a lower test loss",
     "worse": "a higher test loss",
-    "same": "no difference that matters",
+    "same": "no difference that matters was found",
     "undecided": "undecided",
     "unstable": "diverged runs, so no means",
 }
@@ -23,7 +23,7 @@ _SENTENCES = 4
 
 
 def verdict(facts: Facts) -> Block:
-    """Return the section: the count of decisions, the claims, then everything else folded away."""
+    """Return the section: the count of decisions, what qualifies it, the claims, then everything else folded away."""
     blocks: list[Block] = []
     most = facts.study.most_trials
     if not facts.current.finished:
@@ -34,6 +34,7 @@ def verdict(facts: Facts) -> Block:
                 tone="note",
             )
         )
+    blocks.append(paragraph(headline(facts), tone="lead"))
     blocks += [paragraph(note, tone="note") for note in facts.around.notes]
     if facts.study.protocol.select == "test":
         blocks.append(
@@ -43,8 +44,8 @@ def verdict(facts: Facts) -> Block:
                 tone="note",
             )
         )
-    blocks.append(paragraph(headline(facts), tone="lead"))
     claims = [one for one in facts.contrasts if one.comparison.verdict.decision in ("better", "worse")]
+    claims.sort(key=lambda one: _size(facts, one))
     others = [one for one in facts.contrasts if one not in claims]
     sentences = [_sentence(facts, one) for one in (*claims, *others)]
     open_ones = max(len(claims), _SENTENCES)
@@ -78,6 +79,18 @@ def headline(facts: Facts) -> str:
         one = found[0].comparison
         return f"{one.arm} against {facts.baseline.name} on {where}: {_WORDS[one.verdict.decision]}."
     return f"{len(found)} comparisons with {facts.baseline.name} on {where}: {'; '.join(parts)}."
+
+
+def _size(facts: Facts, one: Contrast) -> tuple[bool, float]:
+    """Return what claims are sorted by: lower losses before higher ones, the larger difference first.
+
+    Differences count in units of the baseline's loss, as the losses of several tasks differ in size.
+    """
+    comparison = one.comparison
+    base = facts.of_task(comparison.task)[0][1].summary()
+    difference = 0.0 if comparison.verdict.difference is None else abs(comparison.verdict.difference.mean)
+    unit = base.mean if base is not None and base.mean > 0 else 1.0
+    return comparison.verdict.decision == "worse", -difference / unit
 
 
 def _sentence(facts: Facts, one: Contrast) -> Block:

@@ -26,6 +26,10 @@ _PATIENCE = 5.0
 """Between two readings so many times as long as a reading takes passes at least: the trials need the processor."""
 
 
+_Mark = tuple[tuple[int, int, int] | None, ...]
+"""Of the store and of the study's record: which file it is, when it was written and how long it is, if it is there."""
+
+
 class News:
     """What a source says now, read anew only when its files have changed. Safe to ask from many threads.
 
@@ -39,7 +43,8 @@ class News:
         self._matters = matters
         self._lock = threading.Lock()
         self._found: dict[TrialSpec, TrialResult] = {}
-        self._mark: object = None
+        self._mark: _Mark | None = None
+        self._node: int | None = None
         self._not_before = 0.0
         self._start = secrets.token_hex(4)
         self._count = 0
@@ -69,8 +74,13 @@ class News:
         found: Document = self.state()["document"]
         return found
 
-    def _read(self, mark: object) -> None:
+    def _read(self, mark: _Mark) -> None:
         begin = time.monotonic()
+        node = None if mark[0] is None else mark[0][0]
+        if node != self._node:
+            # Another file under the store's name: what was read of the one before is not its own.
+            self._found.clear()
+        self._node = node
         try:
             document = read(self._source, matters=self._matters, found=self._found)
         except AgileactError as error:
@@ -87,7 +97,7 @@ class News:
         self._mark = mark
         self._not_before = begin + (1 + _PATIENCE) * (time.monotonic() - begin)
 
-    def _files(self) -> tuple[tuple[int, int, int] | None, ...]:
+    def _files(self) -> _Mark:
         """Return what changes when the store or the study's record is written."""
         found: list[tuple[int, int, int] | None] = []
         for path in (self._source.store, self._source.folder / FILE):
@@ -149,8 +159,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         port = self.server.server_port
-        # A page of another name that leads to this address (DNS rebinding) must not read the study.
-        if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
+        # A page of another name that leads to this address (DNS rebinding) must not read the study, nor another page.
+        host = self.headers.get("Host")
+        origin = self.headers.get("Origin", f"http://{host}")
+        if host not in (f"{HOST}:{port}", f"localhost:{port}") or origin != f"http://{host}":
             self._send(HTTPStatus.FORBIDDEN, "text/plain", "This page is for this machine alone.\n", body)
             return
         at = urlsplit(self.path)

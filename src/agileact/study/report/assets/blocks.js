@@ -26,7 +26,7 @@ const state = {
   shown: null,      // names of the arms that are drawn
   task: "*",
   choices: {},      // what was chosen, by the choice's name
-  sorts: {},        // column and direction, by the table's name
+  sorts: {},        // the column's title and the direction, by the table's name
   log: {},          // whether an axis is logarithmic, by the chart's name
   open: new Set(),  // what is unfolded
   printing: false,
@@ -34,12 +34,23 @@ const state = {
 const charts = new Map();     // by name: block, plot, near (in or close to view), stale (drawn differently than it should be)
 const sections = new Map();   // by name: element, text (the JSON that it was made of)
 
+/* A name in a script that is written from right to left, or with marks that turn the direction, would rearrange the
+   sentence around it, its numbers above all: such names stand between the marks that keep them to themselves. */
+const TURNS = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]/;
+
+function isolated(text) {
+  if (!TURNS.test(text) || !state.document) return text;
+  const names = [state.document.name, ...state.document.arms, ...state.document.tasks].filter((name) => TURNS.test(name));
+  if (names.includes(text)) return text;
+  return names.sort((a, b) => b.length - a.length).reduce((found, name) => found.replaceAll(name, `\u2068${name}\u2069`), text);
+}
+
 // -- elements -------------------------------------------------------------------------------------------
 
 function element(tag, options = {}, children = []) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
-    if (name === "text") made.textContent = value;
+    if (name === "text") made.textContent = isolated(value);
     else if (name === "on") for (const [event, run] of Object.entries(value)) made.addEventListener(event, run);
     else if (value !== undefined && value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
   }
@@ -77,7 +88,7 @@ function swatch(entry) {
 
 const MAKERS = {
   paragraph: (block) => element("p", { class: block.tone || null, text: block.text }),
-  code: (block) => element("pre", { tabindex: 0, role: "region", "aria-label": block.label, text: block.text }),
+  code: (block) => element("pre", { tabindex: 0, role: "region", "aria-label": block.label }, [block.text]),
   grid: (block, path) => element("div", { class: block.wide ? "grid wide" : "grid" }, block.blocks.map((one) => make(one, path))),
   claim: (block) =>
     element("div", { class: "claim" }, [
@@ -129,13 +140,15 @@ function makeTable(block) {
   const heads = [];
 
   function fill() {
+    // By its title, as a column may come with the first result that has it.
     const sort = state.sorts[block.id];
+    const by = sort ? block.columns.findIndex((column) => column.title === sort.title) : -1;
     const rows = [...block.rows];
-    if (sort) {
+    if (by >= 0) {
       const sign = sort.direction === "ascending" ? 1 : -1;
-      const numeric = block.columns[sort.column].numeric;
+      const numeric = block.columns[by].numeric;
       rows.sort((first, second) => {
-        const [a, b] = [first[sort.column], second[sort.column]];
+        const [a, b] = [first[by], second[by]];
         if (!numeric) return sign * text(a).localeCompare(text(b), undefined, { numeric: true });
         // What has no number stands last in either direction.
         if (value(a) === null || value(b) === null) return (value(a) === null) - (value(b) === null);
@@ -153,7 +166,7 @@ function makeTable(block) {
       }));
     }));
     heads.forEach((head, place) => {
-      const sorted = sort && sort.column === place ? sort.direction : "none";
+      const sorted = by === place ? sort.direction : "none";
       head.setAttribute("aria-sort", sorted);
       head.querySelector(".arrow").textContent = { none: "↕", ascending: "↑", descending: "↓" }[sorted];
     });
@@ -162,8 +175,8 @@ function makeTable(block) {
   block.columns.forEach((column, place) => {
     const press = () => {
       const before = state.sorts[block.id];
-      const again = before && before.column === place && before.direction === "ascending";
-      state.sorts[block.id] = { column: place, direction: again ? "descending" : "ascending" };
+      const again = before && before.title === column.title && before.direction === "ascending";
+      state.sorts[block.id] = { title: column.title, direction: again ? "descending" : "ascending" };
       fill();
     };
     const press_me = button(`${column.title} `, `${block.id}/${place}`, press);
@@ -173,7 +186,7 @@ function makeTable(block) {
   fill();
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": block.caption }, [
     element("table", { id: block.id }, [
-      element("caption", { text: block.caption }),
+      element("caption", {}, [element("span", { text: block.caption })]),
       element("thead", {}, [element("tr", {}, heads)]),
       body,
     ]),

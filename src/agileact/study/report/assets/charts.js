@@ -82,6 +82,13 @@ function height(block, width) {
   return width < NARROW ? 300 : 380;
 }
 
+/* A range with room beside its ends, where lines would stop at the frame as if they were cut. */
+function roomy(values, share) {
+  const [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+  const room = share * (high - low || 1);
+  return [low - room, high + room];
+}
+
 /* Plotly reads <b>, <a href>, entities and %{...}: what came as text must stay text. */
 function plain(text) {
   return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("%{", "%\u200b{").replaceAll(/[\r\n]+/g, " ");
@@ -138,7 +145,11 @@ function drawLines(block, theme, layout, narrow) {
   const shown = block.series.filter((one) => one.arm === undefined || armIsShown(one.arm));
   if (block.log_x) logarithmic(layout.xaxis, shown.flatMap((one) => one.x), narrow);
   if (block.log_y && state.log[block.id]) logarithmic(layout.yaxis, shown.flatMap((one) => [...(one.y || []), ...(one.low || []), ...(one.high || [])]), narrow);
-  if (block.unit_y) Object.assign(layout.yaxis, { range: [-0.03, 1.05], tickformat: ".0%" });
+  if (block.unit_y) {
+    Object.assign(layout.yaxis, { range: [-0.03, 1.05], tickformat: ".0%" });
+    // The baseline may get there with its last step: what rises at the frame itself would not be seen.
+    if (shown.length) layout.xaxis.range = [0, 1.02 * Math.max(...shown.map((one) => one.x[one.x.length - 1]))];
+  }
   if (!shown.length) layout.annotations.push(note("No arm is chosen.", theme));
   for (const one of shown) {
     const number = one.arm ?? one.line ?? 0;
@@ -180,14 +191,30 @@ function logarithmic(axis, values, narrow) {
   for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.ceil(Math.log10(high)) + 1; power += 1) {
     for (const step of steps) ticks.push(step * Math.pow(10, power));
   }
-  Object.assign(axis, { tickvals: ticks, ticktext: ticks.map((value) => (value >= 1e5 || value < 1e-4 ? value.toExponential(0) : String(Number(value.toPrecision(2))))) });
+  // Losses that lie close together may have none of these between them.
+  if (ticks.filter((value) => value >= low && value <= high).length < 2) {
+    ticks.length = 0;
+    const step = even((high - low) / (narrow ? 3 : 5) || high);
+    for (let count = Math.max(Math.floor(low / step), 1); count * step <= high + step; count += 1) ticks.push(count * step);
+  }
+  Object.assign(axis, { tickvals: ticks, ticktext: ticks.map((value) => (value >= 1e5 || value < 1e-4 ? value.toExponential(0) : String(Number(value.toPrecision(6))))) });
+}
+
+/* The next of 1, 2, 5, 10, ... */
+function even(step) {
+  const power = Math.pow(10, Math.floor(Math.log10(step)));
+  return power * [1, 2, 5, 10].find((one) => one * power >= step * 0.999);
 }
 
 function tuningTraces(one, shown, colour, dash, name, theme, layout) {
   const scores = shown.flatMap((other) => other.y).filter((value) => value !== null);
   const high = scores.length ? Math.max(...scores) : 1;
   const low = scores.length ? Math.min(...scores) : 1;
-  const top = layout.yaxis.type === "log" ? high * Math.pow(high / low || 1, 0.12) * 1.02 : high + 0.12 * (high - low || 1);
+  if (!scores.length) layout.yaxis.showticklabels = false;
+  // Each arm that has lost a point has a row of its own for its crosses, above all that was reached.
+  const lost = shown.filter((other) => other.y.includes(null));
+  const row = 0.12 + Math.max(lost.indexOf(one), 0) * Math.min(0.08, 0.6 / (lost.length || 1));
+  const top = layout.yaxis.type === "log" ? high * Math.pow(Math.max(high / low, 1.2), row) : high + row * (high - low || 1);
   const pick = (keep) => one.x.map((_, place) => place).filter(keep);
   const trace = (places, more, values = one.y) => ({
     x: places.map((place) => one.x[place]), y: places.map((place) => values[place] ?? top), text: places.map((place) => plain(one.text[place])),
@@ -226,6 +253,10 @@ function drawIntervals(block, theme, layout, narrow) {
   const at = nameRows(block, layout, theme, narrow);
   const traces = [];
   layout.shapes.push({ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: theme.muted, width: 1.5, dash: "dot" } });
+  // Plotly leaves room for points, not for lines; and without any it would invent numbers.
+  const known = block.series.filter((one) => one.mean !== null).flatMap((one) => [one.mean, ...one.points, ...(one.interval || []), ...(one.second || [])]);
+  layout.xaxis.range = roomy([0, ...known], 0.04);
+  if (!known.length) layout.xaxis.showticklabels = false;
   const drop = narrow ? -0.15 : 0;
   const apart = narrow ? 0.19 : 0.24;
   for (const [place, one] of block.series.entries()) {

@@ -152,7 +152,7 @@ async function poll() {
     const news = await answer.json();
     state.version = news.version;
     if (news.document) update(news.document);
-    status.textContent = state.document.finished ? "The study is finished." : news.trouble || "Live: the page updates itself while the study runs.";
+    status.textContent = news.trouble || (state.document.finished ? "The study is finished." : "Live: the page updates itself while the study runs.");
     if (state.document.finished) wait = 10000;
   } catch {
     status.textContent = "The server does not answer: agileact study watch has ended. What is shown may be old.";
