@@ -308,7 +308,7 @@ def test_a_checkpoint_shows_its_layers_by_path_and_by_upload(opened, checkpoint)
     page.fill("#network-path", str(checkpoint))
     page.press("#network-path", "Enter")
     says(page, "network-sentence", "2 layers, 13 pairs")
-    assert page.locator("#network-cards h3").all_inner_texts() == ["1", "3"]
+    assert page.locator("#network-cards h2").all_inner_texts() == ["1", "3"]
     assert "flipped (a < 0): number 1, 2" in page.inner_text("#network-cards")
     for chart in ("network-curves-0", "network-numbers-0", "network-curves-1", "network-numbers-1"):
         assert drawn(page, chart) > 0

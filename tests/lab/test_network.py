@@ -84,9 +84,9 @@ def test_a_pickled_module_is_refused_and_nothing_in_it_runs(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "not a file that torch.save wrote, or it is damaged"),
-        (b"print('hello')\n", "not a file that torch.save wrote, or it is damaged"),
-        (b"PK\x03\x04 and then nothing", "not a file that torch.save wrote, or it is damaged"),
+        (b"", "not a file that torch.save wrote, nor a safetensors file, or it is damaged"),
+        (b"print('hello')\n", "not a file that torch.save wrote, nor a safetensors file, or it is damaged"),
+        (b"PK\x03\x04 and then nothing", "not a file that torch.save wrote, nor a safetensors file, or it is damaged"),
         (b"SQLite format 3\x00 and then nothing", "cannot be read as a store of trials"),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_was_cut_short_is_refused(tmp_path):
 def test_places_without_a_file_are_named(tmp_path):
     with pytest.raises(ag.DataError, match="there is no file"):
         open_source(tmp_path / "missing.pt")
-    with pytest.raises(ag.DataError, match=r"there is no store\.sqlite in"):
+    with pytest.raises(ag.DataError, match=r"there is no store\.sqlite, model\.safetensors or pytorch_model\.bin in"):
         open_source(tmp_path)
     with pytest.raises(ag.DataError, match=r"cannot be read|there is no file"):
         open_source(Path("a\x00b"))

@@ -198,7 +198,7 @@ def card(drawn: Drawn, base: str, number: int) -> html.Div:
     """Return what is shown of one layer: its curves, where a and b lie, and which units are flipped."""
     layer = drawn.layer
     parts: list[Any] = [
-        html.H3(layer.name),
+        html.H2(layer.name),
         look.filled(f"network-curves-{number}", curves_figure(drawn, base), f"activations of {layer.name}"),
     ]
     if layer.scale:

@@ -36,8 +36,8 @@ def layout() -> html.Div:
                 [
                     look.control("f: base function", look.dropdown("xor-base", bases.names(), "sigmoid")),
                     look.control("Optimizer", look.dropdown("xor-optimizer", ("adam", "sgd"), "adam")),
-                    look.control("Learning rate of the weights", look.number("xor-lr", 0.05, least=0, most=10)),
-                    look.control("Learning rate of a and b", look.number("xor-activation-lr", 0.05, least=0, most=10)),
+                    look.control("Learning rate of the weights", look.rate("xor-lr", 0.05, 10)),
+                    look.control("Learning rate of a and b", look.rate("xor-activation-lr", 0.05, 10)),
                     look.control("Seed of the weights", look.number("xor-seed", 6, least=0, most=99999, step=1)),
                     look.control(
                         "Epochs in a picture",
@@ -159,7 +159,7 @@ def losses_figure(run: XorRun) -> look.Figure:
         # A logarithmic axis has no place for 0.
         heights = [max(values[i], _LEAST_LOSS) for i in shown]
         mode = "lines+markers" if len(shown) == 1 else "lines"
-        data.append(look.line(shown, heights, _NAMES[arm], _COLORS[arm], line={"dash": dash}, mode=mode))
+        data.append(look.line(shown, heights, arm, _COLORS[arm], line={"dash": dash}, mode=mode))
         since = run.solved_since(arm)
         if since is not None:
             data.append(
@@ -213,7 +213,7 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
             "mode": "markers+text",
             "x": [x for x, _ in POINTS],
             "y": [y for _, y in POINTS],
-            "text": [f"{value:.2f}".replace("-", "−") if abs(value) < 100 else "…" for value in surfaces.at_points],
+            "text": [_height(value) for value in surfaces.at_points],
             "textposition": "top center",
             "textfont": {"size": 13},
             "marker": {
@@ -268,6 +268,11 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
         margin={"l": 46, "r": 52, "t": 44, "b": 26},
         **axes,
     )
+
+
+def _height(value: float) -> str:
+    """Return an output as it stands beside its point: never "−0.00", and short while a run diverges."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−") if abs(value) < 100 else "…"
 
 
 def _epoch(go: Any) -> Any:
