@@ -166,6 +166,21 @@ def test_numbers_that_terms_cannot_share_are_refused():
         draw(Layer("fc", (1.0,) * 3, (0.0,) * 3, terms=2), "relu", {})
 
 
+def test_layers_are_chosen_by_their_name(store):
+    checkpoint = Checkpoint("it", (Layer("conv.act", (1.0,) * 3, (0.0,) * 3), Layer("fc.act", (2.0,) * 4, (0.0,) * 4)))
+    (only,) = checkpoint.drawn("tanh", {}, 2, "fc")
+    assert (only.layer.name, only.layer.units) == ("fc.act", 2)
+    assert [one.layer.name for one in checkpoint.drawn("relu", {}, 1, "act")] == ["conv.act", "fc.act"]
+    source = open_source(store)
+    assert isinstance(source, Trials)
+    key = next(iter(source.labels()))
+    (layer,) = source.drawn(key)
+    assert source.drawn(key, layer.layer.name) == [layer]
+    for ask in (lambda: checkpoint.drawn("relu", {}, 1, "x"), lambda: source.drawn(key, "x y")):
+        with pytest.raises(ag.ArgumentError, match=r"no layer has 'x.*' in its name; the first is "):
+            ask()
+
+
 def test_flipped_units_stand_out():
     drawn = draw(Layer("fc", (1.0, -1.0, 2.0), (0.0, 0.0, 0.0)), "relu", {})
     curves = curves_figure(drawn, "relu")["data"]

@@ -175,13 +175,13 @@ def line(x: Sequence[Any], y: Sequence[Any], name: str, color: str, **more: Any)
 
 
 def written(value: float, digits: int = 3) -> str:
-    """Return a number as text, with a real minus sign.
+    """Return a number as text, with a real minus sign, which 0 never has.
 
     Example:
-        >>> written(-0.12345)
-        '−0.123'
+        >>> written(-0.12345), written(-0.0)
+        ('−0.123', '0')
     """
-    return f"{value:.{digits}g}".replace("-", "−")
+    return f"{value + 0.0:.{digits}g}".replace("-", "−")
 
 
 def message(text: str, *, bad: bool = False) -> html.P:

@@ -208,7 +208,10 @@ def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
     """
     terms = layer.terms
     if len(layer.scale) % terms:
-        raise ArgumentError(f"{layer.name} has {len(layer.scale)} pairs, which {terms} terms cannot share evenly")
+        raise ArgumentError(
+            f"{layer.name} has {len(layer.scale)} pairs, which {terms} terms cannot share evenly; show layers of "
+            "another K apart, by their names"
+        )
     a, b = (torch.tensor(v, dtype=torch.float64).view(terms, -1) for v in (layer.scale, layer.location))
     count = a.shape[1]
     shown = min(count, MOST_CURVES)

@@ -49,13 +49,14 @@ class Checkpoint:
     name: str
     layers: tuple[Layer, ...]
 
-    def drawn(self, base: str, options: Mapping[str, Any], terms: int) -> list[Drawn]:
-        """Return the curves of every layer.
+    def drawn(self, base: str, options: Mapping[str, Any], terms: int, part: str = "") -> list[Drawn]:
+        """Return the curves of every layer whose name contains ``part``.
 
         Raises:
-            ArgumentError: If a layer's numbers are not a multiple of ``terms``.
+            ArgumentError: If there is none, or a layer's numbers are not a multiple of ``terms``.
         """
-        return [draw(replace(layer, terms=terms), base, options) for layer in self.layers]
+        names = _containing(part, [layer.name for layer in self.layers])
+        return [draw(replace(layer, terms=terms), base, options) for layer in self.layers if layer.name in names]
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ class Trials:
         """Return what to call each trial, by its key."""
         return labels(self.specs, self.path.parent)
 
-    def drawn(self, key: str) -> list[Drawn]:
-        """Return the curves of every learned activation of one trial.
+    def drawn(self, key: str, part: str = "") -> list[Drawn]:
+        """Return the curves of every learned activation of one trial whose name contains ``part``.
 
         Raises:
-            ArgumentError: If there is no such trial.
+            ArgumentError: If there is no such trial, or no such activation.
             DataError: If it keeps no shapes.
             StoreError: If the store cannot be read.
         """
@@ -89,13 +90,23 @@ class Trials:
                 "Choose another trial, or run this one again into a new store"
             )
         found = []
+        names = _containing(part, list(result.shapes))
         for name, shape in result.shapes.items():
+            if name not in names:
+                continue
             layer = Layer(name, tuple(shape.scale), tuple(shape.location), _terms(spec.arm, shape))
             found.append(Drawn(layer, list(shape.x), shape.before, shape.after, _units(layer, len(shape.after))))
         return found
 
 
 Source = Checkpoint | Trials
+
+
+def _containing(part: str, names: list[str]) -> set[str]:
+    found = {name for name in names if part in name}
+    if not found:
+        raise ArgumentError(f"no layer has {part!r} in its name; the first is {names[0]}, the last {names[-1]}")
+    return found
 
 
 def open_source(path: Path) -> Source:

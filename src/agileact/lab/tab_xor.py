@@ -293,7 +293,9 @@ def _title(text: str, x: float, y: float) -> dict[str, Any]:
 
 def _sum(v: tuple[float, ...], d: float) -> str:
     def signed(value: float) -> str:
-        return f"{'−' if value < 0 else '+'} {abs(value):.2f}"
+        # A run that diverges has numbers of more digits than there is room for.
+        size = f"{abs(value):.2f}" if abs(value) < 1000 else look.written(abs(value), 2)
+        return f"{'−' if value < 0 else '+'} {size}"
 
     return f"{look.written(v[0], 3)} h₁ {signed(v[1])} h₂ {signed(d)}"
 
