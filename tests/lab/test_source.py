@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,8 @@ LAYERS = (Layer("act", (1.0, -0.5, 2.0), (0.0, 0.25, -1.0)), Layer("half", (1.0,
 
 def written(state=STATE, **change):
     """Return a safetensors file, written by hand after its published layout."""
-    header, data = {"__metadata__": {"format": "pt"}}, b""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    data = b""
     for name, (dtype, shape, values) in state.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
         header[name].update(change.get(name.replace(".", "_"), {}))
@@ -37,12 +39,16 @@ def written(state=STATE, **change):
     return struct.pack("<Q", len(text)) + text + data
 
 
+def layers_at(path: Path) -> tuple[Layer, ...]:
+    source = open_source(path)
+    assert isinstance(source, Checkpoint)
+    return source.layers
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "renamed.pt"])
 def test_a_safetensors_file_gives_its_layers(tmp_path, name):
     (tmp_path / name).write_bytes(written())
-    source = open_source(tmp_path / name)
-    assert isinstance(source, Checkpoint)
-    assert source.layers == LAYERS
+    assert layers_at(tmp_path / name) == LAYERS
     text = base64.b64encode(written()).decode()
     assert open_upload(f"data:application/octet-stream;base64,{text}", name).layers == LAYERS
 
@@ -92,7 +98,7 @@ def test_a_folder_of_the_trainer_opens(tmp_path):
     inner = tmp_path / "출력" / "checkpoint-5"
     inner.mkdir(parents=True)
     (inner / "model.safetensors").write_bytes(written())
-    assert open_source(inner).layers == LAYERS
+    assert layers_at(inner) == LAYERS
     with pytest.raises(ag.DataError, match=r"in .*출력; open one of those in it: checkpoint-5$"):
         open_source(inner.parent)
 
@@ -104,7 +110,7 @@ def test_a_state_in_several_files_is_read_by_its_index(tmp_path):
     places = {name: "a.safetensors" if name in keys[:3] else "b.safetensors" for name in keys}
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": places}))
-    assert open_source(tmp_path).layers == open_source(index).layers == LAYERS
+    assert layers_at(tmp_path) == layers_at(index) == LAYERS
     for content, words in (
         ("{}", "does not say where"),
         ("[", "does not say where"),
@@ -126,4 +132,4 @@ def test_only_the_old_format_has_a_limit(tmp_path, monkeypatch, old):
         with pytest.raises(ag.DataError, match=r"in the old format of torch\.save, of which the lab reads up to"):
             open_source(path)
     else:
-        assert open_source(path).layers == (Layer("0", (1.0,) * 300, (0.0,) * 300),)
+        assert layers_at(path) == (Layer("0", (1.0,) * 300, (0.0,) * 300),)

@@ -105,7 +105,8 @@ def read_state(source: Path | bytes, name: str) -> dict[str, Tensor]:
         raise DataError(f"there is no file {name}")
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        opened: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with opened as stream:
             start = stream.read(16)
             stream.seek(0)
             if is_safetensors(start):
