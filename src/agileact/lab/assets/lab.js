@@ -100,6 +100,8 @@
     const step = Number(by.dataset.by);
     const next = by.dataset.by === "rate" ? nextRate(value, up) : Math.round((value + (up ? step : -step)) / step) * step;
     const kept = Number(Math.min(Math.max(next, least), most).toPrecision(12));
+    // What was typed and not yet taken may step to the value that Dash has already: it would draw nothing anew.
+    input.value = String(kept);
     // The id of an option of f is an object.
     window.dash_clientside.set_props(input.id.startsWith("{") ? JSON.parse(input.id) : input.id, { value: kept });
   }
