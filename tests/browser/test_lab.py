@@ -14,6 +14,7 @@ from torch import nn
 
 import agileact as ag
 from tests.browser.conftest import DESKTOP, PHONE, Visit
+from tests.browser.lab_charts import OVERLAPS, drawn, last_value, says
 
 pytest.importorskip("dash", reason="the package dash is not installed")
 werkzeug = pytest.importorskip("werkzeug.serving", reason="the package werkzeug is not installed")
@@ -25,7 +26,6 @@ CHARTS = {
     "network": ("network-curves-0", "network-numbers-0"),
 }
 NAMES = {"activation": "Activation", "xor": "XOR", "step": "One step", "network": "Network"}
-MARKS = ".scatterlayer path, .scatterlayer .point, .barlayer path, .heatmaplayer image, .contourlayer path"
 
 
 @pytest.fixture(scope="module")
@@ -66,28 +66,6 @@ def opened(visit: Callable[..., Visit], address: str) -> Callable[..., Visit]:
         return found
 
     return open_tab
-
-
-def drawn(page: Any, chart: str) -> int:
-    """Return how many marks of a chart have a size, once there is one."""
-    count = f"""[...document.querySelectorAll("#{chart} .js-plotly-plot")].flatMap(
-        plot => [...plot.querySelectorAll("{MARKS}")]
-    ).filter(mark => mark.getBoundingClientRect().width + mark.getBoundingClientRect().height > 0).length"""
-    page.wait_for_function(f"() => {count} > 0")
-    return int(page.evaluate(count))
-
-
-def says(page: Any, place: str, pattern: str) -> str:
-    """Return what a sentence says, once it fits the pattern."""
-    page.wait_for_function(
-        "([id, p]) => new RegExp(p).test(document.getElementById(id).innerText)", arg=[place, pattern]
-    )
-    return str(page.inner_text(f"#{place}"))
-
-
-def last_value(page: Any) -> float:
-    curve = "document.querySelector('#activation-values .js-plotly-plot').data[1].y"
-    return float(page.evaluate(f"{curve}[{curve}.length - 1]"))
 
 
 def run_xor(page: Any) -> str:
@@ -226,6 +204,25 @@ def test_xor_is_solved_and_pause_stops(opened):
     found.check()
 
 
+def test_a_step_of_a_number_is_one_that_a_person_would_take(opened):
+    found = opened("xor")
+    page = found.page
+    field = page.locator("#xor-lr")
+    for press, value in (("increment", "0.1"), ("increment", "0.2"), ("decrement", "0.1"), ("decrement", "0.05")):
+        page.click(f"#xor-lr ~ .dash-stepper-{press}")
+        page.wait_for_function("v => document.getElementById('xor-lr').value === v", arg=value)
+    for typed, key, value in (("0.0731", "ArrowDown", "0.05"), ("10", "ArrowUp", "10"), ("0", "ArrowUp", "0.001")):
+        field.fill(typed)
+        field.press(key)
+        page.wait_for_function("v => document.getElementById('xor-lr').value === v", arg=value)
+    page.click("#xor-seed ~ .dash-stepper-increment")
+    page.wait_for_function("() => document.getElementById('xor-seed').value === '7'")
+    page.get_by_role("tab", name="Activation").click()
+    page.locator("#activation-a0").press("ArrowUp")
+    page.wait_for_selector("#activation-a0-slider [aria-valuenow='1.55']")
+    found.check()
+
+
 class Held:
     """What the page asks of the server, kept back between two calls."""
 
@@ -308,7 +305,7 @@ def test_a_checkpoint_shows_its_layers_by_path_and_by_upload(opened, checkpoint)
     page.fill("#network-path", str(checkpoint))
     page.press("#network-path", "Enter")
     says(page, "network-sentence", "2 layers, 13 pairs")
-    assert page.locator("#network-cards h3").all_inner_texts() == ["1", "3"]
+    assert page.locator("#network-cards h2").all_inner_texts() == ["1", "3"]
     assert "flipped (a < 0): number 1, 2" in page.inner_text("#network-cards")
     for chart in ("network-curves-0", "network-numbers-0", "network-curves-1", "network-numbers-1"):
         assert drawn(page, chart) > 0
@@ -345,17 +342,6 @@ def test_a_file_that_is_too_large_is_named_with_its_size(opened, checkpoint, tmp
     }""")
     says(page, "network-message", r"dropped\.pt has 64\.1 MiB")
     found.check()
-
-
-OVERLAPS = """() => [...document.querySelectorAll("[id^=network-numbers-] .js-plotly-plot")].flatMap(plot => {
-    const parts = [...plot.querySelectorAll(".xtick text, .ytick text, .x2tick text, .y2tick text, text[class$=title]")]
-        .filter(one => one.textContent).map(one => [one.textContent, one.getBoundingClientRect()]);
-    // A line is higher than its digits.
-    const apart = (p, q) => p.right <= q.left || q.right <= p.left || p.bottom - 6 <= q.top || q.bottom - 6 <= p.top;
-    const bars = [...plot.querySelectorAll(".plot")].map(one => ["bars", one.getBoundingClientRect()]);
-    return [...parts, ...bars].flatMap(([text, p], i) => parts.slice(i + 1)
-        .filter(([, q]) => !apart(p, q)).map(([other]) => `${text} | ${other}`));
-})"""
 
 
 @pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])

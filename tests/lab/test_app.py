@@ -52,6 +52,13 @@ def test_the_page_may_load_nothing_from_elsewhere(client):
     assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", answer.text)
 
 
+def test_the_page_has_a_language_and_no_second_footer(client):
+    text = client.get("/", base_url=LOCAL).text
+    assert '<html lang="en">' in text
+    # The page's own is drawn later, by its script.
+    assert "<footer" not in text
+
+
 def test_every_visitor_has_a_key_of_their_own(client):
     def key() -> Any:
         layout = client.get("/_dash-layout", base_url=LOCAL).json

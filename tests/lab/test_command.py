@@ -63,7 +63,7 @@ def test_it_serves_this_machine_and_ends_on_ctrl_c(capsys):
 
 def test_a_wrong_checkpoint_is_an_error_before_anything_is_served(tmp_path, capsys):
     assert "there is no file" in refused(capsys, "--checkpoint", tmp_path / "model.pt")
-    assert "there is no store.sqlite in" in refused(capsys, "--store", tmp_path)
+    assert "there is no store.sqlite, model.safetensors or pytorch_model.bin in" in refused(capsys, "--store", tmp_path)
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "70000", "1.5"])

@@ -26,8 +26,8 @@ def test_b_goes_into_the_bias_before_and_a_into_the_weights_behind():
     assert folded.status == "folded"
     assert not folded.left
     found = numbers(folded)
-    assert found["before.bias"].after == pytest.approx((C[0] - b, C[1]), abs=1e-7)
-    assert found["behind.weight"].after == pytest.approx((V[0] * a, V[1]), abs=1e-7)
+    assert found["before.bias"].after == pytest.approx((C[0] - b, C[1]), abs=1e-15)
+    assert found["behind.weight"].after == pytest.approx((V[0] * a, V[1]), abs=1e-15)
     assert found["activation.scale"].after is None
     assert [one.name for one in folded.numbers if one.changed] == [
         "before.bias", "activation.scale", "activation.location", "behind.weight",
@@ -35,8 +35,8 @@ def test_b_goes_into_the_bias_before_and_a_into_the_weights_behind():
     x = np.asarray(folded.x)[:, None]
     z = x * W + C
     expected = (np.array([a, 1.0]) * sigmoid(z - np.array([b, 0.0]))) @ V + D
-    np.testing.assert_allclose(np.asarray(folded.agile), expected, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(np.asarray(folded.plain), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(folded.agile), expected, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(np.asarray(folded.plain), expected, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("circuit", CIRCUITS)

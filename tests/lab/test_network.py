@@ -84,9 +84,9 @@ def test_a_pickled_module_is_refused_and_nothing_in_it_runs(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "not a file that torch.save wrote, or it is damaged"),
-        (b"print('hello')\n", "not a file that torch.save wrote, or it is damaged"),
-        (b"PK\x03\x04 and then nothing", "not a file that torch.save wrote, or it is damaged"),
+        (b"", "not a file that torch.save wrote, nor a safetensors file, or it is damaged"),
+        (b"print('hello')\n", "not a file that torch.save wrote, nor a safetensors file, or it is damaged"),
+        (b"PK\x03\x04 and then nothing", "not a file that torch.save wrote, nor a safetensors file, or it is damaged"),
         (b"SQLite format 3\x00 and then nothing", "cannot be read as a store of trials"),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_was_cut_short_is_refused(tmp_path):
 def test_places_without_a_file_are_named(tmp_path):
     with pytest.raises(ag.DataError, match="there is no file"):
         open_source(tmp_path / "missing.pt")
-    with pytest.raises(ag.DataError, match=r"there is no store\.sqlite in"):
+    with pytest.raises(ag.DataError, match=r"there is no store\.sqlite, model\.safetensors or pytorch_model\.bin in"):
         open_source(tmp_path)
     with pytest.raises(ag.DataError, match=r"cannot be read|there is no file"):
         open_source(Path("a\x00b"))
@@ -164,6 +164,21 @@ def test_a_wide_layer_is_thinned_out_evenly_and_says_so():
 def test_numbers_that_terms_cannot_share_are_refused():
     with pytest.raises(ag.ArgumentError, match="fc has 3 pairs, which 2 terms cannot share evenly"):
         draw(Layer("fc", (1.0,) * 3, (0.0,) * 3, terms=2), "relu", {})
+
+
+def test_layers_are_chosen_by_their_name(store):
+    checkpoint = Checkpoint("it", (Layer("conv.act", (1.0,) * 3, (0.0,) * 3), Layer("fc.act", (2.0,) * 4, (0.0,) * 4)))
+    (only,) = checkpoint.drawn("tanh", {}, 2, "fc")
+    assert (only.layer.name, only.layer.units) == ("fc.act", 2)
+    assert [one.layer.name for one in checkpoint.drawn("relu", {}, 1, "act")] == ["conv.act", "fc.act"]
+    source = open_source(store)
+    assert isinstance(source, Trials)
+    key = next(iter(source.labels()))
+    (layer,) = source.drawn(key)
+    assert source.drawn(key, layer.layer.name) == [layer]
+    for ask in (lambda: checkpoint.drawn("relu", {}, 1, "x"), lambda: source.drawn(key, "x y")):
+        with pytest.raises(ag.ArgumentError, match=r"no layer has 'x.*' in its name; the first is "):
+            ask()
 
 
 def test_flipped_units_stand_out():

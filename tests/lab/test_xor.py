@@ -81,6 +81,13 @@ def test_a_run_that_diverges_says_so():
     assert "Plain: diverged; try a smaller learning rate." in run.sentence()
     figure = surfaces_figure(run.surfaces("plain"), "plain")
     assert figure["data"]
+    early = XorRun(XorSpec(starts=1, base="relu", optimizer="sgd", lr=10.0, activation_lr=10.0, seed=7))
+    early.advance(50)
+    # Long before infinity; and its numbers have no hundred digits in the title above the surface.
+    assert "Agile: diverged" in early.sentence()
+    titles = [one["text"] for one in surfaces_figure(early.surfaces("agile"), "agile")["layout"]["annotations"]]
+    assert max(len(part) for title in titles for part in title.split("<br>")) < 40
+    assert not any("−0 to" in title for title in titles)
 
 
 def test_the_figure_has_output_line_points_and_four_hidden_surfaces():

@@ -205,6 +205,17 @@ def test_figure_4_alone(tmp_path, xor):
     assert [path.name for path in draw_xor(xor, tmp_path)] == ["figure-04.png", "figure-04.svg"]
 
 
+def test_the_lines_of_figure_4_lie_on_the_edges_of_its_bands(xor):
+    figure = FIGURES[4](Run.of([], "made-up", xor))
+    surfaces = [[one for one in axis.collections if hasattr(one, "levels")] for axis in figure.axes]
+    drawn = [sets for sets in surfaces if sets]
+    assert len(drawn) == 5
+    for bands, lines, *_ in drawn:
+        assert set(lines.levels) <= set(bands.levels)
+        # Else a plane would look bent.
+        assert np.allclose(np.diff(lines.levels), lines.levels[1] - lines.levels[0])
+
+
 def test_xor_that_was_never_solved_is_left_out(xor):
     unsolved = replace(xor, agile=replace(xor.agile, network=None))
     with pytest.raises(NothingToDrawError, match="none of the 8 starts of agile sigmoid solved XOR"):

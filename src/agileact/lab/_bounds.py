@@ -12,6 +12,9 @@ from agileact._errors import ArgumentError
 MOST_TERMS = 3
 """How many terms a combined activation has at most on the page."""
 
+MOST_OPTION = 100
+"""The largest magnitude of an option of f on the page."""
+
 
 def number(name: str, value: Any, least: float, most: float) -> float:
     """Return ``value`` as a float if it is a number from ``least`` to ``most``.
@@ -83,7 +86,7 @@ def base_options(base: Any, given: Mapping[str, Any]) -> tuple[str, dict[str, An
     for key, option in known.options.items():
         if key not in given:
             continue
-        options[key] = given[key] if option.choices else number(key, given[key], -100, 100)
+        options[key] = given[key] if option.choices else number(key, given[key], -MOST_OPTION, MOST_OPTION)
     try:
         return name, known.resolve(options)
     except TypeError as error:

@@ -152,20 +152,25 @@ def _build(
     model = nn.Sequential(OrderedDict(parts[circuit])).double().eval()
     with torch.no_grad():
         weight, bias = before.get_parameter("weight"), before.get_parameter("bias")
-        weight.copy_(torch.tensor(_W).view_as(weight))
-        bias.copy_(torch.tensor(_C))
-        behind.weight.copy_(torch.tensor([_V]))
+        weight.copy_(_exact(_W).view_as(weight))
+        bias.copy_(_exact(_C))
+        behind.weight.copy_(_exact([_V]))
         behind.bias.fill_(_D)
-        norm.weight.copy_(torch.tensor([1.5, 0.7]))
-        norm.bias.copy_(torch.tensor([0.1, -0.2]))
-        second = torch.zeros(terms), torch.zeros(terms)
+        norm.weight.copy_(_exact([1.5, 0.7]))
+        norm.bias.copy_(_exact([0.1, -0.2]))
+        second = _exact([0.0] * terms), _exact([0.0] * terms)
         second[0][0], second[1][0] = _SECOND
         for parameter, first, other in (
             (activation.scale, scales, second[0]),
             (activation.location, locations, second[1]),
         ):
-            parameter.copy_(torch.stack([torch.tensor(list(first)), other], dim=1).flatten())
+            parameter.copy_(torch.stack([_exact(first), other], dim=1).flatten())
     return model
+
+
+def _exact(values: Sequence[Any]) -> Tensor:
+    # Of the default type, 1.2 would be 1.2000000477: the network must have the numbers that the table shows.
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _numbers(model: nn.Module, plain: nn.Module) -> tuple[Number, ...]:

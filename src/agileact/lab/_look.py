@@ -8,6 +8,7 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from agileact import bases
+from agileact.lab._bounds import MOST_OPTION
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#2f7fd1", "#d9661f", "#1f9d6b", "#9a5fc0", "#858b94"
 """Colours that can be told apart on a light and on a dark page."""
@@ -29,7 +30,8 @@ def aria(**given: str) -> Any:
 
 def control(label: str, component: Any, *, hint: str = "", wide: bool = False) -> html.Div:
     """Return a component under its label; assets/lab.js hands the label on to the parts inside."""
-    key = getattr(component, "id", None)
+    inner = component.children if getattr(component, "className", "") == "stepped" else component
+    key = getattr(inner, "id", None)
     # The id of an option is a dict, which is not what stands in the page; a slider with its number has none.
     target: Any = {"htmlFor": key} if isinstance(key, str) else {}
     children = [html.Label(label, className="label", **target), component]
@@ -56,7 +58,8 @@ def slider(key: str, least: float, most: float, value: float, step: float) -> ht
         # Its own field would show the nearest number that fits, and report nothing.
         allow_direct_input=False,
     )
-    return html.Div([html.Div(drawn, className="track"), number(key, value)], className="slider")
+    field = stepped(number(key, value), step, least, most)
+    return html.Div([html.Div(drawn, className="track"), field], className="slider")
 
 
 def slider_key(key: str) -> str:
@@ -86,6 +89,19 @@ def number(key: Any, value: float, *, least: float | None = None, most: float | 
     """Return a field for a number."""
     limits: Any = {name: limit for name, limit in (("min", least), ("max", most)) if limit is not None}
     return dcc.Input(id=key, type="number", value=value, step=step, debounce=True, className="field", **limits)
+
+
+def stepped(field: Any, by: float | str, least: float, most: float) -> html.Div:
+    """Return a field for a number with what one step of it is, for assets/lab.js: a distance, or "rate".
+
+    The steps of a rate are 1, 2 and 5 times the powers of ten.
+    """
+    return html.Div(field, className="stepped", **aria(data_by=str(by), data_least=str(least), data_most=str(most)))
+
+
+def rate(key: str, value: float, most: float) -> html.Div:
+    """Return a field for a learning rate, from 0 to ``most``."""
+    return stepped(number(key, value, least=0, most=most), "rate", 0, most)
 
 
 def dropdown(key: Any, options: Sequence[Any], value: Any) -> dcc.Dropdown:
@@ -123,8 +139,10 @@ def option_control(tab: str, base: str, key: str, value: Any) -> html.Div:
     """Return the control of one option of a base function."""
     option = bases.get(base).options[key]
     place = {"tab": tab, "option": key}
-    component = dropdown(place, option.choices, value) if option.choices else number(place, value)
-    return control(f"{base}: {key}", component)
+    name = f"{base}: {key}"
+    if option.choices:
+        return control(name, dropdown(place, option.choices, value))
+    return control(name, stepped(number(place, value), 0.1, -MOST_OPTION, MOST_OPTION))
 
 
 def figure(data: list[Any], title: str, x: str, y: str, **layout: Any) -> Figure:
@@ -157,13 +175,13 @@ def line(x: Sequence[Any], y: Sequence[Any], name: str, color: str, **more: Any)
 
 
 def written(value: float, digits: int = 3) -> str:
-    """Return a number as text, with a real minus sign.
+    """Return a number as text, with a real minus sign, which 0 never has.
 
     Example:
-        >>> written(-0.12345)
-        '−0.123'
+        >>> written(-0.12345), written(-0.0)
+        ('−0.123', '0')
     """
-    return f"{value:.{digits}g}".replace("-", "−")
+    return f"{value + 0.0:.{digits}g}".replace("-", "−")
 
 
 def message(text: str, *, bad: bool = False) -> html.P:

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -17,12 +17,14 @@ from torch import Tensor
 from agileact import bases
 from agileact._errors import ArgumentError, DataError
 from agileact.functional import agile, combined_agile
+from agileact.lab._safetensors import is_safetensors, read_safetensors
 
 _POINTS = 121
 _LEAST_REACH, _MOST_REACH = 3.0, 20.0
 MOST_CURVES = 32
 """How many curves of a layer are drawn; more are thinned out evenly, and the page says so."""
 _MOST_BYTES = 512 * 2**20
+"""The largest file that is read into memory; others are mapped."""
 _DEPTH = 4
 """How deep in a checkpoint's dicts a state is looked for."""
 
@@ -74,9 +76,10 @@ class Drawn:
 
 
 def read_checkpoint(source: Path | bytes, name: str) -> list[Layer]:
-    """Return the agile activations of a file that ``torch.save`` wrote from a ``state_dict``.
+    """Return the agile activations of a ``state_dict`` that ``torch.save`` wrote, or of a safetensors file.
 
-    Only tensors and plain containers are read (``weights_only=True``): nothing in the file can run.
+    Only tensors and plain containers are read (``weights_only=True``): nothing in the file can run. Of a file, no
+    more than the numbers of the activations comes into memory, however large it is.
 
     Args:
         source: The file, or its bytes.
@@ -85,13 +88,32 @@ def read_checkpoint(source: Path | bytes, name: str) -> list[Layer]:
     Raises:
         DataError: If there is no such file, it is no such checkpoint, or it holds no agile activation.
     """
+    return layers_of(read_state(source, name), name)
+
+
+def read_state(source: Path | bytes, name: str) -> dict[str, Tensor]:
+    """Return the tensors by name of a checkpoint.
+
+    Args:
+        source: The file, or its bytes.
+        name: What to call it in an error.
+
+    Raises:
+        DataError: If there is no such file, or it is no such checkpoint.
+    """
     if isinstance(source, Path) and not source.is_file():
         raise DataError(f"there is no file {name}")
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
-    if size > _MOST_BYTES:
-        raise DataError(f"{name} has {size / 2**20:,.0f} MiB; the lab reads up to {_MOST_BYTES // 2**20} MiB")
     try:
-        loaded = torch.load(io.BytesIO(source) if isinstance(source, bytes) else source, "cpu", weights_only=True)
+        opened: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with opened as stream:
+            start = stream.read(16)
+            stream.seek(0)
+            if is_safetensors(start):
+                return read_safetensors(stream, size)
+            loaded = _load(stream, source, size, name)
+    except DataError:
+        raise
     except pickle.UnpicklingError as error:
         # What the reader for tensors met and refused has a name; what is no pickle at all has none.
         if any(words in str(error).lower() for words in ("unsupported global", "unsupported class")):
@@ -105,6 +127,32 @@ def read_checkpoint(source: Path | bytes, name: str) -> list[Layer]:
     state = _state(loaded)
     if not state:
         raise DataError(f"{name} holds no state_dict: no tensors by name were found in it")
+    return state
+
+
+def _load(stream: BinaryIO, source: Path | bytes, size: int, name: str) -> Any:
+    # A name that ends so would be taken for what it is not.
+    if isinstance(source, Path) and zipfile.is_zipfile(stream) and source.suffix != ".safetensors":
+        return torch.load(source, "cpu", weights_only=True, mmap=True)
+    if size > _MOST_BYTES:
+        raise DataError(
+            f"{name} has {size / 2**20:,.0f} MiB in the old format of torch.save, of which the lab reads up to "
+            f"{_MOST_BYTES // 2**20} MiB; save it again with a newer PyTorch"
+        )
+    stream.seek(0)
+    return torch.load(stream, "cpu", weights_only=True)
+
+
+def layers_of(state: Mapping[str, Tensor], name: str) -> list[Layer]:
+    """Return the agile activations of a ``state_dict``, in its order.
+
+    Args:
+        state: Tensors by name.
+        name: What to call it in an error.
+
+    Raises:
+        DataError: If there are none, or their numbers are not finite.
+    """
     layers = _layers(state)
     if not layers:
         raise DataError(
@@ -115,7 +163,7 @@ def read_checkpoint(source: Path | bytes, name: str) -> list[Layer]:
 
 
 def _no_checkpoint(name: str) -> str:
-    return f"{name} is not a file that torch.save wrote, or it is damaged"
+    return f"{name} is not a file that torch.save wrote, nor a safetensors file, or it is damaged"
 
 
 def _state(loaded: Any, depth: int = _DEPTH) -> dict[str, Tensor]:
@@ -161,7 +209,10 @@ def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
     """
     terms = layer.terms
     if len(layer.scale) % terms:
-        raise ArgumentError(f"{layer.name} has {len(layer.scale)} pairs, which {terms} terms cannot share evenly")
+        raise ArgumentError(
+            f"{layer.name} has {len(layer.scale)} pairs, which {terms} terms cannot share evenly; show layers of "
+            "another K apart, by their names"
+        )
     a, b = (torch.tensor(v, dtype=torch.float64).view(terms, -1) for v in (layer.scale, layer.location))
     count = a.shape[1]
     shown = min(count, MOST_CURVES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
-from agileact._errors import ArgumentError, DataError
+from agileact._errors import AgileactError, ArgumentError, DataError
 from agileact.lab._naming import labels
-from agileact.lab._network import Drawn, Layer, draw, read_checkpoint
+from agileact.lab._network import Drawn, Layer, draw, layers_of, read_checkpoint, read_state
 from agileact.study.activations import parse_activation
 from agileact.study.shapes import Shape
 from agileact.study.spec import ArmSpec, TrialSpec
@@ -27,6 +29,17 @@ UPLOAD_BYTES = 64 * 2**20
 """The largest file that the page sends; one that is opened by its path may have any size."""
 
 _SQLITE = b"SQLite format 3\x00"
+_INDEX = ".index.json"
+_FILES = (
+    "store.sqlite",
+    "model.safetensors",
+    f"model.safetensors{_INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{_INDEX}",
+)
+"""What is looked for in a folder, in this order."""
+_ENDINGS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".sqlite")
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -36,13 +49,14 @@ class Checkpoint:
     name: str
     layers: tuple[Layer, ...]
 
-    def drawn(self, base: str, options: Mapping[str, Any], terms: int) -> list[Drawn]:
-        """Return the curves of every layer.
+    def drawn(self, base: str, options: Mapping[str, Any], terms: int, part: str = "") -> list[Drawn]:
+        """Return the curves of every layer whose name contains ``part``.
 
         Raises:
-            ArgumentError: If a layer's numbers are not a multiple of ``terms``.
+            ArgumentError: If there is none, or a layer's numbers are not a multiple of ``terms``.
         """
-        return [draw(replace(layer, terms=terms), base, options) for layer in self.layers]
+        names = _containing(part, [layer.name for layer in self.layers])
+        return [draw(replace(layer, terms=terms), base, options) for layer in self.layers if layer.name in names]
 
 
 @dataclass(frozen=True)
@@ -57,11 +71,11 @@ class Trials:
         """Return what to call each trial, by its key."""
         return labels(self.specs, self.path.parent)
 
-    def drawn(self, key: str) -> list[Drawn]:
-        """Return the curves of every learned activation of one trial.
+    def drawn(self, key: str, part: str = "") -> list[Drawn]:
+        """Return the curves of every learned activation of one trial whose name contains ``part``.
 
         Raises:
-            ArgumentError: If there is no such trial.
+            ArgumentError: If there is no such trial, or no such activation.
             DataError: If it keeps no shapes.
             StoreError: If the store cannot be read.
         """
@@ -76,7 +90,10 @@ class Trials:
                 "Choose another trial, or run this one again into a new store"
             )
         found = []
+        names = _containing(part, list(result.shapes))
         for name, shape in result.shapes.items():
+            if name not in names:
+                continue
             layer = Layer(name, tuple(shape.scale), tuple(shape.location), _terms(spec.arm, shape))
             found.append(Drawn(layer, list(shape.x), shape.before, shape.after, _units(layer, len(shape.after))))
         return found
@@ -85,25 +102,64 @@ class Trials:
 Source = Checkpoint | Trials
 
 
+def _containing(part: str, names: list[str]) -> set[str]:
+    found = {name for name in names if part in name}
+    if not found:
+        raise ArgumentError(f"no layer has {part!r} in its name; the first is {names[0]}, the last {names[-1]}")
+    return found
+
+
 def open_source(path: Path) -> Source:
-    """Return what a path leads to: a checkpoint, a store of trials, or a folder with a ``store.sqlite``.
+    """Return what a path leads to: a checkpoint, a store of trials, or a folder with either.
 
     Raises:
         DataError: If the file is missing, or neither.
         StoreError: If it is a store that cannot be read, or has no trial with something learned.
     """
     try:
-        found = path / "store.sqlite" if path.is_dir() else path
+        found = _in_folder(path) if path.is_dir() else path
         if not found.is_file():
-            raise DataError(f"there is no {'store.sqlite in' if path.is_dir() else 'file'} {path}")
+            raise DataError(f"there is no file {path}")
         with found.open("rb") as stream:
             start = stream.read(len(_SQLITE))
+        if start == _SQLITE:
+            return _open_store(found)
+        if found.name.endswith(_INDEX):
+            state: dict[str, Tensor] = {}
+            for part in _parts(found):
+                state |= read_state(found.with_name(part), str(found.with_name(part)))
+            return Checkpoint(str(path), tuple(layers_of(state, str(path))))
+        return Checkpoint(str(path), tuple(read_checkpoint(found, str(path))))
+    except AgileactError:
+        raise
     except (OSError, ValueError) as error:
         # A path with a NUL, one that is too long, a folder without permission.
         raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if start == _SQLITE:
-        return _open_store(found)
-    return Checkpoint(str(path), tuple(read_checkpoint(found, str(path))))
+
+
+def _in_folder(folder: Path) -> Path:
+    """Return what there is to open in a folder: of a study, or one that the transformers Trainer saved."""
+    for name in _FILES:
+        if (folder / name).is_file():
+            return folder / name
+    inside = [one.name for one in sorted(folder.iterdir()) if _opens(one)]
+    hint = f"; open one of those in it: {', '.join(inside[:_NAMED])}" if inside else ""
+    raise DataError(f"there is no store.sqlite, model.safetensors or pytorch_model.bin in {folder}{hint}")
+
+
+def _opens(path: Path) -> bool:
+    return path.suffix in _ENDINGS or any((path / name).is_file() for name in _FILES)
+
+
+def _parts(index: Path) -> list[str]:
+    """Return the names of the files, beside it, over which an index says that a state is spread."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{index} does not say where the tensors are; it is damaged") from None
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise DataError(f"{index} names files that are not beside it")
+    return names
 
 
 def open_upload(contents: Any, name: Any) -> Checkpoint:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,8 @@ ARMS = ("plain", "agile")
 MOST_EPOCHS = 5000
 """Where a run ends by itself."""
 
+_DIVERGED = 1e6
+"""A loss from which on a run is called diverged: the answers are 0 and 1."""
 _GRID = 33
 LINE = torch.linspace(-0.5, 1.5, _GRID, dtype=torch.float64)
 """The coordinates at which surfaces are computed, along each input."""
@@ -111,7 +112,7 @@ class XorRun:
         parts = [f"Epoch {self.epoch:,}."]
         for arm in ARMS:
             loss, since = self.losses[arm][-1], self.solved_since(arm)
-            if not math.isfinite(loss):
+            if not loss < _DIVERGED:
                 parts.append(f"{arm.capitalize()}: diverged; try a smaller learning rate.")
             elif since is not None:
                 parts.append(f"{arm.capitalize()}: solved after {since:,} epochs, loss {loss:.3g}.")

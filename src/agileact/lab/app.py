@@ -27,6 +27,15 @@ _TABS = (
 )
 
 
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}</head>
+<body>{%app_entry%}<div hidden>{%config%}{%scripts%}{%renderer%}</div></body>
+</html>
+"""
+"""What Dash writes around the page, with a language and without a second footer, for screen readers."""
+
+
 def build_app(opened: Path | None = None) -> Dash:
     """Return the lab as a Dash application, not yet served.
 
@@ -47,6 +56,7 @@ def build_app(opened: Path | None = None) -> Dash:
         enable_mcp=False,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
         on_error=_told,
+        index_string=_PAGE,
     )
     app.layout = lambda: _page(opened)
     _register_tabs(app)
@@ -83,8 +93,9 @@ def _page(opened: Path | None) -> html.Div:
                     html.P("Activation functions with a size a and a position b: a·f(x − b)"),
                 ]
             ),
-            html.Div(buttons, className="tabs", role="tablist", **aria(aria_label="Parts of the lab")),
-            html.Main(panels),
+            html.Main(
+                [html.Div(buttons, className="tabs", role="tablist", **aria(aria_label="Parts of the lab")), *panels]
+            ),
             html.Footer(f"agileact {__version__}. This page runs on your machine alone; nothing leaves it."),
             dcc.Store(id="session", data=uuid.uuid4().hex),
             dcc.Store(id="first-tab", data="network" if opened else "activation"),

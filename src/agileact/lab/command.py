@@ -36,7 +36,7 @@ def add_lab(commands: Any) -> None:
         help="port on 127.0.0.1, 0 for any free one (default: %(default)s)",
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--checkpoint", type=Path, metavar="FILE", help="show a state_dict that torch.save wrote")
+    source.add_argument("--checkpoint", type=Path, metavar="PATH", help="show a checkpoint: a file or its folder")
     source.add_argument("--store", type=Path, metavar="PATH", help="show the trials of a study's store.sqlite")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.set_defaults(run=_lab)

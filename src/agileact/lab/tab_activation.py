@@ -246,7 +246,7 @@ def fold_table(folded: Folded) -> Any:
         for one in folded.numbers
     ]
     changed = [index for index, one in enumerate(folded.numbers) if one.changed]
-    header = ("numbers", "agile network", "folded network", "")
+    header = ("numbers", "agile network", "folded network", "fold")
     return look.table(header, rows, "Weights before and after the fold", marked=changed)
 
 

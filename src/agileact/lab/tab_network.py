@@ -28,9 +28,10 @@ def layout() -> html.Div:
     return html.Div(
         [
             html.P(
-                "Open the weights of a network with agile activations, as torch.save(model.state_dict(), FILE) writes "
-                "them, or the store of a study. Each layer shows how far its activations have left f: look for units "
-                "that are flipped (a below 0), nearly silent (a near 0), or moved far from where their inputs are.",
+                "Open the weights of a network with agile activations (what torch.save(model.state_dict(), FILE) "
+                "writes, or a Trainer's folder), or the store of a study. Each layer shows how far its activations "
+                "have left f: look for units that are flipped (a below 0), nearly silent (a near 0), or moved far "
+                "from where their inputs are.",
                 className="intro",
             ),
             html.Div(
@@ -80,6 +81,17 @@ def layout() -> html.Div:
                 id="network-for-checkpoint", className="controls", hidden=True,
             ),
             html.P("Nothing is open yet.", id="network-sentence", className="sentence", role="status"),
+            html.Div(
+                look.control(
+                    "Layers whose name contains",
+                    dcc.Input(
+                        id="network-part", type="text", value="", className="field", debounce=True, spellCheck=False,
+                        placeholder="all", autoComplete="off",
+                    ),
+                    hint="to find one among many, or to draw those of one f together",
+                ),
+                id="network-parts", className="controls", hidden=True,
+            ),
             html.Div(
                 look.control("Page", look.number("network-page", 1, least=1, step=1), hint=f"{_PAGE} layers on each"),
                 id="network-pages", className="controls", hidden=True,
@@ -145,42 +157,55 @@ def register(app: Dash, opened: Path | None) -> None:
         Output("network-cards", "children"),
         Output("network-sentence", "children"),
         Output("network-pages", "hidden"),
+        Output("network-parts", "hidden"),
         Input("network-opened", "data"),
         Input("network-trial", "value"),
         Input("network-base", "value"),
         Input("network-terms", "value"),
         Input("network-page", "value"),
+        Input("network-part", "value"),
         Input({"tab": "network", "option": ALL}, "value"),
         State({"tab": "network", "option": ALL}, "id"),
         State("session", "data"),
     )
     def draw(
-        count: Any, trial: Any, base: Any, terms: Any, page: Any, values: list[Any], keys: list[Any], key: Any
+        count: Any,
+        trial: Any,
+        base: Any,
+        terms: Any,
+        page: Any,
+        part: Any,
+        values: list[Any],
+        keys: list[Any],
+        key: Any,
     ) -> tuple[Any, ...]:
         if not count:
-            return no_update, no_update, no_update
+            return (no_update,) * 4
+        wanted = part.strip() if isinstance(part, str) else ""
         try:
             with sources.alone():
                 source = sources.get(key)
                 if source is None:
                     gone = "The lab had put this network away (it keeps those of the last 32 pages); open it again."
-                    return [], gone, True
+                    return [], gone, True, True
                 if isinstance(source, Checkpoint):
                     given = {name["option"]: value for name, value in zip(keys, values, strict=True)}
                     name, chosen = base_options(base, given)
-                    drawn = source.drawn(name, chosen, whole("K", terms, 1, MOST_TERMS))
+                    drawn = source.drawn(name, chosen, whole("K", terms, 1, MOST_TERMS), wanted)
                 else:
                     name = "before the training"
-                    drawn = source.drawn(str(trial))
+                    drawn = source.drawn(str(trial), wanted)
             pages = -(-len(drawn) // _PAGE)
-            first = _PAGE * (whole("the page", page, 1, pages) - 1)
+            # Of fewer layers there are fewer pages: the one of before may be gone.
+            number = min(whole("the page", page, 1, 10**6), pages)
+            first = _PAGE * (number - 1)
         except AgileactError as error:
-            return [], f"{error}.", no_update
+            return [], f"{error}.", no_update, False
         shown = drawn[first : first + _PAGE]
         told = f"{Path(source.name).name}: {summary([one.layer for one in drawn])}"
         if pages > 1:
-            told += f" Layers {first + 1} to {first + len(shown)} of {len(drawn)} are shown, page {page} of {pages}."
-        return [card(one, name, first + i) for i, one in enumerate(shown)], told, pages == 1
+            told += f" Layers {first + 1} to {first + len(shown)} of {len(drawn)} are shown, page {number} of {pages}."
+        return [card(one, name, first + i) for i, one in enumerate(shown)], told, pages == 1, False
 
 
 def _asked(trigger: str, contents: Any, name: Any, path: Any, opened: Path | None) -> Source | None:
@@ -198,7 +223,7 @@ def card(drawn: Drawn, base: str, number: int) -> html.Div:
     """Return what is shown of one layer: its curves, where a and b lie, and which units are flipped."""
     layer = drawn.layer
     parts: list[Any] = [
-        html.H3(layer.name),
+        html.H2(layer.name),
         look.filled(f"network-curves-{number}", curves_figure(drawn, base), f"activations of {layer.name}"),
     ]
     if layer.scale:

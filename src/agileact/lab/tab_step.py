@@ -44,8 +44,8 @@ def layout() -> html.Div:
                         ),
                     ),
                     look.control("Optimizer", look.dropdown("step-optimizer", OPTIMIZERS, "adam")),
-                    look.control("Learning rate of the weights", look.number("step-lr", 0.02, least=0, most=10)),
-                    look.control("Learning rate of a and b", look.number("step-activation-lr", 0.1, least=0, most=10)),
+                    look.control("Learning rate of the weights", look.rate("step-lr", 0.02, 10)),
+                    look.control("Learning rate of a and b", look.rate("step-activation-lr", 0.1, 10)),
                     look.control("Samples in a batch", look.number("step-batch", 32, least=1, most=512, step=1)),
                     look.control("Seed", look.number("step-seed", 0, least=0, most=99999, step=1)),
                 ],
@@ -171,13 +171,15 @@ def last_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
         data.append(
             {
                 "type": "scatter",
-                "mode": "lines+text",
+                "mode": "lines+markers+text",
                 "x": [place - 0.42, place, place + 0.42],
                 "y": [levels[place]] * 3,
                 "text": ["", f"{levels[place]:.4g}", ""],
                 # Beside the bar, not on it.
                 "textposition": "bottom center" if place and levels[place] < levels[place - 1] else "top center",
                 "line": {"color": look.GREY, "width": 3},
+                # A mark that nobody sees keeps the number away from the line.
+                "marker": {"size": 8, "opacity": 0},
                 "showlegend": False,
                 "hoverinfo": "skip",
             }

@@ -36,8 +36,8 @@ def layout() -> html.Div:
                 [
                     look.control("f: base function", look.dropdown("xor-base", bases.names(), "sigmoid")),
                     look.control("Optimizer", look.dropdown("xor-optimizer", ("adam", "sgd"), "adam")),
-                    look.control("Learning rate of the weights", look.number("xor-lr", 0.05, least=0, most=10)),
-                    look.control("Learning rate of a and b", look.number("xor-activation-lr", 0.05, least=0, most=10)),
+                    look.control("Learning rate of the weights", look.rate("xor-lr", 0.05, 10)),
+                    look.control("Learning rate of a and b", look.rate("xor-activation-lr", 0.05, 10)),
                     look.control("Seed of the weights", look.number("xor-seed", 6, least=0, most=99999, step=1)),
                     look.control(
                         "Epochs in a picture",
@@ -159,7 +159,7 @@ def losses_figure(run: XorRun) -> look.Figure:
         # A logarithmic axis has no place for 0.
         heights = [max(values[i], _LEAST_LOSS) for i in shown]
         mode = "lines+markers" if len(shown) == 1 else "lines"
-        data.append(look.line(shown, heights, _NAMES[arm], _COLORS[arm], line={"dash": dash}, mode=mode))
+        data.append(look.line(shown, heights, arm, _COLORS[arm], line={"dash": dash}, mode=mode))
         since = run.solved_since(arm)
         if since is not None:
             data.append(
@@ -213,7 +213,7 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
             "mode": "markers+text",
             "x": [x for x, _ in POINTS],
             "y": [y for _, y in POINTS],
-            "text": [f"{value:.2f}".replace("-", "−") if abs(value) < 100 else "…" for value in surfaces.at_points],
+            "text": [_height(value) for value in surfaces.at_points],
             "textposition": "top center",
             "textfont": {"size": 13},
             "marker": {
@@ -270,6 +270,11 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
     )
 
 
+def _height(value: float) -> str:
+    """Return an output as it stands beside its point: never "−0.00", and short while a run diverges."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−") if abs(value) < 100 else "…"
+
+
 def _epoch(go: Any) -> Any:
     return go.get("epoch") if isinstance(go, dict) else None
 
@@ -288,7 +293,9 @@ def _title(text: str, x: float, y: float) -> dict[str, Any]:
 
 def _sum(v: tuple[float, ...], d: float) -> str:
     def signed(value: float) -> str:
-        return f"{'−' if value < 0 else '+'} {abs(value):.2f}"
+        # A run that diverges has numbers of more digits than there is room for.
+        size = f"{abs(value):.2f}" if abs(value) < 1000 else look.written(abs(value), 2)
+        return f"{'−' if value < 0 else '+'} {size}"
 
     return f"{look.written(v[0], 3)} h₁ {signed(v[1])} h₂ {signed(d)}"
 

@@ -1,4 +1,4 @@
-/* Tabs, sliders with numbers, the clock of a run, files that are too large, and names for the parts of controls that Dash gives none. */
+/* Tabs, sliders with numbers, steps of numbers, the clock of a run, files that are too large, and names for the parts of controls that Dash gives none. */
 (function () {
   "use strict";
 
@@ -78,6 +78,43 @@
     next.focus();
     next.click();
   });
+
+  /* One step of a number that may be any: its buttons and the arrow keys would go by 1, from a rate of 0.05 to 1. Rates
+     go along 1, 2, 5 of each power of ten; what stands beside a slider goes by the slider's step. */
+  function nextRate(value, up) {
+    if (!(value > 0)) return up ? 0.001 : 0;
+    const power = Math.floor(Math.log10(value) - 1e-9);
+    const places = [power - 1, power, power + 1].flatMap((p) => ["1e" + p, "2e" + p, "5e" + p].map(Number));
+    // A number that is a place of its own but for rounding is not its own neighbour.
+    return up ? places.find((one) => one > value * (1 + 1e-9)) : places.reverse().find((one) => one < value * (1 - 1e-9));
+  }
+
+  function stepped(event, input, up) {
+    const by = input && input.step === "any" && input.closest("[data-by]");
+    if (!by) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const least = Number(by.dataset.least);
+    const most = Number(by.dataset.most);
+    const value = Number(input.value);
+    const step = Number(by.dataset.by);
+    const next = by.dataset.by === "rate" ? nextRate(value, up) : Math.round((value + (up ? step : -step)) / step) * step;
+    const kept = Number(Math.min(Math.max(next, least), most).toPrecision(12));
+    // What was typed and not yet taken may step to the value that Dash has already: it would draw nothing anew.
+    input.value = String(kept);
+    // The id of an option of f is an object.
+    window.dash_clientside.set_props(input.id.startsWith("{") ? JSON.parse(input.id) : input.id, { value: kept });
+  }
+
+  document.addEventListener("keydown", function (event) {
+    const up = { ArrowUp: true, ArrowDown: false }[event.key];
+    if (up !== undefined && event.target.type === "number") stepped(event, event.target, up);
+  }, true);
+  document.addEventListener("click", function (event) {
+    const button = event.target instanceof Element && event.target.closest(".dash-input-stepper");
+    if (!button) return;
+    stepped(event, button.parentElement.querySelector("input"), button.classList.contains("dash-stepper-increment"));
+  }, true);
 
   /* A file that is too large to be sent: dcc.Upload drops it and says nothing, so the page tells the server its size. */
   function tooLarge(event) {

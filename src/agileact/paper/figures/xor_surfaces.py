@@ -67,7 +67,10 @@ def _surface(
     figure: Any, axis: Any, line: np.ndarray, height: np.ndarray, at_points: np.ndarray, *, large: bool = False
 ) -> None:
     filled = axis.contourf(line, line, height, levels=18, cmap="cividis")
-    axis.contour(line, line, height, levels=9, colors="white", linewidths=0.5, linestyles="solid", alpha=0.7)
+    # On the edges of the bands, every second one: lines at levels of their own would make a plane look bent.
+    axis.contour(
+        line, line, height, levels=filled.levels[::2], colors="white", linewidths=0.5, linestyles="solid", alpha=0.7
+    )
     bar = figure.colorbar(filled, ax=axis, shrink=0.72, aspect=22, pad=0.02)
     bar.ax.tick_params(labelsize=7)
     for (x, y), target, value in zip(POINTS, TARGETS, at_points, strict=True):
@@ -76,7 +79,8 @@ def _surface(
             markeredgecolor="black" if target else "white", markeredgewidth=1.2, zorder=5,
         )  # fmt: skip
         axis.annotate(
-            f"{value:.2f}".replace("-", "−"),
+            # Never "−0.00".
+            f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−"),
             (x, y),
             xytext=(0, 9 if large else 7),
             textcoords="offset points",
