@@ -181,8 +181,15 @@ def test_a_baseline_that_diverged_everywhere():
 
 def test_a_study_of_which_everything_diverged_does_not_say_that_it_goes_on():
     def make(spec):
-        gone = {"selected_test_loss": None, "best_test_loss": None, "shapes": {}, "layers": {}}
-        return dataclasses.replace(made_up(spec), status="diverged", curve=Curve([0], [2.0], [math.inf]), **gone)
+        return dataclasses.replace(
+            made_up(spec),
+            status="diverged",
+            curve=Curve([0], [2.0], [math.inf]),
+            selected_test_loss=None,
+            best_test_loss=None,
+            shapes={},
+            layers={},
+        )
 
     document = report_document(facts_of(small_study(), make))
     assert texts(document).count("Every final trial that is finished diverged.") == 3
