@@ -14,7 +14,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 COLUMNS = (
     *("study", "task", "arm", "phase", "seed", "lr", "activation_lr", "optimizer", "status"),
-    *("validation_loss", "iteration", "test_loss", "test_accuracy", "lowest_test_loss"),
+    *("untrained_loss", "validation_loss", "iteration", "test_loss", "test_accuracy", "lowest_test_loss"),
     *("parameters", "saved_bytes", "seconds_per_iteration", "seconds", "description", "trial"),
 )
 """What every row has (:func:`agileact.study.outcome.trial_rows`); a table without rows has these columns."""
