@@ -34,6 +34,11 @@ class _Block(nn.Module):
         return result
 
 
+_LEAST_CHANNELS = 8
+"""Of fewer channels, channels last, oneDNN writes the gradients of a strided 1x1 convolution beyond their memory on CPUs
+with AVX2 alone (PyTorch 2.13), and the process dies."""
+
+
 def resnet(
     arm: ArmSpec,
     input_shape: tuple[int, ...],
@@ -83,6 +88,8 @@ def resnet(
         layers["output"] = nn.Linear(channels, classes)
         model = nn.Sequential(layers)
     initialise_all(model, seed)
+    if min(widths[:-1], default=_LEAST_CHANNELS) < _LEAST_CHANNELS:
+        return model
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
