@@ -35,8 +35,8 @@ class _Block(nn.Module):
 
 
 _LEAST_CHANNELS = 8
-"""Of fewer channels, channels last, oneDNN writes the gradients of a strided 1x1 convolution beyond their memory on CPUs
-with AVX2 alone (PyTorch 2.13), and the process dies."""
+"""Of fewer channels, channels last, oneDNN writes the gradients of a strided 1x1 convolution beyond their memory on
+CPUs with AVX2 alone (PyTorch 2.13), and the process dies."""
 
 
 def resnet(
