@@ -36,7 +36,7 @@ def _add_paper(commands: Any) -> None:
         formatter_class=HelpFormatter,
         epilog="presets:\n"
         "  smoke   every part once, 60 iterations, well under a minute\n"
-        "  quick   all twelve combinations, one seed, 2,000 iterations, a few minutes on two cores\n"
+        "  quick   all twelve combinations, one seed, 1,000 iterations, a few minutes on two cores\n"
         "  full    10 seeds, 10,000 iterations, hours\n\n"
         "activations: any base, or agile-BASE, with options behind colons: agile-leaky_relu:negative_slope=0.2",
     )

@@ -162,7 +162,7 @@ class Recipe:
 
 PRESETS: dict[str, Recipe] = {
     "smoke": Recipe(iterations=60, evaluate_every=20, probe_every=5),
-    "quick": Recipe(),
+    "quick": Recipe(iterations=1000),
     "full": Recipe(seeds=tuple(range(10)), iterations=10_000, evaluate_every=200, probe_every=50),
 }
 """``smoke`` proves that everything runs, ``quick`` shows the picture, ``full`` is the experiment."""
