@@ -96,7 +96,7 @@ def _size(facts: Facts, one: Contrast) -> tuple[bool, float]:
 def _sentence(facts: Facts, one: Contrast) -> Block:
     comparison = one.comparison
     task = f"{comparison.task}: " * (len(facts.study.tasks) > 1)
-    more = f"Time {comparison.times}."
+    more = f"{comparison.verdict.by_seed} Time {comparison.times}."
     if comparison.common is not None:
         more += f" Time {comparison.common.describe(comparison.arm, facts.baseline.name)}."
     return claim(task + comparison.verdict.sentence, comparison.verdict.decision, more=more)
