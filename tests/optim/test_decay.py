@@ -12,19 +12,6 @@ from torch import Tensor, nn
 import agileact as ag
 
 
-def _network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3),
-        ag.AgileReLU(4),
-        nn.BatchNorm2d(4),
-        nn.Flatten(),
-        nn.Linear(4 * 4 * 4, 5),
-        ag.CombinedAgile("sigmoid", 5, terms=3),
-        nn.Linear(5, 2),
-    )
-
-
 def _pulled(model: nn.Module, x: Tensor) -> None:
     """One backward pass whose gradients are all zero."""
     model.zero_grad()
