@@ -49,7 +49,7 @@ types: $(STAMP)
 
 # The Triton kernels are code for the GPU's compiler alone; importing them needs Triton.
 doctest: $(STAMP)
-	$(BIN)/python -m pytest --doctest-modules src --ignore=src/agileact/ops/_triton_kernels.py
+	$(BIN)/python -m pytest --doctest-modules src --ignore=src/agileact/ops/triton_kernels.py
 
 # The site, into build/site: opens from disk, no server needed. A warning is an error.
 docs: $(STAMP)

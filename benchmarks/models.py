@@ -23,9 +23,9 @@ from model_zoo import Architecture, Example, architectures
 from torch import Tensor, nn
 
 import agileact as ag
-from agileact._files import write_atomically
-from agileact.bench._timing import environment, interleaved
-from agileact.transforms._recording import arguments, tensors
+from agileact._common.files import write_atomically
+from agileact.bench.timing import environment, interleaved
+from agileact.transforms.trace.recording import arguments, tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = "finished rows, with which a run that was cut short goes on; delete it to start anew"

@@ -11,13 +11,13 @@ import dataclasses
 import statistics
 import time
 
-from agileact.bench._timing import keep_freed_memory
-from agileact.study import data as data_room
-from agileact.study.arms import arm
-from agileact.study.spec import TrialSpec
-from agileact.study.stacked import run_stack
-from agileact.study.tasks import task
-from agileact.study.trial import run_trial
+from agileact.bench.timing import keep_freed_memory
+from agileact.study.data import dataset as data_room
+from agileact.study.spec.arms import arm
+from agileact.study.spec.tasks import task
+from agileact.study.spec.trial import TrialSpec
+from agileact.study.training.run import run_trial
+from agileact.study.training.stacked import run_stack
 
 TASKS = ("paper-mlp", "deep-mlp", "mnist1d-mlp", "digits-mlp")
 ARMS = ("relu", "agile-sigmoid", "combined-relu:terms=2", "prelu")

@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LIBRARIES = HERE.parent / "src" / "agileact" / "ops" / "lib"
-SCHEMA = HERE.parent / "src" / "agileact" / "ops" / "_schema.py"
+SCHEMA = HERE.parent / "src" / "agileact" / "ops" / "schema.py"
 
 COMMON = ("autograd.cpp", "layout.cpp", "operators.cpp", "pool_autograd.cpp", "pool_operators.cpp", "stamp.cpp")
 LOOPS = ("elementwise.cpp", "combined.cpp", "pool.cpp", "pool_backward.cpp")

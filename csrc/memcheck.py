@@ -7,7 +7,7 @@ from torch import Tensor
 
 import agileact as ag
 from agileact.ops import CPU
-from agileact.ops._fused import FUSED
+from agileact.ops.fused import FUSED
 
 INPUTS = (
     (torch.randn(3, 5, 7, 9), 1),

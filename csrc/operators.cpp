@@ -1,4 +1,4 @@
-// The CPU kernels of the operators that _schema.py declares.
+// The CPU kernels of the operators that schema.py declares.
 #include "operators.h"
 
 #include <ATen/EmptyTensor.h>

@@ -1,4 +1,4 @@
-// The CPU kernels of the pooling operators that _schema.py declares.
+// The CPU kernels of the pooling operators that schema.py declares.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agileact._files import write_atomically
-from agileact._optional import require
+from agileact._common.files import write_atomically
+from agileact._common.optional import require
 from agileact.functional import agile
 from agileact.paper.figures.draw import draw_networks, render
 from agileact.paper.figures.style import ACTIVATION, FAINT, INK, MUTED, WEIGHTS, new_figure, rc, settle, shade

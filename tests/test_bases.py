@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import agileact as ag
 from agileact.bases import Facts, Option
-from agileact.bases import _registry as registry
+from agileact.bases import registry as registry
 from tests.cases import CASES, IDS, Case
 from tests.tolerances import assert_values
 

@@ -22,9 +22,9 @@ from nbclient import NotebookClient
 import agileact as ag
 from agileact.cli import _parser, main
 from agileact.paper.figures.networks import stages
+from agileact.study.commands.yaml_file import read_study
 from agileact.study.models import paper_cnn
-from agileact.study.spec import ArmSpec
-from agileact.study.spec_file import read_study
+from agileact.study.spec.trial import ArmSpec
 from tests.commands import LANGUAGES, PAGES, README, ROOT, blocks, commands, fences, lines, name
 
 DOCS = ROOT / "docs"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agileact._files import write_atomically
+from agileact._common.files import write_atomically
 
 
 def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path):

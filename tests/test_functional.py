@@ -357,7 +357,7 @@ def test_parameter_gradients_are_summed_wide():
 
 @given(rows=st.integers(1, 5), length=st.integers(0, 100000))
 def test_the_sum_of_a_long_row(rows, length):
-    from agileact._broadcast import collect
+    from agileact._common.broadcasting import collect
 
     matrix = torch.randint(-8, 9, (rows, length), generator=torch.Generator().manual_seed(0)).double()
     assert torch.equal(collect(matrix, 0, 1, DOUBLE), matrix.sum(1))

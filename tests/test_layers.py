@@ -1,4 +1,4 @@
-"""Imports go downward only, and importing the package costs nothing that it does not need."""
+"""Imports go downward only, files and folders, and importing the package costs nothing that it does not need."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import agileact
 
 PACKAGE = Path(agileact.__file__).parent
-# From the bottom to the top; a room may import from the rooms before it, and within itself. What is private at the
-# top level of the package lies below all of them.
-ROOMS = (
-    "private",
+# From the bottom to the top; a room may import from the rooms before it, and within itself.
+ROOMS = [
+    "_common",
     "bases",
     "reference",
     "ops",
@@ -34,48 +31,66 @@ ROOMS = (
     "doctor",
     "completion",
     "cli",
-)
-FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+]
+# Within a room of many folders likewise.
+FOLDERS = {
+    "transforms": ["report", "trace", "edit", "convert", "fold"],
+    "study": ["spec", "data", "models", "training", "running", "statistics", "results", "report", "commands"],
+    "lab": ["input_checks", "guard", "sessions", "content", "widgets", "tabs", "app", "command"],
+}
+FILES = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {".".join(("agileact", *parts)).removesuffix(".__init__"): path for path, parts in FILES.items()}
 
 
-def _room(name: str) -> str:
-    return "private" if name.startswith("_") and name != "__main__" else "cli" if name == "__main__" else name
-
-
-def _imported_rooms(path: Path) -> set[str]:
-    """Return the rooms that a file imports from, wherever in the file it does."""
+def imported(path: Path) -> set[str]:
+    """Return the modules of this package that a file imports, wherever in the file it does."""
     names = set()
-    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    rooms = set()
-    for name in names:
-        package, *rest = name.split(".")
-        if package == "agileact":
-            assert rest, f"{path} imports the whole package, which is above every room"
-            rooms.add(_room(rest[0]))
-    return rooms
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else str(node.module) for name in full}
+    found = {name for name in names if name.partition(".")[0] == "agileact"}
+    assert "agileact" not in found or path == PACKAGE / "__init__.py", f"{path} imports the whole package"
+    return found
 
 
-def test_every_room_has_its_place():
-    assert {_room(path.parts[0].removesuffix(".py")) for path in FILES} <= set(ROOMS)
+def test_imports_go_downward():
+    """One test over all files: between rooms, and between the folders of a room."""
+    upward = []
+    for path, parts in FILES.items():
+        for name in sorted(imported(path)):
+            other = name.split(".")[1:]
+            for order, own, theirs in ((ROOMS, parts, other), (FOLDERS.get(parts[0], []), parts[1:], other[1:])):
+                if order is ROOMS or parts[0] == other[0]:
+                    if not own or not theirs or "__init__" in own[:1] or parts == ("__init__",):
+                        continue  # the face of a room imports what it shows
+                    if order and order.index(own[0]) < order.index(theirs[0]):
+                        upward.append(f"{'/'.join(parts)} imports {name}")
+    assert not upward, "\n".join(upward)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if str(path) != "__init__.py"], ids=str)
-def test_imports_go_downward(path: Path):
-    own = ROOMS.index(_room(path.parts[0].removesuffix(".py")))
-    above = {room for room in _imported_rooms(path) if ROOMS.index(room) > own}
-    assert not above, f"{path} imports from {', '.join(sorted(above))}, which lie above it"
+def test_no_circle_of_files():
+    edges = {name: imported(path) - {name} for name, path in MODULES.items() if path.name != "__init__.py"}
+    circles = []
+    for start in edges:
+        seen: set[str] = set()
+        todo = list(edges[start])
+        while todo:
+            one = todo.pop()
+            if one not in seen:
+                seen.add(one)
+                todo += edges.get(one, ())
+        if start in seen:
+            circles.append(start)
+    assert not circles, f"these files import each other: {', '.join(circles)}"
 
 
-def test_the_public_face_is_only_imports():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    docstring, *rest = tree.body
-    assert isinstance(docstring, ast.Expr)
-    assert all(isinstance(node, ast.ImportFrom) for node in rest)
+def test_no_folder_is_crowded():
+    counts = {folder: len(list(folder.glob("*.py"))) - 1 for folder in {path.parent for path in FILES}}
+    assert {str(folder): count for folder, count in counts.items() if count > 13} == {}
 
 
 def test_importing_needs_torch_and_numpy_alone_and_touches_no_gpu():

@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from agileact._errors import MissingExtraError
-from agileact._json import format_json, print_json
-from agileact._table import print_table
-from agileact._text import cell_width, printable
+from agileact._common.errors import MissingExtraError
+from agileact._common.json_text import format_json, print_json
+from agileact._common.table import print_table
+from agileact._common.text import cell_width, printable
 from agileact.bench import monitor, step
 from agileact.cli import main
 
@@ -229,7 +229,7 @@ def test_without_rich_the_table_is_plain_text(monkeypatch):
     def absent(module: str, extra: str) -> NoReturn:
         raise MissingExtraError(module)
 
-    monkeypatch.setattr("agileact._table.require", absent)
+    monkeypatch.setattr("agileact._common.table.require", absent)
     stream = io.StringIO()
     print_table("Title", ("이름", "n"), [("가나다", "1")], keys=1, stream=stream)
     assert stream.getvalue().splitlines() == ["Title", "이름    n", "------  -", "가나다  1"]

@@ -1,19 +1,19 @@
 """Agile activation functions, a f(x - b) for any f, with a size a and a position b learned by gradient descent."""
 
-from agileact import _interrupt as _interrupt
 from agileact import bases as bases
 from agileact import functional as functional
 from agileact import nn as nn
-from agileact._errors import AgileactError as AgileactError
-from agileact._errors import ArgumentError as ArgumentError
-from agileact._errors import ArgumentTypeError as ArgumentTypeError
-from agileact._errors import ConversionError as ConversionError
-from agileact._errors import DataError as DataError
-from agileact._errors import FoldError as FoldError
-from agileact._errors import MissingExtraError as MissingExtraError
-from agileact._errors import StoreError as StoreError
-from agileact._errors import TrialError as TrialError
-from agileact._version import __version__ as __version__
+from agileact._common import interrupt as interrupt
+from agileact._common.errors import AgileactError as AgileactError
+from agileact._common.errors import ArgumentError as ArgumentError
+from agileact._common.errors import ArgumentTypeError as ArgumentTypeError
+from agileact._common.errors import ConversionError as ConversionError
+from agileact._common.errors import DataError as DataError
+from agileact._common.errors import FoldError as FoldError
+from agileact._common.errors import MissingExtraError as MissingExtraError
+from agileact._common.errors import StoreError as StoreError
+from agileact._common.errors import TrialError as TrialError
+from agileact._common.version import __version__ as __version__
 from agileact.bases import register_base as register_base
 from agileact.calibration import calibrate as calibrate
 from agileact.monitor import Monitor as Monitor

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from agileact._errors import AgileactError
-from agileact._text import HelpFormatter, printable, replace_unprintable
-from agileact._version import __version__
+from agileact._common.errors import AgileactError
+from agileact._common.text import HelpFormatter, printable, replace_unprintable
+from agileact._common.version import __version__
 
 _EPILOG = """\
 exit codes:
@@ -120,11 +120,11 @@ def _abandon_stdout() -> None:
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     from agileact import completion, doctor
-    from agileact._values import count
+    from agileact._common.arguments import count
     from agileact.bench import command as bench_command
     from agileact.lab import command as lab_command
     from agileact.paper import command as paper_command
-    from agileact.study import command as study_command
+    from agileact.study.commands import study as study_command
 
     parser = _Parser(
         prog="agileact",

@@ -11,8 +11,8 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-from agileact._optional import require
-from agileact._text import HelpFormatter
+from agileact._common.optional import require
+from agileact._common.text import HelpFormatter
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -96,7 +96,7 @@ _OWN = "PKG.MODULE:FUNCTION"
 def _values(kind: str) -> list[str]:
     from agileact import bases
     from agileact.paper import recipe
-    from agileact.study import optimizers
+    from agileact.study.training import optimizers
 
     return {
         "presets": list(recipe.PRESETS),
@@ -112,7 +112,7 @@ def _values(kind: str) -> list[str]:
 def _lists() -> dict[str, list[str]]:
     """Return what may stand in lists with commas; of arms also what may stand behind a plus sign, with the plus."""
     from agileact import baselines, bases
-    from agileact.study import arms
+    from agileact.study.spec import arms
 
     activations = [form + base for base in bases.names() for form in ("", "agile-")] + list(baselines.names())
     combined = [f"combined-{base}:terms=2" for base in bases.names()]

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from agileact import bases, ops
-from agileact._json import print_json
-from agileact._table import print_table
-from agileact._version import __version__
-from agileact.ops._fused import FUSED
+from agileact._common.json_text import print_json
+from agileact._common.table import print_table
+from agileact._common.version import __version__
+from agileact.ops.fused import FUSED
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 # What the default kernels cost, forward and backward against the plain activation: benchmarks/results/op.json.

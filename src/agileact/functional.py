@@ -10,8 +10,8 @@ import torch
 from torch import Size, Tensor
 
 from agileact import bases, ops
-from agileact._broadcast import WIDE, spread
-from agileact._errors import ArgumentError, ArgumentTypeError
+from agileact._common.broadcasting import WIDE, spread
+from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.bases import Base, Value
 
 Granularity = Literal["channel", "layer", "element"]

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agileact._broadcast import WIDE, collect, spread
+from agileact._common.broadcasting import WIDE, collect, spread
 from agileact.bases import Base
 
 

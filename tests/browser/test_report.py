@@ -10,19 +10,19 @@ import subprocess
 
 import pytest
 
-from agileact.study.arms import Arm
-from agileact.study.conduct import conduct, identified
-from agileact.study.executors import Finished, Started
-from agileact.study.record import write_record
+from agileact.study.commands.yaml_file import read_study
 from agileact.study.report.document import report_document
 from agileact.study.report.facts import gather
 from agileact.study.report.page import page
 from agileact.study.report.source import stored, write_report
-from agileact.study.result import Curve
-from agileact.study.spec_file import read_study
-from agileact.study.store import Store
-from agileact.study.tasks import Task
-from agileact.study.trial import run_trial
+from agileact.study.running.conduct import conduct, identified
+from agileact.study.running.executors import Finished, Started
+from agileact.study.running.store import Store
+from agileact.study.spec.arms import Arm
+from agileact.study.spec.record import write_record
+from agileact.study.spec.result import Curve
+from agileact.study.spec.tasks import Task
+from agileact.study.training.run import run_trial
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.browser.reports import marks, see_all
 from tests.study.report.builders import EVIL, big_study, evil_study, facts_of, made_up, small_study

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from agileact.study.protocol import Protocol, Study, plan
-from agileact.study.record import write_record
 from agileact.study.report.source import stored
 from agileact.study.report.watch import Server
-from agileact.study.store import Store
+from agileact.study.running.planner import plan
+from agileact.study.running.store import Store
+from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.record import write_record
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.browser.reports import marks, see_all
 from tests.study.report.builders import made_up, small_study

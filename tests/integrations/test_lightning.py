@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import agileact as ag
-from agileact._errors import ArgumentError
+from agileact._common.errors import ArgumentError
 
 L: Any = pytest.importorskip(
     "lightning.pytorch", reason='Lightning is not installed: pip install "agileact[lightning]"'

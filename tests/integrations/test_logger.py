@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import agileact as ag
-from agileact._errors import ArgumentError, ArgumentTypeError, FoldError
+from agileact._common.errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.integrations import AgileLogger, report
-from agileact.integrations._shapes import shape
+from agileact.integrations.shapes import shape
 from agileact.integrations.tensorboard import add_histograms, add_shapes
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(2))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import agileact as ag
-from agileact._errors import ArgumentTypeError
+from agileact._common.errors import ArgumentTypeError
 from agileact.integrations import report
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError, bases
-from agileact.lab._bounds import base_options, choice, number, whole
-from agileact.lab._sessions import Sessions
+from agileact.lab.input_checks import base_options, choice, number, whole
+from agileact.lab.sessions import Sessions
 
 LISTS, DICTS = st.lists(st.integers()), st.dictionaries(st.text(), st.text())
 ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), LISTS, DICTS)

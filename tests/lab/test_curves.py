@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from agileact import bases
-from agileact.lab._curves import curves, reading
-from agileact.lab.tab_activation import reading_sentence, slopes_figure, values_figure
+from agileact.lab.content.curves import curves, reading
+from agileact.lab.tabs.activation import reading_sentence, slopes_figure, values_figure
 
 FORMULAS: dict[str, Callable[[Any], Any]] = {
     "relu": lambda x: np.maximum(x, 0),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from agileact import bases
-from agileact.lab._folding import CIRCUITS, fold_circuit
-from agileact.lab.tab_activation import fold_figure, fold_sentence, fold_table
+from agileact.lab.content.folding import CIRCUITS, fold_circuit
+from agileact.lab.tabs.activation import fold_figure, fold_sentence, fold_table
 
 W, C, V, D = np.array([1.2, -0.8]), np.array([0.3, 0.5]), np.array([0.9, -1.1]), 0.2
 

@@ -6,11 +6,12 @@ import dataclasses
 
 import pytest
 
-from agileact.lab._naming import labels
-from agileact.study.arms import arm
-from agileact.study.protocol import Point, Protocol, Study, final_trials
-from agileact.study.record import write_record
-from agileact.study.tasks import task
+from agileact.lab.content.naming import labels
+from agileact.study.running.planner import Point, final_trials
+from agileact.study.spec.arms import arm
+from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.record import write_record
+from agileact.study.spec.tasks import task
 
 ARMS = tuple(
     map(arm, ("agile-relu", "agile-relu+calibrated", "agile-relu+location-only", "agile-relu+weight-decay=0.05"))

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 import agileact as ag
-from agileact.lab._network import Layer, draw, read_checkpoint, summary
-from agileact.lab._source import Checkpoint, Trials, open_source, open_upload
-from agileact.lab.tab_network import card, curves_figure, numbers_figure
-from agileact.study import data
-from agileact.study.spec import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec
-from agileact.study.store import Store
-from agileact.study.trial import run_trial
+from agileact.lab.content.network import Layer, draw, read_checkpoint, summary
+from agileact.lab.content.source import Checkpoint, Trials, open_source, open_upload
+from agileact.lab.tabs.network import card, curves_figure, numbers_figure
+from agileact.study.data import dataset as data
+from agileact.study.running.store import Store
+from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec
+from agileact.study.training.run import run_trial
 
 
 def model():

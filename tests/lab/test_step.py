@@ -11,8 +11,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from agileact import ArgumentError
-from agileact.lab._step import FORMS, NETWORKS, Moment, StepRun, StepSpec
-from agileact.lab.tab_step import last_figure, losses_figure, read_spec, shares_figure
+from agileact.lab.content.step import FORMS, NETWORKS, Moment, StepRun, StepSpec
+from agileact.lab.tabs.step import last_figure, losses_figure, read_spec, shares_figure
 
 SGD: Any = {"optimizer": "sgd", "lr": 0.3, "activation_lr": 0.7, "batch": 16}
 

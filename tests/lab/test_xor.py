@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from agileact import ArgumentError
-from agileact.lab._xor import ARMS, LINE, XorRun
-from agileact.lab.tab_xor import losses_figure, read_spec, surfaces_figure
+from agileact.lab.content.xor import ARMS, LINE, XorRun
+from agileact.lab.tabs.xor import losses_figure, read_spec, surfaces_figure
 from agileact.paper.xor import XorSpec, run_xor
 
 SOLVED: Any = {"lr": 0.05, "seed": 6}

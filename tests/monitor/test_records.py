@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import agileact as ag
-from agileact.monitor._activity import _sample
-from agileact.monitor._records import Rows, parameter_statistics
+from agileact.monitor.activity import _sample
+from agileact.monitor.records import Rows, parameter_statistics
 from tests.monitor.networks import network, train, values
 
 

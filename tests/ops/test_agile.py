@@ -13,7 +13,7 @@ from torch import Tensor
 import agileact as ag
 from agileact import bases, reference
 from agileact.ops import CPU
-from agileact.ops._fused import FUSED, fused_name, unfused
+from agileact.ops.fused import FUSED, fused_name, unfused
 from tests.cases import CASES, INPUT_IDS, INPUTS, Case, Input, parameters
 
 FUSED_CASES = [case for case in CASES if case.base in FUSED]

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from agileact import doctor
-from agileact.ops import CPU, _cpu
+from agileact.ops import CPU
+from agileact.ops import cpu as _cpu
 
 
 def test_a_library_without_a_stamp_is_refused(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agileact import bases
-from agileact.ops import _default, _pool
-from agileact.ops._fused import FUSED, fused_name
+from agileact.ops import default as _default
+from agileact.ops import pool as _pool
+from agileact.ops.fused import FUSED, fused_name
 from tests.cases import CASES, Case
 
 DOUBLE = torch.float64

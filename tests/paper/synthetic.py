@@ -8,8 +8,8 @@ import zlib
 
 import numpy as np
 
-from agileact.study.result import Curve, LayerTrace, Probe, TrialResult
-from agileact.study.spec import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
+from agileact.study.spec.result import Curve, LayerTrace, Probe, TrialResult
+from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
 
 CONV = ("sigmoid", "agile-sigmoid", "relu", "agile-relu")
 FC = ("relu", "agile-relu", "agile-sigmoid")

@@ -15,14 +15,14 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from agileact import AgileactError
-from agileact._errors import MissingExtraError
+from agileact._common.errors import MissingExtraError
 from agileact.paper.figures import activation_step_share, draw_all, draw_xor
 from agileact.paper.figures.draw import FIGURES, render
 from agileact.paper.figures.run import Combination, NothingToDrawError, Run
 from agileact.paper.figures.style import Palette, rc, settle
 from agileact.paper.xor import XorSpec, run_xor
-from agileact.study.analysis import wilson
-from agileact.study.result import Probe
+from agileact.study.spec.result import Probe
+from agileact.study.statistics import wilson
 from tests.paper import synthetic
 
 NAMES = [f"figure-{number:02d}.{form}" for number in FIGURES for form in ("png", "svg")]

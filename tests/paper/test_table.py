@@ -9,7 +9,7 @@ from agileact.paper import table
 from agileact.paper.outputs import results_document, table_document
 from agileact.paper.reading import comparisons, sentences
 from agileact.paper.recipe import PAPER_TABLE, Recipe
-from agileact.study.spec import ModelSpec
+from agileact.study.spec.trial import ModelSpec
 from tests.paper.synthetic import result
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from agileact.study.data import DataSet
-from agileact.study.executors import Event, Failed, Finished, Started
-from agileact.study.result import Curve, TrialResult
-from agileact.study.spec import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
+from agileact.study.data.dataset import DataSet
+from agileact.study.running.executors import Event, Failed, Finished, Started
+from agileact.study.spec.result import Curve, TrialResult
+from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
 
 
 def make_spec(
@@ -57,7 +57,7 @@ def make_result(spec: TrialSpec, **changes: Any) -> TrialResult:
         **changes,
     }
     if fields["probe"] is None:
-        from agileact.study.result import Probe
+        from agileact.study.spec.result import Probe
 
         fields["probe"] = Probe()
     return TrialResult(**fields)

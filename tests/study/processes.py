@@ -116,9 +116,10 @@ def _serve() -> None:
     import torch
 
     from agileact import cli
-    from agileact.study import command as command
-    from agileact.study import conduct, cost, executors, outcome, progress, rescue, spec_file, store
-    from agileact.study.executors import local
+    from agileact.study.commands import yaml_file as spec_file
+    from agileact.study.results import outcome
+    from agileact.study.running import conduct, cost, executors, progress, rescue, store
+    from agileact.study.running.executors import local
 
     assert all((conduct, cost, executors, outcome, progress, rescue, spec_file, store, local))
     torch.set_num_threads(1)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agileact.study.conduct import identified
-from agileact.study.protocol import Point, final_trials, tuning_trials
-from agileact.study.spec_file import read_study
+from agileact.study.commands.yaml_file import read_study
+from agileact.study.running.conduct import identified
+from agileact.study.running.planner import Point, final_trials, tuning_trials
 
 FOLDER = Path(__file__).parents[2] / "docs" / "studies"
 SPECS = sorted((FOLDER / "specs").glob("*.yaml"))

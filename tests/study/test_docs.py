@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from agileact import baselines
-from agileact.study import tasks
-from agileact.study.arms import modifiers
-from agileact.study.spec_file import read_study
+from agileact.study.commands.yaml_file import read_study
+from agileact.study.spec import tasks
+from agileact.study.spec.arms import modifiers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import agileact as ag
-from agileact.transforms._recording import tensors
-from agileact.transforms._report import ConversionReport
+from agileact.transforms.report import ConversionReport
+from agileact.transforms.trace.recording import tensors
 
 
 class Block(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import agileact as ag
-from agileact.transforms._recording import tensors
+from agileact.transforms.trace.recording import tensors
 
 transformers = importlib.import_module("transformers")
 

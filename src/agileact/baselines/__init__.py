@@ -9,16 +9,16 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from agileact._errors import ArgumentError
-from agileact._suggest import hint
-from agileact.baselines._gated import ACONC as ACONC
-from agileact.baselines._gated import AGLU as AGLU
-from agileact.baselines._gated import Swish as Swish
-from agileact.baselines._module import ParametricActivation as ParametricActivation
-from agileact.baselines._periodic import Snake as Snake
-from agileact.baselines._piecewise import APL as APL
-from agileact.baselines._piecewise import PReLU as PReLU
-from agileact.baselines._rational import Rational as Rational
+from agileact._common.errors import ArgumentError
+from agileact._common.names import hint
+from agileact.baselines.gated import ACONC as ACONC
+from agileact.baselines.gated import AGLU as AGLU
+from agileact.baselines.gated import Swish as Swish
+from agileact.baselines.module import ParametricActivation as ParametricActivation
+from agileact.baselines.periodic import Snake as Snake
+from agileact.baselines.piecewise import APL as APL
+from agileact.baselines.piecewise import PReLU as PReLU
+from agileact.baselines.rational import Rational as Rational
 
 __all__ = ["ACONC", "AGLU", "APL", "PReLU", "ParametricActivation", "Rational", "Snake", "Swish", "build", "names"]
 
@@ -74,7 +74,7 @@ def build(name: str, num_parameters: int | tuple[int, ...] | None = None, **argu
         >>> build("preluu", 16)
         Traceback (most recent call last):
         ...
-        agileact._errors.ArgumentError: there is no baseline 'preluu'; did you mean 'prelu'? \
+        agileact.ArgumentError: there is no baseline 'preluu'; did you mean 'prelu'? \
 known: aconc, aglu, apl, pau, prelu, snake, swish
     """
     known = (*options(name), *_LAYOUT[2:])

@@ -5,17 +5,17 @@ of its own. Left out are RReLU (random in training), PReLU (learns a slope itsel
 form), and those that are not elementwise: GLU, Softmin, Softmax, Softmax2d, LogSoftmax and MultiheadAttention.
 """
 
-from agileact.bases._base import Base as Base
-from agileact.bases._base import Facts as Facts
-from agileact.bases._base import Option as Option
-from agileact.bases._base import Value as Value
-from agileact.bases._exponential import EXPONENTIAL
-from agileact.bases._piecewise import PIECEWISE
-from agileact.bases._registry import add as _add
-from agileact.bases._registry import get as get
-from agileact.bases._registry import names as names
-from agileact.bases._registry import register_base as register_base
-from agileact.bases._smooth import SMOOTH
+from agileact.bases.base import Base as Base
+from agileact.bases.base import Facts as Facts
+from agileact.bases.base import Option as Option
+from agileact.bases.base import Value as Value
+from agileact.bases.exponential import EXPONENTIAL
+from agileact.bases.piecewise import PIECEWISE
+from agileact.bases.registry import add as _add
+from agileact.bases.registry import get as get
+from agileact.bases.registry import names as names
+from agileact.bases.registry import register_base as register_base
+from agileact.bases.smooth import SMOOTH
 
 _add(*PIECEWISE, *EXPONENTIAL, *SMOOTH)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agileact._json import format_json, print_json
-from agileact._table import print_table
+from agileact._common.json_text import format_json, print_json
+from agileact._common.table import print_table
 
 
 def add_bench(commands: Any) -> None:
@@ -37,7 +37,7 @@ def add_bench(commands: Any) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from agileact._files import write_atomically
+    from agileact._common.files import write_atomically
     from agileact.bench import monitor, op, pool, step, study
 
     def notify(line: str) -> None:

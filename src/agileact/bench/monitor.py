@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agileact.bench._timing import environment, interleaved
 from agileact.bench.step import MODELS
+from agileact.bench.timing import environment, interleaved
 from agileact.monitor import Monitor
 
 _STEPS = 1000

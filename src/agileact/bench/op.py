@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agileact.bench._peers import Eager, Rational
-from agileact.bench._timing import environment, interleaved, keep_freed_memory
+from agileact.bench.peers import Eager, Rational
+from agileact.bench.timing import environment, interleaved, keep_freed_memory
 from agileact.nn import Agile
 
 PLAIN: dict[str, Callable[[], nn.Module]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agileact.bench._timing import environment, interleaved, keep_freed_memory
+from agileact.bench.timing import environment, interleaved, keep_freed_memory
 from agileact.nn import AgileMaxPool2d, AgileReLU
 
 SHAPES = ((100, 16, 28, 28), (100, 8, 14, 14), (32, 64, 56, 56))

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agileact.bench._peers import Eager
-from agileact.bench._timing import environment, interleaved, keep_freed_memory
+from agileact.bench.peers import Eager
+from agileact.bench.timing import environment, interleaved, keep_freed_memory
 from agileact.nn import AgileMaxPool2d, AgileReLU
 
 Kind = Literal["plain", "fused", "eager"]

@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agileact._errors import AgileactError
-from agileact.bench._timing import environment
+from agileact._common.errors import AgileactError
+from agileact.bench.timing import environment
 from agileact.paper.recipe import Recipe
-from agileact.study import data as data_room
-from agileact.study.executors.local import LocalExecutor
-from agileact.study.result import TrialResult
-from agileact.study.runner import run_study
-from agileact.study.spec import DataSpec, TrialSpec
-from agileact.study.store import Store
+from agileact.study.data import dataset as data_room
+from agileact.study.running.executors.local import LocalExecutor
+from agileact.study.running.runner import run_study
+from agileact.study.running.store import Store
+from agileact.study.spec.result import TrialResult
+from agileact.study.spec.trial import DataSpec, TrialSpec
 
 JOBS = 2
 _CHECKED = 10
@@ -111,7 +111,7 @@ def _plain(parts: Sequence[Sequence[TrialSpec]], outputs: Sequence[Path] = ()) -
     """Run the plain loop in a process for each part; return how long the slowest took."""
     processes = []
     for index in range(len(parts)):
-        command = [sys.executable, "-m", "agileact.bench._plain_loop"]
+        command = [sys.executable, "-m", "agileact.bench.plain_loop"]
         if outputs:
             command += ["--out", str(outputs[index])]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -10,7 +10,7 @@ package is in a module that is named after it, and nothing imports these but you
 - ``agileact.integrations.transformers``: :class:`~agileact.integrations.transformers.AgileTrainerCallback`
 """
 
-from agileact.integrations._logger import AgileLogger as AgileLogger
-from agileact.integrations._report import report as report
+from agileact.integrations.logger import AgileLogger as AgileLogger
+from agileact.integrations.report import report as report
 
 __all__ = ["AgileLogger", "report"]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from agileact._errors import ArgumentError
-from agileact._optional import require
-from agileact.integrations._logger import check_every
-from agileact.integrations._session import Outcome, Session
+from agileact._common.errors import ArgumentError
+from agileact._common.optional import require
+from agileact.integrations.logger import check_every
+from agileact.integrations.session import Outcome, Session
 
 if TYPE_CHECKING:
     Callback: Any = object

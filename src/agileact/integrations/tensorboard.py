@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from agileact._errors import ArgumentTypeError, MissingExtraError
-from agileact.integrations._shapes import _values, agile_layers, draw_shapes
+from agileact._common.errors import ArgumentTypeError, MissingExtraError
+from agileact.integrations.shapes import _values, agile_layers, draw_shapes
 
 
 def add_histograms(writer: Any, model: nn.Module, step: int, prefix: str = "agileact") -> int:

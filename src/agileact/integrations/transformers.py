@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from agileact._errors import ArgumentError
-from agileact._files import write_atomically
-from agileact._optional import require
-from agileact.integrations._session import Outcome, Session
+from agileact._common.errors import ArgumentError
+from agileact._common.files import write_atomically
+from agileact._common.optional import require
+from agileact.integrations.session import Outcome, Session
 from agileact.optim import decay_activations, param_groups
 
 if TYPE_CHECKING:

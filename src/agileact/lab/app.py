@@ -9,11 +9,14 @@ from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
-from agileact._version import __version__
-from agileact.lab import tab_activation, tab_network, tab_step, tab_xor
-from agileact.lab._guard import guard
-from agileact.lab._look import aria
-from agileact.lab._sessions import Sessions
+from agileact._common.version import __version__
+from agileact.lab.guard import guard
+from agileact.lab.sessions import Sessions
+from agileact.lab.tabs import activation as tab_activation
+from agileact.lab.tabs import network as tab_network
+from agileact.lab.tabs import step as tab_step
+from agileact.lab.tabs import xor as tab_xor
+from agileact.lab.widgets import aria
 
 _ASSETS = Path(__file__).parent / "assets"
 _MOST_BYTES = 96 * 2**20

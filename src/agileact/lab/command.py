@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agileact._errors import ArgumentError
-from agileact._optional import require
+from agileact._common.errors import ArgumentError
+from agileact._common.optional import require
 
 _HOST = "127.0.0.1"
 _PORT = 8060
@@ -76,8 +76,8 @@ def serve(port: int, opened: Path | None = None, *, browser: bool, notify: Calla
     """
     import torch
 
-    from agileact.lab._source import open_source
     from agileact.lab.app import build_app
+    from agileact.lab.content.source import open_source
 
     if opened is not None:
         open_source(opened)

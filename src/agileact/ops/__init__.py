@@ -17,10 +17,13 @@ from torch.nn import Parameter
 
 from agileact import reference
 from agileact.bases import Base, Value
-from agileact.ops import _autograd, _cpu, _pool, _triton
-from agileact.ops._fused import FUSED, fused_name
-from agileact.ops._pool import Pair
-from agileact.ops._pool import output_size as pooled_size
+from agileact.ops import autograd as _autograd
+from agileact.ops import cpu as _cpu
+from agileact.ops import pool as _pool
+from agileact.ops import triton as _triton
+from agileact.ops.fused import FUSED, fused_name
+from agileact.ops.pool import Pair
+from agileact.ops.pool import output_size as pooled_size
 
 CPU = _cpu.load()
 """What became of the compiled kernels."""

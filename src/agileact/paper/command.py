@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agileact import _values
-from agileact._json import format_json, print_json
-from agileact._optional import expect
-from agileact._table import print_table
-from agileact._text import HelpFormatter
+from agileact._common import arguments as _values
+from agileact._common.json_text import format_json, print_json
+from agileact._common.optional import expect
+from agileact._common.table import print_table
+from agileact._common.text import HelpFormatter
 
 _PAPER = "doi 10.3745/KTSDE.2020.9.7.213"
 
@@ -187,7 +187,7 @@ def _add_xor(commands: Any) -> None:
 
 
 def _xor(options: argparse.Namespace) -> None:
-    from agileact._files import write_atomically
+    from agileact._common.files import write_atomically
     from agileact.paper.figures import draw_xor
     from agileact.paper.xor import XorSpec, run_xor
     from agileact.paper.xor_outcome import HEADER as XOR_HEADER

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agileact._files import write_atomically
+from agileact._common.files import write_atomically
+from agileact._common.machine import hardware
 from agileact.paper import table as paper_table
 from agileact.paper.figures import draw_all
 from agileact.paper.recipe import Recipe
 from agileact.paper.xor import XorOutcome
-from agileact.study.machine import hardware
-from agileact.study.result import TrialResult
-from agileact.study.trial import versions
+from agileact.study.spec.result import TrialResult
+from agileact.study.training.loop import versions
 
 
 def results_document(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from agileact.paper.recipe import PAPER_TABLE, PaperRow
 from agileact.paper.table import Row, of_combination
-from agileact.study.analysis import Difference, paired_difference, pairs_in_same_order, rank_correlation
-from agileact.study.result import TrialResult
+from agileact.study.spec.result import TrialResult
+from agileact.study.statistics import Difference, paired_difference, pairs_in_same_order, rank_correlation
 
 
 @dataclass(frozen=True)

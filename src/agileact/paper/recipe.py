@@ -6,14 +6,14 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agileact._errors import ArgumentError
-from agileact._suggest import unknown
-from agileact.study import optimizers
-from agileact.study.activations import parse_activation
-from agileact.study.arms import Arm
-from agileact.study.protocol import Protocol, Study
-from agileact.study.spec import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
-from agileact.study.tasks import Task
+from agileact._common.errors import ArgumentError
+from agileact._common.names import unknown
+from agileact.study.spec.activation_names import parse_activation
+from agileact.study.spec.arms import Arm
+from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.tasks import Task
+from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
+from agileact.study.training import optimizers
 
 CONV = ("sigmoid", "agile-sigmoid", "relu", "agile-relu")
 FC = ("relu", "agile-relu", "agile-sigmoid")

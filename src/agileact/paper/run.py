@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agileact._errors import TrialError
-from agileact._files import write_atomically
+from agileact._common.errors import TrialError
+from agileact._common.files import write_atomically
 from agileact.paper import table as paper_table
 from agileact.paper.outputs import results_document, table_document, write_outputs
 from agileact.paper.reading import sentences
 from agileact.paper.recipe import Recipe
 from agileact.paper.xor import XorSpec, run_xor
-from agileact.study import data as data_room
 from agileact.study import models
-from agileact.study.executors.local import LocalExecutor
-from agileact.study.progress import display
-from agileact.study.record import write_record
+from agileact.study.data import dataset as data_room
 from agileact.study.report.source import stored, write_report
-from agileact.study.runner import run_study
-from agileact.study.spec import DataSpec, TrialSpec
-from agileact.study.store import Store
+from agileact.study.running.executors.local import LocalExecutor
+from agileact.study.running.progress import display
+from agileact.study.running.runner import run_study
+from agileact.study.running.store import Store
+from agileact.study.spec.record import write_record
+from agileact.study.spec.trial import DataSpec, TrialSpec
 
 FIGURE_4 = XorSpec(starts=20, epochs=1000, lr=0.1)
 """Enough to have one solved network to draw; `agileact xor` is the comparison."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agileact.paper.recipe import PAPER_TABLE, PaperRow
-from agileact.study.analysis import Summary, summarise
-from agileact.study.result import TrialResult
+from agileact.study.spec.result import TrialResult
+from agileact.study.statistics import Summary, summarise
 
 HEADER = (
     "n",

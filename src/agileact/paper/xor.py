@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agileact._errors import ArgumentError
+from agileact._common.errors import ArgumentError
 from agileact.functional import agile
 from agileact.paper.xor_outcome import POINTS, TARGETS, XorArm, XorNetwork, XorOutcome
-from agileact.study.threads import one_thread
+from agileact.study.training.threads import one_thread
 
 __all__ = ["POINTS", "TARGETS", "XorArm", "XorNetwork", "XorOutcome", "XorSpec", "XorTraining", "run_xor"]
 
@@ -63,7 +63,7 @@ class XorSpec:
         >>> XorSpec(lr=0.0)
         Traceback (most recent call last):
         ...
-        agileact._errors.ArgumentError: lr must be a finite number greater than 0, not 0.0
+        agileact.ArgumentError: lr must be a finite number greater than 0, not 0.0
     """
 
     base: str = "sigmoid"

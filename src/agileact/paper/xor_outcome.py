@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agileact._optional import require
+from agileact._common.optional import require
 from agileact.functional import agile
-from agileact.study.analysis import wilson
+from agileact.study.statistics import wilson
 
 POINTS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 """The four inputs."""

@@ -1,15 +1,15 @@
 """Into a model and out again: where activations are, convert, fold, lint."""
 
-from agileact.transforms._convert import convert as convert
-from agileact.transforms._fold import fold as fold
-from agileact.transforms._lint import LintedSite as LintedSite
-from agileact.transforms._lint import LintReport as LintReport
-from agileact.transforms._lint import lint as lint
-from agileact.transforms._report import ConversionReport as ConversionReport
-from agileact.transforms._report import FoldedSite as FoldedSite
-from agileact.transforms._report import FoldReport as FoldReport
-from agileact.transforms._revert import restore_site as restore_site
-from agileact.transforms._revert import revert as revert
+from agileact.transforms.convert.convert import convert as convert
+from agileact.transforms.edit.revert import restore_site as restore_site
+from agileact.transforms.edit.revert import revert as revert
+from agileact.transforms.fold.fold import fold as fold
+from agileact.transforms.fold.lint import LintedSite as LintedSite
+from agileact.transforms.fold.lint import LintReport as LintReport
+from agileact.transforms.fold.lint import lint as lint
+from agileact.transforms.report import ConversionReport as ConversionReport
+from agileact.transforms.report import FoldedSite as FoldedSite
+from agileact.transforms.report import FoldReport as FoldReport
 
 __all__ = [
     "ConversionReport",

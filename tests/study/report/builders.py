@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from agileact.study.arms import Arm, arm, every_arm
-from agileact.study.protocol import Lookup, Protocol, Study, plan
 from agileact.study.report.facts import Facts, gather
-from agileact.study.result import Curve, LayerTrace, TrialResult
-from agileact.study.shapes import Shape
-from agileact.study.spec import TrialSpec
-from agileact.study.tasks import Task, task
+from agileact.study.running.planner import Lookup, plan
+from agileact.study.spec.arms import Arm, arm, every_arm
+from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.result import Curve, LayerTrace, Shape, TrialResult
+from agileact.study.spec.tasks import Task, task
+from agileact.study.spec.trial import TrialSpec
 from tests.study.builders import make_result
 
 PROTOCOL = Protocol(trials=3, lr=(0.001, 0.01), tuning_seeds=(50,), seeds=tuple(range(8)))

@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 
 from agileact import ArgumentError, StoreError, cli
-from agileact.study.conduct import conduct
-from agileact.study.executors import Event, Finished, Started
-from agileact.study.protocol import plan
-from agileact.study.record import write_record
 from agileact.study.report.source import read, stored, told, write_report
 from agileact.study.report.watch import Server
-from agileact.study.spec import TrialSpec
-from agileact.study.store import Store
+from agileact.study.running.conduct import conduct
+from agileact.study.running.executors import Event, Finished, Started
+from agileact.study.running.planner import plan
+from agileact.study.running.store import Store
+from agileact.study.spec.record import write_record
+from agileact.study.spec.trial import TrialSpec
 from tests.study.report.builders import made_up, small_study
 
 STUDY = small_study(tasks=small_study().tasks[1:])

@@ -9,12 +9,12 @@ import statistics
 
 import pytest
 
-from agileact.study.arms import arm
-from agileact.study.protocol import Protocol
 from agileact.study.report.document import report_document
 from agileact.study.report.facts import gather
 from agileact.study.report.page import page
-from agileact.study.result import Curve
+from agileact.study.spec.arms import arm
+from agileact.study.spec.protocol import Protocol
+from agileact.study.spec.result import Curve
 from tests.study.report.builders import PROTOCOL, big_study, facts_of, lookup_of, made_up, small_study, walk
 
 SECTIONS = [

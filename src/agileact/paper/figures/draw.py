@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agileact._files import write_atomically
+from agileact._common.files import write_atomically
 from agileact.paper.figures.layers import figure_7, figure_8
 from agileact.paper.figures.losses import figure_11, figure_12, figure_13
 from agileact.paper.figures.networks import figure_1, figure_3, figure_10
@@ -18,7 +18,7 @@ from agileact.paper.figures.style import rc, settle
 from agileact.paper.figures.traces import figure_14
 from agileact.paper.figures.xor_surfaces import figure_4
 from agileact.paper.xor_outcome import XorOutcome
-from agileact.study.result import TrialResult
+from agileact.study.spec.result import TrialResult
 
 FIGURES: dict[int, Callable[[Run], Any]] = {
     2: figure_2,

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agileact import bases, reference
-from agileact._optional import require
+from agileact._common.optional import require
 from agileact.paper.figures.style import ACTIVATION, FAINT, INK, MUTED, WEIGHTS, new_figure
 from agileact.study.models import paper_cnn
-from agileact.study.spec import ArmSpec
+from agileact.study.spec.trial import ArmSpec
 
 _SCALE, _LOCATION = 1.6, 0.15
 """An example of a and b; at the start of training they are 1 and 0."""

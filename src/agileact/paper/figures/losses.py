@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from agileact._optional import require
+from agileact._common.optional import require
 from agileact.paper.figures.run import Band, Combination, NothingToDrawError, Run, band, order, score, written
 from agileact.paper.figures.style import FAINT, LEGEND_ABOVE, MUTED, Palette, new_figure
 

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from agileact._optional import require
+from agileact._common.optional import require
 from agileact.nn import AgileModule
 from agileact.paper.figures.run import written
 from agileact.paper.figures.style import ACTIVATION, FAINT, INK, MUTED, WEIGHTS, new_figure
-from agileact.study.activations import PlainActivation
 from agileact.study.models import fully_connected, paper_cnn
-from agileact.study.spec import ArmSpec
+from agileact.study.spec.activation_names import PlainActivation
+from agileact.study.spec.trial import ArmSpec
 
 _IMAGE = (1, 28, 28)
 _CLASSES = 10

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from agileact._errors import ArgumentError
+from agileact._common.errors import ArgumentError
 from agileact.paper.xor_outcome import XorOutcome
-from agileact.study.result import TrialResult
+from agileact.study.spec.result import TrialResult
 
 _WRITTEN = {
     "relu": "ReLU",

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agileact.paper.figures.run import Combination, Run, is_agile
-from agileact.study.analysis import student, wilson
-from agileact.study.result import TrialResult
+from agileact.study.spec.result import TrialResult
+from agileact.study.statistics import student, wilson
 
 Values = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from agileact._optional import require
+from agileact._common.optional import require
 from agileact.paper.figures.run import Combination
 
 RC: dict[str, Any] = {

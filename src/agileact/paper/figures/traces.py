@@ -6,7 +6,7 @@ from typing import Any
 
 from agileact.paper.figures.run import Combination, NothingToDrawError, Run, band, is_agile, score
 from agileact.paper.figures.style import ACTIVATION, INK, LEGEND_RIGHT, WEIGHTS, new_figure
-from agileact.study.result import TrialResult
+from agileact.study.spec.result import TrialResult
 
 _LAYERS_IN_A_ROW = 4
 _QUANTITIES = (("scale", "size a", 1.0, ACTIVATION), ("location", "position b", 0.0, WEIGHTS))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from agileact._version import __version__
-from agileact.study.report.cost import cost
-from agileact.study.report.curves import curves
-from agileact.study.report.differences import differences
+from agileact._common.version import __version__
 from agileact.study.report.facts import Facts
-from agileact.study.report.outcome_table import outcome_table
-from agileact.study.report.parameters import parameters
-from agileact.study.report.repeat import repeat
-from agileact.study.report.shapes import shapes
-from agileact.study.report.times import times
-from agileact.study.report.tuning import tuning
-from agileact.study.report.verdict import headline, verdict
+from agileact.study.report.sections.cost import cost
+from agileact.study.report.sections.curves import curves
+from agileact.study.report.sections.differences import differences
+from agileact.study.report.sections.outcome_table import outcome_table
+from agileact.study.report.sections.parameters import parameters
+from agileact.study.report.sections.repeat import repeat
+from agileact.study.report.sections.shapes import shapes
+from agileact.study.report.sections.times import times
+from agileact.study.report.sections.tuning import tuning
+from agileact.study.report.sections.verdict import headline, verdict
 
 Document = dict[str, Any]
 
@@ -27,10 +27,10 @@ def report_document(facts: Facts) -> Document:
     """Return the report of a study: its sections in order, and what the page needs to know of arms and tasks.
 
     Example:
-        >>> from agileact.study.arms import arm
-        >>> from agileact.study.protocol import Study
+        >>> from agileact.study.spec.arms import arm
+        >>> from agileact.study.spec.protocol import Study
         >>> from agileact.study.report.facts import gather
-        >>> from agileact.study.tasks import task
+        >>> from agileact.study.spec.tasks import task
         >>> study = Study("small", (arm("relu"), arm("agile-relu")), (task("digits-mlp"),))
         >>> [section["id"] for section in report_document(gather(study, lambda spec: None))["sections"]][:3]
         ['verdict', 'table', 'differences']

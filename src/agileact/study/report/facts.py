@@ -6,12 +6,13 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from agileact.study.analysis import Estimate, Ranking
-from agileact.study.arms import Arm
-from agileact.study.contrasts import Contrast, contrasts, relative_losses
-from agileact.study.outcome import Cell, cells, comparisons, ranking
-from agileact.study.protocol import Lookup, Plan, Study, plan
-from agileact.study.record import Circumstances
+from agileact.study.results.contrasts import Contrast, contrasts, relative_losses
+from agileact.study.results.outcome import Cell, cells, comparisons, ranking
+from agileact.study.running.planner import Lookup, Plan, plan
+from agileact.study.spec.arms import Arm
+from agileact.study.spec.protocol import Study
+from agileact.study.spec.record import Circumstances
+from agileact.study.statistics import Estimate, Ranking
 
 _SHOWN_AT_FIRST = 6
 """Of more than ``_FEW`` arms, so many are drawn until the reader asks for others."""

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agileact._errors import StoreError
-from agileact._files import write_atomically
-from agileact.study.conduct import Known
-from agileact.study.protocol import Study
-from agileact.study.record import Circumstances, read_record
+from agileact._common.errors import StoreError
+from agileact._common.files import write_atomically
 from agileact.study.report.document import Document, report_document
 from agileact.study.report.facts import gather
 from agileact.study.report.page import page
-from agileact.study.result import TrialResult
-from agileact.study.spec import TrialSpec
-from agileact.study.store import Store
+from agileact.study.running.conduct import Known
+from agileact.study.running.store import Store
+from agileact.study.spec.protocol import Study
+from agileact.study.spec.record import Circumstances, read_record
+from agileact.study.spec.result import TrialResult
+from agileact.study.spec.trial import TrialSpec
 
 _YAML = (".yaml", ".yml")
 STORE = "store.sqlite"

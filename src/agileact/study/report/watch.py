@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from agileact._errors import AgileactError, ArgumentError
-from agileact.study.record import FILE
+from agileact._common.errors import AgileactError, ArgumentError
 from agileact.study.report.document import Document, waiting_document
 from agileact.study.report.page import page
 from agileact.study.report.source import Source, read
-from agileact.study.result import TrialResult
-from agileact.study.spec import TrialSpec
+from agileact.study.spec.record import FILE
+from agileact.study.spec.result import TrialResult
+from agileact.study.spec.trial import TrialSpec
 
 HOST = "127.0.0.1"
 _PATIENCE = 5.0

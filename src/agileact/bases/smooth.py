@@ -1,0 +1,208 @@
+"""Base functions that are one expression everywhere: sigmoids, self-gated functions, and the sine."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agileact.bases.base import Base, Option
+
+
+def _sigmoid_derivative(x: Tensor) -> Tensor:
+    s = torch.sigmoid(x)
+    return s * (1 - s)
+
+
+def _sigmoid_second_derivative(x: Tensor) -> Tensor:
+    s = torch.sigmoid(x)
+    return s * (1 - s) * (1 - 2 * s)
+
+
+def _log_sigmoid_derivative(x: Tensor) -> Tensor:
+    return torch.sigmoid(-x)
+
+
+def _log_sigmoid_second_derivative(x: Tensor) -> Tensor:
+    return -torch.sigmoid(x) * torch.sigmoid(-x)
+
+
+def _tanh_derivative(x: Tensor) -> Tensor:
+    t = torch.tanh(x)
+    return 1 - t * t
+
+
+def _tanh_second_derivative(x: Tensor) -> Tensor:
+    t = torch.tanh(x)
+    return -2 * t * (1 - t * t)
+
+
+def _tanhshrink_derivative(x: Tensor) -> Tensor:
+    t = torch.tanh(x)
+    return t * t
+
+
+def _tanhshrink_second_derivative(x: Tensor) -> Tensor:
+    t = torch.tanh(x)
+    return 2 * t * (1 - t * t)
+
+
+def _softsign_derivative(x: Tensor) -> Tensor:
+    return 1 / (1 + x.abs()) ** 2
+
+
+def _softsign_second_derivative(x: Tensor) -> Tensor:
+    return -2 * x.sign() / (1 + x.abs()) ** 3
+
+
+def _silu_derivative(x: Tensor) -> Tensor:
+    s = torch.sigmoid(x)
+    return s * (1 + x * (1 - s))
+
+
+def _silu_second_derivative(x: Tensor) -> Tensor:
+    s = torch.sigmoid(x)
+    return s * (1 - s) * (2 + x * (1 - 2 * s))
+
+
+def _mish_derivative(x: Tensor) -> Tensor:
+    t = torch.tanh(F.softplus(x))
+    return t + x * torch.sigmoid(x) * (1 - t * t)
+
+
+def _mish_second_derivative(x: Tensor) -> Tensor:
+    t = torch.tanh(F.softplus(x))
+    s = torch.sigmoid(x)
+    return s * (1 - t * t) * (2 + x * ((1 - s) - 2 * t * s))
+
+
+def _gelu(x: Tensor, approximate: str) -> Tensor:
+    return F.gelu(x, approximate=approximate)
+
+
+_GELU_RATE = math.sqrt(2 / math.pi)
+_GELU_CUBE = 0.044715
+
+
+def _gelu_tanh_parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return t = tanh(u), u' and u'' for u = sqrt(2 / pi) (x + 0.044715 x^3)."""
+    t = torch.tanh(_GELU_RATE * (x + _GELU_CUBE * x**3))
+    return t, _GELU_RATE * (1 + 3 * _GELU_CUBE * x * x), 6 * _GELU_RATE * _GELU_CUBE * x
+
+
+def _normal_density(x: Tensor) -> Tensor:
+    return torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+def _gelu_derivative(x: Tensor, approximate: str) -> Tensor:
+    if approximate == "tanh":
+        t, slope, _ = _gelu_tanh_parts(x)
+        return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope
+    return 0.5 * torch.erfc(-x / math.sqrt(2)) + x * _normal_density(x)
+
+
+def _gelu_second_derivative(x: Tensor, approximate: str) -> Tensor:
+    if approximate == "tanh":
+        t, slope, curvature = _gelu_tanh_parts(x)
+        return (1 - t * t) * (slope + 0.5 * x * (curvature - 2 * t * slope * slope))
+    return _normal_density(x) * (2 - x * x)
+
+
+def _gelu_bounds(approximate: str) -> tuple[float, float]:
+    return (-0.1700409 if approximate == "tanh" else -0.1699713, math.inf)
+
+
+def _sine_second_derivative(x: Tensor) -> Tensor:
+    return -torch.sin(x)
+
+
+SIGMOID = Base(
+    "sigmoid",
+    torch.sigmoid,
+    _sigmoid_derivative,
+    _sigmoid_second_derivative,
+    formula="1 / (1 + exp(-x))",
+    rounds_inside=False,
+    monotone="increasing",
+    bounds=(0.0, 1.0),
+)
+LOG_SIGMOID = Base(
+    "log_sigmoid",
+    F.logsigmoid,
+    _log_sigmoid_derivative,
+    _log_sigmoid_second_derivative,
+    formula="-log(1 + exp(-x))",
+    rounds_inside=False,
+    monotone="increasing",
+    bounds=(-math.inf, 0.0),
+)
+TANH = Base(
+    "tanh",
+    torch.tanh,
+    _tanh_derivative,
+    _tanh_second_derivative,
+    formula="tanh(x)",
+    rounds_inside=False,
+    monotone="increasing",
+    odd=True,
+    bounds=(-1.0, 1.0),
+)
+TANHSHRINK = Base(
+    "tanhshrink",
+    F.tanhshrink,
+    _tanhshrink_derivative,
+    _tanhshrink_second_derivative,
+    formula="x - tanh(x)",
+    monotone="increasing",
+    odd=True,
+)
+SOFTSIGN = Base(
+    "softsign",
+    F.softsign,
+    _softsign_derivative,
+    _softsign_second_derivative,
+    formula="x / (1 + |x|)",
+    monotone="increasing",
+    odd=True,
+    bounds=(-1.0, 1.0),
+    kinks=(0.0,),
+)
+SILU = Base(
+    "silu",
+    F.silu,
+    _silu_derivative,
+    _silu_second_derivative,
+    formula="x / (1 + exp(-x))",
+    rounds_inside=False,
+    bounds=(-0.2784646, math.inf),
+)
+MISH = Base(
+    "mish",
+    F.mish,
+    _mish_derivative,
+    _mish_second_derivative,
+    formula="x tanh(log(1 + exp(x)))",
+    bounds=(-0.3088435, math.inf),
+)
+GELU = Base(
+    "gelu",
+    _gelu,
+    _gelu_derivative,
+    _gelu_second_derivative,
+    formula="x Phi(x), with the normal distribution function Phi or its approximation by tanh",
+    options={"approximate": Option("none", choices=("none", "tanh"))},
+    bounds=_gelu_bounds,
+)
+SINE = Base(
+    "sine",
+    torch.sin,
+    torch.cos,
+    _sine_second_derivative,
+    formula="sin(x)",
+    odd=True,
+    bounds=(-1.0, 1.0),
+)
+
+SMOOTH = (SIGMOID, LOG_SIGMOID, TANH, TANHSHRINK, SOFTSIGN, SILU, MISH, GELU, SINE)

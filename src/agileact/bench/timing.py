@@ -1,0 +1,80 @@
+"""Interleaved timing: every contender takes its turn in every round, so that noise of the machine hits all alike."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float = 0.004, budget: float = 20.0
+) -> dict[str, float]:
+    """Return the median time of one call of each contender, in microseconds.
+
+    Args:
+        contenders: What to time, by name.
+        rounds: How often each takes its turn.
+        seconds: About how long a turn lasts; a short call is repeated within it.
+        budget: About how long all may take, in seconds; there are fewer rounds then, but never less than five.
+    """
+    calls = {}
+    cost = 0.0
+    for name, run in contenders.items():
+        run()
+        run()
+        start = time.perf_counter()
+        run()
+        once = max(time.perf_counter() - start, 1e-7)
+        calls[name] = max(1, min(1000, int(seconds / once)))
+        cost += once * calls[name]
+    rounds = max(5, min(rounds, int(budget / cost)))
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            count = calls[name]
+            start = time.perf_counter()
+            for _ in range(count):
+                run()
+            times[name].append((time.perf_counter() - start) / count)
+    return {name: statistics.median(values) * 1e6 for name, values in times.items()}
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's malloc to keep what is freed, for the rest of the process; return whether it could be told.
+
+    By default it hands the end of its heap back to the kernel once that is large enough, and gets it again page by page
+    in the next call. Whether it does depends on which small block happens to lie last, not on what is timed: the same
+    tensors of 25 MB then take three times as long in one row as in the next.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    trim_threshold, mmap_max = -1, -4  # the names' values in malloc.h
+    return mallopt is not None and bool(mallopt(trim_threshold, 2**31 - 1)) and bool(mallopt(mmap_max, 0))
+
+
+def environment() -> dict[str, Any]:
+    """Return the hardware and the versions that a result belongs to."""
+    from agileact import ops
+    from agileact._common.version import __version__
+
+    model = platform.processor()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass
+    return {
+        "agileact": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpu": model,
+        "freed_memory": "kept" if keep_freed_memory() else "as the allocator likes",
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "kernels": "compiled" if ops.CPU.loaded else f"default ({ops.CPU.reason})",
+    }

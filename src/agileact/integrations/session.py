@@ -1,0 +1,246 @@
+"""What every callback does: watch from the first step to the last, report now and then, fold at the end."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.utils._pytree import tree_map_only
+
+from agileact.integrations.report import collect, delivery
+from agileact.integrations.shapes import agile_layers
+from agileact.integrations.tensorboard import add_histograms, add_shapes
+from agileact.monitor import Monitor
+from agileact.transforms import FoldReport, fold
+
+
+class Session:
+    """The monitoring of one training and what came of it.
+
+    Args:
+        loggers: Where to report to, as :func:`agileact.integrations.report` takes them.
+        example_inputs: With it, the model is folded at the end.
+        monitor: Arguments of :class:`agileact.Monitor`.
+        prefix: What all names begin with.
+    """
+
+    def __init__(
+        self, loggers: Iterable[Any], example_inputs: Any, monitor: dict[str, Any], prefix: str = "agileact"
+    ) -> None:
+        self.loggers = list(loggers)
+        for logger in self.loggers:
+            delivery(logger)
+        self.example_inputs = example_inputs
+        self.arguments = monitor
+        self.prefix = prefix
+        self.monitor: Monitor | None = None
+        self.folded: nn.Module | None = None
+        self.fold_report: FoldReport | None = None
+        self.steps = 0
+        self._model: nn.Module | None = None
+        self._watching = False
+        self._before = 0
+        self._pictures = 0
+        self._counted = self._drawn = -1
+        self._state: dict[str, Any] | None = None
+
+    def start(self, model: nn.Module, optimizers: Sequence[Any] = (), *, step: int = 0) -> None:
+        """Begin to watch; go on where a loaded state was. A fold that could not be is an error now, not at the end.
+
+        Args:
+            model: The model.
+            optimizers: The optimizers, whose groups are looked at.
+            step: How many steps were taken before, if they were not watched, or what was seen of them is lost.
+        """
+        if self.monitor is not None:
+            # The training before may have ended without a word. One that this one goes on with is not forgotten.
+            self.monitor.close()
+            if self._state is None and 0 < step == self.steps and self._model is _bare(model):
+                self._state = self.monitor.state_dict()
+        self._model = _bare(model)
+        self.monitor = Monitor(model, **self.arguments)
+        self._watching = True
+        self.folded = self.fold_report = None
+        self.steps, self._pictures, self._before = step, 0, step
+        self._counted = self._drawn = -1
+        if self._state is not None:
+            self._resume(self._state)
+            self._state = None
+        _check_groups(self._model, optimizers)
+        if self.example_inputs is not None:
+            self._fold(self._model)
+
+    def step(self) -> None:
+        """Say that the optimizer has taken a step."""
+        if self.monitor is not None:
+            self.monitor.step()
+            self.steps += 1
+
+    def report(self, loggers: Sequence[Any] = (), *, last: bool = False) -> None:
+        """Write what is new; all loggers must be given each time, because each number is written once."""
+        chosen = [_writer(logger) for logger in (*self.loggers, *loggers)]
+        if self.monitor is None or self._model is None or not chosen:
+            return
+        found = {step + self._before: metrics for step, metrics in collect(self.monitor, self.prefix).items()}
+        for logger in chosen:
+            if found:
+                delivery(logger)(found, self.prefix)
+        self._pictures += 1
+        # The more there are, the less each one shows that is new: the 1st report, the 2nd, the 4th, and so on.
+        drawn = (last or self._pictures & (self._pictures - 1) == 0) and self.steps != self._drawn
+        for writer in chosen:
+            if hasattr(writer, "add_histogram") and self.steps != self._counted:
+                add_histograms(writer, self._model, self.steps, self.prefix)
+            if hasattr(writer, "add_figure") and drawn:
+                add_shapes(writer, self._model, self.steps, self.prefix)
+        self._counted = self.steps
+        self._drawn = self.steps if drawn else self._drawn
+
+    def close(self, loggers: Sequence[Any] = ()) -> None:
+        """Report what is left, and take the hooks off."""
+        if self.monitor is not None:
+            self.report(loggers, last=True)
+            self.monitor.close()
+        self._watching = False
+
+    def fold(self, model: nn.Module) -> None:
+        """Fold, if an example was given."""
+        if self.example_inputs is not None:
+            self.folded, self.fold_report = self._fold(_bare(model))
+
+    def _fold(self, model: nn.Module) -> tuple[nn.Module, FoldReport]:
+        training = {module: module.training for module in model.modules()}
+        parameter = next(model.parameters(), None)
+        example = self.example_inputs
+        if parameter is not None:
+            example = _moved(example, parameter.device)
+        try:
+            with _as_written(model):
+                return fold(model.eval(), example_inputs=example)
+        finally:
+            # Not train(): parts of a model may have been in evaluation mode.
+            for module, mode in training.items():
+                module.training = mode
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed training needs."""
+        return {} if self.monitor is None else self.monitor.state_dict()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take a state; it counts at once while a training is watched, and otherwise from the next :meth:`start` on."""
+        if state and self._watching:
+            self._resume(state)
+        elif state:
+            self._state = state
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        assert self.monitor is not None
+        self.monitor.load_state_dict(state)
+        self.steps, self._before = int(state["step"]), 0
+
+
+class Outcome:
+    """What a user reads off a callback or a logger."""
+
+    _session: Session
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The monitor; None before training."""
+        return self._session.monitor
+
+    @property
+    def folded(self) -> nn.Module | None:
+        """The plain model; None before the end of training, or without an example."""
+        return self._session.folded
+
+    @property
+    def fold_report(self) -> FoldReport | None:
+        """What became of each site."""
+        return self._session.fold_report
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """Return the model inside what distributes and compiles it."""
+    while True:
+        if isinstance(model, (DistributedDataParallel, DataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            inside: Any = model._orig_mod
+            model = inside
+        else:
+            return model
+
+
+@contextmanager
+def _as_written(model: nn.Module) -> Iterator[None]:
+    """Take off, for a while, what Accelerate puts around ``forward`` for mixed precision.
+
+    A fold would be checked in the low precision, and the plain model would always compute in it.
+    """
+    kept = vars(model)
+    names = ("forward", "_original_forward") if "_original_forward" in kept else ()
+    wrapped = {name: kept.pop(name) for name in names if name in kept}
+    try:
+        yield
+    finally:
+        kept.update(wrapped)
+
+
+def _writer(logger: Any) -> Any:
+    """Return the SummaryWriter inside Lightning's TensorBoard logger, and every other logger as it is."""
+    inside = getattr(logger, "experiment", None) if hasattr(logger, "log_metrics") else None
+    return inside if hasattr(inside, "add_histogram") and hasattr(inside, "add_scalar") else logger
+
+
+def _moved(example: Any, device: torch.device) -> Any:
+    if hasattr(example, "to") and not isinstance(example, Tensor):  # what tokenizers return
+        return example.to(device)
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), example)
+
+
+def _check_groups(model: nn.Module, optimizers: Sequence[Any]) -> None:
+    """Warn of optimizers that decay scales and locations to 0, or do not know them."""
+    if not optimizers:
+        return
+    own = {
+        parameter: f"{layer}.{name}"
+        for layer, module in agile_layers(model).items()
+        for name, parameter in (("scale", module.scale), ("location", module.location))
+        if parameter.requires_grad
+    }
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    held = {parameter for group in groups for parameter in group["params"]}
+    # Wrappers of a model that is sharded hold other tensors in the place of these.
+    lost = [name for parameter, name in own.items() if parameter not in held]
+    if own and lost and not _sharded(held):
+        warnings.warn(
+            f"no optimizer holds {lost[0]}"
+            + (f" and {len(lost) - 1} more scales and locations" if len(lost) > 1 else "")
+            + ", so that they do not learn; make the optimizer after agileact.convert, with agileact.param_groups",
+            stacklevel=3,
+        )
+    decayed = [
+        own[parameter]
+        for group in groups
+        if group.get("weight_decay")
+        for parameter in group["params"]
+        if parameter in own
+    ]
+    if decayed:
+        warnings.warn(
+            f"weight decay pulls {decayed[0]}"
+            + (f" and {len(decayed) - 1} more scales and locations" if len(decayed) > 1 else "")
+            + " to 0, where an activation is dead; give the optimizer agileact.param_groups(model, lr=..., "
+            "weight_decay=...), which keeps them out of it",
+            stacklevel=3,
+        )
+
+
+def _sharded(parameters: Iterable[Any]) -> bool:
+    return any(hasattr(parameter, "to_local") or hasattr(parameter, "_handle") for parameter in parameters)

@@ -1,0 +1,248 @@
+"""The learned activations of a network: from a checkpoint, or from a store of trials."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from agileact import bases
+from agileact._common.errors import ArgumentError, DataError
+from agileact.functional import agile, combined_agile
+from agileact.lab.content.safetensors import is_safetensors, read_safetensors
+
+_POINTS = 121
+_LEAST_REACH, _MOST_REACH = 3.0, 20.0
+MOST_CURVES = 32
+"""How many curves of a layer are drawn; more are thinned out evenly, and the page says so."""
+_MOST_BYTES = 512 * 2**20
+"""The largest file that is read into memory; others are mapped."""
+_DEPTH = 4
+"""How deep in a checkpoint's dicts a state is looked for."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one activation has learned.
+
+    Attributes:
+        name: The module's name.
+        scale: All a.
+        location: All b.
+        terms: The number of terms of each unit; a and b lie term after term.
+    """
+
+    name: str
+    scale: tuple[float, ...]
+    location: tuple[float, ...]
+    terms: int = 1
+
+    @property
+    def units(self) -> int:
+        """The number of units: filters or nodes."""
+        return len(self.scale) // self.terms
+
+    @property
+    def flipped(self) -> tuple[int, ...]:
+        """The units whose scale is negative (of several terms, each), by number."""
+        return tuple(unit for unit in range(self.units) if all(value < 0 for value in self.scale[unit :: self.units]))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The curves of one layer.
+
+    Attributes:
+        layer: The layer.
+        x: Where they are drawn.
+        before: The curves at the start: one if all units are alike.
+        after: The learned ones, one for each of ``units``.
+        units: The number of each curve's unit.
+    """
+
+    layer: Layer
+    x: list[float]
+    before: list[list[float]]
+    after: list[list[float]]
+    units: tuple[int, ...]
+
+
+def read_checkpoint(source: Path | bytes, name: str) -> list[Layer]:
+    """Return the agile activations of a ``state_dict`` that ``torch.save`` wrote, or of a safetensors file.
+
+    Only tensors and plain containers are read (``weights_only=True``): nothing in the file can run. Of a file, no
+    more than the numbers of the activations comes into memory, however large it is.
+
+    Args:
+        source: The file, or its bytes.
+        name: What to call it in an error.
+
+    Raises:
+        DataError: If there is no such file, it is no such checkpoint, or it holds no agile activation.
+    """
+    return layers_of(read_state(source, name), name)
+
+
+def read_state(source: Path | bytes, name: str) -> dict[str, Tensor]:
+    """Return the tensors by name of a checkpoint.
+
+    Args:
+        source: The file, or its bytes.
+        name: What to call it in an error.
+
+    Raises:
+        DataError: If there is no such file, or it is no such checkpoint.
+    """
+    if isinstance(source, Path) and not source.is_file():
+        raise DataError(f"there is no file {name}")
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    try:
+        opened: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with opened as stream:
+            start = stream.read(16)
+            stream.seek(0)
+            if is_safetensors(start):
+                return read_safetensors(stream, size)
+            loaded = _load(stream, source, size, name)
+    except DataError:
+        raise
+    except pickle.UnpicklingError as error:
+        # What the reader for tensors met and refused has a name; what is no pickle at all has none.
+        if any(words in str(error).lower() for words in ("unsupported global", "unsupported class")):
+            raise DataError(
+                f"{name} holds more than tensors, such as a whole pickled module. Loading that would run code from "
+                "the file, so it is refused; save the weights alone: torch.save(model.state_dict(), FILE)"
+            ) from None
+        raise DataError(_no_checkpoint(name)) from None
+    except (EOFError, OSError, RuntimeError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        raise DataError(_no_checkpoint(name)) from None
+    state = _state(loaded)
+    if not state:
+        raise DataError(f"{name} holds no state_dict: no tensors by name were found in it")
+    return state
+
+
+def _load(stream: BinaryIO, source: Path | bytes, size: int, name: str) -> Any:
+    # A name that ends so would be taken for what it is not.
+    if isinstance(source, Path) and zipfile.is_zipfile(stream) and source.suffix != ".safetensors":
+        return torch.load(source, "cpu", weights_only=True, mmap=True)
+    if size > _MOST_BYTES:
+        raise DataError(
+            f"{name} has {size / 2**20:,.0f} MiB in the old format of torch.save, of which the lab reads up to "
+            f"{_MOST_BYTES // 2**20} MiB; save it again with a newer PyTorch"
+        )
+    stream.seek(0)
+    return torch.load(stream, "cpu", weights_only=True)
+
+
+def layers_of(state: Mapping[str, Tensor], name: str) -> list[Layer]:
+    """Return the agile activations of a ``state_dict``, in its order.
+
+    Args:
+        state: Tensors by name.
+        name: What to call it in an error.
+
+    Raises:
+        DataError: If there are none, or their numbers are not finite.
+    """
+    layers = _layers(state)
+    if not layers:
+        raise DataError(
+            f"{name} holds {len(state):,} tensors, but no agile activation: none is called NAME.scale beside a "
+            "NAME.location of the same size. agileact.convert makes a model's activations agile"
+        )
+    return layers
+
+
+def _no_checkpoint(name: str) -> str:
+    return f"{name} is not a file that torch.save wrote, nor a safetensors file, or it is damaged"
+
+
+def _state(loaded: Any, depth: int = _DEPTH) -> dict[str, Tensor]:
+    """Return the largest dict of tensors by name, wherever a checkpoint keeps it."""
+    if not isinstance(loaded, Mapping) or depth == 0:
+        return {}
+    own = {key: value for key, value in loaded.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    inner = [_state(value, depth - 1) for value in loaded.values()]
+    return max([own, *inner], key=len)
+
+
+def _layers(state: Mapping[str, Tensor]) -> list[Layer]:
+    layers = []
+    for key, scale in state.items():
+        prefix, dot, last = key.rpartition(".")
+        location = state.get(f"{prefix}{dot}location")
+        if last != "scale" or location is None or scale.dim() != 1 or scale.shape != location.shape:
+            continue
+        if not scale.is_floating_point() or not location.is_floating_point() or not scale.numel():
+            continue
+        a, b = (tuple(value.detach().to("cpu", torch.float64).tolist()) for value in (scale, location))
+        if not all(map(math.isfinite, a + b)):
+            raise DataError(f"{prefix or 'the activation'} has a scale or location that is not finite: it diverged")
+        layers.append(Layer(prefix or "(the model itself)", a, b))
+    return layers
+
+
+def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
+    """Return the curves a f(x - b) of a layer's units.
+
+    Args:
+        layer: The layer.
+        base: The name of f.
+        options: The options of f.
+
+    Raises:
+        ArgumentError: If the layer's numbers are not a multiple of its terms.
+
+    Example:
+        >>> drawn = draw(Layer("fc", (2.0, -1.0), (0.0, 1.0)), "relu", {})
+        >>> drawn.units, drawn.x[-1], drawn.after[1][-1]
+        ((0, 1), 4.0, -3.0)
+    """
+    terms = layer.terms
+    if len(layer.scale) % terms:
+        raise ArgumentError(
+            f"{layer.name} has {len(layer.scale)} pairs, which {terms} terms cannot share evenly; show layers of "
+            "another K apart, by their names"
+        )
+    a, b = (torch.tensor(v, dtype=torch.float64).view(terms, -1) for v in (layer.scale, layer.location))
+    count = a.shape[1]
+    shown = min(count, MOST_CURVES)
+    units = tuple(index * count // shown for index in range(shown))
+    reach = min(max(_LEAST_REACH, float(b.abs().max()) + _LEAST_REACH), _MOST_REACH)
+    x = torch.linspace(-reach, reach, _POINTS, dtype=torch.float64)
+    inputs = x[:, None].expand(-1, shown).contiguous()
+    chosen_a, chosen_b = a[:, list(units)], b[:, list(units)]
+    if terms == 1:
+        y = agile(inputs, chosen_a[0], chosen_b[0], base=base, dim=1, **options)
+    else:
+        y = combined_agile(inputs, chosen_a, chosen_b, base=base, dim=1, **options)
+    return Drawn(layer, x.tolist(), [bases.get(base).function(x, **options).tolist()], y.T.tolist(), units)
+
+
+def summary(layers: Sequence[Layer]) -> str:
+    """Say how many activations, units and flipped units there are.
+
+    Example:
+        >>> summary([Layer("fc", (2.0, -1.0), (0.0, 1.0))])
+        '1 layer, 2 pairs of a and b; a from −1 to 2, b from 0 to 1; 1 unit flipped (a < 0).'
+    """
+    a = [value for layer in layers for value in layer.scale]
+    b = [value for layer in layers for value in layer.location]
+    flipped = sum(len(layer.flipped) for layer in layers)
+    if not a:
+        return f"{len(layers)} layer{'s' * (len(layers) != 1)} with learned activations that have no a and b."
+    said = (
+        f"{len(layers)} layer{'s' * (len(layers) != 1)}, {len(a):,} pairs of a and b; a from {min(a):.3g} to "
+        f"{max(a):.3g}, b from {min(b):.3g} to {max(b):.3g}; {flipped or 'no'} unit{'s' * (flipped != 1)} "
+        "flipped (a < 0)."
+    )
+    return said.replace("-", "−")

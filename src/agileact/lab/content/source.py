@@ -1,0 +1,240 @@
+"""Where learned activations come from: a checkpoint, or the store of a study."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from agileact._common.errors import AgileactError, ArgumentError, DataError
+from agileact.lab.content.naming import labels
+from agileact.lab.content.network import Drawn, Layer, draw, layers_of, read_checkpoint, read_state
+from agileact.study.running.store import Store
+from agileact.study.spec.activation_names import parse_activation
+from agileact.study.spec.result import Shape
+from agileact.study.spec.trial import ArmSpec, TrialSpec
+
+KEPT_CHANNELS = 32
+"""A trial keeps the curves of so many channels of a layer; see :mod:`agileact.study.training.shapes`."""
+
+UPLOAD_BYTES = 64 * 2**20
+"""The largest file that the page sends; one that is opened by its path may have any size."""
+
+_SQLITE = b"SQLite format 3\x00"
+_INDEX = ".index.json"
+_FILES = (
+    "store.sqlite",
+    "model.safetensors",
+    f"model.safetensors{_INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{_INDEX}",
+)
+"""What is looked for in a folder, in this order."""
+_ENDINGS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".sqlite")
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The agile activations of a ``state_dict``; which f they are of, it does not say."""
+
+    name: str
+    layers: tuple[Layer, ...]
+
+    def drawn(self, base: str, options: Mapping[str, Any], terms: int, part: str = "") -> list[Drawn]:
+        """Return the curves of every layer whose name contains ``part``.
+
+        Raises:
+            ArgumentError: If there is none, or a layer's numbers are not a multiple of ``terms``.
+        """
+        names = _containing(part, [layer.name for layer in self.layers])
+        return [draw(replace(layer, terms=terms), base, options) for layer in self.layers if layer.name in names]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a store that can have learned shapes."""
+
+    name: str
+    path: Path
+    specs: tuple[TrialSpec, ...]
+
+    def labels(self) -> dict[str, str]:
+        """Return what to call each trial, by its key."""
+        return labels(self.specs, self.path.parent)
+
+    def drawn(self, key: str, part: str = "") -> list[Drawn]:
+        """Return the curves of every learned activation of one trial whose name contains ``part``.
+
+        Raises:
+            ArgumentError: If there is no such trial, or no such activation.
+            DataError: If it keeps no shapes.
+            StoreError: If the store cannot be read.
+        """
+        spec = next((spec for spec in self.specs if spec.key == key), None)
+        if spec is None:
+            raise ArgumentError("choose one of the trials in the list")
+        with Store(self.path, read_only=True) as store:
+            result = store.get(spec)
+        if result is None or not result.shapes:
+            raise DataError(
+                f"{self.labels()[key]} keeps no learned shapes: final trials keep them, those stored earlier do not. "
+                "Choose another trial, or run this one again into a new store"
+            )
+        found = []
+        names = _containing(part, list(result.shapes))
+        for name, shape in result.shapes.items():
+            if name not in names:
+                continue
+            layer = Layer(name, tuple(shape.scale), tuple(shape.location), _terms(spec.arm, shape))
+            found.append(Drawn(layer, list(shape.x), shape.before, shape.after, _units(layer, len(shape.after))))
+        return found
+
+
+Source = Checkpoint | Trials
+
+
+def _containing(part: str, names: list[str]) -> set[str]:
+    found = {name for name in names if part in name}
+    if not found:
+        raise ArgumentError(f"no layer has {part!r} in its name; the first is {names[0]}, the last {names[-1]}")
+    return found
+
+
+def open_source(path: Path) -> Source:
+    """Return what a path leads to: a checkpoint, a store of trials, or a folder with either.
+
+    Raises:
+        DataError: If the file is missing, or neither.
+        StoreError: If it is a store that cannot be read, or has no trial with something learned.
+    """
+    try:
+        found = _in_folder(path) if path.is_dir() else path
+        if not found.is_file():
+            raise DataError(f"there is no file {path}")
+        with found.open("rb") as stream:
+            start = stream.read(len(_SQLITE))
+        if start == _SQLITE:
+            return _open_store(found)
+        if found.name.endswith(_INDEX):
+            state: dict[str, Tensor] = {}
+            for part in _parts(found):
+                state |= read_state(found.with_name(part), str(found.with_name(part)))
+            return Checkpoint(str(path), tuple(layers_of(state, str(path))))
+        return Checkpoint(str(path), tuple(read_checkpoint(found, str(path))))
+    except AgileactError:
+        raise
+    except (OSError, ValueError) as error:
+        # A path with a NUL, one that is too long, a folder without permission.
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _in_folder(folder: Path) -> Path:
+    """Return what there is to open in a folder: of a study, or one that the transformers Trainer saved."""
+    for name in _FILES:
+        if (folder / name).is_file():
+            return folder / name
+    inside = [one.name for one in sorted(folder.iterdir()) if _opens(one)]
+    hint = f"; open one of those in it: {', '.join(inside[:_NAMED])}" if inside else ""
+    raise DataError(f"there is no store.sqlite, model.safetensors or pytorch_model.bin in {folder}{hint}")
+
+
+def _opens(path: Path) -> bool:
+    return path.suffix in _ENDINGS or any((path / name).is_file() for name in _FILES)
+
+
+def _parts(index: Path) -> list[str]:
+    """Return the names of the files, beside it, over which an index says that a state is spread."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{index} does not say where the tensors are; it is damaged") from None
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise DataError(f"{index} names files that are not beside it")
+    return names
+
+
+def open_upload(contents: Any, name: Any) -> Checkpoint:
+    """Return the checkpoint that the page sent, as a data URL.
+
+    Raises:
+        DataError: If it is none.
+    """
+    called = name if isinstance(name, str) and name else "the file"
+    if not isinstance(contents, str) or ";base64," not in contents:
+        raise DataError(f"{called} did not arrive whole; try again, or give its path")
+    try:
+        data = base64.b64decode(contents.partition(";base64,")[2], validate=True)
+    except (binascii.Error, ValueError):
+        raise DataError(f"{called} did not arrive whole; try again, or give its path") from None
+    return Checkpoint(called, tuple(read_checkpoint(data, called)))
+
+
+def refuse_upload(told: Any) -> NoReturn:
+    """Say that a file was too large to be sent; ``told`` is its name and size, as the page says them.
+
+    Raises:
+        DataError: Always.
+
+    Example:
+        >>> refuse_upload({"name": "model.pt", "size": 2**27})
+        Traceback (most recent call last):
+        ...
+        agileact.DataError: model.pt has 128 MiB, and the page sends up to 64 MiB; open it by its path instead
+    """
+    given = told if isinstance(told, dict) else {}
+    name, size = given.get("name"), given.get("size")
+    called = name if isinstance(name, str) and name else "the file"
+    has = "is too large:"
+    # The page may say anything.
+    if isinstance(size, (int, float)) and UPLOAD_BYTES < size < math.inf:
+        has = f"has {mib(size)}, and"
+    raise DataError(f"{called} {has} the page sends up to {mib(UPLOAD_BYTES)}; open it by its path instead")
+
+
+def mib(size: float) -> str:
+    """Return a number of bytes in MiB, rounded up: a file that is too large by one byte does not read as one that fits.
+
+    Example:
+        >>> mib(64 * 2**20), mib(64 * 2**20 + 1)
+        ('64 MiB', '64.1 MiB')
+    """
+    return f"{math.ceil(size / 2**20 * 10) / 10:,.10g} MiB"
+
+
+def _open_store(path: Path) -> Trials:
+    with Store(path, read_only=True) as store:
+        specs = [spec for spec in store.specs() if spec.task.budget.use_test and _learns(spec.arm)]
+    if not specs:
+        raise DataError(
+            f"{path} holds no final trial with a learned activation (agile, combined or a baseline such as prelu)"
+        )
+    return Trials(str(path), path, tuple(specs))
+
+
+def _learns(arm: ArmSpec) -> bool:
+    return any(parse_activation(str(name)).trainable for _, name in arm.activations)
+
+
+def _terms(arm: ArmSpec, shape: Shape) -> int:
+    """Return the number of terms of a layer's activation, which is one of those of the arm."""
+    parsed = [parse_activation(str(name)) for _, name in arm.activations]
+    counts = sorted({int(one.options.get("terms", 2)) if one.kind == "combined" else 1 for one in parsed})
+    rows, numbers = len(shape.after), len(shape.scale)
+    fitting = [terms for terms in counts if numbers % terms == 0 and rows in (1, numbers // terms, KEPT_CHANNELS)]
+    return fitting[0] if fitting else 1
+
+
+def _units(layer: Layer, rows: int) -> tuple[int, ...]:
+    """Return the number of each row's unit: rows are evenly spread over a layer that has more units."""
+    if layer.units <= rows:
+        return tuple(range(rows))
+    return tuple(torch.linspace(0, layer.units - 1, rows).round().long().tolist())

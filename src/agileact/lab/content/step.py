@@ -1,0 +1,212 @@
+"""One training step at a time, with the batch's loss before it, after the weights moved, after a and b moved."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agileact._common.errors import ArgumentError
+from agileact.nn import AgileModule
+from agileact.study import models
+from agileact.study.data import dataset as data
+from agileact.study.spec.activation_names import parse_activation
+from agileact.study.spec.trial import ArmSpec, DataSpec, ModelSpec
+from agileact.study.training.loop import loss_function
+from agileact.study.training.setup import build_network, build_optimizer
+
+NETWORKS: dict[str, tuple[str, ModelSpec, tuple[str, ...]]] = {
+    "mlp": ("one hidden layer of 16 nodes", ModelSpec("mlp", (("nodes", (16,)),)), ("fc",)),
+    "cnn": (
+        "two convolutions of 8 and 4 filters, then 16 nodes",
+        ModelSpec("cnn", (("filters", (8, 4)), ("nodes", (16,)))),
+        ("conv", "fc"),
+    ),
+}
+"""The networks by name: in words, as a spec, and the roles that activations have in them."""
+
+FORMS = ("plain", "agile", "combined")
+OPTIMIZERS = ("adam", "sgd", "momentum")
+MOST_STEPS = 2000
+"""Where a run ends by itself."""
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """What is trained, and how.
+
+    Attributes:
+        base: The name of f, with options as :func:`agileact.study.spec.activation_names.parse_activation` reads them.
+        form: "plain", "agile" or "combined" (a sum of two terms).
+        network: A name of :data:`NETWORKS`.
+        lr: Learning rate of the weights.
+        activation_lr: Learning rate of a and b.
+        batch: Samples in a batch.
+        seed: Source of the initial weights and of the batches.
+        optimizer: One of :data:`OPTIMIZERS`.
+    """
+
+    base: str = "sigmoid"
+    form: str = "agile"
+    network: str = "mlp"
+    lr: float = 0.01
+    activation_lr: float = 0.01
+    batch: int = 32
+    seed: int = 0
+    optimizer: str = "adam"
+
+    def __post_init__(self) -> None:
+        parse_activation(self.activation)
+        if self.network not in NETWORKS:
+            raise ArgumentError(f"the network must be one of {', '.join(NETWORKS)}, not {self.network!r}")
+
+    @property
+    def activation(self) -> str:
+        """The activation's name, as a spec of a trial has it."""
+        return self.base if self.form == "plain" else f"{self.form}-{self.base}"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The loss of one batch around one step; the same three as in :class:`agileact.study.spec.result.Probe`."""
+
+    before: float
+    after_weights: float
+    after_activations: float
+
+    @property
+    def by_weights(self) -> float:
+        """The relative change of the loss by the weights' half of the step."""
+        return self.after_weights / self.before - 1
+
+    @property
+    def by_activations(self) -> float:
+        """The relative change of the loss by the activations' half, of the loss between the halves."""
+        return self.after_activations / self.after_weights - 1
+
+
+class StepRun:
+    """The training of one network, a step at a time, with every step measured.
+
+    Args:
+        spec: What is trained, and how.
+
+    Attributes:
+        moments: The steps so far.
+
+    Raises:
+        MissingExtraError: If scikit-learn, which brings the digits, is not installed.
+
+    Example:
+        >>> run = StepRun(StepSpec())
+        >>> moment = run.step()
+        >>> moment.after_weights < moment.before, len(run.moments)
+        (True, 1)
+    """
+
+    def __init__(self, spec: StepSpec) -> None:
+        self.spec = spec
+        digits = self.data = _digits()
+        _, model, roles = NETWORKS[spec.network]
+        arm = ArmSpec(
+            tuple((role, spec.activation) for role in roles),
+            optimizer=spec.optimizer,
+            lr=spec.lr,
+            activation_lr=spec.activation_lr,
+        )
+        self.model = build_network(
+            model,
+            arm,
+            input_shape=tuple(digits.train_x.shape[1:]),
+            classes=digits.classes,
+            seed=spec.seed,
+            sample=lambda: digits.train_x,
+        )
+        self._optimizer = build_optimizer(self.model, arm)
+        self._loss = loss_function(digits.kind)
+        self._agile = [
+            parameter
+            for module in self.model.modules()
+            if isinstance(module, AgileModule)
+            for parameter in (module.scale, module.location)
+        ]
+        self._batches = _batches(len(digits.train_y), spec.batch, spec.seed)
+        self.moments: list[Moment] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether no more steps are taken: enough of them, or the loss has left the numbers."""
+        return len(self.moments) >= MOST_STEPS or self.diverged
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss is no longer finite."""
+        return bool(self.moments) and not math.isfinite(self.moments[-1].after_activations)
+
+    def step(self) -> Moment:
+        """Take one step of the optimizer and return the batch's three losses."""
+        chosen = next(self._batches)
+        x, y = self.data.train_x[chosen], self.data.train_y[chosen]
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(self.model(x), y)
+        loss.backward()
+        old = [parameter.detach().clone() for parameter in self._agile]
+        self._optimizer.step()
+        with torch.no_grad():
+            after = between = float(self._loss(self.model(x), y))
+            if self._agile:
+                # The optimizer moves everything at once; the moment between the halves is brought back.
+                new = [parameter.detach().clone() for parameter in self._agile]
+                _assign(self._agile, old)
+                between = float(self._loss(self.model(x), y))
+                _assign(self._agile, new)
+        moment = Moment(float(loss.detach()), between, after)
+        self.moments.append(moment)
+        return moment
+
+    def sentence(self) -> str:
+        """Say what the steps so far did to the loss.
+
+        Example:
+            >>> StepRun(StepSpec()).sentence()
+            'No step yet.'
+        """
+        if not self.moments:
+            return "No step yet."
+        last, count = self.moments[-1], len(self.moments)
+        said = f"Step {count:,}: loss {last.before:.4g} before"
+        if self.diverged:
+            return f"{said}; then it left the numbers (diverged). Try smaller learning rates, and reset."
+        said += f", {last.after_weights:.4g} when the weights had moved ({_percent(last.by_weights)})"
+        if not self._agile:
+            return f"{said}. A plain activation has nothing to move: the step ends there."
+        lowered = sum(moment.after_activations < moment.after_weights for moment in self.moments)
+        return (
+            f"{said}, {last.after_activations:.4g} when a and b had moved ({_percent(last.by_activations)}). "
+            f"So far a and b lowered the loss further in {lowered:,} of {count:,} steps."
+        )
+
+
+def _percent(change: float) -> str:
+    return f"{100 * change:+.2g} %".replace("-", "−")
+
+
+@functools.lru_cache(maxsize=1)
+def _digits() -> data.DataSet:
+    return data.load(DataSpec("digits", validation=200))
+
+
+def _batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(models.subseed(seed, "lab/batches"))
+    while True:
+        order = torch.randperm(samples, generator=generator)
+        yield from order[: samples // size * size].split(size)
+
+
+def _assign(parameters: list[torch.nn.Parameter], values: list[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)

@@ -1,0 +1,93 @@
+"""What comes from the page is checked here before anything is computed from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agileact import bases
+from agileact._common.errors import ArgumentError
+
+MOST_TERMS = 3
+"""How many terms a combined activation has at most on the page."""
+
+MOST_OPTION = 100
+"""The largest magnitude of an option of f on the page."""
+
+
+def number(name: str, value: Any, least: float, most: float) -> float:
+    """Return ``value`` as a float if it is a number from ``least`` to ``most``.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    Example:
+        >>> number("a", 2, -3, 3)
+        2.0
+        >>> number("a", None, -3, 3)
+        Traceback (most recent call last):
+        ...
+        agileact.ArgumentError: a must be a number from -3 to 3
+    """
+    fits = not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+    if not fits or not least <= value <= most:
+        raise ArgumentError(f"{name} must be a number from {least:g} to {most:g}")
+    return float(value)
+
+
+def whole(name: str, value: Any, least: int, most: int) -> int:
+    """Return ``value`` as an int if it is a whole number from ``least`` to ``most``.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    Example:
+        >>> whole("the seed", 3.0, 0, 9)
+        3
+    """
+    fits = not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+    if not fits or value != int(value) or not least <= value <= most:
+        raise ArgumentError(f"{name} must be a whole number from {least} to {most}")
+    return int(value)
+
+
+def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is one of the names that are allowed.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    Example:
+        >>> choice("the optimizer", "adam", ("adam", "sgd"))
+        'adam'
+    """
+    names = tuple(allowed)
+    if not isinstance(value, str) or value not in names:
+        raise ArgumentError(f"{name} must be one of {', '.join(names)}")
+    return value
+
+
+def base_options(base: Any, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of a base function and its options, the given ones and else the defaults.
+
+    Options that the base does not have are left out: the page may still show those of the base chosen before.
+
+    Raises:
+        ArgumentError: If there is no such base, or a value does not fit.
+
+    Example:
+        >>> base_options("leaky_relu", {"negative_slope": 0.2, "alpha": 1.0})
+        ('leaky_relu', {'negative_slope': 0.2})
+    """
+    name = choice("f", base, bases.names())
+    known = bases.get(name)
+    options: dict[str, Any] = {}
+    for key, option in known.options.items():
+        if key not in given:
+            continue
+        options[key] = given[key] if option.choices else number(key, given[key], -MOST_OPTION, MOST_OPTION)
+    try:
+        return name, known.resolve(options)
+    except TypeError as error:
+        raise ArgumentError(str(error)) from None

@@ -1,0 +1,90 @@
+"""What the server keeps for each open page, a bounded table from which the page that was quiet longest goes first."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from agileact._common.errors import ArgumentError
+
+T = TypeVar("T")
+_KEY = re.compile(r"[0-9a-f]{32}")
+
+
+class Sessions(Generic[T]):
+    """A table from an open page to its state, which holds at most ``limit`` of them.
+
+    Args:
+        limit: The most pages that are kept.
+
+    Example:
+        >>> table = Sessions[str](limit=1)
+        >>> table.put("0" * 32, "first")
+        >>> table.put("1" * 32, "second")
+        >>> table.get("0" * 32) is None, table.get("1" * 32)
+        (True, 'second')
+    """
+
+    def __init__(self, limit: int = 32) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[str, T] = OrderedDict()
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other request near the table, or what is in it, within the block."""
+        with self._lock:
+            yield
+
+    def get(self, key: Any) -> T | None:
+        """Return what is kept for the page, or None.
+
+        Raises:
+            ArgumentError: If ``key`` is not the key of a page.
+        """
+        with self._lock:
+            name = _checked(key)
+            if name in self._kept:
+                self._kept.move_to_end(name)
+            return self._kept.get(name)
+
+    def put(self, key: Any, state: T) -> None:
+        """Keep ``state`` for the page.
+
+        Raises:
+            ArgumentError: If ``key`` is not the key of a page.
+        """
+        with self._lock:
+            self._kept[_checked(key)] = state
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._limit:
+                self._kept.popitem(last=False)
+
+
+def steps_asked(triggers: Iterable[str], steps: Mapping[str, int]) -> int:
+    """Return how many steps a page asks for; 0 is a run from the start.
+
+    What happens while a browser is busy comes as one call with several triggers: of "one more" and "from the start"
+    the second counts, in whatever order they are named.
+
+    Args:
+        triggers: The ids that the call names, none when the page opens.
+        steps: The ids that ask for steps, and for how many.
+
+    Example:
+        >>> steps = {"go": 10, "step": 1}
+        >>> steps_asked(["go"], steps), steps_asked(["go", "step"], steps), steps_asked(["go", "reset"], steps)
+        (10, 11, 0)
+    """
+    asked = list(triggers)
+    return sum(steps[key] for key in asked) if all(key in steps for key in asked) else 0
+
+
+def _checked(key: Any) -> str:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ArgumentError("the page has no key; load it again")
+    return key

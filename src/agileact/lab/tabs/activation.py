@@ -1,0 +1,278 @@
+"""The tab "Activation": f, a f(x - b), their slopes, and the fold into the weights around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dash import ALL, Dash, Input, Output, State, html, no_update
+
+from agileact import bases
+from agileact._common.errors import AgileactError
+from agileact.lab import widgets as look
+from agileact.lab.content.curves import REACH, Curves, Reading, curves, reading
+from agileact.lab.content.folding import CIRCUITS, Folded, fold_circuit
+from agileact.lab.input_checks import MOST_TERMS, base_options, choice, number, whole
+
+_SCALE, _LOCATION = 3.0, 4.0
+_STARTS = ((1.5, 1.0), (-1.0, 2.0), (0.5, -2.0))
+_SUBSCRIPTS = "₁₂₃"
+
+
+def layout() -> html.Div:
+    """Return the tab's content."""
+    sliders = []
+    for term in range(MOST_TERMS):
+        sign = _SUBSCRIPTS[term] if term else ""
+        a, b = _STARTS[term]
+        pair = [
+            look.control(f"a{sign}: size", look.slider(f"activation-a{term}", -_SCALE, _SCALE, a, 0.05)),
+            look.control(f"b{sign}: position", look.slider(f"activation-b{term}", -_LOCATION, _LOCATION, b, 0.05)),
+        ]
+        sliders.append(html.Div(pair, id=f"activation-term{term}", className="controls", hidden=term > 0))
+    return html.Div(
+        [
+            html.P(
+                "An agile activation is a·f(x − b): a stretches f and turns it over when it is negative, b moves it "
+                "along x. Drag a below 0 with ReLU, then with sigmoid, and watch where the slope is 0: there, nothing "
+                "in front of the activation learns.",
+                className="intro",
+            ),
+            html.Div(
+                [
+                    look.control("f: base function", look.dropdown("activation-base", bases.names(), "relu")),
+                    look.control(
+                        "K: number of terms",
+                        look.dropdown(
+                            "activation-terms",
+                            [{"label": "1, agile", "value": 1}]
+                            + [{"label": f"{k}, combined agile", "value": k} for k in range(2, MOST_TERMS + 1)],
+                            1,
+                        ),
+                        hint="a sum of K terms with a size and a position each",
+                    ),
+                    look.control("x: where to read", look.slider("activation-at", -REACH, REACH, 2.0, 0.1)),
+                ],
+                className="controls",
+            ),
+            html.Div(id="activation-options", className="controls"),
+            *sliders,
+            html.Div(id="activation-message"),
+            html.Div(
+                [
+                    look.chart("activation-values", "f and its agile form over x"),
+                    look.chart("activation-slopes", "slope of f and of its agile form over x"),
+                ],
+                className="charts two",
+            ),
+            html.P(id="activation-reading", className="sentence", role="status"),
+            html.H2("The fold into the weights"),
+            html.P(
+                "After training, a and b can leave: b moves into the bias before the activation, a into the weights "
+                "behind it, and a plain network with the same outputs is left. Try max pooling with a negative a, or "
+                "BatchNorm behind: the fold says what it must leave, and why.",
+                className="intro",
+            ),
+            html.Div(
+                look.control(
+                    "Network around the activation",
+                    look.dropdown(
+                        "activation-circuit",
+                        [{"label": words, "value": name} for name, words in CIRCUITS.items()],
+                        "linear",
+                    ),
+                    hint="two nodes: yours, and one with a = 1, b = 0",
+                    wide=True,
+                ),
+                className="controls",
+            ),
+            html.P(id="activation-verdict", className="sentence", role="status"),
+            html.Div(
+                [
+                    look.chart("activation-fold", "outputs of the agile and of the folded network over x"),
+                    html.Div(id="activation-numbers"),
+                ],
+                className="charts two",
+            ),
+        ],
+        className="tab-body",
+    )
+
+
+def register(app: Dash, alone: Any) -> None:
+    """Add the tab's callbacks; ``alone`` is a context in which one request computes at a time."""
+
+    @app.callback(Output("activation-options", "children"), Input("activation-base", "value"))
+    def options(base: Any) -> Any:
+        try:
+            name, defaults = base_options(base, {})
+        except AgileactError:
+            return []
+        return [look.option_control("activation", name, key, value) for key, value in defaults.items()]
+
+    @app.callback(
+        [Output(f"activation-term{term}", "hidden") for term in range(MOST_TERMS)], Input("activation-terms", "value")
+    )
+    def terms(count: Any) -> list[bool]:
+        shown = count if isinstance(count, int) else 1
+        return [term >= shown for term in range(MOST_TERMS)]
+
+    places = [f"activation-{letter}{term}" for letter in "ab" for term in range(MOST_TERMS)]
+    for place in ("activation-at", *places):
+        look.pair(app, place)
+
+    @app.callback(
+        Output("activation-values", "figure"),
+        Output("activation-slopes", "figure"),
+        Output("activation-reading", "children"),
+        Output("activation-fold", "figure"),
+        Output("activation-numbers", "children"),
+        Output("activation-verdict", "children"),
+        Output("activation-message", "children"),
+        inputs={
+            "base": Input("activation-base", "value"),
+            "count": Input("activation-terms", "value"),
+            "at": Input("activation-at", "value"),
+            "circuit": Input("activation-circuit", "value"),
+            "pairs": [Input(place, "value") for place in places],
+            "values": Input({"tab": "activation", "option": ALL}, "value"),
+            "keys": State({"tab": "activation", "option": ALL}, "id"),
+        },
+    )
+    def draw(
+        base: Any, count: Any, at: Any, circuit: Any, pairs: list[Any], values: list[Any], keys: list[Any]
+    ) -> tuple[Any, ...]:
+        try:
+            given = {key["option"]: value for key, value in zip(keys, values, strict=True)}
+            name, chosen = base_options(base, given)
+            k = whole("K", count, 1, MOST_TERMS)
+            scales = [number("a", value, -_SCALE, _SCALE) for value in pairs[:k]]
+            locations = [number("b", value, -_LOCATION, _LOCATION) for value in pairs[MOST_TERMS:][:k]]
+            x = number("x", at, -REACH, REACH)
+            where = choice("the network", circuit, CIRCUITS)
+            with alone():
+                drawn = curves(name, scales, locations, chosen)
+                read = reading(name, scales, locations, chosen, x)
+                folded = fold_circuit(where, name, scales, locations, chosen)
+        except AgileactError as error:
+            return (*[no_update] * 6, look.message(f"{error}.", bad=True))
+        return (
+            values_figure(drawn, read, name, x),
+            slopes_figure(drawn, read, name, x),
+            reading_sentence(read, x),
+            fold_figure(folded),
+            fold_table(folded),
+            fold_sentence(folded),
+            None,
+        )
+
+
+def values_figure(drawn: Curves, read: Reading, base: str, at: float) -> look.Figure:
+    """Return f and its agile form, with the tangent at ``at``."""
+    reach = 1.2
+    tangent = [read.value - reach * read.slope, read.value + reach * read.slope]
+    finite = [value for value in drawn.agile + drawn.plain if value is not None]
+    low, high = max(min(finite), -8.0), min(max(finite), 8.0)
+    pad = 0.08 * (high - low) or 1.0
+    return look.figure(
+        [
+            look.line(drawn.x, drawn.plain, f"{base}: f(x)", look.GREY, line={"dash": "dash", "width": 2}),
+            look.line(drawn.x, drawn.agile, "agile: a·f(x − b)", look.BLUE),
+            look.line([at - reach, at + reach], tangent, "tangent", look.ORANGE, line={"width": 1.8}),
+            _mark(at, read.value),
+        ],
+        f"{base} and its agile form",
+        "x",
+        "value",
+        yaxis={"range": [low - pad, high + pad]},
+    )
+
+
+def slopes_figure(drawn: Curves, read: Reading, base: str, at: float) -> look.Figure:
+    """Return f' and the slope of the agile form."""
+    return look.figure(
+        [
+            look.line(drawn.x, drawn.plain_slope, "f′(x)", look.GREY, line={"dash": "dash", "width": 2}),
+            look.line(drawn.x, drawn.agile_slope, "slope of the agile form", look.BLUE),
+            _mark(at, read.slope),
+        ],
+        "Slopes: what a gradient is multiplied by",
+        "x",
+        "slope",
+    )
+
+
+def _mark(x: float, y: float) -> dict[str, Any]:
+    marker = {"color": look.ORANGE, "size": 9}
+    return {"type": "scatter", "mode": "markers", "x": [x], "y": [y], "marker": marker, "showlegend": False}
+
+
+def reading_sentence(read: Reading, at: float) -> str:
+    """Say what happens at one x.
+
+    Example:
+        >>> reading_sentence(reading("relu", [2.0], [1.0], {}, 4.0), 4.0)
+        'At x = 4: f is 4 with slope 1; the agile form is 6 with slope 2. Its derivative by a is 3, by b −2.'
+    """
+    w = look.written
+    by: list[str] = []
+    for letter, values in (("a", read.by_scale), ("b", read.by_location)):
+        several = len(values) > 1
+        for term, value in enumerate(values):
+            by.append(f"by {letter}{_SUBSCRIPTS[term] if several else ''} {'is ' * (not by)}{w(value)}")
+    return (
+        f"At x = {w(at)}: f is {w(read.plain)} with slope {w(read.plain_slope)}; the agile form is {w(read.value)} "
+        f"with slope {w(read.slope)}. Its derivative {', '.join(by)}."
+    )
+
+
+def fold_figure(folded: Folded) -> look.Figure:
+    """Return the outputs of both networks, one drawn on the other."""
+    return look.figure(
+        [
+            look.line(folded.x, folded.agile, "agile network", look.BLUE, line={"width": 6}, opacity=0.55),
+            look.line(folded.x, folded.plain, "folded network", look.ORANGE, line={"width": 2, "dash": "dash"}),
+        ],
+        "Outputs of both networks",
+        "x",
+        "output",
+    )
+
+
+def fold_table(folded: Folded) -> Any:
+    """Return the numbers before and after."""
+    rows = [
+        (one.meaning, _numbers(one.before), _numbers(one.after), "changed" if one.changed else "")
+        for one in folded.numbers
+    ]
+    changed = [index for index, one in enumerate(folded.numbers) if one.changed]
+    header = ("numbers", "agile network", "folded network", "fold")
+    return look.table(header, rows, "Weights before and after the fold", marked=changed)
+
+
+def _numbers(values: Sequence[float] | None) -> str:
+    return "gone" if values is None else ",  ".join(look.written(value) for value in values)
+
+
+def fold_sentence(folded: Folded) -> str:
+    """Say what was folded, what was not, and why.
+
+    Example:
+        >>> fold_sentence(fold_circuit("linear", "relu", [2.0], [0.5], {})).partition(" Greatest")[0]
+        'Folded: nothing is left of a and b. b went into before.bias, a into behind.'
+    """
+    parts = []
+    if folded.location_into:
+        parts.append(f"b went into {', '.join(folded.location_into)}")
+    if folded.scale_into:
+        parts.append(
+            f"a into {', '.join(folded.scale_into)}" if parts else f"a went into {', '.join(folded.scale_into)}"
+        )
+    went = f" {', '.join(parts)}." if parts else ""
+    if folded.status == "folded":
+        head = "Folded: nothing is left of a and b."
+    else:
+        left = {"scale": "a", "location": "b"}
+        kept = " and ".join(sorted(left[name] for name in folded.left))
+        head = f"{folded.status.capitalize()}: {kept} must stay. The report says: “{folded.reason}”."
+    return f"{head}{went} Greatest difference between the two outputs: {look.written(folded.difference, 1)}."

@@ -1,0 +1,257 @@
+"""The tab "One step": the loss of a batch before a step, after the weights moved, after a and b moved."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
+
+from agileact import bases
+from agileact._common.errors import AgileactError
+from agileact.lab import widgets as look
+from agileact.lab.content.step import FORMS, NETWORKS, OPTIMIZERS, Moment, StepRun, StepSpec
+from agileact.lab.input_checks import choice, number, whole
+from agileact.lab.sessions import Sessions, steps_asked
+
+_CONTROLS = ("base", "form", "network", "optimizer", "lr", "activation-lr", "batch", "seed")
+_FORM_WORDS = {"plain": "plain: f(x)", "agile": "agile: a·f(x − b)", "combined": "combined agile, K = 2"}
+_SHOWN = 300
+
+
+def layout() -> html.Div:
+    """Return the tab's content."""
+    return html.Div(
+        [
+            html.P(
+                "A training step moves the weights and, in an agile network, also a and b of its activations. Here "
+                "the loss of the step's own batch is measured at three moments: before, when the weights have moved, "
+                "and when a and b have moved as well. Take steps with both forms, then raise the learning rates until "
+                "one half of the step undoes the other.",
+                className="intro",
+            ),
+            html.Div(
+                [
+                    look.control("f: base function", look.dropdown("step-base", bases.names(), "sigmoid")),
+                    look.control(
+                        "Form",
+                        look.dropdown("step-form", [{"label": _FORM_WORDS[f], "value": f} for f in FORMS], "agile"),
+                    ),
+                    look.control(
+                        "Network on 8×8 digits",
+                        look.dropdown(
+                            "step-network", [{"label": v[0], "value": name} for name, v in NETWORKS.items()], "mlp"
+                        ),
+                    ),
+                    look.control("Optimizer", look.dropdown("step-optimizer", OPTIMIZERS, "adam")),
+                    look.control("Learning rate of the weights", look.rate("step-lr", 0.02, 10)),
+                    look.control("Learning rate of a and b", look.rate("step-activation-lr", 0.1, 10)),
+                    look.control("Samples in a batch", look.number("step-batch", 32, least=1, most=512, step=1)),
+                    look.control("Seed", look.number("step-seed", 0, least=0, most=99999, step=1)),
+                ],
+                className="controls",
+            ),
+            html.Div(
+                [
+                    look.button("step-one", "Step", main=True),
+                    look.button("step-ten", "10 steps"),
+                    look.button("step-reset", "Reset"),
+                ],
+                className="buttons",
+            ),
+            html.Div(id="step-message"),
+            html.P(id="step-sentence", className="sentence", role="status"),
+            html.Div(
+                [
+                    look.chart("step-last", "loss at the three moments of the last step"),
+                    look.chart("step-shares", "change of the loss by each half, over steps"),
+                ],
+                className="charts two",
+            ),
+            look.chart("step-losses", "loss before each step, over steps"),
+            dcc.Store(id="step-state"),
+        ],
+        className="tab-body",
+    )
+
+
+def register(app: Dash) -> None:
+    """Add the tab's callbacks."""
+    runs: Sessions[StepRun] = Sessions()
+
+    @app.callback(
+        Output("step-last", "figure"),
+        Output("step-shares", "figure"),
+        Output("step-losses", "figure"),
+        Output("step-sentence", "children"),
+        Output("step-message", "children"),
+        Output("step-state", "data"),
+        inputs={
+            "asked": [Input(f"step-{name}", "n_clicks") for name in ("one", "ten", "reset")],
+            "given": [Input(f"step-{name}", "value") for name in _CONTROLS],
+            "key": State("session", "data"),
+            "state": State("step-state", "data"),
+        },
+    )
+    def train(asked: Any, given: list[Any], key: Any, state: Any) -> tuple[Any, ...]:
+        steps = steps_asked(ctx.triggered_prop_ids.values(), {"step-one": 1, "step-ten": 10})
+        try:
+            spec = read_spec(*given)
+            with runs.alone():
+                run = runs.get(key)
+                lost = steps > 0 and run is None and isinstance(state, dict) and bool(state.get("steps"))
+                if run is None or run.spec != spec or steps == 0:
+                    run = StepRun(spec)
+                    runs.put(key, run)
+                for _ in range(steps):
+                    if not run.finished:
+                        run.step()
+                moments, sentence, plain = list(run.moments), run.sentence(), spec.form == "plain"
+        except AgileactError as error:
+            return (*[no_update] * 4, look.message(f"{error}.", bad=True), no_update)
+        said = look.message("The lab had put this run away (it keeps the last 32 pages); it starts anew.")
+        return (
+            last_figure(moments, plain=plain),
+            shares_figure(moments, plain=plain),
+            losses_figure(moments),
+            sentence,
+            said if lost else None,
+            {"steps": len(moments)},
+        )
+
+
+def read_spec(
+    base: Any, form: Any, network: Any, optimizer: Any, lr: Any, activation_lr: Any, batch: Any, seed: Any
+) -> StepSpec:
+    """Return what to train, from what the page says.
+
+    Raises:
+        ArgumentError: If a value does not fit.
+
+    Example:
+        >>> read_spec("relu", "combined", "cnn", "sgd", 0.1, 0, 8, 1).activation
+        'combined-relu'
+    """
+    return StepSpec(
+        base=choice("f", base, bases.names()),
+        form=choice("the form", form, FORMS),
+        network=choice("the network", network, NETWORKS),
+        optimizer=choice("the optimizer", optimizer, OPTIMIZERS),
+        lr=number("the learning rate of the weights", lr, 1e-6, 10),
+        activation_lr=number("the learning rate of a and b", activation_lr, 0, 10),
+        batch=whole("the batch", batch, 1, 512),
+        seed=whole("the seed", seed, 0, 99_999),
+    )
+
+
+def last_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
+    """Return the last step as stairs: three levels, and between them what each half changed."""
+    title = f"Step {len(moments):,}: three moments of the loss" if moments else "Three moments of the loss"
+    names = ["before", "weights<br>moved", "a and b<br>moved"]
+    if not moments or not math.isfinite(sum((moments[-1].before, moments[-1].after_activations))):
+        return look.figure([], title, "", "loss of the batch, nats", xaxis={"range": [-0.5, 2.5], "tickvals": []})
+    last = moments[-1]
+    levels = [last.before, last.after_weights, last.after_activations]
+    shown = 2 if plain else 3
+    data: list[Any] = []
+    for place, color in ((1, look.WEIGHTS), (2, look.ACTIVATIONS))[: shown - 1]:
+        data.append(
+            {
+                "type": "bar",
+                "x": [place],
+                "base": [levels[place - 1]],
+                "y": [levels[place] - levels[place - 1]],
+                "width": 0.62,
+                "marker": {"color": color},
+                "name": "by the weights" if place == 1 else "by a and b",
+                "hovertemplate": f"{names[place].replace('<br>', ' ')}: {levels[place]:.5g}<extra></extra>",
+            }
+        )
+    for place in range(shown):
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers+text",
+                "x": [place - 0.42, place, place + 0.42],
+                "y": [levels[place]] * 3,
+                "text": ["", f"{levels[place]:.4g}", ""],
+                # Beside the bar, not on it.
+                "textposition": "bottom center" if place and levels[place] < levels[place - 1] else "top center",
+                "line": {"color": look.GREY, "width": 3},
+                # A mark that nobody sees keeps the number away from the line.
+                "marker": {"size": 8, "opacity": 0},
+                "showlegend": False,
+                "hoverinfo": "skip",
+            }
+        )
+    span = max(levels) - min(levels) or 0.01 * abs(levels[0]) or 1e-6
+    return look.figure(
+        data,
+        title,
+        "",
+        "loss of the batch, nats",
+        xaxis={
+            "tickvals": list(range(shown)),
+            "ticktext": names[:shown],
+            "range": [-0.55, shown - 0.45],
+            "tickangle": 0,
+            "zeroline": False,
+            "showgrid": False,
+        },
+        # The bars are differences, so the axis need not start at 0.
+        yaxis={"range": [min(levels) - 0.25 * span, max(levels) + 0.25 * span], "zeroline": False},
+        barmode="overlay",
+    )
+
+
+def shares_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
+    """Return the change of the loss by each half over the last steps."""
+    first = max(0, len(moments) - _SHOWN)
+    steps = list(range(first + 1, len(moments) + 1))
+    data = [_course(steps, [m.by_weights for m in moments[first:]], "by the weights", look.WEIGHTS, "circle")]
+    if not plain:
+        changes = [m.by_activations for m in moments[first:]]
+        data.append(_course(steps, changes, "by a and b", look.ACTIVATIONS, "triangle-up"))
+    return look.figure(
+        data if moments else [],
+        "What each half did to the loss",
+        "step",
+        "change of the batch's loss, %",
+        xaxis=_steps_axis(len(moments)),
+        showlegend=True,
+    )
+
+
+def losses_figure(moments: list[Moment]) -> look.Figure:
+    """Return the loss of each batch before its step and after it."""
+    first = max(0, len(moments) - _SHOWN)
+    steps = list(range(first + 1, len(moments) + 1))
+    before = [m.before for m in moments[first:]]
+    after = [m.after_activations for m in moments[first:]]
+    data = [
+        look.line(steps, before, "before the step", look.GREY, mode="lines+markers", marker={"size": 4}),
+        look.line(
+            steps, after, "after it", look.GREEN, mode="lines+markers", marker={"size": 4}, line={"dash": "dash"}
+        ),
+    ]
+    return look.figure(
+        data if moments else [],
+        "Loss of each step's batch",
+        "step",
+        "loss, nats",
+        xaxis=_steps_axis(len(moments)),
+        yaxis={"rangemode": "tozero"},
+        showlegend=True,
+    )
+
+
+def _course(steps: list[int], changes: list[float], name: str, color: str, symbol: str) -> dict[str, Any]:
+    values = [100 * change if math.isfinite(change) else None for change in changes]
+    mark = {"size": 6, "symbol": symbol}
+    return look.line(steps, values, name, color, mode="lines+markers", marker=mark, line={"width": 1.2})
+
+
+def _steps_axis(count: int) -> dict[str, Any]:
+    first = max(0, count - _SHOWN)
+    axis: dict[str, Any] = {"range": [first + 0.5, max(count, first + 10) + 0.5], "zeroline": False}
+    return axis if count > 15 else {**axis, "dtick": 1}

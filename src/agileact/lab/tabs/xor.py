@@ -1,0 +1,308 @@
+"""The tab "XOR": the paper's Fig. 4 as it comes about, for the plain and the agile network side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+
+from agileact import bases
+from agileact._common.errors import AgileactError
+from agileact.lab import widgets as look
+from agileact.lab.content.xor import ARMS, LINE, Surfaces, XorRun
+from agileact.lab.input_checks import choice, number, whole
+from agileact.lab.sessions import Sessions, steps_asked
+from agileact.paper.xor import POINTS, TARGETS, XorSpec
+
+_SPEEDS = (5, 10, 50)
+_CONTROLS = ("base", "optimizer", "lr", "activation-lr", "seed")
+_COLORS = {"plain": look.GREY, "agile": look.BLUE}
+_LEAST_LOSS = 1e-12
+_NAMES = {"plain": "plain: a = 1, b = 0", "agile": "agile: a and b learned"}
+
+
+def layout() -> html.Div:
+    """Return the tab's content."""
+    return html.Div(
+        [
+            html.P(
+                "Two hidden nodes fit a plane each, bend it by the activation, and the output adds the two: so four "
+                "points that no line separates are told apart. Both networks start from the same weights. Press Start "
+                "and watch the thick line, where the answer changes. Then try tanh, and other seeds: 3 is solved by "
+                "one of the two alone, 7 by the other.",
+                className="intro",
+            ),
+            html.Div(
+                [
+                    look.control("f: base function", look.dropdown("xor-base", bases.names(), "sigmoid")),
+                    look.control("Optimizer", look.dropdown("xor-optimizer", ("adam", "sgd"), "adam")),
+                    look.control("Learning rate of the weights", look.rate("xor-lr", 0.05, 10)),
+                    look.control("Learning rate of a and b", look.rate("xor-activation-lr", 0.05, 10)),
+                    look.control("Seed of the weights", look.number("xor-seed", 6, least=0, most=99999, step=1)),
+                    look.control(
+                        "Epochs in a picture",
+                        look.dropdown("xor-speed", [{"label": str(n), "value": n} for n in _SPEEDS], _SPEEDS[1]),
+                    ),
+                ],
+                className="controls",
+            ),
+            html.Div(
+                [
+                    look.button("xor-toggle", "Start", main=True),
+                    look.button("xor-step", "Step"),
+                    look.button("xor-reset", "Reset"),
+                ],
+                className="buttons",
+            ),
+            html.Div(id="xor-message"),
+            html.P(id="xor-sentence", className="sentence", role="status"),
+            look.chart("xor-losses", "loss of both networks over epochs"),
+            html.Div(
+                [
+                    look.chart(f"xor-{arm}", f"surfaces of the {arm} network over the two inputs", tall="surfaces")
+                    for arm in ARMS
+                ],
+                className="charts two",
+            ),
+            html.P(
+                "White points should be 1, black ones 0; beside each, the output there. Below the output: h, each "
+                "node's plane after the activation, and z, the plane itself, with the range that its colours span.",
+                className="hint",
+            ),
+            dcc.Store(id="xor-go"),
+            dcc.Store(id="xor-state"),
+        ],
+        className="tab-body",
+    )
+
+
+def register(app: Dash) -> None:
+    """Add the tab's callbacks."""
+    runs: Sessions[XorRun] = Sessions()
+
+    @app.callback(
+        [Output(f"xor-{name}", "figure") for name in ("losses", *ARMS)],
+        Output("xor-sentence", "children"),
+        Output("xor-message", "children"),
+        Output("xor-state", "data"),
+        inputs={
+            "go": Input("xor-go", "data"),
+            "asked": [Input("xor-step", "n_clicks"), Input("xor-reset", "n_clicks")],
+            "given": [Input(f"xor-{name}", "value") for name in _CONTROLS],
+            "speed": State("xor-speed", "value"),
+            "key": State("session", "data"),
+            "state": State("xor-state", "data"),
+        },
+    )
+    def train(go: Any, asked: Any, given: list[Any], speed: Any, key: Any, state: Any) -> tuple[Any, ...]:
+        pace = int(speed) if speed in _SPEEDS else _SPEEDS[0]
+        epochs = steps_asked(ctx.triggered_prop_ids.values(), {"xor-go": pace, "xor-step": 1})
+        try:
+            spec = read_spec(*given)
+            with runs.alone():
+                run = runs.get(key)
+                lost = epochs > 0 and run is None and isinstance(state, dict) and bool(state.get("epoch"))
+                if run is None or run.spec != spec or epochs == 0:
+                    run = XorRun(spec)
+                    runs.put(key, run)
+                # The clock asks for what follows the picture it has: a run that was reset meanwhile stays at its start.
+                late = set(ctx.triggered_prop_ids.values()) == {"xor-go"} and _epoch(go) != run.epoch
+                run.advance(0 if late else epochs)
+                sentence = run.sentence()
+                figures = [losses_figure(run), *(surfaces_figure(run.surfaces(arm), arm) for arm in ARMS)]
+                ended = run.finished or run.settled or lost
+                epoch = run.epoch
+        except AgileactError as error:
+            return no_update, no_update, no_update, no_update, look.message(f"{error}.", bad=True), {"ended": True}
+        said = look.message("The lab had put this run away (it keeps the last 32 pages); it starts anew.")
+        return *figures, sentence, said if lost else None, {"epoch": epoch, "ended": ended}
+
+    # The next picture is asked for when the last one is there: a slow machine draws fewer, and none pile up.
+    app.clientside_callback(ClientsideFunction("lab", "arrived"), Input("xor-state", "data"))
+    app.clientside_callback(
+        ClientsideFunction("lab", "press"),
+        Output("xor-toggle", "children"),
+        Input("xor-toggle", "n_clicks"),
+        Input("xor-reset", "n_clicks"),
+        *[Input(f"xor-{name}", "value") for name in _CONTROLS],
+    )
+
+
+def read_spec(base: Any, optimizer: Any, lr: Any, activation_lr: Any, seed: Any) -> XorSpec:
+    """Return how to train, from what the page says.
+
+    Raises:
+        ArgumentError: If a value does not fit.
+
+    Example:
+        >>> read_spec("tanh", "adam", 0.1, 0, 3).starts
+        1
+    """
+    return XorSpec(
+        base=choice("f", base, bases.names()),
+        optimizer=choice("the optimizer", optimizer, ("adam", "sgd")),
+        lr=number("the learning rate of the weights", lr, 1e-6, 10),
+        activation_lr=number("the learning rate of a and b", activation_lr, 0, 10),
+        seed=whole("the seed", seed, 0, 99_999),
+        starts=1,
+    )
+
+
+def losses_figure(run: XorRun) -> look.Figure:
+    """Return the loss of both networks over epochs, and where each was solved."""
+    data: list[Any] = []
+    every = max(1, run.epoch // 600)
+    for arm in ARMS:
+        values = run.losses[arm]
+        shown = [*range(0, len(values) - 1, every), len(values) - 1]
+        dash = "dash" if arm == "plain" else "solid"
+        # A logarithmic axis has no place for 0.
+        heights = [max(values[i], _LEAST_LOSS) for i in shown]
+        mode = "lines+markers" if len(shown) == 1 else "lines"
+        data.append(look.line(shown, heights, arm, _COLORS[arm], line={"dash": dash}, mode=mode))
+        since = run.solved_since(arm)
+        if since is not None:
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "x": [since],
+                    "y": [max(values[since], _LEAST_LOSS)],
+                    "name": f"{arm}: solved",
+                    "marker": {"color": _COLORS[arm], "size": 11, "symbol": "star" if arm == "agile" else "diamond"},
+                }
+            )
+    return look.figure(
+        data,
+        "Loss on the four points",
+        "epoch",
+        "mean squared error",
+        yaxis={"type": "log", "tickformat": ".0e", "nticks": 6},
+        xaxis={"rangemode": "tozero", "range": [0, max(20, run.epoch * 1.02)]},
+    )
+
+
+def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
+    """Return one network's output over the square, and below it the surfaces of its hidden nodes."""
+    line = [round(value, 3) for value in LINE.tolist()]
+    network = surfaces.network
+    data: list[Any] = [
+        {
+            "type": "heatmap",
+            "x": line,
+            "y": line,
+            "z": _rounded(surfaces.output),
+            "colorscale": "Cividis",
+            "zmin": -0.25,
+            "zmax": 1.25,
+            "colorbar": {"thickness": 10, "len": 0.46, "y": 0.98, "yanchor": "top", "x": 1.0},
+            "hovertemplate": "x₁ %{x}, x₂ %{y}: y = %{z:.3f}<extra></extra>",
+        },
+        {
+            "type": "contour",
+            "x": line,
+            "y": line,
+            "z": _rounded(surfaces.output),
+            "showscale": False,
+            "contours": {"coloring": "none", "start": network.threshold, "end": network.threshold, "size": 1},
+            "line": {"width": 4, "color": "#ff5d73"},
+            "hoverinfo": "skip",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers+text",
+            "x": [x for x, _ in POINTS],
+            "y": [y for _, y in POINTS],
+            "text": [_height(value) for value in surfaces.at_points],
+            "textposition": "top center",
+            "textfont": {"size": 13},
+            "marker": {
+                "size": 13,
+                "color": ["#ffffff" if target else "#000000" for target in TARGETS],
+                "line": {"width": 2, "color": ["#000000" if target else "#ffffff" for target in TARGETS]},
+            },
+            "showlegend": False,
+            "hoverinfo": "skip",
+        },
+    ]
+    axes: dict[str, Any] = {}
+    titles = [_title(f"y = {_sum(network.v, network.d)}", 0.0, 1.0)]
+    panels = [("h", surfaces.bent, 0.24), ("z", surfaces.planes, 0.0)]
+    index = 1
+    for symbol, values, bottom in panels:
+        for node in (0, 1):
+            index += 1
+            left = 0.54 * node
+            low, high = _range(values[node])
+            data.append(
+                {
+                    "type": "heatmap",
+                    "x": line,
+                    "y": line,
+                    "z": _rounded(values[node]),
+                    "colorscale": "Cividis",
+                    "showscale": False,
+                    "xaxis": f"x{index}",
+                    "yaxis": f"y{index}",
+                    "hovertemplate": f"{symbol}{'₁₂'[node]} = %{{z:.3f}}<extra></extra>",
+                }
+            )
+            small = {"tickvals": [0, 1], "zeroline": False, "showgrid": False}
+            axes[f"xaxis{index}"] = {**small, "domain": [left, left + 0.4], "anchor": f"y{index}"}
+            axes[f"yaxis{index}"] = {**small, "domain": [bottom, bottom + 0.145], "anchor": f"x{index}"}
+            w = look.written
+            words = f"{symbol}{'₁₂'[node]}: {w(low, 2)} to {w(high, 2)}"
+            if symbol == "h":
+                words = f"a = {w(network.a[node], 2)}, b = {w(network.b[node], 2)}<br>{words}"
+            titles.append(_title(words, left, bottom + 0.148))
+    wide = {"tickvals": [-0.5, 0, 0.5, 1, 1.5], "zeroline": False, "showgrid": False}
+    return look.figure(
+        data,
+        _NAMES[arm],
+        "",
+        "x₂",
+        xaxis={**wide, "domain": [0, 0.94], "title": {"text": "x₁", "standoff": 2}},
+        yaxis={**wide, "domain": [0.52, 0.97]},
+        annotations=titles,
+        showlegend=False,
+        margin={"l": 46, "r": 52, "t": 44, "b": 26},
+        **axes,
+    )
+
+
+def _height(value: float) -> str:
+    """Return an output as it stands beside its point: never "−0.00", and short while a run diverges."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−") if abs(value) < 100 else "…"
+
+
+def _epoch(go: Any) -> Any:
+    return go.get("epoch") if isinstance(go, dict) else None
+
+
+def _title(text: str, x: float, y: float) -> dict[str, Any]:
+    place = {
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "align": "left",
+        "showarrow": False,
+    }
+    return {"text": text, "x": x, "y": y - 0.028 if y == 1.0 else y, "font": {"size": 11.5}, **place}
+
+
+def _sum(v: tuple[float, ...], d: float) -> str:
+    def signed(value: float) -> str:
+        # A run that diverges has numbers of more digits than there is room for.
+        size = f"{abs(value):.2f}" if abs(value) < 1000 else look.written(abs(value), 2)
+        return f"{'−' if value < 0 else '+'} {size}"
+
+    return f"{look.written(v[0], 3)} h₁ {signed(v[1])} h₂ {signed(d)}"
+
+
+def _range(rows: list[list[float]]) -> tuple[float, float]:
+    return min(map(min, rows)), max(map(max, rows))
+
+
+def _rounded(rows: list[list[float]]) -> list[list[float]]:
+    return [[round(value, 4) for value in row] for row in rows]

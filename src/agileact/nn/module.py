@@ -1,0 +1,209 @@
+"""What all agile modules share: scale and location, where they lie, and how their number is found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import Parameter, UninitializedParameter, is_lazy
+
+from agileact import bases
+from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact.bases import Facts, Value
+from agileact.functional import Granularity, channel_axis, check_input, check_placement
+from agileact.nn.init import identity_start
+
+Device = torch.device | str | int | None
+
+
+class AgileModule(LazyModuleMixin, nn.Module):
+    """Base of the modules that have a ``scale`` and a ``location``.
+
+    If the number of parameters is left open, the module is lazy as those of ``torch.nn`` are: the parameters
+    are :class:`torch.nn.UninitializedParameter` until the first forward pass or until a state is loaded.
+    The class stays the same; afterwards nothing distinguishes the module from one that was never lazy.
+
+    Attributes:
+        base: The name of f.
+        options: All options of f.
+        granularity: What a pair of scale and location belongs to: "channel", "layer" or "element".
+        dim: The channel axis.
+        terms: The number of terms, 1 if the activation is no sum.
+        sample_shape: The shape of one sample, if it was given for granularity "element".
+        scale: a, a 1-D parameter: term after term, and within a term channel after channel (or
+            element after element, in the order of the sample's axes).
+        location: b, likewise.
+    """
+
+    scale: Parameter
+    location: Parameter
+
+    def __init__(
+        self,
+        base: str,
+        num_parameters: int | tuple[int, ...] | None,
+        *,
+        terms: int,
+        spread: float,
+        granularity: Granularity,
+        dim: int,
+        device: Device,
+        dtype: torch.dtype | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        # The mixin's own initialiser would make every module lazy.
+        nn.Module.__init__(self)
+        self.base = base
+        self.options: dict[str, Value] = bases.get(base).resolve(options)
+        check_placement(granularity, dim, dtype)
+        _check_terms(terms, spread)
+        self.granularity: Granularity = granularity
+        self.dim = dim
+        self.terms = terms
+        self.spread = float(spread)
+        self.sample_shape = num_parameters if isinstance(num_parameters, tuple) else None
+        size = _size(num_parameters, granularity)
+        if size is None:
+            # The stubs of torch have neither these arguments nor their base class.
+            lazy: Any = UninitializedParameter
+            self.scale = lazy(device=device, dtype=dtype)
+            self.location = lazy(device=device, dtype=dtype)
+            self._load_hook = self._register_load_state_dict_pre_hook(self._lazy_load_hook)
+            self._initialize_hook = self.register_forward_pre_hook(self._infer_parameters, with_kwargs=True)
+        else:
+            self.scale = Parameter(torch.empty(terms * size, device=device, dtype=dtype))
+            self.location = Parameter(torch.empty(terms * size, device=device, dtype=dtype))
+            self.reset_parameters()
+
+    @property
+    def num_parameters(self) -> int | None:
+        """The number of pairs in each term; None while it is open."""
+        return None if is_lazy(self.scale) else self.scale.numel() // self.terms
+
+    @property
+    def facts(self) -> Facts:
+        """What is true of f with these options."""
+        return bases.get(self.base).facts(**self.options)
+
+    def initial_values(self) -> tuple[Tensor, Tensor]:
+        """Return the values at which scale and location start, as new tensors."""
+        size = self.scale.numel() // self.terms
+        scale, location = (
+            torch.tensor(values, device=self.scale.device, dtype=self.scale.dtype).repeat_interleave(size)
+            for values in identity_start(self.terms, self.spread)
+        )
+        return scale, location
+
+    def reset_parameters(self) -> None:
+        """Set scale and location to their start, at which the module computes exactly f."""
+        if self.has_uninitialized_params():
+            return
+        scale, location = self.initial_values()
+        with torch.no_grad():
+            self.scale.copy_(scale)
+            self.location.copy_(location)
+
+    def initialize_parameters(self, x: Tensor) -> None:
+        """Make the parameters for an input like ``x``, if their number is still open."""
+        if not self.has_uninitialized_params():
+            return
+        check_input(x)
+        if self.granularity == "channel":
+            size = x.shape[channel_axis(x, self.dim)]
+        else:
+            size = math.prod(x.shape[min(1, x.ndim - 1) :]) if x.ndim else 1
+        # A first pass in inference mode must not make parameters that can never be trained.
+        with torch.inference_mode(False), torch.no_grad():
+            for parameter in (self.scale, self.location):
+                if isinstance(parameter, UninitializedParameter):
+                    parameter.materialize((self.terms * size,))
+            self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        """Return the arguments that differ from their defaults."""
+        return ", ".join(self._arguments())
+
+    def _arguments(self) -> list[str]:
+        parts = []
+        if self.granularity != "layer":
+            parts.append(repr(self.sample_shape or self.num_parameters))
+        defaults = bases.get(self.base).options
+        parts += [f"{key}={value!r}" for key, value in self.options.items() if value != defaults[key].default]
+        if self.granularity != "channel":
+            parts.append(f"granularity={self.granularity!r}")
+        elif self.dim != 1:
+            parts.append(f"dim={self.dim}")
+        return parts
+
+    def _check_sample(self, x: Tensor) -> None:
+        if self.sample_shape is not None:
+            check_input(x)
+            sample = tuple(x.shape[min(1, x.ndim - 1) :]) if x.ndim else ()
+            if sample != self.sample_shape:
+                raise ArgumentError(
+                    f"a sample must have shape {self.sample_shape}, not {sample}, as x of shape {tuple(x.shape)} has"
+                )
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        if self.has_uninitialized_params():
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+        else:
+            nn.Module._save_to_state_dict(self, destination, prefix, keep_vars)
+
+    def _replicate_for_data_parallel(self) -> Any:
+        if self.has_uninitialized_params():
+            return super()._replicate_for_data_parallel()
+        return nn.Module._replicate_for_data_parallel(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if self.has_uninitialized_params():
+            # An uninitialised parameter is pickled without its dtype.
+            state["_lazy_dtype"] = self.scale.dtype
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        dtype = state.pop("_lazy_dtype", None)
+        super().__setstate__(state)
+        if dtype is not None:
+            for parameter in (self.scale, self.location):
+                parameter.data = parameter.data.to(dtype)
+
+
+def _check_terms(terms: Any, spread: Any) -> None:
+    if isinstance(terms, bool) or not isinstance(terms, int):
+        raise ArgumentTypeError(f"terms must be an integer, not {terms!r} of type {type(terms).__name__}")
+    if terms < 1:
+        raise ArgumentError(f"terms must be at least 1, not {terms}")
+    if isinstance(spread, bool) or not isinstance(spread, (int, float)):
+        raise ArgumentTypeError(f"spread must be a number, not {spread!r} of type {type(spread).__name__}")
+    if not 0 < abs(spread) < math.inf:
+        raise ArgumentError(f"spread must be a number other than 0, or the terms would stay equal, not {spread}")
+
+
+def _size(num_parameters: int | tuple[int, ...] | None, granularity: Granularity) -> int | None:
+    """Return the number of pairs, or None if it is left open."""
+    if granularity == "layer":
+        if num_parameters not in (None, 1):
+            raise ArgumentError(f"num_parameters must be 1 or None with granularity 'layer', not {num_parameters!r}")
+        return 1
+    if num_parameters is None:
+        return None
+    sizes = num_parameters if isinstance(num_parameters, tuple) else (num_parameters,)
+    if isinstance(num_parameters, tuple) and granularity != "element":
+        raise ArgumentTypeError(
+            f"num_parameters must be the number of channels, not the shape {num_parameters}; "
+            "a shape is for granularity 'element'"
+        )
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise ArgumentTypeError(
+                f"num_parameters must be an integer, not {num_parameters!r} of type {type(num_parameters).__name__}"
+            )
+        if size < 1:
+            raise ArgumentError(f"num_parameters must be at least 1, not {num_parameters!r}")
+    return math.prod(sizes)

@@ -1,0 +1,202 @@
+"""Activation and max pooling as one operator: default kernels, shapes for tracing, and vmap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agileact.ops.schema import LIBRARY
+
+_ops = torch.ops.agileact
+MAX_WINDOW = 256
+"""A place in a window is one byte."""
+
+Pair = tuple[int, int]
+
+
+def output_size(size: Sequence[int], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil: bool) -> Pair:
+    """Return the height and the width that max pooling leaves, by PyTorch's rule.
+
+    Example:
+        >>> output_size((7, 8), (2, 2), (2, 2), (0, 0), (1, 1), ceil=True)
+        (4, 4)
+    """
+    result = []
+    for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
+        span = n + 2 * p - d * (k - 1) - 1
+        o = (span + (s - 1 if ceil else 0)) // s + 1
+        # The last window must start inside the input or its left padding.
+        result.append(o - 1 if ceil and (o - 1) * s >= n + p else o)
+    return result[0], result[1]
+
+
+def indices_of(places: Tensor, width: int, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    """Return places in windows as indices into planes, as ``max_pool2d`` gives them."""
+    place = places.to(torch.int64)
+    rows = torch.arange(places.shape[-2], device=places.device).unsqueeze(-1) * stride[0] - padding[0]
+    columns = torch.arange(places.shape[-1], device=places.device) * stride[1] - padding[1]
+    row = rows + place // kernel[1] * dilation[0]
+    return row * width + columns + place % kernel[1] * dilation[1]
+
+
+def _places_of(indices: Tensor, width: int, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    rows = torch.arange(indices.shape[-2], device=indices.device).unsqueeze(-1) * stride[0] - padding[0]
+    columns = torch.arange(indices.shape[-1], device=indices.device) * stride[1] - padding[1]
+    row = (indices // width - rows) // dilation[0]
+    return (row * kernel[1] + (indices % width - columns) // dilation[1]).to(torch.uint8)
+
+
+def _channels(parameter: Tensor | None, channels: int) -> tuple[int, int]:
+    """Return the axes of a parameter: the channels, or none if there is one pair for all."""
+    return (1, 1) if parameter is None or parameter.numel() == channels else (0, 0)
+
+
+def _activate(x: Tensor, scale: Tensor | None, location: Tensor | None, call: tuple[Any, ...]) -> Tensor:
+    dim, ndim = _channels(scale if scale is not None else location, x.shape[1])
+    result: Tensor = _ops.agile(x, scale, location, *call, dim, ndim)
+    return result
+
+
+def _forward(
+    x: Tensor,
+    scale: Tensor | None,
+    location: Tensor | None,
+    base: str,
+    p: float,
+    q: float,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    out: Pair,
+) -> tuple[Tensor, Tensor, Tensor]:
+    y = _activate(x, scale, location, (base, p, q))
+    ceil = output_size(x.shape[2:], kernel, stride, padding, dilation, ceil=False) != tuple(out)
+    value, indices = F.max_pool2d(y, kernel, stride, padding, dilation, ceil, return_indices=True)
+    picked = x.flatten(2).gather(2, indices.flatten(2)).view_as(value)
+    places = _places_of(indices, x.shape[3], kernel, stride, padding, dilation)
+    return value, torch.empty_like(value).copy_(picked), torch.empty_like(value, dtype=torch.uint8).copy_(places)
+
+
+def _backward(
+    grad: Tensor,
+    picked: Tensor,
+    places: Tensor,
+    scale: Tensor | None,
+    location: Tensor | None,
+    base: str,
+    p: float,
+    q: float,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    size: Pair,
+) -> tuple[Tensor, Tensor, Tensor]:
+    axes = _channels(scale if scale is not None else location, picked.shape[1])
+    to_picked, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, base, p, q, *axes)
+    call = (kernel, stride, padding, dilation)
+    return _scatter(to_picked, places, size, *call), to_scale, to_location
+
+
+def _scatter(
+    values: Tensor, places: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Tensor:
+    """Add values up where their windows found them."""
+    indices = indices_of(places, size[1], kernel, stride, padding, dilation).flatten(2)
+    flat = values.new_zeros((*values.shape[:2], size[0] * size[1]))
+    result = flat.scatter_add(2, indices, values.flatten(2)).view(*values.shape[:2], *size)
+    return result.contiguous(memory_format=_format(values))
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _fake_forward(
+    x: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    out = call[-1]
+    y = torch.empty((x.shape[0], x.shape[1], *out), dtype=x.dtype, device=x.device, memory_format=_format(x))
+    return y, torch.empty_like(y), torch.empty_like(y, dtype=torch.uint8)
+
+
+def _empty(parameter: Tensor | None, x: Tensor) -> Tensor:
+    if parameter is None:
+        return x.new_empty(0, dtype=torch.float32)
+    return torch.empty_like(parameter, memory_format=torch.contiguous_format)
+
+
+def _fake_backward(
+    grad: Tensor, picked: Tensor, places: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    size = (*picked.shape[:2], *call[-1])
+    x = torch.empty(size, dtype=picked.dtype, device=picked.device, memory_format=_format(picked))
+    return x, _empty(scale, picked), _empty(location, picked)
+
+
+# --- vmap: the samples become more images, or, where parameters or their gradients are their own, more channels ---
+
+
+def _fold(t: Tensor, axis: int | None, size: int, place: int) -> Tensor:
+    front = t.unsqueeze(0).expand(size, *t.shape) if axis is None else t.movedim(axis, 0)
+    return front.movedim(0, place).flatten(place, place + 1)
+
+
+def _fold_parameter(t: Tensor | None, axis: int | None, size: int, channels: int) -> Tensor | None:
+    if t is None:
+        return None
+    front = t.unsqueeze(0).expand(size, *t.shape) if axis is None else t.movedim(axis, 0)
+    return front.reshape(size, -1).expand(size, channels).reshape(-1)
+
+
+def _vmap_forward(info: Any, axes: Any, x: Any, scale: Any, location: Any, *call: Any) -> Any:
+    size = info.batch_size
+    # Images, if the parameters are the same for all samples.
+    place = 0 if axes[1] is None and axes[2] is None else 1
+    channels = (x if axes[0] is None else x.movedim(axes[0], 0)[0]).shape[1]
+    if place == 1:
+        scale = _fold_parameter(scale, axes[1], size, channels)
+        location = _fold_parameter(location, axes[2], size, channels)
+    results = _ops.agile_max_pool2d(_fold(x, axes[0], size, place), scale, location, *call)
+    return tuple(t.unflatten(place, (size, -1)) for t in results), (place, place, place)
+
+
+def _vmap_backward(
+    info: Any, axes: Any, grad: Any, picked: Any, places: Any, scale: Any, location: Any, *call: Any
+) -> Any:
+    size = info.batch_size
+    folded = [_fold(t, axis, size, 1) for t, axis in zip((grad, picked, places), axes, strict=False)]
+    channels = folded[1].shape[1] // size
+    parameters = [_fold_parameter(t, axis, size, channels) for t, axis in ((scale, axes[3]), (location, axes[4]))]
+    to_x, *rest = _ops.agile_max_pool2d_backward(*folded, *parameters, *call)
+    results, places_of = [to_x.unflatten(1, (size, -1))], [1]
+    for gradient, parameter, axis in zip(rest, (scale, location), axes[3:5], strict=True):
+        if parameter is None:
+            results.append(gradient)
+            places_of.append(None)  # type: ignore[arg-type]
+            continue
+        shape = parameter.shape if axis is None else parameter.movedim(axis, 0).shape[1:]
+        each = gradient.reshape(size, channels)
+        results.append((each if shape.numel() == channels else each.sum(1, keepdim=True)).reshape(size, *shape))
+        places_of.append(0)
+    return tuple(results), tuple(places_of)
+
+
+LIBRARY.impl("agile_max_pool2d", _forward, "CompositeExplicitAutograd")
+LIBRARY.impl("agile_max_pool2d_backward", _backward, "CompositeExplicitAutograd")
+torch.library.register_fake("agileact::agile_max_pool2d", _fake_forward, lib=LIBRARY)
+torch.library.register_fake("agileact::agile_max_pool2d_backward", _fake_backward, lib=LIBRARY)
+torch.library.register_vmap("agileact::agile_max_pool2d", _vmap_forward, lib=LIBRARY)
+torch.library.register_vmap("agileact::agile_max_pool2d_backward", _vmap_backward, lib=LIBRARY)
+
+
+def fits(x: Tensor, kernel: Pair) -> bool:
+    """Return whether the operator can do it: float16 and enormous windows go through two operators."""
+    return x.dtype != torch.float16 and math.prod(kernel) <= MAX_WINDOW

@@ -1,0 +1,213 @@
+"""Parameter groups for any optimizer of PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact.nn import AgileModule
+
+Group = dict[str, Any]
+
+
+def param_groups(
+    model: nn.Module,
+    lr: float | Tensor,
+    *,
+    activation_lr: float | Tensor | None = None,
+    weight_decay: float = 0.0,
+    activation_decay: float = 0.0,
+    groups: Iterable[Any] | None = None,
+) -> list[Group]:
+    """Sort the trainable parameters of a model into weights, scales and locations, for any optimizer of PyTorch.
+
+    With :class:`torch.optim.SGD` the groups take the steps of equations (5), (6), (15), (16), (23) and (24) of
+    "Performance Improvement Method of Convolutional Neural Network Using Agile Activation Function" (doi
+    10.3745/KTSDE.2020.9.7.213): weights and activations in one pass, each with their own learning rate.
+
+    Weight decay would pull a scale to 0, where the activation is dead, and not to 1, where it is f; so scales and
+    locations get none.
+
+    Args:
+        model: The model, with agile modules anywhere inside or none.
+        lr: The learning rate of the weights; of user groups, for those that have none of their own.
+        activation_lr: The learning rate of scales and locations; None for that of the user group that a parameter
+            was in, if it has one, and else for ``lr``. What to try and why: docs/guides/train.md, Recommended defaults.
+        weight_decay: The weight decay of the weights; of user groups, for those that have none of their own.
+        activation_decay: The decay of scales and locations towards their start (1 and 0), as a rate per step and
+            learning rate. It takes effect through :func:`~agileact.decay_activations`.
+        groups: Groups of your own, as an optimizer takes them: dicts with ``"params"``, or parameters, or pairs
+            (name, parameter). They keep their settings and their weights; scales and locations are
+            taken out of them into groups of their own (as many as they have learning rates).
+
+    Returns:
+        A list of dicts: first the weights (``"name": "weights"``, or the user's groups), then ``"scale"``, then
+        ``"location"``. Every parameter of ``model`` that requires a gradient is in exactly one; a parameter
+        that several modules share is there once. A group that would be empty is left out.
+
+    Raises:
+        ArgumentError: If the model has parameters that are not initialised yet; if a number is negative; if a
+            parameter of the model is in none of ``groups`` or in two, or one of them is not the model's.
+        ArgumentTypeError: If ``model`` is no module.
+
+    Example:
+        >>> import torch, agileact as ag
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 30), ag.AgileSigmoid(30), torch.nn.Linear(30, 2))
+        >>> groups = ag.param_groups(model, lr=0.1, activation_lr=0.01, weight_decay=0.05)
+        >>> [(group["name"], len(group["params"]), group["lr"], group["weight_decay"]) for group in groups]
+        [('weights', 4, 0.1, 0.05), ('scale', 1, 0.01, 0.0), ('location', 1, 0.01, 0.0)]
+        >>> optimizer = torch.optim.AdamW(groups)
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    for argument, value in (
+        ("lr", lr),
+        ("activation_lr", lr if activation_lr is None else activation_lr),
+        ("weight_decay", weight_decay),
+        ("activation_decay", activation_decay),
+    ):
+        _check_rate(argument, value)
+    names = _trainable(model)
+    scales, locations = _activation_parameters(model)
+    activation = scales.keys() | locations.keys()
+
+    rates: dict[Tensor, float | Tensor] = {}
+    if groups is None:
+        weights = [parameter for parameter in names if parameter not in activation]
+        result: list[Group] = [{"params": weights, "name": "weights", "lr": lr, "weight_decay": weight_decay}]
+        named = False
+    else:
+        own = _as_groups(groups)
+        _check_twice(own, names)
+        if activation_lr is None:
+            rates = {_tensor(member): group["lr"] for group in own if "lr" in group for member in group["params"]}
+        result, named = _without(own, activation)
+        for group in result:
+            group.setdefault("lr", lr)
+            group.setdefault("weight_decay", weight_decay)
+    usual = lr if activation_lr is None else activation_lr
+    for name, chosen in (("scale", scales), ("location", locations)):
+        members = [parameter for parameter in names if parameter in chosen]
+        # Several groups only where the user's have several rates, as for one that falls from layer to layer.
+        by_rate: dict[Any, list[Tensor]] = {}
+        for parameter in members:
+            by_rate.setdefault(rates.get(parameter, usual), []).append(parameter)
+        for rate, part in by_rate.items():
+            result.append(
+                {
+                    "params": [(names[parameter], parameter) for parameter in part] if named else part,
+                    "name": name,
+                    "lr": rate,
+                    "weight_decay": 0.0,
+                    "activation_decay": activation_decay,
+                }
+            )
+    _check_once(result, names)
+    return [group for group in result if group["params"]]
+
+
+def _check_rate(argument: str, value: Any) -> None:
+    if isinstance(value, Tensor):  # a learning rate for a captured graph; comparing it would wait for the device
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ArgumentTypeError(f"{argument} must be a number, not {value!r}")
+    if not 0 <= value < math.inf:
+        raise ArgumentError(f"{argument} must be at least 0 and finite, not {value}")
+
+
+def _trainable(model: nn.Module) -> dict[Tensor, str]:
+    """Return the parameters that require a gradient, each once, with their names."""
+    found: dict[Tensor, str] = {}
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ArgumentError(
+                f"model has parameters that are not initialised yet, such as {name!r}; "
+                "run one batch through it first: model(x)"
+            )
+        if parameter.requires_grad:
+            found[parameter] = name
+    return found
+
+
+def agile_modules(model: nn.Module) -> list[AgileModule]:
+    """Return the agile modules of a model, each once."""
+    return [module for module in model.modules() if isinstance(module, AgileModule)]
+
+
+def _activation_parameters(model: nn.Module) -> tuple[dict[Tensor, None], dict[Tensor, None]]:
+    """Return all scales and all locations, as sets in the order of the modules."""
+    found: dict[str, dict[Tensor, None]] = {"scale": {}, "location": {}}
+    for module in agile_modules(model):
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            found.get(_role(name), {})[parameter] = None
+    scales, locations = found["scale"], found["location"]
+    if scales.keys() & locations.keys():
+        raise ArgumentError("model uses one parameter both as a scale and as a location")
+    return scales, locations
+
+
+def _role(name: str) -> str:
+    """Return "scale" or "location" also for what torch.nn.utils.parametrize and prune put in its place."""
+    first, *rest = name.split(".")
+    return rest[0] if first == "parametrizations" and rest else first.removesuffix("_orig")
+
+
+def _as_groups(groups: Iterable[Any]) -> list[Group]:
+    items: Sequence[Any] = list(groups)
+    if not all(isinstance(item, dict) for item in items):
+        items = [{"params": items}]
+    result = []
+    for item in items:
+        if "params" not in item:
+            raise ArgumentError(f"a group must have 'params'; this one has {', '.join(map(repr, item)) or 'nothing'}")
+        params = item["params"]
+        result.append({**item, "params": [params] if isinstance(params, Tensor) else list(params)})
+    return result
+
+
+def _without(groups: list[Group], activation: Iterable[Tensor]) -> tuple[list[Group], bool]:
+    """Take scales and locations out of the groups; also tell whether the parameters come with names."""
+    taken = set(activation)
+    members = [member for group in groups for member in group["params"]]
+    for group in groups:
+        group["params"] = [member for member in group["params"] if _tensor(member) not in taken]
+    return groups, bool(members) and all(isinstance(member, tuple) for member in members)
+
+
+def _tensor(member: Any) -> Tensor:
+    tensor = member[1] if isinstance(member, tuple) else member
+    if not isinstance(tensor, Tensor):
+        raise ArgumentTypeError(f"a group must hold parameters, not {type(tensor).__name__}")
+    return tensor
+
+
+def _check_twice(groups: list[Group], names: dict[Tensor, str]) -> set[Tensor]:
+    """Return all parameters of the groups; raise if one is there twice."""
+    seen: dict[Tensor, int] = {}
+    for group in groups:
+        for member in group["params"]:
+            tensor = _tensor(member)
+            seen[tensor] = seen.get(tensor, 0) + 1
+    twice = [names.get(tensor, "one that is not the model's") for tensor, count in seen.items() if count > 1]
+    if twice:
+        raise ArgumentError(f"groups has parameters more than once: {', '.join(twice)}")
+    return set(seen)
+
+
+def _check_once(groups: list[Group], names: dict[Tensor, str]) -> None:
+    """Make sure that every trainable parameter is in exactly one group, and nothing else is in any."""
+    seen = _check_twice(groups, names)
+    missing = [name for parameter, name in names.items() if parameter not in seen]
+    if missing:
+        raise ArgumentError(
+            f"groups lacks trainable parameters of model: {', '.join(missing)}; add them, or set requires_grad=False"
+        )
+    foreign = [tensor for tensor in seen if tensor not in names and tensor.requires_grad]
+    if foreign:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in foreign)
+        raise ArgumentError(f"groups has parameters that are not the model's, of shape {shapes}")

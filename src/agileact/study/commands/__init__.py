@@ -1,0 +1,1 @@
+"""The commands `agileact study` and `agileact compare`."""

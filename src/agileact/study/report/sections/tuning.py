@@ -1,0 +1,88 @@
+"""What was tried while learning rates were tuned, and what was chosen."""
+
+from __future__ import annotations
+
+import math
+
+from agileact.study.report.blocks import Block, cell, chart, number, paragraph, section, table
+from agileact.study.report.facts import Facts
+from agileact.study.running.planner import Choice
+
+
+def tuning(facts: Facts) -> Block:
+    """Return the section."""
+    title = "Tuning"
+    if not facts.study.protocol.tune:
+        text = "Learning rates were not tuned: every arm was trained with its own, which the table shows."
+        return section("tuning", title, [paragraph(text)])
+    content: list[Block] = []
+    for task in facts.study.tasks:
+        chosen = {arm: found.choice for arm, found in facts.of_task(task.name) if found.choice is not None}
+        if chosen:
+            content.append({**_chart(facts, task.name, chosen), "task": task.name})
+    if not content:
+        return section("tuning", title, [paragraph("No arm's tuning is over yet.")])
+    text = (
+        f"Every arm could try {facts.study.protocol.trials} points on each task, each with "
+        f"{_seeds(len(facts.study.protocol.tuning_seeds))}; the score is the mean of their lowest validation losses. "
+        "The ringed point was chosen. Points of an arm that differ in the learning rate of the activations alone share "
+        "their place on the axis; a cross at the top, in a row for each such arm, is a point of which a run diverged."
+    )
+    return section("tuning", title, [paragraph(text), *content])
+
+
+def _chart(facts: Facts, task: str, chosen: dict[int, Choice]) -> Block:
+    names = facts.arm_names
+    series, rows = [], []
+    for arm, found in chosen.items():
+        points = sorted(found.scores, key=lambda one: (one[0].factor != 1.0, one[0].lr, one[0].factor))
+        series.append(
+            {
+                "arm": arm,
+                "name": names[arm],
+                "x": [number(point.lr) for point, _ in points],
+                "y": [number(score) for _, score in points],
+                "text": [_describe(point.lr, point.activation_lr) for point, _ in points],
+                "factor": [number(point.factor) for point, _ in points],
+                "chosen": next(place for place, (point, _) in enumerate(points) if point == found.point),
+            }
+        )
+        for point, score in points:
+            rows.append(
+                [
+                    cell(names[arm], arm=arm),
+                    cell(f"{point.lr:g}", point.lr),
+                    cell("as the weights" if point.activation_lr is None else f"{point.activation_lr:g}", point.factor),
+                    cell(f"{score:.4g}" if math.isfinite(score) else "diverged", score),
+                    cell("chosen" if point == found.point else ""),
+                ]
+            )
+    return chart(
+        f"tuning-{task}",
+        f"{task}: mean lowest validation loss over the learning rate",
+        f"Tuning on {task}: "
+        + "; ".join(f"{names[arm]} chose {_describe(c.point.lr, c.point.activation_lr)}" for arm, c in chosen.items())
+        + ".",
+        form="lines",
+        series=series,
+        x="learning rate of the weights",
+        y="validation loss",
+        log_x=True,
+        log_y=all(score > 0 for found in chosen.values() for _, score in found.scores),
+        points=True,
+        table=table(
+            f"tuning-numbers-{task}",
+            f"Points that were tried on {task}.",
+            ["arm", "learning rate", "activations", "score", ""],
+            rows,
+            numeric=[1, 2, 3],
+        ),
+    )
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def _describe(lr: float, activation_lr: float | None) -> str:
+    return f"learning rate {lr:g}" + ("" if activation_lr is None else f", activations {activation_lr:g}")

@@ -1,0 +1,1 @@
+"""From the trials of a study to what can be said of it."""

@@ -1,0 +1,1 @@
+"""Many trials: which come next, who runs them, where their results are kept."""

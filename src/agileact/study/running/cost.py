@@ -1,0 +1,111 @@
+"""What a study will cost: a few steps of every arm on every task, timed, times what is planned."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from agileact.study.data.dataset import DataSet
+from agileact.study.running.planner import Plan
+from agileact.study.spec.protocol import Study
+from agileact.study.spec.trial import ArmSpec, TaskSpec, TrialSpec
+from agileact.study.training.loop import evaluate, loss_function
+from agileact.study.training.run import run_trial
+from agileact.study.training.setup import build_network, build_optimizer
+from agileact.study.training.threads import one_thread
+
+_STEPS = 6
+START_SECONDS = 4.0
+"""What a worker needs to import torch and load data."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate.
+
+    Attributes:
+        seconds: Of the whole study on so many workers, tuning to the last point.
+        trial_seconds: Of one final trial, by (arm, task).
+    """
+
+    seconds: float
+    trial_seconds: dict[tuple[str, str], float]
+
+
+def estimate(study: Study, current: Plan, data: Mapping[str, DataSet], jobs: int) -> Cost:
+    """Estimate how long what is left of a study takes, from a few timed steps of each arm and task.
+
+    Other load on the machine, and cores that share what they compute with, make it longer.
+
+    Args:
+        study: The study.
+        current: Its plan, whose finished trials are left out in proportion.
+        data: Data by task.
+        jobs: Trials side by side.
+    """
+    protocol = study.protocol
+    tuning = protocol.trials * len(protocol.tuning_seeds) if protocol.tune else 0
+    seconds: dict[tuple[str, str], float] = {}
+    with one_thread():
+        for task in study.tasks:
+            for arm in study.arms:
+                seconds[arm.name, task.name] = trial_seconds(task.spec, arm.spec, data[task.name])
+    whole = sum(seconds.values()) * (tuning + len(protocol.seeds))
+    left = 1 - current.done / study.most_trials
+    return Cost(0.0 if current.finished else START_SECONDS + whole / jobs * left, seconds)
+
+
+def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
+    """Return how long one trial takes: timed steps and one timed evaluation, times their number.
+
+    What is to run on a GPU that this process does not see, because it is a cluster's, is timed on the CPU.
+    """
+    budget = task.budget
+    on_gpu = budget.device == "cuda" and torch.cuda.is_available()
+    if on_gpu or (budget.device == "cpu" and (budget.precision != "fp32" or budget.processes > 1)):
+        return _tried_seconds(task, arm, data)
+    model = build_network(
+        task.model,
+        arm,
+        input_shape=tuple(data.train_x.shape[1:]),
+        classes=data.classes,
+        seed=0,
+        sample=lambda: data.train_x[:512],
+    )
+    optimizer, loss = build_optimizer(model, arm), loss_function(data.kind)
+    x, y = data.train_x[: budget.batch_size], data.train_y[: budget.batch_size]
+    durations = []
+    for _ in range(_STEPS):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()
+        durations.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    evaluate(model, data.validation_x, data.validation_y, kind=data.kind)
+    evaluation = time.perf_counter() - start
+    test = evaluation * len(data.test_y) / len(data.validation_y)
+    evaluations = budget.iterations // budget.evaluate_every + 1
+    # The first step sets memory aside and is slower; the fastest is what nothing disturbed.
+    return min(durations[1:]) * budget.iterations + evaluation * evaluations + test
+
+
+def _tried_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
+    """Return how long one trial takes, from a very short one: its processes, its device and its precision count."""
+    budget = task.budget
+    short = dataclasses.replace(
+        budget, iterations=_STEPS, evaluate_every=_STEPS, probe_every=0, test_curve=False, use_test=False
+    )
+    start = time.perf_counter()
+    result = run_trial(TrialSpec(dataclasses.replace(task, budget=short), arm, seed=0), data)
+    beginning = time.perf_counter() - start - result.seconds
+    # It evaluated all training samples once and the validation samples twice.
+    validation, test = len(data.validation_y), len(data.test_y)
+    evaluating = max(0.0, result.seconds - _STEPS * result.seconds_per_iteration)
+    sample = evaluating / (len(data.train_y) + 2 * validation)
+    evaluations = budget.iterations // budget.evaluate_every + 1
+    return beginning + result.seconds_per_iteration * budget.iterations + sample * (validation * evaluations + test)

@@ -1,0 +1,66 @@
+"""Where trials run; every executor takes specs and yields events, none writes the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agileact.study.spec.result import TrialResult
+from agileact.study.spec.trial import TrialSpec
+
+
+@dataclass(frozen=True)
+class Started:
+    """A trial has begun."""
+
+    spec: TrialSpec
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """A running trial has reached ``iteration`` with this loss on its last batch."""
+
+    spec: TrialSpec
+    iteration: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial has returned its result."""
+
+    spec: TrialSpec
+    result: TrialResult
+
+
+@dataclass(frozen=True)
+class FinishedTogether:
+    """The trials of one stack have returned; they are stored together or not at all."""
+
+    results: tuple[TrialResult, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A trial could not be run; ``reason`` is one line, ``details`` whatever more is known."""
+
+    spec: TrialSpec
+    reason: str
+    details: str = ""
+
+
+Event = Started | Advanced | Finished | Failed
+
+
+def finished(results: Sequence[TrialResult]) -> Finished | FinishedTogether:
+    """Return the event of one trial's end, or of a whole stack's."""
+    return Finished(results[0].spec, results[0]) if len(results) == 1 else FinishedTogether(tuple(results))
+
+
+class Executor(Protocol):
+    """Runs trials somewhere; local processes, a cluster and a test double look alike to the runner."""
+
+    def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event | FinishedTogether]:
+        """Run ``specs``, started in their order, and yield what happens; closing the iterator stops all."""
+        ...

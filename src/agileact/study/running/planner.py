@@ -1,0 +1,263 @@
+"""The planner of the fair protocol: the same tuning budget for every arm, fresh paired seeds, the test set once.
+
+:func:`plan` says, from a study and the results that exist, which trials come next. It keeps nothing: a study that was
+stopped goes on where it stood, and the same results give the same plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agileact.study.spec.arms import Arm
+from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.result import TrialResult
+from agileact.study.spec.tasks import Task
+from agileact.study.spec.trial import ArmSpec, TrialSpec
+from agileact.study.training.setup import has_trainable_activations
+
+Lookup = Callable[[TrialSpec], TrialResult | None]
+"""Returns the result of a trial, or None if it was not run yet."""
+
+_FINEST = 1.1
+"""Learning rates closer than this factor are not told apart."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is tuned: a learning rate, and the activation learning rate as a factor of it."""
+
+    lr: float
+    factor: float = 1.0
+
+    @property
+    def activation_lr(self) -> float | None:
+        """The activation learning rate; None where it is the learning rate."""
+        return None if self.factor == 1.0 else _round(self.lr * self.factor)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The outcome of tuning one arm on one task.
+
+    Attributes:
+        arm: The arm's name.
+        task: The task's name.
+        point: What was chosen.
+        scores: Every point that was tried, with its score: infinite if a trial diverged.
+        flags: What a reader must know, such as that the best value lies at the edge of what was tried.
+    """
+
+    arm: str
+    task: str
+    point: Point
+    scores: tuple[tuple[Point, float], ...]
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What comes next.
+
+    Attributes:
+        tuning: Tuning trials that can run now.
+        final: Final trials that can run now.
+        done: Finished trials of this study.
+        choices: What was chosen so far, by (arm, task); empty without tuning.
+    """
+
+    tuning: tuple[TrialSpec, ...]
+    final: tuple[TrialSpec, ...]
+    done: int
+    choices: dict[tuple[str, str], Choice]
+
+    @property
+    def next(self) -> tuple[TrialSpec, ...]:
+        """All trials that can run now."""
+        return (*self.tuning, *self.final)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to run."""
+        return not self.next
+
+
+def plan(study: Study, lookup: Lookup) -> Plan:
+    """Return the trials that come next, given the results that exist.
+
+    Final trials of an arm and a task come as soon as its tuning is over. Trials whose spec several arms share
+    are planned once.
+
+    Args:
+        study: What is studied.
+        lookup: Returns the result of a trial, or None.
+
+    Example:
+        >>> from agileact.study.spec.arms import arm
+        >>> from agileact.study.spec.tasks import task
+        >>> study = Study("s", (arm("relu"), arm("agile-relu")), (task("paper-mlp"),))
+        >>> first = plan(study, lambda spec: None)  # two arms, four learning rates, two tuning seeds
+        >>> len(first.tuning), len(first.final), first.finished
+        (16, 0, False)
+    """
+    tuning: list[TrialSpec] = []
+    final: list[TrialSpec] = []
+    choices: dict[tuple[str, str], Choice] = {}
+    done: set[TrialSpec] = set()
+    for task in study.tasks:
+        for arm in study.arms:
+            point: Point | None = None
+            if study.protocol.tune:
+                scores, missing, ran = tuned(study.protocol, arm, task, lookup)
+                done.update(ran)
+                if missing:
+                    tuning += missing
+                    continue
+                choice = _choose(study.protocol, arm, task, scores)
+                choices[arm.name, task.name] = choice
+                point = choice.point
+            for spec in final_trials(study.protocol, arm, task, point):
+                if lookup(spec) is None:
+                    final.append(spec)
+                else:
+                    done.add(spec)
+    return Plan(tuple(dict.fromkeys(tuning)), tuple(dict.fromkeys(final)), len(done), choices)
+
+
+def final_trials(protocol: Protocol, arm: Arm, task: Task, point: Point | None) -> list[TrialSpec]:
+    """Return the final trials of an arm on a task, with what was chosen or, without a choice, the arm's own rates."""
+    budget = dataclasses.replace(task.spec.budget, test_curve=protocol.test == "curve", use_test=True)
+    spec = arm.spec if point is None else _at(arm, point)
+    return [TrialSpec(dataclasses.replace(task.spec, budget=budget), spec, seed) for seed in protocol.seeds]
+
+
+def tuning_trials(protocol: Protocol, arm: Arm, task: Task, point: Point) -> list[TrialSpec]:
+    """Return the trials that score a point: they see no test set."""
+    budget = dataclasses.replace(task.spec.budget, test_curve=False, use_test=False, probe_every=0)
+    task_spec = dataclasses.replace(task.spec, budget=budget)
+    return [TrialSpec(task_spec, _at(arm, point), seed) for seed in protocol.tuning_seeds]
+
+
+def score(results: Sequence[TrialResult]) -> float:
+    """Return the mean of the lowest validation losses; infinite if a trial diverged.
+
+    A trial that diverged counts as what it is, even if its loss was low before.
+    """
+    lowest = [
+        math.inf if result.status == "diverged" else min(result.curve.validation_loss, default=math.inf)
+        for result in results
+    ]
+    return math.inf if any(math.isnan(value) for value in lowest) else sum(lowest) / len(lowest)
+
+
+def search(
+    protocol: Protocol, trainable: bool, scores: Callable[[Point], float | None]
+) -> tuple[list[Point], list[Point]]:
+    """Return the points that an arm tries, as far as they follow from the known scores, and those without a score.
+
+    First all learning rates. Then, with what is left of the trials: while the best learning rate is the smallest or
+    largest one tried, the next beyond it; for trainable activations the factors at the best rate, and beyond
+    them likewise; at last rates between the best one and its neighbours. So an arm with one rate to tune spends on a
+    finer search what an arm with two spends on the second.
+
+    Args:
+        protocol: The protocol.
+        trainable: Whether the arm has an activation learning rate to tune.
+        scores: Returns a point's score, or None if it is not known.
+
+    Example:
+        >>> known = lambda point: abs(math.log(point.lr / 0.003)) + 1
+        >>> points, missing = search(Protocol(trials=6), False, known)
+        >>> [point.lr for point in points], missing
+        ([0.0003, 0.001, 0.003, 0.01, 0.00173205, 0.00547723], [])
+    """
+    points = [Point(lr) for lr in protocol.lr]
+    while True:
+        known = {point: scores(point) for point in points}
+        missing = [point for point, value in known.items() if value is None]
+        if missing:
+            return points, missing
+        room = protocol.trials - len(points)
+        best = _best({point: value for point, value in known.items() if value is not None})
+        new = [point for point in _beyond(protocol, trainable, points, best) if point not in known][:room]
+        if not new:
+            return points, []
+        points += new
+
+
+def _beyond(protocol: Protocol, trainable: bool, points: list[Point], best: Point) -> list[Point]:
+    rates = sorted({point.lr for point in points if point.factor == best.factor or point.factor == 1.0})
+    if protocol.extend and len(rates) > 1:
+        if best.lr == rates[-1]:
+            return [Point(_round(best.lr * rates[-1] / rates[-2]), best.factor)]
+        if best.lr == rates[0]:
+            return [Point(_round(best.lr * rates[0] / rates[1]), best.factor)]
+    if trainable and protocol.activation_lr:
+        factors = sorted({1.0, *(point.factor for point in points)})
+        if len(factors) == 1:
+            return [Point(best.lr, factor) for factor in sorted(protocol.activation_lr, key=lambda f: abs(math.log(f)))]
+        if protocol.extend:
+            if best.factor == factors[-1]:
+                return [Point(best.lr, _round(best.factor * factors[-1] / factors[-2]))]
+            if best.factor == factors[0]:
+                return [Point(best.lr, _round(best.factor * factors[0] / factors[1]))]
+    at = rates.index(best.lr)
+    neighbours = [rates[i] for i in (at - 1, at + 1) if 0 <= i < len(rates)]
+    apart = [rate for rate in neighbours if max(rate / best.lr, best.lr / rate) > _FINEST**2]
+    return [Point(_round(math.sqrt(best.lr * rate)), best.factor) for rate in apart]
+
+
+def _best(scores: dict[Point, float]) -> Point:
+    # Of equal scores the smaller rate: where all diverge, that is the way to go.
+    return min(scores, key=lambda point: (scores[point], point.lr, point.factor))
+
+
+def tuned(
+    protocol: Protocol, arm: Arm, task: Task, lookup: Lookup
+) -> tuple[dict[Point, float], list[TrialSpec], list[TrialSpec]]:
+    """Return the scores of the points that an arm tried on a task, the tuning trials that come next, and those done."""
+    done: list[TrialSpec] = []
+
+    def known(point: Point) -> float | None:
+        results = [lookup(spec) for spec in tuning_trials(protocol, arm, task, point)]
+        present = [result for result in results if result is not None]
+        return score(present) if len(present) == len(results) else None
+
+    points, missing = search(protocol, has_trainable_activations(arm.spec), known)
+    waiting: list[TrialSpec] = []
+    for point in points:
+        for spec in tuning_trials(protocol, arm, task, point):
+            (done if lookup(spec) is not None else waiting).append(spec)
+    scores = {point: value for point in points if point not in missing and (value := known(point)) is not None}
+    return scores, waiting, done
+
+
+def _choose(protocol: Protocol, arm: Arm, task: Task, scores: dict[Point, float]) -> Choice:
+    best = _best(scores)
+    flags = []
+    lost = sum(math.isinf(value) for value in scores.values())
+    if lost == len(scores):
+        flags.append("every point diverged")
+    elif lost:
+        flags.append(f"{lost} of {len(scores)} points diverged")
+    rates = [point.lr for point in scores]
+    if len(set(rates)) > 1 and best.lr in (min(rates), max(rates)):
+        flags.append(
+            f"the best learning rate, {best.lr:g}, is the {'smallest' if best.lr == min(rates) else 'largest'} tried"
+        )
+    factors = [point.factor for point in scores]
+    if len(set(factors)) > 1 and best.factor in (min(factors), max(factors)):
+        word = "smallest" if best.factor == min(factors) else "largest"
+        flags.append(f"the best factor of the activation learning rate, {best.factor:g}, is the {word} tried")
+    return Choice(arm.name, task.name, best, tuple(scores.items()), tuple(flags))
+
+
+def _at(arm: Arm, point: Point) -> ArmSpec:
+    return dataclasses.replace(arm.spec, lr=point.lr, activation_lr=point.activation_lr)
+
+
+def _round(value: float) -> float:
+    """Return a number of six digits: what is printed is what is run."""
+    return float(f"{value:.6g}")

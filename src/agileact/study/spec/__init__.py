@@ -1,0 +1,1 @@
+"""What is compared: trials, arms, tasks, the protocol, and the record of all of them."""

@@ -1,0 +1,149 @@
+"""Activations by name, as a spec writes them: plain, agile, combined, or one of the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agileact import baselines, bases
+from agileact._common.errors import ArgumentError
+from agileact._common.names import suggestion
+from agileact.nn import Agile, CombinedAgile
+
+_AGILE = "agile-"
+_COMBINED = "combined-"
+
+
+class PlainActivation(nn.Module):
+    """The base function f itself, for any registered base.
+
+    Attributes:
+        base: The name of f.
+        options: All options of f.
+        rising: Whether f is known never to fall.
+    """
+
+    def __init__(self, base: str, **options: Any) -> None:
+        super().__init__()
+        self.base = base
+        self.options = bases.get(base).resolve(options)
+        self.rising = bases.get(base).facts(**self.options).monotone == "increasing"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return f(x)."""
+        result: Tensor = bases.get(self.base).function(x, **self.options)
+        return result
+
+    def extra_repr(self) -> str:
+        """Show the base and its options."""
+        return ", ".join([self.base, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation's name, taken apart.
+
+    Attributes:
+        kind: "plain", "agile", "combined" or "baseline".
+        name: The base function, or the baseline's short name.
+        options: The options that were given.
+    """
+
+    kind: str
+    name: str
+    options: Mapping[str, Any]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it has something to learn."""
+        return self.kind != "plain"
+
+    def build(self, num_parameters: int, dim: int = 1) -> nn.Module:
+        """Return the module for ``num_parameters`` channels along ``dim``."""
+        options = dict(self.options)
+        if self.kind == "plain":
+            return PlainActivation(self.name, **options)
+        if self.kind == "agile":
+            return Agile(self.name, num_parameters, dim=dim, **options)
+        if self.kind == "combined":
+            return CombinedAgile(self.name, num_parameters, dim=dim, **options)
+        return baselines.build(self.name, num_parameters, dim=dim, **options)
+
+
+def parse_activation(text: str) -> Activation:
+    """Take an activation's name apart, and check it.
+
+    A name is a base (``relu``); ``agile-`` or ``combined-`` and a base; or a baseline (``prelu``). Options follow
+    behind colons: ``agile-softplus:beta=2:threshold=10``, ``combined-relu:terms=3``, ``snake:frequency=5``.
+
+    Raises:
+        ArgumentError: If the name, an option or a value is not known.
+        ArgumentTypeError: If a value has the wrong type.
+
+    Example:
+        >>> parse_activation("agile-elu:alpha=0.5")
+        Activation(kind='agile', name='elu', options={'alpha': 0.5})
+        >>> parse_activation("combined-relu:terms=3").trainable
+        True
+    """
+    if not isinstance(text, str):
+        raise ArgumentError(f"an activation must be a name such as 'agile-relu', not {text!r}")
+    name, *parts = text.split(":")
+    options: dict[str, Any] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ArgumentError(f"activation {text!r}: {part!r} is not of the form option=value")
+        options[key.strip()] = _value(value.strip())
+    if name in baselines.names():
+        found = Activation("baseline", name, options)
+    elif name.startswith(_AGILE):
+        found = Activation("agile", name.removeprefix(_AGILE), options)
+    elif name.startswith(_COMBINED):
+        found = Activation("combined", name.removeprefix(_COMBINED), options)
+    else:
+        found = Activation("plain", name, options)
+    if found.kind != "baseline" and found.name not in bases.names():
+        known = [prefix + base for prefix in ("", _AGILE, _COMBINED) for base in bases.names()]
+        known += baselines.names()
+        near = suggestion(name, known)
+        raise ArgumentError(
+            f"unknown activation {name!r}{near}{'' if near else ';'} known: a base ({', '.join(bases.names())}), "
+            f"{_AGILE}BASE, {_COMBINED}BASE, or a baseline ({', '.join(baselines.names())})"
+        )
+    with torch.random.fork_rng(devices=[]):
+        found.build(1)  # its own checks of the options, whose words are better than any here
+    return found
+
+
+def activation(text: str, num_parameters: int, dim: int = 1) -> nn.Module:
+    """Build the activation named ``text`` for ``num_parameters`` filters or nodes along ``dim``."""
+    return parse_activation(text).build(num_parameters, dim)
+
+
+def agile_form(text: str) -> str:
+    """Return the name of the agile form of a plain activation.
+
+    Raises:
+        ArgumentError: If the activation is not plain.
+
+    Example:
+        >>> agile_form("leaky_relu:negative_slope=0.2")
+        'agile-leaky_relu:negative_slope=0.2'
+    """
+    if parse_activation(text).kind != "plain":
+        raise ArgumentError(f"only a plain activation has an agile form; {text!r} is none")
+    return _AGILE + text
+
+
+def _value(text: str) -> Any:
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,154 @@
+"""A study written down as JSON, and read back: what stands in OUT/study.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agileact._common.errors import ArgumentError, StoreError
+from agileact._common.files import write_atomically
+from agileact._common.machine import hardware
+from agileact.study.spec.arms import Arm
+from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.tasks import Task
+from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, as_options
+
+FILE = "study.json"
+"""The record's name; it lies beside the store."""
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """How a study came to be run; nothing of it is part of a trial's identity.
+
+    Attributes:
+        command: What was typed; empty if it is not known.
+        hardware: The machine that the study was started on; empty if it is not known.
+        data: A description of each task's data, by the task's name.
+        notes: Sentences that a reader of the results must know.
+    """
+
+    command: str = ""
+    hardware: str = ""
+    data: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def study_record(study: Study) -> dict[str, Any]:
+    """Return a study as plain JSON types: every arm, task and step of the protocol as it was carried out.
+
+    Example:
+        >>> from agileact.study.spec.arms import arm
+        >>> from agileact.study.spec.tasks import task
+        >>> study = Study("small", (arm("relu"), arm("agile-relu+frozen")), (task("digits-mlp"),))
+        >>> study_from_record(json.loads(json.dumps(study_record(study)))) == study
+        True
+    """
+    return {
+        "name": study.name,
+        "protocol": dataclasses.asdict(study.protocol),
+        "arms": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.arms],
+        "tasks": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.tasks],
+    }
+
+
+def study_from_record(record: Mapping[str, Any]) -> Study:
+    """Rebuild the study of :func:`study_record`: the same one, so that it finds the same trials.
+
+    Args:
+        record: The record as plain JSON types; keys that are no part of the study are left alone.
+
+    Raises:
+        ArgumentError: If the record is not that of a study, or was written by a version with other settings.
+    """
+    try:
+        return Study(
+            record["name"],
+            tuple(Arm(one["name"], ArmSpec(**_values(one))) for one in record["arms"]),
+            tuple(_task(one) for one in record["tasks"]),
+            Protocol(**_values(record["protocol"])),
+        )
+    except KeyError as error:
+        raise ArgumentError(f"this is no record of a study: it has no {error.args[0]!r}") from None
+    except (TypeError, AttributeError) as error:
+        raise ArgumentError(f"this is no record of a study that this version reads ({error})") from None
+
+
+def _task(one: Mapping[str, Any]) -> Task:
+    model = one["model"]
+    return Task(
+        one["name"],
+        TaskSpec(
+            DataSpec(**_values(one["data"], keep=("name",))),
+            ModelSpec(model["name"], as_options(model["options"])),
+            Budget(**_values(one["budget"])),
+        ),
+    )
+
+
+def _values(fields: Mapping[str, Any], keep: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the fields with lists as tuples, without the name that the record adds to arms and tasks."""
+    return {name: as_options(value) for name, value in fields.items() if name != "name" or name in keep}
+
+
+def write_record(
+    folder: Path,
+    study: Study,
+    *,
+    command: str = "",
+    data: Mapping[str, str] | None = None,
+    notes: tuple[str, ...] = (),
+) -> None:
+    """Write ``folder``/study.json: the study, and how and where it was started.
+
+    Args:
+        folder: Where the store lies.
+        study: The study, with the fingerprints of its data.
+        command: What was typed.
+        data: A description of each task's data, by the task's name.
+        notes: Sentences that a reader of the results must know.
+    """
+    around = Circumstances(command, hardware(), dict(data or {}), notes)
+    document = {**study_record(study), "circumstances": dataclasses.asdict(around)}
+    write_atomically(folder / FILE, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_record(folder: Path) -> tuple[Study, Circumstances]:
+    """Return the study that ``folder``/study.json tells of, and how it was run as far as it says.
+
+    Raises:
+        StoreError: If there is no such file, or it is no record of a study.
+    """
+    path = folder / FILE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(
+            f"there is no {FILE} in {folder}, so which study the trials belong to is not known; give the study's YAML "
+            "file, or run the command that made the store once more (it writes the file and repeats no trial)"
+        ) from None
+    except ValueError as error:
+        raise StoreError(f"{path} is not JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise StoreError(f"{path} is no record of a study")
+    try:
+        return study_from_record(document), _circumstances(document.get("circumstances"))
+    except ArgumentError as error:
+        raise StoreError(f"{path}: {error}") from None
+
+
+def _circumstances(found: Any) -> Circumstances:
+    """Return what is told of how the study was run; records of older versions tell nothing."""
+    if not isinstance(found, dict):
+        return Circumstances()
+    data = found.get("data")
+    return Circumstances(
+        str(found.get("command", "")),
+        str(found.get("hardware", "")),
+        {str(name): str(text) for name, text in data.items()} if isinstance(data, dict) else {},
+        tuple(str(note) for note in found.get("notes") or ()),
+    )

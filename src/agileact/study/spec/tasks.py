@@ -1,0 +1,104 @@
+"""Tasks by name: data, model and budget that belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agileact._common.errors import ArgumentError
+from agileact._common.names import unknown
+from agileact.study.spec.trial import Budget, DataSpec, ModelSpec, TaskSpec, freeze
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task with the name that tables call it by."""
+
+    name: str
+    spec: TaskSpec
+
+
+def _make(
+    data: DataSpec, model: str, iterations: int, batch: int = 100, every: int = 50, **options: object
+) -> TaskSpec:
+    return TaskSpec(data, ModelSpec(model, freeze(options)), Budget(iterations, batch, every, 0, test_curve=False))
+
+
+_TASKS: dict[str, TaskSpec] = {
+    "paper-cnn": _make(DataSpec("mnist5k-split"), "cnn", 2000),
+    "paper-mlp": _make(DataSpec("mnist5k-split"), "mlp", 1000, every=10, nodes=(30,)),
+    "paper-cnn-official": _make(DataSpec("mnist5k"), "cnn", 2000),
+    "paper-mlp-official": _make(DataSpec("mnist5k"), "mlp", 1000, every=10, nodes=(30,)),
+    "deep-mlp": _make(DataSpec("mnist5k-split"), "deep-mlp", 2000, depth=10, width=32),
+    "mnist1d-mlp": _make(DataSpec("mnist1d"), "mlp", 2000, nodes=(100, 100)),
+    "digits-mlp": _make(DataSpec("digits", 200), "mlp", 1000, batch=50, every=20, nodes=(30,)),
+    "diabetes-mlp": _make(DataSpec("diabetes", 66), "mlp", 500, batch=32, every=10, nodes=(16, 16)),
+    "friedman1-mlp": _make(DataSpec("friedman1", 200), "mlp", 2000, batch=50, nodes=(32, 32)),
+}
+_WITH_FILES: dict[str, tuple[str, TaskSpec]] = {
+    "idx-cnn": ("folder", _make(DataSpec("idx", 5000), "cnn", 2000)),
+    "idx-mlp": ("folder", _make(DataSpec("idx", 5000), "mlp", 1000, every=20, nodes=(30,))),
+    "npz-cnn": ("file", _make(DataSpec("npz", 5000), "cnn", 2000)),
+    "npz-mlp": ("file", _make(DataSpec("npz", 5000), "mlp", 1000, every=20, nodes=(30,))),
+    "cifar-resnet": ("folder", _make(DataSpec("cifar", 5000), "resnet", 4000, every=200)),
+    "text-transformer": ("file", _make(DataSpec("text", 200), "char-transformer", 3000, batch=32, every=100)),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all tasks, sorted.
+
+    Example:
+        >>> {"paper-cnn", "cifar-resnet", "text-transformer"} <= set(names())
+        True
+    """
+    return tuple(sorted({**_TASKS, **_WITH_FILES}))
+
+
+def template(name: str) -> TaskSpec:
+    """Return the task of this name, without the file or folder that it may need.
+
+    Raises:
+        ArgumentError: If there is no such task.
+    """
+    if name in _TASKS:
+        return _TASKS[name]
+    if name in _WITH_FILES:
+        return _WITH_FILES[name][1]
+    raise ArgumentError(unknown("task", name, names()))
+
+
+def needs(name: str) -> str | None:
+    """Return the option of the data that a task of this name must be given, or None.
+
+    Example:
+        >>> needs("cifar-resnet"), needs("paper-cnn")
+        ('folder', None)
+    """
+    return _WITH_FILES[name][0] if name in _WITH_FILES else None
+
+
+def task(name: str, path: str | None = None) -> Task:
+    """Return the task of this name.
+
+    Args:
+        name: One of :func:`names`.
+        path: The file or folder of its data, for a task that has none of its own.
+
+    Raises:
+        ArgumentError: If there is no such task, or a path is missing or too many.
+
+    Example:
+        >>> task("cifar-resnet", "cifar-10-batches-bin").spec.data.options
+        (('folder', 'cifar-10-batches-bin'),)
+    """
+    spec, option = template(name), needs(name)
+    if (path is None) != (option is None):
+        raise ArgumentError(
+            f"the task {name!r} brings its own data and takes no path"
+            if option is None
+            else f"the task {name!r} needs the path of its data's {option}"
+        )
+    if option is None:
+        return Task(name, spec)
+    data = DataSpec(spec.data.name, spec.data.validation, options=freeze({option: path}))
+    return Task(name, TaskSpec(data, spec.model, spec.budget))

@@ -1,0 +1,1 @@
+"""One trial: its set-up, its steps, its measurements."""

@@ -1,0 +1,352 @@
+"""The training loop of one trial, on one device and in full precision, and what it measures."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from agileact._common.errors import ArgumentError
+from agileact.nn import Agile, CombinedAgile
+from agileact.study import models
+from agileact.study.data.dataset import DataSet
+from agileact.study.spec.result import Curve, LayerTrace, Probe, TrialResult
+from agileact.study.spec.trial import TrialSpec
+from agileact.study.training.setup import build_network, build_optimizer
+from agileact.study.training.shapes import sampled, shapes
+
+Progress = Callable[[int, float], None]
+"""Called as ``progress(iteration, loss)`` about twice a second."""
+
+_EVALUATION_BATCH = 500
+_CALIBRATION_SAMPLES = 512
+_SECONDS_BETWEEN_REPORTS = 0.5
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on.
+
+    Example:
+        >>> sorted(versions())
+        ['agileact', 'numpy', 'python', 'torch']
+    """
+    return {
+        "agileact": version("agileact"),
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+class Trial:
+    """State of one running trial, in one process and in full precision.
+
+    Args:
+        spec: What to run.
+        data: Its data.
+        progress: As for :func:`agileact.study.training.run.run_trial`.
+        device: What to train on; None for the device that the spec names.
+    """
+
+    def __init__(
+        self, spec: TrialSpec, data: DataSet, progress: Progress | None, device: torch.device | None = None
+    ) -> None:
+        self.spec = spec
+        self.budget = spec.task.budget
+        self.device = device or torch.device(self.budget.device)
+        self.data = data if self.device.type == "cpu" else data.to(self.device)
+        self.progress = progress
+        self.loss = loss_function(data.kind)
+        self.model = build_network(
+            spec.task.model,
+            spec.arm,
+            input_shape=tuple(data.train_x.shape[1:]),
+            classes=data.classes,
+            seed=spec.seed,
+            sample=lambda: calibration_sample(data, spec.seed),
+        )
+        # Built and calibrated on the CPU: the same start on every device.
+        self.saved_bytes = self.place(self.data.train_x[: self.budget.batch_size])
+        self.optimizer = build_optimizer(self.model, spec.arm)
+        self.agile: dict[str, Agile | CombinedAgile] = {
+            name.removesuffix("_activation"): module
+            for name, module in self.model.named_modules()
+            if isinstance(module, (Agile, CombinedAgile))
+        }
+        self.curve = Curve()
+        self.probe = Probe()
+        self.layers = {name: LayerTrace() for name in self.agile}
+        self.best_state: dict[str, Tensor] | None = None
+
+    def run(self) -> TrialResult:
+        """Train, measure, and return the result."""
+        start = time.perf_counter()
+        durations: list[float] = []
+        with self.gathered():
+            before = sampled(self.model) if self.budget.use_test else {}
+        # What a network draws while it trains, such as dropout, must not depend on what ran here before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(models.subseed(self.spec.seed, self.stream()))
+            status = self._train(durations)
+        with self.gathered():
+            learned = shapes(self.model, before) if self.budget.use_test else {}
+        chosen = lowest(self.curve.validation_loss)
+        best = lowest(self.curve.test_loss)
+        test_loss, test_accuracy = self._selected_test(chosen)
+        return TrialResult(
+            spec=self.spec,
+            status=status,
+            curve=self.curve,
+            probe=self.probe,
+            layers=self.layers,
+            best_test_loss=None if best is None else self.curve.test_loss[best],
+            best_iteration=None if best is None else self.curve.iteration[best],
+            selected_iteration=None if chosen is None else self.curve.iteration[chosen],
+            selected_test_loss=test_loss,
+            selected_test_accuracy=test_accuracy,
+            parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            seconds_per_iteration=statistics.median(durations) if durations else 0.0,
+            seconds=time.perf_counter() - start,
+            versions=versions(),
+            saved_bytes=self.saved_bytes,
+            shapes={name.removesuffix("_activation"): shape for name, shape in learned.items()},
+        )
+
+    def _train(self, durations: list[float]) -> str:
+        """Take the budget's steps; return the status. ``durations`` receives the length of each step."""
+        budget = self.budget
+        train_loss, _ = self._evaluate("train")
+        self._measure(0, train_loss)
+        stream = batches(len(self.data.train_y), budget.batch_size, self.spec.seed)
+        total = torch.zeros((), device=self.device)
+        since, reported = 0, time.perf_counter()
+        for iteration in range(1, budget.iterations + 1):
+            begin = time.perf_counter()
+            chosen = next(stream)
+            x, y = self.data.train_x[chosen], self.data.train_y[chosen]
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.backward(x, y)
+            if budget.probe_every and (iteration - 1) % budget.probe_every == 0:
+                self._probed_step(iteration, float(self.whole(loss)), x, y)
+            else:
+                self.optimizer.step()
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                durations.append(time.perf_counter() - begin)
+            total += loss
+            since += 1
+            last = iteration == budget.iterations
+            if iteration % budget.evaluate_every == 0 or last:
+                mean = float(self.whole(total)) / since
+                self._measure(iteration, mean)
+                total.zero_()
+                since = 0
+                if self.agreed(not math.isfinite(mean) or not math.isfinite(self.curve.validation_loss[-1])):
+                    return "diverged"
+            now = time.perf_counter()
+            if self.progress and (last or now - reported > _SECONDS_BETWEEN_REPORTS):
+                self.progress(iteration, float(loss))
+                reported = now
+        return "finished"
+
+    def backward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Form the gradients of a batch, and return this process's part of its loss."""
+        loss = self.loss(self.model(x), y)
+        loss.backward()
+        return loss.detach()
+
+    def place(self, x: Tensor) -> int:
+        """Put the network where it trains, before the optimizer sees its parameters; return what a pass of x keeps."""
+        return saved_bytes(self.model.to(self.device), x)
+
+    def gathered(self) -> contextlib.AbstractContextManager[None]:
+        """Return a block in which every process has the whole network, and can call any module of it."""
+        return contextlib.nullcontext()
+
+    def full(self, parameter: Tensor) -> Tensor:
+        """Return a parameter of which this process may keep a part."""
+        return parameter
+
+    def whole(self, part: Tensor) -> Tensor:
+        """Return the sum of a number over all processes of the trial."""
+        return part
+
+    def agreed(self, stop: bool) -> bool:
+        """Return what all processes of the trial do."""
+        return stop
+
+    def stream(self) -> str:
+        """Return the name of the random numbers that this process draws while it trains."""
+        return "training"
+
+    def _probed_step(self, iteration: int, before: float, x: Tensor, y: Tensor) -> None:
+        """Take the optimizer's step and measure the batch's loss between the two halves of it."""
+        moved = [p for module in self.agile.values() for p in (module.scale, module.location)]
+        old = [p.detach().clone() for p in moved]
+        self.optimizer.step()
+        with torch.no_grad():
+            after = float(self.loss(self.model(x), y))
+            between = after
+            if moved:
+                new = [p.detach().clone() for p in moved]
+                _assign(moved, old)
+                between = float(self.loss(self.model(x), y))
+                _assign(moved, new)
+        self.probe.iteration.append(iteration)
+        self.probe.before.append(before)
+        self.probe.after_weights.append(between)
+        self.probe.after_activations.append(after)
+
+    def _measure(self, iteration: int, train_loss: float) -> None:
+        curve = self.curve
+        loss, accuracy = self._evaluate("validation")
+        curve.iteration.append(iteration)
+        curve.train_loss.append(train_loss)
+        curve.validation_loss.append(loss)
+        if accuracy is not None:
+            curve.validation_accuracy.append(accuracy)
+        if self.budget.test_curve:
+            test_loss, test_accuracy = self._evaluate("test")
+            curve.test_loss.append(test_loss)
+            if test_accuracy is not None:
+                curve.test_accuracy.append(test_accuracy)
+        elif self.budget.use_test and lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
+            self.best_state = copy.deepcopy(self.model.state_dict())
+        for name, module in self.agile.items():
+            trace = self.layers[name]
+            scale, location = self.full(module.scale.detach()), self.full(module.location.detach())
+            trace.scale_min.append(float(scale.min()))
+            trace.scale_max.append(float(scale.max()))
+            trace.location_min.append(float(location.min()))
+            trace.location_max.append(float(location.max()))
+
+    def _evaluate(self, part: str) -> tuple[float, float | None]:
+        x, y = getattr(self.data, f"{part}_x"), getattr(self.data, f"{part}_y")
+        return evaluate(self.model, x, y, kind=self.data.kind)
+
+    def _selected_test(self, chosen: int | None) -> tuple[float | None, float | None]:
+        """Return test loss and accuracy at the iteration that validation chose."""
+        if chosen is None or not self.budget.use_test:
+            return None, None
+        if self.budget.test_curve:
+            accuracies = self.curve.test_accuracy
+            return self.curve.test_loss[chosen], accuracies[chosen] if accuracies else None
+        assert self.best_state is not None
+        self.model.load_state_dict(self.best_state)
+        return self._evaluate("test")
+
+
+def loss_function(kind: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the training loss of a kind of data, as a mean over a batch."""
+    if kind == "regression":
+        return _squared_error
+    if kind == "text":
+        return lambda output, y: cross_entropy(output.flatten(0, 1), y.flatten())
+    return cross_entropy
+
+
+def _squared_error(output: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    if output.shape != y.shape:
+        # What torch would spread over the other, with a wrong number and a warning.
+        raise ArgumentError(
+            f"the model returned outputs of shape {tuple(output.shape)} for targets {tuple(y.shape)} of a regression"
+        )
+    return mse_loss(output, y, reduction=reduction)
+
+
+def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classification") -> tuple[float, float | None]:
+    """Return the mean loss and the accuracy of ``model`` over all of ``x``, without gradients.
+
+    Args:
+        model: The network; evaluated in evaluation mode and left in the mode that it was in.
+        x: Inputs.
+        y: Targets.
+        kind: The kind of data; a regression has no accuracy, so that None is returned for it.
+
+    Example:
+        >>> evaluate(nn.Flatten(), torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]))[1]
+        0.5
+    """
+    training = model.training
+    model.eval()
+    loss, correct = 0.0, 0
+    with torch.inference_mode():
+        for start in range(0, len(y), _EVALUATION_BATCH):
+            part = y[start : start + _EVALUATION_BATCH]
+            output = model(x[start : start + _EVALUATION_BATCH])
+            if kind == "regression":
+                loss += float(_squared_error(output, part, reduction="sum"))
+                continue
+            if kind == "text":
+                output, part = output.flatten(0, 1), part.flatten()
+            loss += float(cross_entropy(output, part, reduction="sum"))
+            correct += int((output.argmax(1) == part).sum())
+    model.train(training)
+    return loss / y.numel(), None if kind == "regression" else correct / y.numel()
+
+
+def calibration_sample(data: DataSet, seed: int) -> Tensor:
+    """Return training inputs from a stream of their own, so that no arm shifts the batches."""
+    generator = torch.Generator().manual_seed(models.subseed(seed, "calibration"))
+    return data.train_x[torch.randperm(len(data.train_x), generator=generator)[:_CALIBRATION_SAMPLES]]
+
+
+def saved_bytes(model: nn.Module, x: Tensor) -> int:
+    """Return how many bytes a training pass over ``x`` keeps for its backward pass, parameters and ``x`` left out.
+
+    Memory that several operations keep together counts once. The model, its buffers and the random stream are left
+    as they are.
+
+    Example:
+        >>> saved_bytes(nn.Sequential(nn.Linear(3, 5), nn.Sigmoid()), torch.zeros(2, 3)) == 2 * 5 * 4
+        True
+    """
+    twin = copy.deepcopy(model).train()
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*twin.parameters(), x)}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = twin(x)
+    del output
+    return sum(kept.values())
+
+
+def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+def lowest(values: list[float]) -> int | None:
+    """Return the first index of the lowest finite value."""
+    finite = [index for index, value in enumerate(values) if math.isfinite(value)]
+    return min(finite, key=values.__getitem__) if finite else None
+
+
+def batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Yield indices of batches for ever: each pass is a new permutation, and no sample is left out.
+
+    A batch that the end of one pass cannot fill takes the rest from the next pass.
+    """
+    generator = torch.Generator().manual_seed(models.subseed(seed, "batches"))
+    left = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(left) < size:
+            left = torch.cat([left, torch.randperm(samples, generator=generator)])
+        yield left[:size]
+        left = left[size:]

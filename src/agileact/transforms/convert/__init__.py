@@ -1,0 +1,1 @@
+"""Into a model: every activation becomes agile, the outputs stay."""

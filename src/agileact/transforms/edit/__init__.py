@@ -1,0 +1,1 @@
+"""What changes a model in place, and how it is put back."""

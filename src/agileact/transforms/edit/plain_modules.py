@@ -1,0 +1,73 @@
+"""The plain module of PyTorch that computes what an agile module computes at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.fx
+from torch import Tensor, nn
+
+from agileact import bases
+from agileact._common.errors import ConversionError
+from agileact.nn import AgileMaxPool2d, AgileModule, AgileWrapped
+from agileact.transforms.trace.activation_tables import MODULES
+
+_CLASSES: dict[str, Callable[..., nn.Module]] = {name: kind for kind, name in MODULES.items()}
+_CLASSES["identity"] = nn.Identity
+
+
+def plain_module(module: AgileModule) -> nn.Module:
+    """Return f, the base function of an agile module with its options, as a module that needs PyTorch alone.
+
+    Scale and location play no part: it is what the agile module was at its start. An activation with a pooling is
+    followed by that pooling.
+
+    Args:
+        module: Any agile module.
+
+    Returns:
+        A module of ``torch.nn``, or a :class:`torch.fx.GraphModule` where there is none for f; for an
+        :class:`~agileact.AgileWrapped` the wrapped module itself.
+
+    Raises:
+        ConversionError: If f is a function of the user's own that cannot be traced.
+
+    Example:
+        >>> import agileact as ag
+        >>> plain_module(ag.AgileLeakyReLU(8, 0.2))
+        LeakyReLU(negative_slope=0.2)
+    """
+    if isinstance(module, AgileWrapped):
+        function = module.function
+        plain = function if isinstance(function, nn.Module) else _traced(function, module.base)
+    elif module.base in _CLASSES:
+        plain = _CLASSES[module.base](**module.options)
+    else:
+        base, options = bases.get(module.base), module.options
+        plain = _traced(lambda x: base.function(x, **options), module.base)
+    if isinstance(module, AgileMaxPool2d):
+        pooling = nn.MaxPool2d(
+            module.kernel_size,
+            module.stride,
+            module.padding,
+            module.dilation,
+            module.return_indices,
+            module.ceil_mode,
+        )
+        plain = nn.Sequential(plain, pooling)
+    return plain.train(module.training)
+
+
+def _traced(function: Callable[..., Any], name: str) -> torch.fx.GraphModule:
+    def forward(x: Tensor) -> Any:
+        return function(x)
+
+    # A graph cannot be pickled with annotations that are text, as they are in this file.
+    forward.__annotations__.clear()
+    try:
+        return torch.fx.symbolic_trace(forward)
+    except Exception as error:
+        raise ConversionError(
+            f"the base function {name!r} cannot be written as operations of PyTorch; tracing it failed: {error}"
+        ) from error

@@ -1,0 +1,244 @@
+"""Agile modules know what stood in their place; here it comes back."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, fx, nn
+
+from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact.nn import AgileModule
+from agileact.transforms.edit.plain_modules import plain_module
+from agileact.transforms.edit.rewrite import edited_class, edits_of
+from agileact.transforms.trace.writable import hooked
+
+_ORIGIN = "_agileact_origin"
+_FAST = "_agileact_fast_path"
+
+
+@dataclass
+class Origin:
+    """What stood where an agile module is now.
+
+    Attributes:
+        kind: "module": a module in the same slot. "attribute": a function in an attribute of that name. "call": a
+            call in the source of a method, which calls the agile module instead.
+        original: The module, the function of an attribute, or None for a call of a function.
+        replaced: Whether the agile module has another base function than the original.
+    """
+
+    kind: Literal["module", "attribute", "call"]
+    original: Any = None
+    replaced: bool = False
+
+
+def origin_of(module: nn.Module) -> Origin | None:
+    """Return what stood where an agile module is, None if it was not made by a conversion."""
+    return module.__dict__.get(_ORIGIN)
+
+
+def set_origin(module: AgileModule, origin: Origin) -> None:
+    """Note what stood where an agile module is."""
+    module.__dict__[_ORIGIN] = origin
+
+
+def original_module(module: AgileModule, *, same_function: bool = True) -> nn.Module:
+    """Return a plain module that can take the place of an agile module.
+
+    Args:
+        module: The agile module.
+        same_function: Whether it must have the base function that the agile module has, even if a conversion
+            with ``base=`` put that function there; otherwise what stood there before.
+    """
+    origin = origin_of(module)
+    if origin is None or not isinstance(origin.original, nn.Module) or (origin.replaced and same_function):
+        return plain_module(module)
+    return origin.original.train(module.training)
+
+
+def slots_of(model: nn.Module, module: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return all places of a module in a model: parent and key."""
+    return [(parent, key) for parent in model.modules() for key, child in parent._modules.items() if child is module]
+
+
+def restore_site(model: nn.Module, name: str, residual: nn.Module | None = None) -> None:
+    """Put the original back where an agile module is, in all places where the model has that module.
+
+    Where :func:`agileact.convert` put in another function by ``base=``, the plain module of that function
+    takes the place, so that with scale 1 and location 0 the outputs stay. Where an agile module was written by
+    hand, likewise.
+
+    Args:
+        model: The model; it is changed.
+        name: The name of the agile module in it.
+        residual: A module that takes the place instead, such as what folding cannot remove. A call that was rewritten
+            to call the agile module then calls this one.
+
+    Raises:
+        ArgumentError: If there is no agile module of that name, or if it is the model itself, which cannot be
+            replaced in place: :func:`original_module` gives what to use instead.
+
+    Example:
+        >>> import torch, agileact as ag
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), ag.AgileTanh(8), torch.nn.Linear(8, 2))
+        >>> restore_site(model, "1")
+        >>> model[1]
+        Tanh()
+    """
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        raise ArgumentError(f"the model has no module {name!r}") from None
+    if not isinstance(module, AgileModule):
+        raise ArgumentError(f"{name!r} is no agile module but a {type(module).__name__}")
+    if module is model:
+        raise ArgumentError("the model itself is the agile module: use original_module(model) in its place")
+    restore(model, module, residual, same_function=True)
+    refresh_fast_paths(model)
+
+
+def restore(model: nn.Module, module: AgileModule, residual: nn.Module | None, *, same_function: bool) -> None:
+    """Do what :func:`restore_site` does, for the module itself."""
+    origin = origin_of(module)
+    plain = residual
+    if plain is None and (
+        origin is None or isinstance(origin.original, nn.Module) or (origin.replaced and same_function)
+    ):
+        plain = original_module(module, same_function=same_function)
+        if origin is None:
+            plain = with_hooks_of(module, plain)
+    for parent, key in slots_of(model, module):
+        if plain is not None:
+            parent._modules[key] = plain
+        elif origin is not None and origin.kind == "attribute":
+            del parent._modules[key]
+            parent.__dict__[key] = origin.original
+        else:
+            parent._modules[key] = None
+        _tidy(parent)
+
+
+def _tidy(parent: nn.Module) -> None:
+    """Drop the edits of a module's class that change nothing any more."""
+    edits = edits_of(type(parent))
+    done = set()
+    for edit in edits:
+        child = parent._modules.get(edit.child)
+        if child is None or (edit.slot and child is parent._modules.get(edit.slot) and not _agile(child)):
+            done.add(edit)
+    for edit in done:
+        parent._modules.pop(edit.child, None)
+    if done:
+        parent.__class__ = edited_class(type(parent), edits - done)
+
+
+def _agile(module: nn.Module) -> bool:
+    return isinstance(module, AgileModule)
+
+
+def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
+    """Give a model back the structure it had before :func:`agileact.convert`.
+
+    The modules, the functions in attributes and the source of methods are those from before, and so are the names in
+    the state. What scale and location have learned is gone: :func:`agileact.fold` is what keeps the outputs. An agile
+    module that was written by hand becomes the plain module of its base function.
+
+    Args:
+        model: A model with agile modules anywhere inside, or an agile module.
+        inplace: Whether to change ``model`` itself rather than a copy.
+
+    Returns:
+        The model without agile modules. If ``model`` is itself an agile module it is another object, even in place.
+
+    Raises:
+        ArgumentTypeError: If ``model`` is no module.
+        ConversionError: If an agile module of the user's own function cannot be written as plain operations.
+
+    Example:
+        >>> import torch, agileact as ag
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU())
+        >>> agile, report = ag.convert(model, example_inputs=torch.zeros(1, 4))
+        >>> agile[1], ag.revert(agile)[1]
+        (AgileReLU(8, dim=-1), ReLU())
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if not inplace:
+        model = copied(model)
+    if isinstance(model, AgileModule):
+        return original_module(model, same_function=False)
+    for module in [module for module in model.modules() if isinstance(module, AgileModule)]:
+        restore(model, module, None, same_function=False)
+    refresh_fast_paths(model)
+    return model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model that does what the model does."""
+    # Pruned modules keep their weight as a result with a history, which deepcopy refuses.
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    result = copy.deepcopy(model, memo)
+    # A copy of nn.TransformerDecoderLayer brings F.relu along, which then hides an activation that is a module.
+    for old, new in zip(model.modules(), result.modules(), strict=True):
+        for key, _ in new._modules.items():  # those of a scripted module are no dict
+            if key in new.__dict__ and key not in old.__dict__:
+                del new.__dict__[key]
+        if isinstance(old, fx.GraphModule):  # whose copies are without hooks, and without what these may ask for
+            new.__dict__.update({name: copy.copy(old.__dict__[name]) for name in _HOOKS if name in old.__dict__})
+            for name in old.__dict__.keys() - new.__dict__.keys():
+                new.__dict__[name] = copy.deepcopy(old.__dict__[name], memo)
+    return result
+
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_is_full_backward_hook",
+)
+
+
+def share_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Let a module have the very hooks of another, so that handles which the user holds keep their meaning."""
+    for name in _HOOKS:
+        if name in old.__dict__:
+            new.__dict__[name] = old.__dict__[name]
+
+
+def with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
+    """Return a module with the very hooks of another: the new one, or what holds it if its copies would lose them."""
+    holder = nn.Sequential(new).train(new.training) if isinstance(new, fx.GraphModule) and hooked(old) else new
+    share_hooks(old, holder)
+    return holder
+
+
+def refresh_fast_paths(model: nn.Module) -> None:
+    """Switch off the fused paths of PyTorch's transformer layers that would pass agile modules by, or on again."""
+    for encoder in model.modules():
+        if not isinstance(encoder, (nn.TransformerEncoderLayer, nn.TransformerEncoder)):
+            continue
+        name = "activation_relu_or_gelu" if isinstance(encoder, nn.TransformerEncoderLayer) else "use_nested_tensor"
+        layers = [one for one in encoder.modules() if isinstance(one, nn.TransformerEncoderLayer)]
+        changed = any(_changed(layer) for layer in layers)
+        if changed and _FAST not in encoder.__dict__:
+            encoder.__dict__[_FAST] = getattr(encoder, name, 0)
+            setattr(encoder, name, 0)
+        elif not changed and _FAST in encoder.__dict__:
+            setattr(encoder, name, encoder.__dict__.pop(_FAST))
+
+
+def _changed(layer: nn.TransformerEncoderLayer) -> bool:
+    activation = layer._modules.get("activation")
+    kinds = (AgileModule, fx.GraphModule, nn.Sequential)
+    return bool(edits_of(type(layer))) or isinstance(activation, kinds)

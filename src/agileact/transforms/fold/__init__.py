@@ -1,0 +1,1 @@
+"""Out of a model: scale and location move into the neighbouring weights."""

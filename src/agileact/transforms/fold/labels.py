@@ -1,0 +1,233 @@
+"""What a recording demands of gauges: which label each number of each signal has, and what ties labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agileact.nn import AgileModule
+from agileact.transforms.fold.gauge import GROUND, Labels
+from agileact.transforms.trace.recording import Call, tensors
+
+
+def compact(tensor: Tensor) -> Tensor:
+    """Return a tensor of the same number of axes, of size 1 along those that it is constant along.
+
+    Example:
+        >>> compact(torch.tensor([[1, 2], [1, 2]]))
+        tensor([[1, 2]])
+    """
+    for axis, size in enumerate(tensor.shape):
+        if size > 1:
+            first = tensor.narrow(axis, 0, 1)
+            if tensor.stride(axis) == 0 or bool((tensor == first).all()):
+                tensor = first
+    return tensor
+
+
+def aligned(tensor: Tensor, axes: int) -> Tensor:
+    """Return a view with ``axes`` axes, new ones in front, as in broadcasting."""
+    return tensor.reshape((1,) * (axes - tensor.ndim) + tuple(tensor.shape))
+
+
+def flat(labels: Tensor) -> Labels:
+    """Return labels as a flat array."""
+    array: Labels = labels.reshape(-1).numpy()
+    return array
+
+
+def again(call: Call, given: dict[int, Tensor]) -> list[Tensor] | None:
+    """Return what a rearranging call makes of numbers; None if it is not a rearrangement of these shapes."""
+    try:
+        made = list(tensors(call.again(given)))
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return None
+    fits = len(made) == len(call.outputs) and all(
+        one.dtype == torch.int64 and one.shape == value.shape for one, value in zip(made, call.outputs, strict=False)
+    )
+    return made if fits else None
+
+
+def channel_index(module: AgileModule, shape: tuple[int, ...]) -> Tensor:
+    """Return which element of scale and location belongs to which element of an input, broadcastable to its shape."""
+    axes = len(shape)
+    if module.granularity == "layer" or not axes:
+        return torch.zeros((1,) * axes, dtype=torch.int64)
+    if module.granularity == "element":
+        start = min(1, axes - 1)
+        return torch.arange(math.prod(shape[start:])).reshape((1,) * start + shape[start:])
+    axis = 0 if axes == 1 and module.dim == 1 else module.dim % axes
+    return torch.arange(shape[axis]).reshape((1,) * axis + (-1,) + (1,) * (axes - axis - 1))
+
+
+def is_agile(module: nn.Module) -> bool:
+    """Return whether a module is an agile activation."""
+    return isinstance(module, AgileModule)
+
+
+@dataclass
+class Map:
+    """A call with a weight and a bias of the model's own that can take up gauges.
+
+    Attributes:
+        call: The call.
+        layout: How the weight lies: "linear" for (out, in), "matmul" for (in, out), "conv" for (out, in / groups, ...),
+            "conv_transpose" for (in, out / groups, ...), "norm" for one number a channel, "parameter" for a parameter
+            that is a signal itself.
+        weight: The name of the weight.
+        bias: The name of the bias, or None.
+        inputs: The labels of the channels taken; none for norms, whose input has gauge 1.
+        outputs: The labels of the channels made.
+        groups: Groups of a convolution.
+    """
+
+    call: Call
+    layout: str
+    weight: str
+    bias: str | None
+    inputs: Labels
+    outputs: Labels
+    groups: int = 1
+
+    @property
+    def owner(self) -> str:
+        """The name of the module that has the weight."""
+        return self.weight.rpartition(".")[0] or self.weight
+
+
+@dataclass
+class Use:
+    """One call of an agile module: labels before and behind, and which scale lies between, all of one length.
+
+    Attributes:
+        call: The call.
+        name: The name of the module.
+        inputs: Labels of the input.
+        outputs: Labels of the output.
+        index: Which element of scale and location.
+        shape: The shape, with as many axes as the input, that these arrays have when laid out.
+    """
+
+    call: Call
+    name: str
+    inputs: Labels
+    outputs: Labels
+    index: Labels
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Activation:
+    """An agile module of a model.
+
+    Attributes:
+        name: Its first name.
+        module: The module.
+        homogeneous: Whether f(c x) = c f(x) for c > 0.
+        uses: Its calls.
+        blocked: Why nothing of its scale can be moved, whatever the rest of the model; empty if there is no reason.
+    """
+
+    name: str
+    module: Any
+    homogeneous: bool = False
+    uses: list[Use] = field(default_factory=list)
+    blocked: str = ""
+
+
+@dataclass
+class Tie:
+    """Labels that must have the same gauge, and why."""
+
+    upper: Labels
+    lower: Labels
+
+
+@dataclass
+class Mark:
+    """Labels of which something is required, and why.
+
+    Attributes:
+        labels: The labels.
+        why: The reason.
+        normalised: Whether the reason is a normalisation that divides the size of each channel out, in training.
+    """
+
+    labels: Labels
+    why: str
+    normalised: bool = False
+
+
+@dataclass
+class Product:
+    """Labels of a product of two signals: its gauge is the product of theirs."""
+
+    output: Labels
+    first: Labels
+    second: Labels
+
+
+@dataclass
+class Constraints:
+    """Everything that a model demands of the gauges of its signals.
+
+    Attributes:
+        count: The number of labels, the ground included.
+        ties: Equal gauges.
+        grounds: Gauges that must be 1.
+        positives: Gauges that must be positive.
+        products: Products of two signals.
+        nonzero: Labels whose gauge cannot be 0.
+        maps: Where gauges can be taken up.
+        sites: The agile modules, by name, in order of their first call.
+        values: The labels of each value, by its index, of the value's number of axes and broadcastable to its shape.
+    """
+
+    count: int = 1
+    ties: list[Tie] = field(default_factory=list)
+    grounds: list[Mark] = field(default_factory=list)
+    positives: list[Mark] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    nonzero: list[Labels] = field(default_factory=list)
+    maps: list[Map] = field(default_factory=list)
+    sites: dict[str, Activation] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+    def fresh(self, shape: Sequence[int]) -> Tensor:
+        """Return new labels, each once."""
+        number = math.prod(shape)
+        labels = torch.arange(self.count, self.count + number).reshape(tuple(shape))
+        self.count += number
+        return labels
+
+    def tie(self, upper: Tensor, lower: Tensor) -> Tensor:
+        """Require equal gauges of two signals that are broadcast together, and return the labels of the result."""
+        first: Tensor
+        second: Tensor
+        first, second = torch.broadcast_tensors(upper, lower)
+        self.ties.append(Tie(flat(first), flat(second)))
+        return first
+
+    def merged(self, labels: Tensor, axes: Iterable[int]) -> Tensor:
+        """Require equal gauges along axes, and return labels of size 1 along them."""
+        for axis in axes:
+            if labels.shape[axis] > 1:
+                first = labels.narrow(axis, 0, 1)
+                self.tie(first, labels.narrow(axis, 1, labels.shape[axis] - 1))
+                labels = first
+        return labels
+
+    def ground(self, labels: Tensor, why: str, *, normalised: bool = False) -> None:
+        """Require gauge 1."""
+        array = flat(labels)
+        if array.any():
+            self.grounds.append(Mark(array[array != GROUND], why, normalised))
+
+    def positive(self, labels: Tensor, why: str) -> None:
+        """Require positive gauges."""
+        self.positives.append(Mark(flat(labels), why))

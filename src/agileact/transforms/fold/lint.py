@@ -1,0 +1,174 @@
+"""Tell which scales and locations add to what a model can compute, and which only write it in another way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact._common.table import format_table
+from agileact.transforms.edit.revert import copied
+from agileact.transforms.fold.gauge import Numbers
+from agileact.transforms.fold.labels import Activation, Constraints, is_agile
+from agileact.transforms.fold.locations import Target, move_locations
+from agileact.transforms.fold.rules import constraints
+from agileact.transforms.fold.solve import Solution, solve
+from agileact.transforms.report import Site, few
+from agileact.transforms.trace.recorder import record
+from agileact.transforms.trace.recording import Arguments
+
+ADDS = "adds capacity"
+REPARAMETRISES = "only reparametrises"
+SIGN = "only its sign adds capacity"
+
+_NOTE = (
+    "What only reparametrises changes nothing that the model can compute: other weights could do the same, and fold "
+    "moves it there.\nWhat it changes is training: a product of two parameters takes other steps than one (larger ones "
+    "where the other is large), a weight\nthat is shared by all inputs of a channel moves them together, and weight "
+    "decay acts on each separately."
+)
+
+
+@dataclass(frozen=True)
+class LintedSite(Site):
+    """A site in the report of :func:`agileact.lint`.
+
+    Attributes:
+        status: "redundant", "partly redundant" or "adds capacity".
+        scale: "adds capacity", "only reparametrises" or "only its sign adds capacity"; likewise ``location``.
+        scale_why: Why.
+        location: As ``scale``.
+        location_why: Why.
+    """
+
+    scale: str = ADDS
+    scale_why: str = ""
+    location: str = ADDS
+    location_why: str = ""
+
+
+@dataclass(frozen=True)
+class LintReport:
+    """Which scales and locations of a model add capacity; prints as a table.
+
+    Attributes:
+        sites: All agile modules that ran, in the order in which they run.
+        note: What holds for all of them.
+    """
+
+    sites: Sequence[LintedSite] = field(default_factory=list)
+    note: str = _NOTE
+
+    @property
+    def redundant(self) -> list[LintedSite]:
+        """The sites where neither scale nor location adds capacity."""
+        return [site for site in self.sites if site.scale == site.location == REPARAMETRISES]
+
+    def __str__(self) -> str:
+        head = f"{len(self.redundant)} of {len(self.sites)} activations add nothing to what the model can compute"
+        rows = []
+        for site in self.sites:
+            name = site.name or "(the model itself)"
+            rows += [
+                (name, site.base, "scale a", site.scale, site.scale_why),
+                ("", "", "location b", site.location, site.location_why),
+            ]
+        table = format_table(("name", "base", "parameter", "verdict", "why"), rows)
+        return "\n".join([head, table, self.note] if self.sites else [head])
+
+
+def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
+    """Tell for each agile activation which of scale and location adds to what the model can compute.
+
+    The same analysis as that of :func:`agileact.fold`, for scales and locations in general rather than those that the
+    model has: a bias or the bias of a normalisation before an activation makes its location redundant; a linear
+    layer behind it its scale; for a positively homogeneous f (ReLU) a linear layer before it a positive scale; a batch
+    normalisation behind it divides the size of the scale out in training.
+
+    Several parameters that are redundant only one by one are not all called so: of scales that meet in a sum
+    without a weight to take them up, the first is redundant and the others add capacity.
+
+    Args:
+        model: The model; it is not changed.
+        example_inputs: As for :func:`agileact.fold`.
+
+    Returns:
+        A report: ``.sites`` with ``scale``, ``scale_why``, ``location`` and ``location_why``; it prints as a table.
+
+    Raises:
+        ArgumentTypeError: If an argument has the wrong type.
+        ArgumentError: If the model has no agile activation.
+
+    Example:
+        >>> import torch, agileact as ag
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), ag.AgileReLU(8), torch.nn.Linear(8, 2), ag.AgileTanh(2))
+        >>> report = ag.lint(model, torch.randn(3, 4))
+        >>> [(site.scale, site.location) for site in report.sites]
+        [('only reparametrises', 'only reparametrises'), ('adds capacity', 'only reparametrises')]
+        >>> report.sites[1].scale_why
+        'the model returns it'
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if not any(is_agile(module) for module in model.modules()):
+        raise ArgumentError("the model has no agile activation; agileact.convert makes them")
+    model = copied(model)
+    recording = record(model, example_inputs, leaf=is_agile)
+    found = constraints(model, recording)
+    draw = np.random.default_rng(0)
+    sizes = {name: site.module.scale.numel() for name, site in found.sites.items()}
+    positive: dict[str, Numbers] = {name: draw.uniform(0.5, 1.5, size) for name, size in sizes.items()}
+    both: dict[str, Numbers] = {name: positive[name] * draw.choice([-1.0, 1.0], sizes[name]) for name in sizes}
+    for scale in both.values():
+        scale[0] = -abs(scale[0])
+    locations = {name: torch.from_numpy(draw.normal(size=size)) for name, size in sizes.items()}
+    solutions = [solve(found, positive), solve(found, both), solve(_unnormalised(found), positive)]
+    targets, stays = move_locations(model, recording, found.sites, locations)
+    sites = []
+    for name, site in found.sites.items():
+        of_scale, of_location = _scale(site, *solutions), _location(name, targets, stays)
+        same = (of_scale[0], of_location[0]).count(REPARAMETRISES)
+        status = ("adds capacity", "partly redundant", "redundant")[same]
+        sites.append(LintedSite(name, site.module.base, status, "", *of_scale, *of_location))
+    return LintReport(sites)
+
+
+def _unnormalised(found: Constraints) -> Constraints:
+    """Return the constraints without those of normalisations that divide the size of each channel out."""
+    freed = copy.copy(found)
+    freed.grounds = [mark for mark in found.grounds if not mark.normalised]
+    return freed
+
+
+def _scale(site: Activation, positive: Solution, both: Solution, unnormalised: Solution) -> tuple[str, str]:
+    name = site.name
+    if name in positive.reasons:
+        if name not in unnormalised.reasons:
+            return REPARAMETRISES, f"its size is divided out again: {positive.reasons[name].removeprefix(_BEHIND)}"
+        return ADDS, positive.reasons[name].removeprefix(_BEHIND)
+    behind = positive.forward[name]
+    before = positive.backward[name] if site.homogeneous else []
+    into = [f"behind it: {few(behind)}"] * bool(behind) + [f"before it: {few(before)}"] * bool(before)
+    why = f"weights could do the same, {' or '.join(into)}" if into else "nothing behind it depends on it"
+    if name in both.reasons:
+        # How many are negative is true of the scales that were drawn here, not of the model.
+        obstacle = both.reasons[name].removeprefix(_BEHIND).rpartition(", and ")[2]
+        return SIGN, f"if positive, {why}; a negative one: {obstacle}"
+    return REPARAMETRISES, why
+
+
+_BEHIND = "behind it: "
+
+
+def _location(name: str, targets: dict[str, list[Target]], stays: dict[str, str]) -> tuple[str, str]:
+    if name in stays:
+        return ADDS, stays[name]
+    created = [target.name for target in targets[name] if target.created]
+    if created:
+        return ADDS, f"as a bias would, which is missing: {few(created)}"
+    return REPARAMETRISES, f"a bias could do the same: {few([target.name for target in targets[name]])}"

@@ -1,0 +1,333 @@
+"""Move a shift of a signal backwards through a recorded model, into a bias that takes it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agileact.transforms.fold.labels import Activation, again, aligned, compact
+from agileact.transforms.trace.operations import (
+    AVERAGE_POOLING,
+    CONVERTING,
+    DROPPING,
+    LINEAR,
+    MAX_POOLING,
+    NORMS,
+    REARRANGING,
+    UPSAMPLING,
+)
+from agileact.transforms.trace.recording import Call, Recording, Ref, Value, words
+from agileact.transforms.trace.writable import Writable, hooked
+
+_PASSING = CONVERTING | words("contiguous clone detach alias")
+_BIAS = {"batch_norm": 4, "instance_norm": 4, "layer_norm": 3, "group_norm": 3, "addmm": 0}
+# The factors of the two operands.
+_SUMS: dict[str, Callable[[float], tuple[float, float]]] = {
+    "add": lambda alpha: (1.0, alpha),
+    "sub": lambda alpha: (1.0, -alpha),
+    "rsub": lambda alpha: (-alpha, 1.0),
+}
+_OUTPUT_AXIS = {**LINEAR, **NORMS}
+# Modules whose forward hands self.bias on, so that a bias that is made takes effect.
+_BIASED: tuple[type[nn.Module], ...] = (
+    nn.Linear,
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+)
+
+
+class Blocked(Exception):  # noqa: N818 - an answer, not an error
+    """A shift cannot be moved; the message says why."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bias that takes up a shift.
+
+    Attributes:
+        name: The name of the parameter.
+        shift: What is added to it, in float64 and of its shape.
+        created: Whether there is no such parameter yet.
+    """
+
+    name: str
+    shift: Tensor
+    created: bool = False
+
+
+class Shifts:
+    """Moves shifts through one recorded model.
+
+    Args:
+        model: The model that was recorded.
+        recording: The recording.
+    """
+
+    def __init__(self, model: nn.Module, recording: Recording) -> None:
+        self.model = model
+        self.recording = recording
+        self.writable = Writable(model, recording)
+        self._seen = {
+            value.index: visit.name or "the model"
+            for visit in recording.visits
+            if hooked(visit.module)
+            for value in visit.inputs + visit.outputs
+        }
+
+    def absorb(self, value: Value, shift: Tensor, consumer: Call) -> list[Target]:
+        """Return the biases by which a value is shifted for the one call that takes it.
+
+        Args:
+            value: The value.
+            shift: What is added to it, in float64 and broadcastable to its shape.
+            consumer: The call.
+
+        Raises:
+            Blocked: If there is no way.
+        """
+        shift = compact(aligned(shift, len(value.shape)))
+        if not bool(shift.any()):
+            return []
+        self._check_users(value, shift, consumer)
+        if value.kind == "parameter":
+            return [self._parameter(value, shift)]
+        if value.maker is None:
+            raise Blocked("the signal comes straight from the model's input")
+        call = value.maker
+        if call.name in LINEAR or call.name in NORMS:
+            return [self._bias(call, shift)]
+        if call.name in REARRANGING:
+            return self._rearranged(call, value, shift)
+        if call.name in _SUMS:
+            return self._summed(call, shift)
+        given, moved = self._step(call, shift)
+        return self.absorb(given, moved, call)
+
+    def _check_users(self, value: Value, shift: Tensor, consumer: Call) -> None:
+        if value.returned:
+            raise Blocked("the model also returns the signal before it")
+        if value.tainted:
+            raise Blocked("the memory of the signal before it is changed or read in ways not recorded")
+        if value.index in self._seen:
+            raise Blocked(f"a hook of {self._seen[value.index]} sees the signal before it")
+        others = list(value.users)
+        others.remove(consumer)
+        for other in others:
+            if other is consumer or not self._untouched(other, value, shift):
+                raise Blocked(f"the signal before it is used elsewhere too, by {_named(other)}")
+
+    @staticmethod
+    def _untouched(call: Call, value: Value, shift: Tensor) -> bool:
+        """Whether a call takes only a part of a value that is not shifted."""
+        if call.name not in REARRANGING or len(call.inputs) != 1:
+            return False
+        shifted = (shift != 0).to(torch.int64).expand(value.shape).contiguous()
+        made = again(call, {value.index: shifted})
+        return made is not None and not any(bool(one.any()) for one in made)
+
+    def _parameter(self, value: Value, shift: Tensor) -> Target:
+        why = self.writable.refusal(value)
+        if why:
+            raise Blocked(why)
+        return Target(value.name, shift.expand(value.shape).clone())
+
+    def _bias(self, call: Call, shift: Tensor) -> Target:
+        if call.name == "rms_norm":
+            raise Blocked(f"rms_norm before it has no bias{_inside(call)}")
+        bias = call.argument(_BIAS.get(call.name, 2), "input" if call.name == "addmm" else "bias")
+        if call.name == "addmm" and (call.kwargs.get("beta", 1) != 1 or bias is None):
+            raise Blocked("addmm before it has no plain bias")
+        weight = call.argument(3 if call.name in ("batch_norm", "instance_norm") else 2, "weight")
+        axes = 1
+        if call.name == "layer_norm":
+            axes = len(call.argument(1, "normalized_shape"))
+        shape = call.outputs[0].shape
+        first = len(shape) - axes if call.name == "layer_norm" else _OUTPUT_AXIS[call.name] % len(shape)
+        if any(size > 1 and not first <= axis < first + axes for axis, size in enumerate(shift.shape)):
+            raise Blocked(f"its location differs within a channel of {call.name}{_inside(call)}")
+        wanted = shape[first : first + axes]
+        vector = shift.reshape(shift.shape[first : first + axes]).expand(wanted).clone()
+        if isinstance(bias, Ref):
+            value = self.recording.values[bias.index]
+            why = self.writable.refusal(value)
+            if why:
+                raise Blocked(why)
+            if value.shape != vector.shape:
+                raise Blocked(f"{value.name} has not one number for each channel")
+            return Target(value.name, vector)
+        owner = self.model.get_submodule(call.owner)
+        if not isinstance(owner, _BIASED) or getattr(owner, "bias", self) is not None or not _native(owner):
+            raise Blocked(f"{_named(call)} has no bias, and there is no torch module to give it one")
+        if hooked(owner):
+            raise Blocked(f"a hook sees what goes out of {call.owner}")
+        if isinstance(weight, Ref) and len(self.recording.values[weight.index].users) > 1:
+            raise Blocked(f"{call.owner} has no bias and is used in more than one place")
+        if self.recording.runs.get(self.recording.names[id(owner)][0], 1) > 1:
+            raise Blocked(f"{call.owner} has no bias and is used in more than one place")
+        return Target(f"{call.owner}.bias" if call.owner else "bias", vector, created=True)
+
+    def _rearranged(self, call: Call, value: Value, shift: Tensor) -> list[Target]:
+        data = call.inputs if call.name in words("cat stack hstack vstack dstack") else call.inputs[:1]
+        if len({one.index for one in data}) != len(data) or (
+            len(call.inputs) > len(data) and not call.name.endswith("_as")
+        ):
+            raise Blocked(f"{_named(call)} before it takes an index or one signal twice")
+        given = {one.index: torch.zeros(one.shape, dtype=torch.int64) for one in call.inputs}
+        start = 0
+        for one in data:
+            given[one.index] = torch.arange(start, start + one.shape.numel()).reshape(one.shape)
+            start += one.shape.numel()
+        made = again(call, given)
+        if made is None:
+            raise Blocked(f"{_named(call)} before it cannot be followed")
+        source = made[call.outputs.index(value)].reshape(-1)
+        wanted = shift.expand(value.shape).reshape(-1)
+        moved = torch.zeros(start, dtype=torch.float64)
+        moved[source] = wanted
+        if not torch.equal(moved[source], wanted):
+            raise Blocked(f"{_named(call)} before it repeats numbers that are shifted differently")
+        targets = []
+        start = 0
+        for one in data:
+            part = moved[start : start + one.shape.numel()].reshape(one.shape)
+            start += one.shape.numel()
+            targets += self.absorb(one, part, call)
+        return targets
+
+    def _step(self, call: Call, shift: Tensor) -> tuple[Value, Tensor]:
+        """Return which input of a call is to be shifted, and by what."""
+        name = call.name.removesuffix("_with_indices")
+        first = call.inputs[0] if call.inputs else None
+        if first is None or name == "module":
+            raise Blocked(f"a nonlinearity lies before it: {_named(call)}")
+        if name in _PASSING or (name in DROPPING and call.argument(1, "p", 0.5) == 0):
+            return first, shift
+        if name in DROPPING:
+            raise Blocked(f"{_named(call)} before it drops units in training")
+        if name in ("neg", "negative"):
+            return first, -shift
+        if name in MAX_POOLING | AVERAGE_POOLING | UPSAMPLING | words("max min amin"):
+            return first, self._pooled(call, name, first, shift)
+        if name in ("mul", "div"):
+            return first, self._scaled(call, name, shift)
+        raise Blocked(f"a nonlinearity or a product lies before it: {_named(call)}")
+
+    @staticmethod
+    def _pooled(call: Call, name: str, value: Value, shift: Tensor) -> Tensor:
+        axes = len(value.shape)
+        if name in ("mean", "amax", "amin", "max", "min"):
+            wanted = call.argument(1, "dim", call.kwargs.get("axis"))
+            if isinstance(wanted, Ref):
+                raise Blocked(f"a nonlinearity lies before it: {_named(call)}")
+            chosen = range(axes) if wanted is None else (wanted,) if isinstance(wanted, int) else wanted
+            dims = sorted(dim % axes for dim in chosen)
+            if shift.ndim != axes:
+                for dim in dims:
+                    shift = shift.unsqueeze(dim)
+        else:
+            dims = list(range(2, axes)) if name in UPSAMPLING else list(range(axes - int(name[-2]), axes))
+            if name.startswith("avg"):
+                padding = call.argument(3, "padding", 0)
+                padded = any(padding) if isinstance(padding, (tuple, list)) else padding != 0
+                if (padded and call.argument(5, "count_include_pad", True)) or call.argument(6, "divisor_override"):
+                    raise Blocked(f"{_named(call)} before it takes means with zeros of its padding")
+        if any(shift.shape[dim] > 1 for dim in dims):
+            raise Blocked(f"its location differs within what {_named(call)} pools")
+        return shift
+
+    def _summed(self, call: Call, shift: Tensor) -> list[Target]:
+        """Shift one operand of a sum: the first that can be."""
+        operands = [call.argument(0, "input"), call.argument(1, "other")]
+        alpha = call.kwargs.get("alpha", 1)
+        signs = _SUMS[call.name](alpha)
+        why = ""
+        for operand, sign in zip(operands, signs, strict=True):
+            if not isinstance(operand, Ref) or sign == 0:
+                continue
+            value = self.recording.values[operand.index]
+            try:
+                return self.absorb(value, _fitted(shift, value) / sign, call)
+            except Blocked as blocked:
+                why = why or str(blocked)
+        raise Blocked(why)
+
+    def _scaled(self, call: Call, name: str, shift: Tensor) -> Tensor:
+        other = call.argument(1, "other")
+        signal = call.argument(0, "input")
+        if isinstance(signal, Ref) and isinstance(other, Ref):
+            value = self.recording.values[other.index]
+            if value.kind not in ("parameter", "buffer") or value.tainted or signal.index != call.inputs[0].index:
+                raise Blocked(f"a product of two signals lies before it: {_named(call)}")
+            state: dict[str, Any] = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+            factor = state[value.name].detach().to("cpu", torch.float64)
+        else:
+            number = other if isinstance(signal, Ref) else signal
+            factor = torch.as_tensor(number, dtype=torch.float64)
+        if not bool((torch.isfinite(factor) & (factor != 0)).all()) or call.argument(2, "rounding_mode") is not None:
+            raise Blocked(f"a factor of 0 lies before it: {_named(call)}")
+        moved = shift / factor if name == "mul" else shift * factor
+        return _fitted(compact(aligned(moved, max(moved.ndim, shift.ndim))), call.inputs[0])
+
+
+def _fitted(shift: Tensor, value: Value) -> Tensor:
+    """Return a shift for a value that was broadcast to the shift's shape."""
+    axes = len(value.shape)
+    for _ in range(shift.ndim - axes):
+        if shift.shape[0] > 1:
+            raise Blocked("a signal that is broadcast would have to be shifted differently in different places")
+        shift = shift[0]
+    if any(have > 1 and size == 1 for have, size in zip(shift.shape, value.shape, strict=True)):
+        raise Blocked("a signal that is broadcast would have to be shifted differently in different places")
+    return shift
+
+
+def _native(module: nn.Module) -> bool:
+    """Whether a module's forward is that of torch.nn, perhaps called by a forward of a class derived from it."""
+    return type(module).forward.__module__.startswith("torch.nn.")
+
+
+def _named(call: Call) -> str:
+    what = type(call.function).__name__ if call.name == "module" else call.name
+    return f"{what}{_inside(call)}"
+
+
+def _inside(call: Call) -> str:
+    where = call.slot if call.name == "module" else call.owner
+    return f" in {where}" if where else ""
+
+
+def move_locations(
+    model: nn.Module, recording: Recording, sites: Mapping[str, Activation], locations: Mapping[str, Tensor]
+) -> tuple[dict[str, list[Target]], dict[str, str]]:
+    """Return the biases that take up the location of each site, and why others stay, by name.
+
+    Args:
+        model: The model that was recorded.
+        recording: The recording.
+        sites: Its agile modules by name.
+        locations: The location of each, flat and in float64.
+    """
+    shifts = Shifts(model, recording)
+    targets: dict[str, list[Target]] = {}
+    stays: dict[str, str] = {}
+    for name, site in sites.items():
+        location = locations[name]
+        try:
+            if site.blocked and bool(location.any()):
+                raise Blocked(site.blocked)
+            if not bool(torch.isfinite(location).all()):
+                raise Blocked("its location is not finite")
+            found: list[Target] = []
+            for use in site.uses:
+                shift = -location[torch.from_numpy(use.index)].reshape(use.shape)
+                found += shifts.absorb(use.call.inputs[0], shift, use.call)
+            targets[name] = found
+        except Blocked as blocked:
+            stays[name] = str(blocked)
+    return targets, stays

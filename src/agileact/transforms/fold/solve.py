@@ -1,0 +1,244 @@
+"""Find gauges that fulfil what a model demands, with as many scales folded as that allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from agileact.transforms.fold.gauge import GROUND, Gauges, Labels, Numbers
+from agileact.transforms.fold.labels import Activation, Constraints, Product, Use
+
+
+@dataclass
+class Solution:
+    """Gauges, and what became of each site's scale.
+
+    Attributes:
+        gauges: The gauge of each label; 0 where a signal is multiplied by a scale of 0.
+        reasons: Why the scale of a site stays, by name; the others are folded.
+        forward: The modules into whose weights the scale of a site went, by name.
+        backward: Likewise for weights before the site.
+    """
+
+    gauges: Numbers
+    reasons: dict[str, str] = field(default_factory=dict)
+    forward: dict[str, list[str]] = field(default_factory=dict)
+    backward: dict[str, list[str]] = field(default_factory=dict)
+
+
+def solve(constraints: Constraints, scales: Mapping[str, Numbers]) -> Solution:
+    """Return gauges that fulfil all constraints.
+
+    What the model demands comes first; it can always be fulfilled, by gauges that are all 1. Then each site is tried in
+    its order: its scale is folded unless that contradicts what stands already.
+
+    Args:
+        constraints: What the model demands.
+        scales: The scale of each site by name, flat.
+    """
+    refused: dict[str, str] = {}
+    while True:
+        solver = _Solver(constraints, scales, refused)
+        culprit = solver.run()
+        if culprit is None:
+            return solver.solution()
+        # A scale that was folded before the rest of the model was known turned out to contradict it.
+        refused[culprit] = solver.reasons.get(culprit) or "its factor meets others that differ"
+
+
+class _Solver:
+    def __init__(self, constraints: Constraints, scales: Mapping[str, Numbers], refused: Mapping[str, str]) -> None:
+        self.constraints = constraints
+        self.scales = scales
+        self.reasons = dict(refused)
+        self.gauges = Gauges(constraints.count)
+        # Which labels are tied together by the model, whatever their ratio, when the ground ties nothing.
+        self.streams = Gauges(constraints.count)
+        self.early: list[str] = []
+        self.done: set[str] = set()
+        self.zero: list[Labels] = []
+        self.site_of: Labels = np.full(constraints.count, -1, dtype=np.int64)
+        self.sites = list(constraints.sites.values())
+
+    def run(self) -> str | None:
+        """Take all sites; return the name of one to refuse from the start if there is no way on."""
+        for number, site in enumerate(self.sites):
+            for use in site.uses:
+                self.site_of[use.outputs] = number
+        if not self._structure():
+            raise AssertionError("what a model demands can be fulfilled by gauges of 1")
+        alone = self.gauges.alone()
+        for labels in self.constraints.nonzero:
+            alone[labels] = False
+        self.alone = alone
+        for product in self.constraints.products:
+            if not self._product(product):
+                return self._culprit()
+        for site in self.sites:
+            if len(site.uses) > 1 and site.name not in self.done:
+                self._take(site)
+                if site.name not in self.reasons:
+                    self.early.append(site.name)
+                elif not self._stay(site):
+                    return self._culprit()
+        for site in self.sites:
+            if site.name not in self.done:
+                self._take(site)
+        return None
+
+    def _culprit(self) -> str:
+        if not self.early:
+            raise AssertionError("without any site folded, gauges of 1 fulfil what a model demands")
+        return self.early[-1]
+
+    def _structure(self) -> bool:
+        for tie in self.constraints.ties:
+            if not self.gauges.tie(tie.upper, tie.lower):
+                return False
+            real = (tie.upper != GROUND) & (tie.lower != GROUND)
+            self.streams.tie(tie.upper[real], tie.lower[real])
+        for mark in self.constraints.grounds:
+            if not self.gauges.tie(mark.labels, GROUND):
+                return False
+        return all(self.gauges.positive(mark.labels) for mark in self.constraints.positives)
+
+    def _product(self, product: Product) -> bool:
+        """Tie the gauge of a product to that of one factor, with the other factor's gauge as the ratio."""
+        for factor, other in ((product.second, product.first), (product.first, product.second)):
+            gate = self._gate(factor)
+            if gate is not None and not self.gauges.fixed(factor)[0].all():
+                self.done.add(gate.name)
+                before = self.gauges.snapshot()
+                if gate.name not in self.reasons:
+                    if self._folds(gate) and self._carry(product.output, other, factor):
+                        self.early.append(gate.name)
+                        return True
+                    self.gauges.restore(before)
+                    self.reasons[gate.name] = self._reason(gate)
+                return self._stay(gate) and self._carry(product.output, other, factor)
+        for factor, other in ((product.second, product.first), (product.first, product.second)):
+            if self.gauges.fixed(factor)[0].all():
+                return self._carry(product.output, other, factor)
+        # Neither is known: that which no agile activation makes keeps its gauge.
+        agile = bool((self.site_of[product.second] >= 0).any()) and not (self.site_of[product.first] >= 0).any()
+        factor, other = (product.first, product.second) if agile else (product.second, product.first)
+        return self.gauges.tie(factor, GROUND) and self._carry(product.output, other, factor)
+
+    def _gate(self, labels: Labels) -> Activation | None:
+        """Return the activation that makes all of a signal, if its gauge would be its scale and nothing else."""
+        sites = np.unique(self.site_of[labels])
+        if sites.size != 1 or sites[0] < 0:
+            return None
+        site = self.sites[sites[0]]
+        apt = not site.homogeneous and len(site.uses) == 1 and not site.blocked and site.name not in self.done
+        return site if apt else None
+
+    def _carry(self, output: Labels, carried: Labels, factor: Labels) -> bool:
+        return self.gauges.tie(output, carried, self.gauges.fixed(factor)[1])
+
+    def _stay(self, site: Activation) -> bool:
+        """Give an activation whose scale stays the same gauges before and behind in each of its calls: 1."""
+        return all(self.gauges.tie(use.inputs, GROUND) and self.gauges.tie(use.outputs, GROUND) for use in site.uses)
+
+    def _take(self, site: Activation) -> None:
+        self.done.add(site.name)
+        if site.name in self.reasons:
+            return
+        before = self.gauges.snapshot()
+        zeros = len(self.zero)
+        if not self._folds(site):
+            del self.zero[zeros:]
+            self.gauges.restore(before)
+            self.reasons[site.name] = self._reason(site)
+
+    def _folds(self, site: Activation) -> bool:
+        """Require that the gauge behind an activation is its scale times that before it."""
+        scale = self.scales[site.name]
+        if site.blocked or not np.isfinite(scale).all():
+            return False
+        for use in site.uses:
+            ratio = scale[use.index]
+            zero = ratio == 0
+            if not self.alone[use.outputs[zero]].all():
+                return False
+            self.zero.append(use.outputs[zero])
+            upper, ratio = use.outputs[~zero], ratio[~zero]
+            if not site.homogeneous or len(site.uses) > 1:
+                if not (self.gauges.tie(use.inputs, GROUND) and self.gauges.tie(upper, GROUND, ratio)):
+                    return False
+            elif not self.gauges.tie(upper, use.inputs[~zero], ratio):
+                return False
+        return True
+
+    def _reason(self, site: Activation) -> str:
+        """Say why a scale cannot be folded."""
+        if site.blocked:
+            return site.blocked
+        scale = self.scales[site.name]
+        if not np.isfinite(scale).all():
+            return "its scale is not finite"
+        behind = self._stream(use.outputs for use in site.uses)
+        for mark in self.constraints.grounds:
+            if behind[self.streams.find(mark.labels)[0]].any():
+                return f"behind it: {mark.why}"
+        if (scale < 0).any():
+            for mark in self.constraints.positives:
+                if behind[self.streams.find(mark.labels)[0]].any():
+                    return f"its scale is negative in {int((scale < 0).sum())} of {scale.size}, and {mark.why}"
+        if (scale == 0).any():
+            return "its scale is 0 somewhere, and more than a linear map lies behind it"
+        return "behind it, it meets other signals with other factors (a sum, or one number for several channels)"
+
+    def _stream(self, labels: object) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Mark the roots of the streams that labels belong to; the ground is in none."""
+        marked = np.zeros(self.constraints.count, dtype=np.bool_)
+        for one in labels:  # type: ignore[attr-defined]
+            marked[self.streams.find(one)[0]] = True
+        marked[GROUND] = False
+        return marked
+
+    def solution(self) -> Solution:
+        """Return the gauges, checked against every constraint, and what came of each site."""
+        gauges = self.gauges.solved()
+        for labels in self.zero:
+            gauges[labels] = 0.0
+        self._verify(gauges)
+        solution = Solution(gauges, {name: why for name, why in self.reasons.items() if name in self.constraints.sites})
+        for product in self.constraints.products:
+            self.streams.tie(product.output, product.first)
+            self.streams.tie(product.output, product.second)
+        root = self.streams.find
+        maps = [(one, root(one.inputs)[0], root(one.outputs)[0]) for one in self.constraints.maps]
+        for site in self.sites:
+            behind = self._stream(use.outputs for use in site.uses)
+            before = self._stream(use.inputs for use in site.uses)
+            solution.forward[site.name] = [one.owner for one, roots, _ in maps if behind[roots].any()]
+            solution.backward[site.name] = [one.owner for one, _, roots in maps if before[roots].any()]
+        return solution
+
+    def _verify(self, gauges: Numbers) -> None:
+        def require(upper: Numbers, lower: Numbers) -> None:
+            if not np.all(np.abs(upper - lower) <= 1e-12 * np.abs(lower)):
+                raise AssertionError("gauges that were found do not fulfil what the model demands")
+
+        for tie in self.constraints.ties:
+            require(gauges[tie.upper], gauges[tie.lower])
+        for mark in self.constraints.grounds:
+            require(gauges[mark.labels], np.ones(mark.labels.size))
+        for mark in self.constraints.positives:
+            if (gauges[mark.labels] < 0).any():
+                raise AssertionError("a gauge that must be positive is negative")
+        for product in self.constraints.products:
+            require(gauges[product.output], gauges[product.first] * gauges[product.second])
+        for site in self.sites:
+            if site.name not in self.reasons:
+                for use in site.uses:
+                    require(gauges[use.outputs], self.scales[site.name][use.index] * gauges[use.inputs])
+
+
+def residual_factor(use: Use, scale: Numbers, gauges: Numbers) -> Numbers:
+    """Return by what an activation that is not folded has to multiply: a, in the gauges before and behind it."""
+    factor: Numbers = scale[use.index] * gauges[use.inputs] / gauges[use.outputs]
+    return factor

@@ -1,0 +1,158 @@
+"""What was done to each activation of a model, and why not more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from agileact._common.table import format_table
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place of a model where there is an activation.
+
+    Attributes:
+        name: The name of the agile module, as in ``model.get_submodule(name)``; for what is not agile, of the module
+            that it is or that calls it. The empty name is the model itself.
+        base: The name of the function f, or of what stands there if there is no base function for it.
+        status: What became of it: "converted", "skipped" or "already agile" in a :class:`ConversionReport`.
+        reason: Why, or what is to be known about it; may be empty.
+    """
+
+    name: str
+    base: str
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ConvertedSite(Site):
+    """A site in the report of a conversion.
+
+    Attributes:
+        origin: What stood there before, such as "nn.ReLU" or "F.relu in Net.forward, line 12".
+        channels: The number of pairs of scale and location in each term; 0 if there are none, or not yet.
+        dim: The channel axis; None if there is none.
+    """
+
+    origin: str = ""
+    channels: int = 0
+    dim: int | None = None
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What :func:`agileact.convert` did, site by site; prints as a table.
+
+    Attributes:
+        sites: All activations, in the order in which they run.
+        note: What the report cannot know; empty if there is nothing of that kind.
+    """
+
+    sites: Sequence[ConvertedSite]
+    note: str = ""
+
+    @property
+    def converted(self) -> list[ConvertedSite]:
+        """The sites that became agile."""
+        return [site for site in self.sites if site.status == "converted"]
+
+    @property
+    def skipped(self) -> list[ConvertedSite]:
+        """The sites that were left as they are, each with its reason; those that were agile before among them."""
+        return [site for site in self.sites if site.status != "converted"]
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                site.name or "(the model itself)",
+                site.base,
+                site.status,
+                str(site.channels or "-"),
+                "-" if site.dim is None else str(site.dim),
+                site.origin,
+                site.reason,
+            )
+            for site in self.sites
+        ]
+        head = f"{len(self.converted)} converted, {len(self.skipped)} skipped"
+        table = format_table(("name", "base", "status", "channels", "dim", "was", "reason"), rows)
+        return "\n".join(filter(None, [head, table, self.note]))
+
+
+@dataclass(frozen=True)
+class FoldedSite(Site):
+    """A site in the report of a fold.
+
+    Attributes:
+        location_into: The names of the biases that took up its location.
+        scale_into: The names of the modules whose weights took up its scale: those behind it, or those before it.
+        created: Those of ``location_into`` that the architecture did not have.
+        kept: What is left of it: "location", "scale", both or nothing.
+    """
+
+    location_into: tuple[str, ...] = ()
+    scale_into: tuple[str, ...] = ()
+    created: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What :func:`agileact.fold` did, site by site; prints as a table.
+
+    Attributes:
+        sites: All agile modules; their status is "folded", "partly folded" or "refused".
+        absolute: The largest absolute difference between the outputs of the two models on the example, in evaluation.
+        relative: Likewise relative to the largest number of the output.
+        training: The largest relative difference in training mode, of outputs and buffers; None if the
+            model does not run in training mode on the example.
+        note: What else is to be known; empty if there is nothing of that kind.
+    """
+
+    sites: Sequence[FoldedSite] = field(default_factory=list)
+    absolute: float = 0.0
+    relative: float = 0.0
+    training: float | None = None
+    note: str = ""
+
+    @property
+    def folded(self) -> list[FoldedSite]:
+        """The sites of which nothing is left."""
+        return [site for site in self.sites if site.status == "folded"]
+
+    @property
+    def refused(self) -> list[FoldedSite]:
+        """The sites that stay, whole or in part, as plain operations; each with its reason."""
+        return [site for site in self.sites if site.status != "folded"]
+
+    @property
+    def same_architecture(self) -> bool:
+        """Whether the state_dict loads into the architecture as it was before it was made agile."""
+        return not self.refused and not any(site.created for site in self.sites)
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                site.name or "(the model itself)",
+                site.base,
+                site.status,
+                ", ".join(name + " (new)" * (name in site.created) for name in site.location_into) or "-",
+                few(site.scale_into),
+                site.reason,
+            )
+            for site in self.sites
+        ]
+        head = f"{len(self.folded)} folded, {len(self.refused)} refused"
+        measured = f"largest difference: {self.absolute:.1e} absolute, {self.relative:.1e} relative"
+        if self.training is not None:
+            measured += f"; in training mode {self.training:.1e} relative"
+        table = format_table(("name", "base", "status", "location into", "scale into", "reason"), rows)
+        return "\n".join(filter(None, [head, table, measured, self.note]))
+
+
+def few(names: Sequence[str]) -> str:
+    """Return names for a cell: the first two, and how many more."""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more or "-"

@@ -1,0 +1,390 @@
+"""Run a model once and write down what it does.
+
+A recorder sees what Python calls in PyTorch (:class:`torch.overrides.TorchFunctionMode`), so it needs no source that
+can be traced and follows the control flow that the example takes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from agileact.transforms.trace.recording import (
+    Arguments,
+    Call,
+    Place,
+    Recording,
+    Ref,
+    Value,
+    Visit,
+    arguments,
+    cloned,
+    mapped,
+    tensors,
+    words,
+)
+
+_OWN = __file__
+# Between a call and the code of the user that makes it lie only frames of these files.
+_BETWEEN = (
+    "/torch/nn/modules/module.py",
+    "/torch/nn/functional.py",
+    "/torch/overrides.py",
+    "/torch/_jit_internal.py",
+    "/torch/_tensor.py",
+    "/torch/_ops.py",
+    "/torch/functional.py",
+    "/torch/utils/_contextlib.py",
+)
+# What is asked of a tensor without reading its numbers.
+_ABOUT = words(
+    "size dim ndim numel nelement shape dtype device layout is_contiguous stride storage_offset element_size "
+    "is_floating_point is_complex is_nested is_sparse is_cuda is_cpu is_meta is_quantized is_mkldnn requires_grad "
+    "grad_fn is_leaf data_ptr get_device type ndimension __len__ itemsize nbytes names requires_grad_ "
+    "untyped_storage is_signed has_names __hash__ __repr__ is_inference"
+)
+
+
+def record(
+    model: nn.Module, example_inputs: Arguments, *, leaf: Callable[[nn.Module], bool] = lambda module: False
+) -> Recording:
+    """Run a model once, in evaluation mode and without gradients, and write down what it does.
+
+    Nothing of the model is changed: training mode, buffers, the state of the random generator and PyTorch's settings
+    are as before. Fused fast paths of ``nn.TransformerEncoderLayer`` are off meanwhile: nothing can be seen in them.
+
+    Args:
+        model: The model.
+        example_inputs: A tensor, a tuple of positional or a mapping of keyword arguments.
+        leaf: Tells which modules are taken as one call and not looked into.
+
+    Raises:
+        ArgumentTypeError: If the example is none of these.
+    """
+    args, kwargs = cloned(arguments(example_inputs))
+    recorder = _Recorder(model, leaf)
+    with ExitStack() as stack:
+        stack.enter_context(untouched(model))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(recorder.entered())
+        for value in tensors((args, kwargs)):
+            recorder.recording.inputs.append(recorder.value(value, "input"))
+        with recorder:
+            output = model(*args, **kwargs)
+        for tensor in tensors(output):
+            recorder.value(tensor).returned = True
+    return recorder.recording
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    """Let what torch.compile made run as it was written: nothing can be seen in compiled code."""
+    # What was never imported has compiled nothing, and takes a second to import.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Run what is inside in evaluation mode and put everything back as it was."""
+    training = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers() if not nn.parameter.is_lazy(buffer)]
+    mha = torch.backends.mha.get_fastpath_enabled()
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    with eagerly(), torch.random.fork_rng(devices=list(devices)):
+        try:
+            for module, _ in training:
+                module.training = False
+            torch.backends.mha.set_fastpath_enabled(False)
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(mha)
+            for module, mode in training:
+                module.training = mode
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    if not torch.equal(buffer, before):
+                        buffer.copy_(before)
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, model: nn.Module, leaf: Callable[[nn.Module], bool]) -> None:
+        super().__init__()
+        self.model = model
+        self.leaf = leaf
+        self.recording = Recording()
+        self.modules: dict[int, nn.Module] = {}
+        for name, module in model.named_modules(remove_duplicate=False):
+            self.recording.names.setdefault(id(module), []).append(name)
+            self.modules[id(module)] = module
+        self.stack: list[str] = [""]
+        self.paused = 0
+        # Which value a tensor object is, with the object itself: an id is of use only while the object lives.
+        self.objects: dict[int, tuple[Tensor, Value]] = {}
+        # When the memory of a tensor was last written to by an in-place call, and by which.
+        self.written: dict[int, tuple[int, Call]] = {}
+        self.born: dict[int, int] = {}
+        for kind, entries in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+            for name, tensor in entries:
+                if not nn.parameter.is_lazy(tensor):
+                    self.value(tensor, kind, name)
+
+    def value(self, tensor: Tensor, kind: str = "constant", name: str = "") -> Value:
+        """Return the value that a tensor object is, and make one if it is new."""
+        known = self.objects.get(id(tensor))
+        if known is not None:
+            return known[1]
+        if not name and kind == "constant":
+            kind, name = self._late(tensor)
+        value = Value(len(self.recording.values), kind, tensor.shape, tensor.dtype, name, device=tensor.device)
+        # What torch.func makes of it when it leaves, nobody calls for.
+        value.tainted = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        self.recording.values.append(value)
+        self.objects[id(tensor)] = (tensor, value)
+        self.born[value.index] = len(self.recording.calls)
+        return value
+
+    def _late(self, tensor: Tensor) -> tuple[str, str]:
+        # A lazy module makes its parameters only in the run.
+        if isinstance(tensor, nn.Parameter):
+            for name, parameter in self.model.named_parameters():
+                if parameter is tensor:
+                    return "parameter", name
+        return "constant", ""
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Let every module of the model tell when it is entered and left."""
+        wrapped: list[tuple[nn.Module, Any]] = []
+        try:
+            for module in self.modules.values():
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue
+                wrapped.append((module, module.__dict__.get("forward")))
+                module.__dict__["forward"] = self._wrapped(module, module.forward)
+            yield
+        finally:
+            for module, before in wrapped:
+                if before is None:
+                    module.__dict__.pop("forward", None)
+                else:
+                    module.__dict__["forward"] = before
+
+    def _wrapped(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        names = self.recording.names[id(module)]
+
+        def entered(*args: Any, **kwargs: Any) -> Any:
+            if self.paused:
+                return forward(*args, **kwargs)
+            name = self._slot(names)
+            self.recording.runs[names[0]] = self.recording.runs.get(names[0], 0) + 1
+            if self.leaf(module):
+                frame = _calling_frame(sys._getframe(1))
+                self.paused += 1
+                try:
+                    result = forward(*args, **kwargs)
+                finally:
+                    self.paused -= 1
+                call, out = self._write("module", module, args, kwargs, result, frame)
+                call.slot = name
+                return out
+            self.stack.append(name)
+            start = len(self.recording.calls)
+            try:
+                result = forward(*args, **kwargs)
+            finally:
+                self.stack.pop()
+            taken, made = ([self.value(tensor) for tensor in tensors(some)] for some in ((args, kwargs), result))
+            self.recording.visits.append(Visit(name, module, taken, made, start, len(self.recording.calls)))
+            return result
+
+        return entered
+
+    def _slot(self, names: list[str]) -> str:
+        """Return the name under which a module was reached: that below the module that is running, if it is one."""
+        if len(names) == 1:
+            return names[0]
+        prefix = f"{self.stack[-1]}." if self.stack[-1] else ""
+        below = [name for name in names if name.startswith(prefix)]
+        return below[0] if below else names[0]
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if self.paused or not any(True for _ in tensors((args, kwargs, result))):
+            return result
+        name, inplace = _plain_name(func)
+        if name in _ABOUT:
+            return result
+        _, out = self._write(name, func, args, kwargs, result, _calling_frame(sys._getframe(1)), inplace)
+        return out
+
+    def _write(
+        self,
+        name: str,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        frame: FrameType | None,
+        inplace: bool = False,
+    ) -> tuple[Call, Any]:
+        recording = self.recording
+        taken: list[Value] = []
+
+        def taking(tensor: Tensor) -> Ref:
+            value = self.value(tensor)
+            self._check_memory(tensor, value)
+            taken.append(value)
+            return Ref(value.index)
+
+        plain_args, plain_kwargs = mapped(args, taking), mapped(kwargs, taking)
+        call = Call(len(recording.calls), name, func, plain_args, plain_kwargs, taken, owner=self.stack[-1])
+        recording.calls.append(call)
+        for value in taken:
+            value.users.append(call)
+        self._locate(call, frame)
+        given = {id(tensor): tensor for tensor in tensors((args, kwargs))}
+        made = list(tensors(result))
+        returns_it = name in _RETURNS_ITS_ARGUMENT and not getattr(func, "inplace", False)
+        overwritten = [] if returns_it else [tensor for tensor in made if id(tensor) in given]
+        if "out" in kwargs:
+            overwritten += list(tensors(kwargs["out"]))
+        if inplace or name == "setitem":
+            overwritten += list(tensors(args[:1]))
+        call.inplace = bool(overwritten)
+        for tensor in {id(t): t for t in overwritten}.values():
+            self._overwrite(tensor, call)
+        if isinstance(result, Tensor) and id(result) in given:
+            # A new object for what came back tells whoever uses it from whoever still uses the old name.
+            self.paused += 1
+            result = result.view_as(result)
+            self.paused -= 1
+            made = [result]
+        if not made and isinstance(result, (bool, int, float, list)):
+            # Python has seen the numbers: what it did with them is not in the recording.
+            for value in taken:
+                value.tainted = True
+        for tensor in made:
+            if id(tensor) in given:
+                value = self.value(tensor)
+            else:
+                value = self.value(tensor, "result")
+                value.maker = call
+            call.outputs.append(value)
+        return call, result
+
+    def _overwrite(self, tensor: Tensor, call: Call) -> None:
+        memory = _memory(tensor)
+        if memory is not None:
+            self.written[memory] = (call.index + 1, call)
+
+    def _check_memory(self, tensor: Tensor, value: Value) -> None:
+        """Note if the memory of a tensor was overwritten since the value was made."""
+        memory = _memory(tensor)
+        if memory is None or memory not in self.written:
+            return
+        time, writer = self.written[memory]
+        if self.born[value.index] < time:
+            writer.reread = True
+            value.tainted = True
+            for output in writer.outputs:
+                output.tainted = True
+
+    def _locate(self, call: Call, frame: FrameType | None) -> None:
+        if frame is None:
+            return
+        method = _method_of(frame)
+        code = method.f_code
+        call.place = _place(frame, code)
+        first = code.co_varnames[0] if code.co_argcount else None
+        module = method.f_locals.get(first) if first else None
+        if isinstance(module, nn.Module) and id(module) in self.modules:
+            names = self.recording.names[id(module)]
+            call.caller = next((name for name in reversed(self.stack) if name in names), names[0])
+
+
+# These may give back what they got, unchanged; that is not writing to it.
+_RETURNS_ITS_ARGUMENT = words(
+    "to contiguous type float half double bfloat16 cpu cuda detach dropout dropout1d dropout2d dropout3d alpha_dropout "
+    "feature_alpha_dropout expand reshape flatten squeeze view requires_grad broadcast_tensors atleast_1d atleast_2d "
+    "atleast_3d positive pad resolve_conj resolve_neg module unflatten interpolate expand_as view_as reshape_as "
+    "type_as"
+)
+
+
+def _memory(tensor: Tensor) -> int | None:
+    try:
+        return tensor.untyped_storage().data_ptr() or None
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
+def _plain_name(func: Callable[..., Any]) -> tuple[str, bool]:
+    """Return the plain name of a function of PyTorch, and whether it works in place by its name.
+
+    Example:
+        >>> _plain_name(torch.Tensor.__iadd__), _plain_name(torch.Tensor.T.__get__), _plain_name(torch.relu_)
+        (('add', True), ('T', False), ('relu', True))
+    """
+    full = resolve_name(func) or getattr(func, "__name__", type(func).__name__)
+    parts = full.split(".")
+    if parts[-1] == "__get__":
+        return parts[-2], False
+    if parts[-1] == "__set__":
+        return parts[-2], True
+    name = parts[-1]
+    if isinstance(func, torch._ops.OpOverload):
+        name = parts[-2]
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_")
+        if name in _IN_PLACE:
+            return name[1:], True
+        return _REFLECTED.get(name, name), False
+    if name.endswith("_"):
+        return name.rstrip("_"), True
+    return _SYNONYMS.get(name, name), False
+
+
+_IN_PLACE = words("iadd isub imul itruediv idiv ifloordiv imod ipow iand ior ixor ilshift irshift imatmul")
+_REFLECTED = {"radd": "add", "rmul": "mul", "truediv": "div", "rtruediv": "rdiv"}
+_SYNONYMS = {
+    "multiply": "mul",
+    "true_divide": "div",
+    "divide": "div",
+    "subtract": "sub",
+    "concat": "cat",
+    "concatenate": "cat",
+    "swish": "silu",
+}
+
+
+def _calling_frame(frame: FrameType | None) -> FrameType | None:
+    while frame is not None:
+        name = frame.f_code.co_filename.replace("\\", "/")
+        if name != _OWN and not name.endswith(_BETWEEN):
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def _method_of(frame: FrameType) -> FrameType:
+    """Return the frame of the method in which a comprehension, a lambda or an inner function stands and runs."""
+    while frame.f_back is not None and frame.f_code in frame.f_back.f_code.co_consts:
+        frame = frame.f_back
+    return frame
+
+
+def _place(frame: FrameType, code: CodeType) -> Place:
+    positions: Callable[[], Any] | None = getattr(frame.f_code, "co_positions", None)
+    if positions is None:  # Python 3.10
+        return Place(code, frame.f_lineno, None, None, None)
+    line, end_line, column, end_column = list(positions())[frame.f_lasti // 2]
+    return Place(code, frame.f_lineno if line is None else line, end_line, column, end_column)

@@ -1,0 +1,261 @@
+"""One run of a model on an example, written down: which functions were called, on what, by which module and from where.
+
+It holds no values, only shapes and who made what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agileact._common.errors import ArgumentTypeError
+
+Arguments = Tensor | tuple[Any, ...] | Mapping[str, Any]
+"""Example inputs: a tensor, a tuple of positional or a mapping of keyword arguments."""
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text.
+
+    Example:
+        >>> sorted(words("view reshape"))
+        ['reshape', 'view']
+    """
+    return frozenset(text.split())
+
+
+def arguments(example_inputs: Arguments) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword arguments of an example.
+
+    Raises:
+        ArgumentTypeError: If it is none of a tensor, a tuple and a mapping.
+
+    Example:
+        >>> arguments({"x": 1})
+        ((), {'x': 1})
+    """
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple):
+        return tuple(example_inputs), {}
+    if isinstance(example_inputs, Tensor):
+        return (example_inputs,), {}
+    raise ArgumentTypeError(
+        "example_inputs must be a tensor, a tuple of positional arguments or a dict of keyword arguments, "
+        f"not {type(example_inputs).__name__}"
+    )
+
+
+def cloned(value: Any) -> Any:
+    """Return the arguments of a call with every tensor copied, so that a model that works in place does no harm.
+
+    A tensor that is given twice is copied once. What is neither a tensor nor a tuple, list or dict is not copied.
+
+    Example:
+        >>> x = torch.zeros(2)
+        >>> copy = cloned({"x": x, "again": [x]})
+        >>> copy["x"] is x, copy["x"] is copy["again"][0]
+        (False, True)
+    """
+    copies: dict[int, Tensor] = {}
+
+    def copy(tensor: Tensor) -> Tensor:
+        if id(tensor) not in copies:
+            copies[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        return copies[id(tensor)]
+
+    return mapped(value, copy)
+
+
+def mapped(value: Any, change: Callable[[Any], Any], kind: type = Tensor) -> Any:
+    """Return nested tuples, lists, dicts and slices with every tensor, or everything else of a kind, changed."""
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, tuple):
+        items = [mapped(item, change, kind) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [mapped(item, change, kind) for item in value]
+    if isinstance(value, dict):
+        return {key: mapped(item, change, kind) for key, item in value.items()}
+    if isinstance(value, slice):
+        return slice(*(mapped(part, change, kind) for part in (value.start, value.stop, value.step)))
+    return value
+
+
+def tensors(value: Any, _entered: dict[int, Any] | None = None) -> Iterator[Tensor]:
+    """Yield the tensors anywhere inside tuples, lists, mappings, dataclasses and the outputs of transformers.
+
+    What is there twice, such as a node that its children know, is entered once.
+
+    Example:
+        >>> loop = [torch.zeros(2)]
+        >>> loop.append(loop)
+        >>> len(list(tensors(loop)))
+        1
+    """
+    if isinstance(value, Tensor):
+        yield value
+        return
+    # With the objects themselves: an id is of use only while the object lives.
+    entered = {} if _entered is None else _entered
+    if id(value) in entered:
+        return
+    items: Iterable[Any]
+    if isinstance(value, Mapping):
+        items = value.values()
+    elif isinstance(value, (tuple, list, set, frozenset)):
+        items = value
+    elif is_dataclass(value) and not isinstance(value, type):
+        items = [getattr(value, entry.name) for entry in fields(value)]
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)) and not callable(value):
+        items = vars(value).values()
+    else:
+        return
+    entered[id(value)] = value
+    for item in items:
+        yield from tensors(item, entered)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for the value ``index`` among the arguments of a call."""
+
+    index: int
+
+
+@dataclass
+class Value:
+    """A tensor of the run.
+
+    Attributes:
+        index: Its place in ``Recording.values``.
+        kind: "input" of the model, "parameter", "buffer", "constant" (from elsewhere) or "result" of a call.
+        shape: Its shape.
+        dtype: Its dtype.
+        name: The name of a parameter or buffer in the model; empty for others.
+        maker: The call that it is a result of, or None.
+        users: The calls that take it, one entry for each time.
+        returned: Whether it is part of the model's output.
+        tainted: Whether its numbers were seen or changed by ways that a recording cannot follow: by another tensor
+            that shares its memory, or by Python.
+        device: Its device.
+    """
+
+    index: int
+    kind: str
+    shape: torch.Size
+    dtype: torch.dtype
+    name: str = ""
+    maker: Call | None = None
+    users: list[Call] = field(default_factory=list)
+    returned: bool = False
+    tainted: bool = False
+    device: torch.device | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the source a call stands: columns are those of the whole call expression, None where Python has none."""
+
+    code: CodeType
+    line: int
+    end_line: int | None
+    column: int | None
+    end_column: int | None
+
+
+@dataclass
+class Call:
+    """One call of a function of PyTorch, or of a module that the recording did not look into.
+
+    Attributes:
+        index: Its place in ``Recording.calls``, in order of time.
+        name: The function's plain name, such as "relu", "conv2d", "add": without underscores, the same for
+            ``torch.add``, ``x.add_`` and ``x + y`` ("rsub", "rdiv" where the order is turned round); "module" for
+            a module.
+        function: What was called; the module itself for "module".
+        args: Positional arguments with :class:`Ref` for tensors.
+        kwargs: Keyword arguments, likewise.
+        inputs: The values taken, in order.
+        outputs: The values made, in order.
+        inplace: Whether the first argument was overwritten.
+        owner: The name of the innermost module in whose ``forward`` the call was made; "" is the model itself.
+        caller: The module whose method made the call (the first argument of the calling frame), by name, or None.
+        place: Where in that method.
+        slot: For "module": the name under which it was reached, if only one of several names is possible; else "".
+        reread: For an in-place call: whether its argument was used again afterwards by its old name.
+    """
+
+    index: int
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: list[Value]
+    outputs: list[Value] = field(default_factory=list)
+    inplace: bool = False
+    owner: str = ""
+    caller: str | None = None
+    place: Place | None = None
+    slot: str = ""
+    reread: bool = False
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """Return an argument by position or by name."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    def again(self, values: Mapping[int, Any]) -> Any:
+        """Call the function again with other tensors: ``values`` by index of the value they stand for."""
+        args, kwargs = mapped((self.args, self.kwargs), lambda ref: values[ref.index], Ref)
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Call({self.index}, {self.name!r}, owner={self.owner!r})"
+
+
+@dataclass
+class Visit:
+    """One run of a module's ``forward`` that the recording looked into.
+
+    Attributes:
+        name: The name under which the module was reached.
+        module: The module.
+        inputs: The tensors among its arguments.
+        outputs: The tensors among its results.
+        start: The index of the first call made in it.
+        stop: The index behind the last one.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: list[Value]
+    outputs: list[Value]
+    start: int
+    stop: int
+
+
+@dataclass
+class Recording:
+    """What a model did on an example.
+
+    Attributes:
+        calls: All calls, in order of time.
+        values: All tensors.
+        names: For every module of the model that ran, by ``id``, all names it has in the model.
+        inputs: The values given to the model.
+        runs: How often each module's forward ran, by its first name.
+        visits: The runs of modules that were looked into, in the order in which they ended.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    names: dict[int, list[str]] = field(default_factory=dict)
+    inputs: list[Value] = field(default_factory=list)
+    runs: dict[str, int] = field(default_factory=dict)
+    visits: list[Visit] = field(default_factory=list)

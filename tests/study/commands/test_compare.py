@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agileact import ArgumentError, DataError, cli
+from agileact.study.commands.compare_plan import duration, fitted, proposed
+from agileact.study.data import dataset as data
+from agileact.study.running.cost import START_SECONDS
+from agileact.study.spec.arms import arm
+from agileact.study.spec.trial import DataSpec, freeze
+
+HERE = "tests.study.networks_of_a_user"
+
+
+def load(name, validation=30):
+    return data.load(DataSpec("custom", validation, options=freeze({"target": f"{HERE}:{name}"})))
+
+
+def test_data_of_every_kind():
+    found = load("pairs")
+    assert (found.kind, found.classes) == ("classification", 3)
+    assert [len(y) for y in (found.train_y, found.validation_y, found.test_y)] == [120, 30, 50]
+    assert load("pairs").fingerprint == found.fingerprint
+    found = load("regression")
+    assert (found.kind, found.classes) == ("regression", 1)
+    assert found.train_x.dtype == torch.float32
+    assert found.validation_y.shape == (30, 1)
+    assert (load("text").kind, load("text").classes) == ("text", 7)
+    assert load("whole").name == "bars"
+    assert (load("tokens").kind, load("tokens").classes, load("tokens").train_x.dtype) == (
+        "classification",
+        2,
+        torch.int64,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("integers", "floating-point inputs, not torch.uint8"),
+        ("one_pair", "two or three pairs"),
+        ("no_module", "pairs"),
+    ],
+)
+def test_data_that_does_not_fit(name, part):
+    with pytest.raises(DataError, match=part):
+        load(name)
+
+
+ARMS = [arm("relu"), arm("agile-relu"), arm("prelu")]
+
+
+def study(arms=ARMS):
+    return proposed(arms, "m:f", "d:g", fingerprint="", iterations=1000, batch_size=10, validation=10)
+
+
+@given(st.floats(0.01, 50), st.floats(5, 1e5), st.integers(1, 16))
+def test_what_is_planned_fits_into_the_time_and_can_say_something(seconds, budget, jobs):
+    each = {(one.name, "compare"): seconds for one in ARMS}
+    try:
+        protocol = fitted(study(), each, budget, jobs).protocol
+    except ArgumentError:
+        assert (budget - START_SECONDS) * jobs < 3 * seconds * (2 * 4 + 7 + 1)
+        return
+    trials = 3 * (protocol.trials * len(protocol.tuning_seeds) + len(protocol.seeds))
+    assert START_SECONDS + trials * seconds / jobs <= budget + 1e-6
+    # Two comparisons are corrected for: the least p-value that the seeds allow must lie below the level.
+    assert 2 * 2 / 2 ** len(protocol.seeds) <= 0.05
+
+
+def test_a_budget_that_is_too_small_says_what_would_do():
+    each = {(one.name, "compare"): 60.0 for one in ARMS}
+    with pytest.raises(
+        ArgumentError, match=r"3 arms need at least 8 trials each .* 22 min 34 s; the budget is 10 min 00 s"
+    ):
+        fitted(study(), each, 600.0, 2)
+
+
+def test_times_as_people_write_them():
+    assert [duration(text) for text in ("90s", "30m", "1.5h", "1h30m", "2m5s")] == [90, 1800, 5400, 5400, 125]
+    for text in ("30", "m", "-3m", "infh", "", "30m1h", "1.2.3s", "0s"):
+        with pytest.raises(ValueError):
+            duration(text)
+
+
+def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
+    command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:pairs", "--arms", "original,agile-relu"]
+    command += ["--iterations", "10", "--batch-size", "20", "--validation", "30", "--jobs", "1"]
+    from agileact.study.commands import compare_plan as compare
+
+    monkeypatch.setattr(compare, "_MOST_SEEDS", 6)
+    monkeypatch.setattr(compare, "_MOST_TUNING", 4)
+    assert cli.main([*command, "--out", str(tmp_path / "o"), "--budget", "5m", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "2 arms: each 4 points to tune, 2 seeds a point, and 6 fresh ones; about" in captured.err
+    document = json.loads(captured.out)
+    assert document["finished"]
+    assert [one["arm"] for one in document["verdicts"]] == ["agile-relu"]
+    record = json.loads((tmp_path / "o" / "study.json").read_text())
+    assert record["protocol"]["trials"] == 4
+    assert cli.main([*command, "--out", str(tmp_path / "p"), "--arms", "relu"]) == 1
+    assert "at least two different arms" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--budget", "soon"])
+    assert "'soon' is not a time such as 90s, 30m or 1.5h" in capsys.readouterr().err

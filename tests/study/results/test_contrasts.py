@@ -1,0 +1,105 @@
+"""The numbers behind the verdicts, against formulas of their own, and what happened over training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+
+import numpy as np
+import pytest
+
+from agileact.study.results.contrasts import contrasts, relative_losses, relative_record
+from agileact.study.results.outcome import cells, comparisons
+from agileact.study.results.trajectories import layer_bands, loss_band
+from agileact.study.running.planner import plan
+from agileact.study.spec.result import Curve, LayerTrace
+from tests.study.builders import make_result, make_spec
+from tests.study.report.builders import lookup_of, made_up, small_study
+
+STUDY = small_study()
+
+
+@pytest.fixture(scope="module")
+def found():
+    lookup = lookup_of(STUDY)
+    return cells(STUDY, plan(STUDY, lookup), lookup)
+
+
+def test_contrasts_hold_what_the_losses_say(found):
+    compared = comparisons(STUDY, found)
+    one = next(c for c in contrasts(STUDY, found, compared) if c.comparison.arm == "agile-relu")
+    by_name = {(cell.arm, cell.task): cell for cell in found}
+    first, second = (by_name[name, "digits-mlp"].losses for name in ("agile-relu", "relu"))
+    differences = np.array(first) - np.array(second)
+    assert one.seeds == STUDY.protocol.seeds
+    assert one.differences == pytest.approx(differences.tolist())
+    assert one.effect is not None
+    assert one.effect.d == pytest.approx(statistics.fmean(differences) / statistics.stdev(differences))
+    assert one.improvement.value == np.mean([a < b for a in first for b in second])
+    assert one.bootstrap is not None
+    assert one.bootstrap.low is not None
+    assert one.bootstrap.low < differences.mean() < one.bootstrap.high
+    assert json.loads(json.dumps(one.to_dict(), allow_nan=False))["mean"] == pytest.approx(differences.mean())
+
+
+def test_an_arm_that_diverged_has_no_mean_and_is_the_worst(found):
+    compared = comparisons(STUDY, found)
+    one = next(c for c in contrasts(STUDY, found, compared) if c.comparison.verdict.decision == "unstable")
+    assert one.bootstrap is None
+    assert one.effect is None
+    assert one.differences.count(None) == 1
+    assert json.loads(json.dumps(one.to_dict(), allow_nan=False))["student"] is None
+
+
+def test_relative_losses_are_in_units_of_the_baseline(found):
+    estimates = relative_losses(STUDY, found)
+    by_name = {(cell.arm, cell.task): cell for cell in found}
+    ratios = np.concatenate(
+        [
+            np.array(by_name["agile-relu", task.name].losses) / np.mean(by_name["relu", task.name].losses)
+            for task in STUDY.tasks
+        ]
+    )
+    middle = np.sort(ratios)[4:-4]
+    assert estimates["agile-relu"].value == pytest.approx(middle.mean())
+    assert set(estimates) == {"relu", "agile-relu", "gelu"}
+    assert relative_losses(small_study(tasks=STUDY.tasks[:1]), found) == {}
+
+
+def test_bands_are_mean_lowest_and_highest_of_the_runs_that_did_not_diverge():
+    specs = [make_spec(seed) for seed in range(4)]
+    runs = [
+        make_result(
+            spec,
+            curve=Curve([0, 5], [1.0, 1.0], [3.0 + seed, 2.0 * seed], [], []),
+            layers={"fc": LayerTrace([seed, 0.0], [1.0, 1.0], [0.0, -seed], [0.0, 2.0])},
+        )
+        for seed, spec in enumerate(specs)
+    ]
+    runs[3] = dataclasses.replace(runs[3], status="diverged", curve=Curve([0], [1.0], [float("inf")], [], []))
+    band = loss_band(runs, "validation")
+    assert band is not None
+    assert (band.iterations, band.mean, band.low, band.high) == ((0, 5), (4.0, 2.0), (3.0, 0.0), (5.0, 4.0))
+    assert (band.runs, band.diverged) == (3, 1)
+    assert loss_band(runs, "test") is None
+    assert loss_band(runs[3:], "validation") is None
+    assert loss_band([], "train") is None
+    layer = layer_bands(runs)["fc"]
+    assert (layer.scale_min, layer.location_min, layer.location_max, layer.runs) == (
+        (1.0, 0.0),
+        (0.0, -1.0),
+        (0.0, 2.0),
+        3,
+    )
+    assert layer_bands([]) == {}
+
+
+def test_json_has_no_infinity_for_an_arm_that_diverged_often():
+    study = small_study()
+    lookup = lookup_of(
+        study, lambda spec: dataclasses.replace(made_up(spec), status="diverged" if spec.seed else "finished")
+    )
+    found = cells(study, plan(study, lookup), lookup)
+    estimates = relative_losses(study, found)
+    assert json.loads(json.dumps(relative_record(estimates), allow_nan=False))["gelu"]["value"] is None
