@@ -15,6 +15,7 @@ import torch
 from agileact import doctor
 from agileact.ops import CPU
 from agileact.ops import cpu as _cpu
+from tests.commands import ROOT
 
 
 def test_a_library_without_a_stamp_is_refused(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_the_instruction_set_follows_aten() -> None:
 
 
 def test_a_checkout_is_built_for_this_machine_and_a_wheel_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.util.spec_from_file_location("agileact_build", Path(__file__).parents[2] / "csrc" / "build.py")
+    spec = importlib.util.spec_from_file_location("agileact_build", ROOT / "csrc" / "build.py")
     assert spec is not None
     assert spec.loader is not None
     builder = importlib.util.module_from_spec(spec)

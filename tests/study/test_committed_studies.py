@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import runpy
-from pathlib import Path
 
 import pytest
 
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.running.conduct import identified
 from agileact.study.running.planner import Point, final_trials, tuning_trials
+from tests.commands import ROOT
 
-FOLDER = Path(__file__).parents[2] / "docs" / "studies"
+FOLDER = ROOT / "docs" / "studies"
 SPECS = sorted((FOLDER / "specs").glob("*.yaml"))
 
 

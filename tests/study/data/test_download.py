@@ -19,6 +19,7 @@ import pytest
 from agileact._common.errors import ArgumentError, DataError
 from agileact.study.data import download as _download
 from agileact.study.data.download import cache_dir, console_progress, download
+from tests.commands import ROOT
 
 from .loopback import Server, serving
 
@@ -236,7 +237,7 @@ def test_killed_process_is_resumed_by_another(server: Server, tmp_path: Path) ->
         "download([sys.argv[1]], pathlib.Path(sys.argv[2]), sha256=sys.argv[3], timeout=60)"
     )
     target = tmp_path / "cache" / "digits"
-    source = Path(_download.__file__).parents[2]
+    source = ROOT / "src"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", code, f"{server.url}/digits", str(target), SHA256]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:

@@ -18,6 +18,7 @@ import agileact as ag
 from agileact.transforms.edit.rewrite import edited_class, edits_of, plain_class
 from agileact.transforms.trace import recorder as _record
 from agileact.transforms.trace.recording import Place
+from tests.commands import ROOT
 from tests.transforms.converting import Attribute, Block, Functional
 
 RELU = torch.relu
@@ -282,7 +283,7 @@ def test_another_process_makes_the_class_again(tmp_path: Path):
         agile.get_submodule("elu").scale.fill_(2.0)  # type: ignore[operator]
     torch.save((agile, x, agile(x)), tmp_path / "model.pt")
     code = (
-        f"import sys, torch; sys.path[:0] = {[str(Path(__file__).parents[2]), *sys.path]}\n"
+        f"import sys, torch; sys.path[:0] = {[str(ROOT), *sys.path]}\n"
         f"model, x, y = torch.load({str(tmp_path / 'model.pt')!r}, weights_only=False)\n"
         "assert torch.equal(model(x), y)\n"
     )
