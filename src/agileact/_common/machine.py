@@ -1,9 +1,21 @@
-"""What a study ran on, in one line."""
+"""What a run depends on: the machine in one line, and the versions."""
 
 from __future__ import annotations
 
 import os
 import platform
+
+from agileact._common.version import __version__
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            return next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), name)
+    except OSError:
+        return name  # not Linux; the platform's name has to do
 
 
 def hardware() -> str:
@@ -13,11 +25,23 @@ def hardware() -> str:
         >>> "cores" in hardware()
         True
     """
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
-        name = models[0] if models else name
-    except OSError:
-        pass  # not Linux; the platform's name has to do
-    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    return f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on.
+
+    Example:
+        >>> sorted(versions())
+        ['agileact', 'numpy', 'python', 'torch']
+    """
+    # Deferred: the command line needs the hardware without PyTorch, whose import takes seconds.
+    import numpy
+    import torch
+
+    return {
+        "agileact": __version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from agileact._common.files import write_atomically
-from agileact._common.machine import hardware
+from agileact._common.machine import hardware, versions
 from agileact.paper import table as paper_table
 from agileact.paper.figures import draw_all
 from agileact.paper.recipe import Recipe
 from agileact.paper.xor import XorOutcome
 from agileact.study.spec.result import TrialResult
-from agileact.study.training.loop import versions
 
 
 def results_document(

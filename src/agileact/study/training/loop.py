@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 
-import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from agileact._common.errors import ArgumentError
+from agileact._common.machine import versions
 from agileact.nn import Agile, CombinedAgile
 from agileact.study import models
 from agileact.study.data.dataset import DataSet
@@ -31,21 +29,6 @@ Progress = Callable[[int, float], None]
 _EVALUATION_BATCH = 500
 _CALIBRATION_SAMPLES = 512
 _SECONDS_BETWEEN_REPORTS = 0.5
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on.
-
-    Example:
-        >>> sorted(versions())
-        ['agileact', 'numpy', 'python', 'torch']
-    """
-    return {
-        "agileact": version("agileact"),
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 class Trial:

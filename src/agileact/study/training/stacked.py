@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
+from agileact._common.machine import versions
 from agileact.nn import Agile, CombinedAgile
 from agileact.study.data.dataset import DataSet
 from agileact.study.models.mapped import MappedNetwork
 from agileact.study.models.stack import StackedNetwork
 from agileact.study.spec.result import Curve, LayerTrace, Probe, TrialResult
 from agileact.study.spec.trial import ArmSpec, TrialSpec
-from agileact.study.training.loop import batches, calibration_sample, lowest, saved_bytes, versions
+from agileact.study.training.loop import batches, calibration_sample, lowest, saved_bytes
 from agileact.study.training.run import check_device, run_trial
 from agileact.study.training.setup import build_network, build_optimizer
 from agileact.study.training.shapes import sampled, shapes
