@@ -10,6 +10,7 @@ import torch
 from torch import Size, Tensor
 
 from agileact import bases, ops
+from agileact._common import checks
 from agileact._common.broadcasting import WIDE, spread
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.bases import Base, Value
@@ -218,7 +219,7 @@ def windows_have_elements(n: int, out: int, kernel: int, stride: int, padding: i
 def pair(name: str, value: int | tuple[int, int], least: int = 1) -> tuple[int, int]:
     """Return a size as height and width; raise if it is none."""
     both = value if isinstance(value, tuple) else (value, value)
-    if len(both) != 2 or any(isinstance(one, bool) or not isinstance(one, int) for one in both):
+    if len(both) != 2 or not all(map(checks.is_integer, both)):
         raise ArgumentTypeError(f"{name} must be an integer or a pair of them, not {value!r}")
     if min(both) < least:
         raise ArgumentError(f"{name} must be at least {least}, not {value!r}")
@@ -289,8 +290,7 @@ def check_granularity(granularity: Any) -> None:
 
 def check_dim(dim: Any) -> None:
     """Raise unless this is the number of an axis."""
-    if isinstance(dim, bool) or not isinstance(dim, int):
-        raise ArgumentTypeError(f"dim must be an integer, not {dim!r} of type {type(dim).__name__}")
+    checks.integer("dim", dim)
 
 
 def check_placement(granularity: Any, dim: Any, dtype: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import Parameter
 
+from agileact._common import checks
 from agileact._common.broadcasting import WIDE
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.functional import Granularity, channel_axis, check_input, check_placement
@@ -116,9 +117,7 @@ class ParametricActivation(nn.Module):
 
 
 def _finite(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ArgumentTypeError(f"{name} must be a number, not {value!r} of type {type(value).__name__}")
-    if not math.isfinite(value):
+    if not math.isfinite(checks.number(name, value)):
         raise ArgumentError(f"{name} must be finite, not {value}")
     return float(value)
 
@@ -136,9 +135,4 @@ def _size(num_parameters: int | tuple[int, ...] | None, granularity: Granularity
             "a shape is for granularity 'element'"
         )
     sizes = num_parameters if isinstance(num_parameters, tuple) else (num_parameters,)
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int):
-            raise ArgumentTypeError(f"num_parameters must be an integer, not {num_parameters!r}")
-        if size < 1:
-            raise ArgumentError(f"num_parameters must be at least 1, not {num_parameters!r}")
-    return math.prod(sizes)
+    return math.prod(checks.integer("num_parameters", size, least=1) for size in sizes)

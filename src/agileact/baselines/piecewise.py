@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from agileact._common import checks
 from agileact._common.broadcasting import WIDE
-from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.baselines.module import Device, ParametricActivation
 from agileact.functional import Granularity, channel_axis
 
@@ -129,10 +129,7 @@ class APL(ParametricActivation):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if isinstance(hinges, bool) or not isinstance(hinges, int):
-            raise ArgumentTypeError(f"hinges must be an integer, not {hinges!r}")
-        if hinges < 1:
-            raise ArgumentError(f"hinges must be at least 1, not {hinges}")
+        checks.integer("hinges", hinges, least=1)
         spread = [2 * s / (hinges - 1) - 1 for s in range(hinges)] if hinges > 1 else [0.0]
         super().__init__(
             num_parameters,

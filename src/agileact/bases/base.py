@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact._common import checks
+from agileact._common.errors import ArgumentError
 from agileact._common.names import hint
 
 Value = float | str
@@ -45,9 +46,7 @@ class Option:
                 allowed = " or ".join(repr(choice) for choice in self.choices)
                 raise ArgumentError(f"{name} must be {allowed}, not {value!r}")
             return str(value)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ArgumentTypeError(f"{name} must be a number, not {value!r} of type {type(value).__name__}")
-        number = float(value)
+        number = float(checks.number(name, value))
         if math.isnan(number):
             raise ArgumentError(f"{name} must be a number, not NaN")
         if number < self.least or (self.above and number == self.least):

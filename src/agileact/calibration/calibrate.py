@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.calibration.report import CalibratedSite, CalibrationReport
 from agileact.calibration.signal import Probe, as_rows, feed, size_of, unit_deviations, units_of
@@ -167,8 +168,7 @@ def _check(
     model: Any, when: Any, signal: Any, location: Any, scale: Any, threshold: Any, max_batches: Any
 ) -> tuple[float, float]:
     """Check the arguments; return the least and the largest size of a signal."""
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    checks.model(model)
     for name, value, allowed in (
         ("when", when, ("needed", "always")),
         ("location", location, ("auto", "mean", "median", "keep")),
@@ -178,7 +178,7 @@ def _check(
             raise ArgumentError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
     pair = signal if isinstance(signal, tuple) else (signal, signal)
     numbers = [*pair, threshold]
-    if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers) or len(pair) != 2:
+    if not all(map(checks.is_number, numbers)) or len(pair) != 2:
         raise ArgumentTypeError(
             f"signal must be a number or a pair of them, and threshold a number, not {signal!r} and {threshold!r}"
         )
@@ -187,10 +187,7 @@ def _check(
         raise ArgumentError(f"signal must be greater than 0, and a pair in order, not {signal!r}")
     if not 0 < threshold <= 1:
         raise ArgumentError(f"threshold must be greater than 0 and at most 1, not {threshold!r}")
-    if isinstance(max_batches, bool) or not isinstance(max_batches, int):
-        raise ArgumentTypeError(f"max_batches must be an integer, not {max_batches!r}")
-    if max_batches < 1:
-        raise ArgumentError(f"max_batches must be at least 1, not {max_batches}")
+    checks.integer("max_batches", max_batches, least=1)
     return low, high
 
 

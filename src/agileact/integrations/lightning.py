@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact._common.optional import require
-from agileact.integrations.logger import check_every
 from agileact.integrations.session import Outcome, Session
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class AgileCallback(Outcome, Callback):
         **monitor: Any,
     ) -> None:
         if every_n_steps is not None:
-            check_every(every_n_steps)
+            checks.integer("every_n_steps", every_n_steps, least=1)
         self._module = module
         self._every = every_n_steps
         self._example = example_inputs

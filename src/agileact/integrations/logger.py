@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact._common import checks
 from agileact.integrations.session import Outcome, Session
 
 
@@ -73,9 +73,8 @@ class AgileLogger(Outcome):
         prefix: str = "agileact",
         **monitor: Any,
     ) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise ArgumentTypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
-        check_every(every_n_steps)
+        checks.optimizer(optimizer)
+        checks.integer("every_n_steps", every_n_steps, least=1)
         self._model = model
         self._every = every_n_steps
         self._session = Session(loggers, example_inputs, monitor, prefix)
@@ -103,11 +102,3 @@ class AgileLogger(Outcome):
         self._session.close()
         if kind is None:
             self._session.fold(self._model)
-
-
-def check_every(every_n_steps: object) -> None:
-    """Raise if it is no number of steps."""
-    if isinstance(every_n_steps, bool) or not isinstance(every_n_steps, int):
-        raise ArgumentTypeError(f"every_n_steps must be an integer, not {every_n_steps!r}")
-    if every_n_steps < 1:
-        raise ArgumentError(f"every_n_steps must be at least 1, not {every_n_steps}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agileact import bases
+from agileact._common import checks
 from agileact._common.errors import ArgumentError
 
 MOST_TERMS = 3
@@ -30,7 +31,7 @@ def number(name: str, value: Any, least: float, most: float) -> float:
         ...
         agileact.ArgumentError: a must be a number from -3 to 3
     """
-    fits = not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+    fits = checks.is_number(value) and math.isfinite(value)
     if not fits or not least <= value <= most:
         raise ArgumentError(f"{name} must be a number from {least:g} to {most:g}")
     return float(value)
@@ -46,7 +47,7 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
         >>> whole("the seed", 3.0, 0, 9)
         3
     """
-    fits = not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+    fits = checks.is_number(value) and math.isfinite(value)
     if not fits or value != int(value) or not least <= value <= most:
         raise ArgumentError(f"{name} must be a whole number from {least} to {most}")
     return int(value)

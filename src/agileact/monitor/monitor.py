@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact._common.optional import require
 from agileact.monitor.activity import Activity
@@ -92,10 +93,9 @@ class Monitor:
         explosion: float = 100.0,
         dead_share: float = 0.9,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-        if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise ArgumentTypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
+        checks.model(model)
+        if optimizer is not None:
+            checks.optimizer(optimizer)
         for name, count, least in (
             ("every", every, 1),
             ("activations_every", 1 if activations_every is None else activations_every, 1),
@@ -103,18 +103,13 @@ class Monitor:
             ("window", window, 1),
             ("max_records", max_records, 2),
         ):
-            if isinstance(count, bool) or not isinstance(count, int):
-                raise ArgumentTypeError(f"{name} must be an integer, not {count!r}")
-            if count < least:
-                raise ArgumentError(f"{name} must be at least {least}, not {count}")
+            checks.integer(name, count, least)
         for name, number, highest in (
             ("saturation", saturation, 1.0),
             ("explosion", explosion, math.inf),
             ("dead_share", dead_share, 1.0),
         ):
-            if isinstance(number, bool) or not isinstance(number, (int, float)):
-                raise ArgumentTypeError(f"{name} must be a number, not {number!r}")
-            if not 0 < number <= highest:
+            if not 0 < checks.number(name, number) <= highest:
                 raise ArgumentError(f"{name} must be greater than 0 and at most {highest:g}, not {number}")
         found = {name: module for name, module in model.named_modules() if isinstance(module, AgileModule)}
         if not found:

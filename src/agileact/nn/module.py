@@ -12,6 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import Parameter, UninitializedParameter, is_lazy
 
 from agileact import bases
+from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.bases import Facts, Value
 from agileact.functional import Granularity, channel_axis, check_input, check_placement
@@ -175,13 +176,8 @@ class AgileModule(LazyModuleMixin, nn.Module):
 
 
 def _check_terms(terms: Any, spread: Any) -> None:
-    if isinstance(terms, bool) or not isinstance(terms, int):
-        raise ArgumentTypeError(f"terms must be an integer, not {terms!r} of type {type(terms).__name__}")
-    if terms < 1:
-        raise ArgumentError(f"terms must be at least 1, not {terms}")
-    if isinstance(spread, bool) or not isinstance(spread, (int, float)):
-        raise ArgumentTypeError(f"spread must be a number, not {spread!r} of type {type(spread).__name__}")
-    if not 0 < abs(spread) < math.inf:
+    checks.integer("terms", terms, least=1)
+    if not 0 < abs(checks.number("spread", spread)) < math.inf:
         raise ArgumentError(f"spread must be a number other than 0, or the terms would stay equal, not {spread}")
 
 
@@ -199,11 +195,4 @@ def _size(num_parameters: int | tuple[int, ...] | None, granularity: Granularity
             f"num_parameters must be the number of channels, not the shape {num_parameters}; "
             "a shape is for granularity 'element'"
         )
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int):
-            raise ArgumentTypeError(
-                f"num_parameters must be an integer, not {num_parameters!r} of type {type(num_parameters).__name__}"
-            )
-        if size < 1:
-            raise ArgumentError(f"num_parameters must be at least 1, not {num_parameters!r}")
-    return math.prod(sizes)
+    return math.prod(checks.integer("num_parameters", size, least=1) for size in sizes)

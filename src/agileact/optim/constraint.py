@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.nn import AgileModule
 
@@ -73,10 +74,8 @@ def constrain_scale(
         >>> model.scale.tolist()
         [0.5, 0.8999999761581421]
     """
-    if not isinstance(optimizer, Optimizer):
-        raise ArgumentTypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    checks.optimizer(optimizer)
+    checks.model(model)
     low, high = _bounds(range)
     owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     scales: Bounds = {}
@@ -127,7 +126,7 @@ def _bounds(range: Any) -> tuple[float, float]:
     if not isinstance(range, tuple) or len(range) != 2:
         raise ArgumentTypeError(f"range must be 'positive' or a pair (low, high), not {range!r}")
     for value in range:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not checks.is_number(value):
             raise ArgumentTypeError(f"range must be a pair of numbers, not {range!r}")
     low, high = float(range[0]), float(range[1])
     if not low <= high or low == math.inf or high == -math.inf:

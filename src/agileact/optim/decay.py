@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact._common import checks
+from agileact._common.errors import ArgumentError
 from agileact.optim.constraint import project
 from agileact.optim.groups import agile_modules
 
@@ -50,10 +51,8 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
         >>> model.scale.tolist()
         [2.9000000953674316, 2.9000000953674316]
     """
-    if not isinstance(optimizer, Optimizer):
-        raise ArgumentTypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    checks.optimizer(optimizer)
+    checks.model(model)
     starts: dict[Tensor, Tensor] = {}
     for module in agile_modules(model):
         own = dict(module.named_parameters(recurse=False, remove_duplicate=False))

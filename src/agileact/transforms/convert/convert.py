@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact import bases
+from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError, ConversionError
 from agileact.bases import Value
 from agileact.functional import Granularity, check_granularity
@@ -118,18 +119,14 @@ def convert(
         ----------  ----  ---------  --------  ---  ----  ------
         features.1  relu  converted  4         1    ReLU
     """
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    checks.model(model)
     if filter_fn is not None and not callable(filter_fn):
         raise ArgumentTypeError(f"filter_fn must be a function of a module and its name, not {filter_fn!r}")
     check_granularity(granularity)
     if sharing not in ("per_use", "shared"):
         raise ArgumentError(f"sharing must be 'per_use' or 'shared', not {sharing!r}")
-    if isinstance(terms, bool) or not isinstance(terms, int):
-        raise ArgumentTypeError(f"terms must be an integer, not {terms!r} of type {type(terms).__name__}")
-    if terms < 1:
-        raise ArgumentError(f"terms must be at least 1, not {terms}")
-    if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int)):
+    checks.integer("terms", terms, least=1)
+    if dim is not None and not checks.is_integer(dim):
         raise ArgumentTypeError(f"dim must be an integer or None, not {dim!r} of type {type(dim).__name__}")
     if example_inputs is None and granularity == "channel" and dim is None:
         raise ArgumentError(

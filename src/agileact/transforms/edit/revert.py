@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor, fx, nn
 
-from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact._common import checks
+from agileact._common.errors import ArgumentError
 from agileact.nn import AgileModule
 from agileact.transforms.edit.plain_modules import plain_module
 from agileact.transforms.edit.rewrite import edited_class, edits_of
@@ -163,8 +164,7 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         >>> agile[1], ag.revert(agile)[1]
         (AgileReLU(8, dim=-1), ReLU())
     """
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    checks.model(model)
     if not inplace:
         model = copied(model)
     if isinstance(model, AgileModule):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from agileact._common.errors import ArgumentError, ArgumentTypeError, FoldError
+from agileact._common import checks
+from agileact._common.errors import ArgumentError, FoldError
 from agileact.nn import AgileModule
 from agileact.transforms.edit.revert import copied, original_module, restore_site
 from agileact.transforms.fold.gauge import Numbers
@@ -85,11 +86,8 @@ def fold(
         >>> torch.allclose(plain(x), model(x), atol=1e-6), report.same_architecture
         (True, True)
     """
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    if tolerance is not None and (isinstance(tolerance, bool) or not isinstance(tolerance, (int, float))):
-        raise ArgumentTypeError(f"tolerance must be a number, not {tolerance!r}")
-    if tolerance is not None and not tolerance >= 0:
+    checks.model(model)
+    if tolerance is not None and not checks.number("tolerance", tolerance) >= 0:
         raise ArgumentError(f"tolerance must be at least 0, not {tolerance!r}")
     if not any(True for _ in _agile(model)):
         return copied(model), FoldReport()

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact._common import checks
+from agileact._common.errors import ArgumentError
 from agileact._common.table import format_table
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.fold.gauge import Numbers
@@ -113,8 +114,7 @@ def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
         >>> report.sites[1].scale_why
         'the model returns it'
     """
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    checks.model(model)
     if not any(is_agile(module) for module in model.modules()):
         raise ArgumentError("the model has no agile activation; agileact.convert makes them")
     model = copied(model)
