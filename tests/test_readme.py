@@ -29,17 +29,22 @@ def test_python_runs(code: str, tmp_path: Path):
     assert "loss" in runpy.run_path(str(script))
 
 
-def test_the_two_commands_come_first_and_are_targets():
-    first = blocks("sh")[0]
+def test_the_install_line_comes_first_and_then_two_commands_that_are_targets():
+    install, first = blocks("sh")[:2]
+    assert install.startswith("pip install agileact")
     targets = re.findall(r"^make (\w+)", first, flags=re.MULTILINE)
     assert targets == ["run", "test"]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
 
 
+def test_it_is_read_in_three_minutes():
+    assert len(README.split()) <= 700
+
+
 def test_agileact_commands_parse():
     found = commands(ROOT / "README.md")
-    assert len(found) >= 4
+    assert len(found) >= 3
     for command in found:
         assert _parser().parse_args(command).run
 
