@@ -74,7 +74,7 @@ def _kernel(base: str, device: str, dtype: str) -> tuple[str, str]:
         if _version("triton") is None or dtype == "float64":
             return "default", "float64 is not fused on CUDA" if dtype == "float64" else "Triton is not installed"
         if not ops.CPU.loaded:
-            return "triton", "not measured on a GPU; under torch.func the expression, for want of the compiled library"
+            return "default", "for want of the compiled library, whose autograd serves every device"
         return "triton", "not measured on a GPU"
     if not ops.CPU.loaded:
         return "default", ops.CPU.reason

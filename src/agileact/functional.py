@@ -185,7 +185,8 @@ def agile_max_pool2d(
                 f"its shape is {tuple(parameter.shape)}"
             )
     batch = x if x.ndim == 4 else x.unsqueeze(0)
-    size = ops.pooled_size(batch.shape[2:], kernel, strides, padded, steps, ceil_mode)
+    window = kernel, strides, padded, steps
+    size = ops.pooled_size(batch.shape[2:], *window, ceil_mode)
     if min(size) < 1:
         raise ArgumentError(f"kernel_size {kernel} is too large for planes of {tuple(x.shape[-2:])}; nothing is left")
     for axis, n in enumerate(x.shape[-2:]):
@@ -193,9 +194,7 @@ def agile_max_pool2d(
             raise ArgumentError(
                 f"with dilation {steps} and padding {padded}, some windows lie outside planes of {tuple(x.shape[-2:])}"
             )
-    value, indices = ops.agile_max_pool2d(
-        batch, scale, location, found, resolved, kernel, strides, padded, steps, ceil_mode, return_indices
-    )
+    value, indices = ops.agile_max_pool2d(batch, scale, location, found, resolved, window, ceil_mode, return_indices)
     if x.ndim == 3:
         value, indices = value.squeeze(0), None if indices is None else indices.squeeze(0)
     return value if indices is None else (value, indices)

@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from agileact import doctor
+import agileact as ag
+from agileact import doctor, ops
 from agileact.ops import CPU
 from agileact.ops import cpu as _cpu
 from tests.commands import ROOT
@@ -69,6 +71,39 @@ def test_the_instruction_set_follows_aten() -> None:
     else:  # built for this machine alone
         assert CPU.capability in done.stdout
         assert "AGILEACT_BUILD_SETS=all" in done.stdout
+
+
+@pytest.mark.skipif(not CPU.loaded, reason="the compiled kernels are not there")
+@pytest.mark.parametrize("name", ["_agile", "_agile_"])
+def test_what_a_kernel_raises_is_not_swallowed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    calls = []
+
+    def broken(*_: Any) -> None:
+        calls.append(name)
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(ops, name, broken)
+    module = ag.Agile("relu", 3, inplace=name == "_agile_")
+    with pytest.raises(RuntimeError, match="out of luck"):
+        module(torch.zeros(2, 3))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(2, 4),
+        torch.zeros(2, 3, dtype=torch.int64),
+        torch.zeros(2, 3).to_sparse(),
+        torch.zeros(2, 3, device="meta"),
+        torch.zeros(()),
+    ],
+    ids=["channels", "dtype", "sparse", "device", "scalar"],
+)
+def test_what_does_not_fit_is_told_in_words(x: torch.Tensor) -> None:
+    for module in (ag.Agile("relu", 3), ag.CombinedAgile("relu", 3)):
+        with pytest.raises(ag.AgileactError, match=r"x |device"):
+            module(x)
 
 
 def test_a_checkout_is_built_for_this_machine_and_a_wheel_for_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,10 @@ pytest.importorskip("triton", reason="the package triton is missing")
 _PROGRAM = """
 import json, sys
 import torch
-from agileact.ops import _default, _triton
+from agileact.ops import default as _default
 from agileact import bases
-from agileact.ops._fused import unfused
+from agileact.ops import triton as _triton
+from agileact.ops.fused import unfused
 from tests.cases import INPUTS, parameters
 
 failures, count = [], 0

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agileact.bench.networks import build, training_batch
+from agileact.bench.rows import Notify, Row, collect, training_step
 from agileact.bench.step import MODELS
-from agileact.bench.timing import environment, interleaved
+from agileact.bench.timing import interleaved
 from agileact.monitor import Monitor
 
 _STEPS = 1000
@@ -22,53 +23,44 @@ def run(
     *,
     quick: bool = False,
     threads: Sequence[int] = (1, 2),
-    models: Sequence[str] = tuple(MODELS),
-    notify: Callable[[str], None] = lambda text: None,
+    models: Sequence[str] = MODELS,
+    notify: Notify = lambda text: None,
 ) -> dict[str, Any]:
-    """Time whole steps with and without a monitor, and the monitor alone; return rows and environment.
+    """Time whole steps of ``models`` with and without a monitor, and the monitor alone; return rows and environment.
 
     A hundredth of a step is less than what whole steps differ by on a busy machine. So the monitor's own cost is also
     timed directly: 1,000 of its steps, with all copies, statistics and measurements of activations that belong to
     them, in the first 1,000 steps, where it records most. ``share`` is that cost a step over the step alone.
-
-    Args:
-        quick: Fewer rounds.
-        threads: The numbers of threads.
-        models: Names from ``step.MODELS``.
-        notify: Is told each row when it is there.
     """
-    before = torch.get_num_threads()
-    rows = []
-    try:
-        for name in models:
-            make, shape = MODELS[name]
-            x, target = torch.randn(shape), torch.randint(10, (shape[0],))
-            for count in threads:
-                torch.set_num_threads(count)
-                alone, watched = make("fused"), make("fused")
-                plain = torch.optim.Adam(alone.parameters(), lr=1e-4, fused=True)
-                optimizer = torch.optim.Adam(watched.parameters(), lr=1e-4, fused=True)
-                with Monitor(watched, optimizer=optimizer):
-                    rounds = 7 if name == "resnet18" else 61
-                    times = interleaved(
-                        {"alone": _step(alone, plain, x, target), "watched": _step(watched, optimizer, x, target)},
-                        rounds=max(3, rounds // 3) if quick else rounds,
-                    )
-                own = own_cost(make("fused"), x, repeats=1 if quick else 5)
-                row = {
-                    "model": name,
-                    "threads": count,
-                    "step_us": round(times["alone"], 1),
-                    "watched_us": round(times["watched"], 1),
-                    "ratio": round(times["watched"] / times["alone"], 4),
-                    "monitor_us": round(own, 2),
-                    "share": round(own / times["alone"], 5),
-                }
-                rows.append(row)
-                notify(" ".join(f"{key}={value}" for key, value in row.items()))
-    finally:
-        torch.set_num_threads(before)
-    return {"benchmark": "monitor", "environment": environment(), "rows": rows}
+    return collect("monitor", _rows(quick, threads, models), notify)
+
+
+def _rows(quick: bool, threads: Sequence[int], models: Sequence[str]) -> Iterator[Row]:
+    for name in models:
+        x, target = training_batch(name)
+        for count in threads:
+            torch.set_num_threads(count)
+            alone, watched = build(name, "fused"), build(name, "fused")
+            optimizer = torch.optim.Adam(watched.parameters(), lr=1e-4, fused=True)
+            with Monitor(watched, optimizer=optimizer):
+                rounds = 7 if name == "resnet18" else 61
+                times = interleaved(
+                    {
+                        "alone": training_step(alone, x, target),
+                        "watched": training_step(watched, x, target, optimizer),
+                    },
+                    rounds=max(3, rounds // 3) if quick else rounds,
+                )
+            own = own_cost(build(name, "fused"), x, repeats=1 if quick else 5)
+            yield {
+                "model": name,
+                "threads": count,
+                "step_us": round(times["alone"], 1),
+                "watched_us": round(times["watched"], 1),
+                "ratio": round(times["watched"] / times["alone"], 4),
+                "monitor_us": round(own, 2),
+                "share": round(own / times["alone"], 5),
+            }
 
 
 def own_cost(model: nn.Module, x: Tensor, repeats: int) -> float:
@@ -103,12 +95,3 @@ def _timed(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, target: Tensor) -> Callable[[], object]:
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), target).backward()
-        optimizer.step()
-
-    return step

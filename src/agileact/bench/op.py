@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agileact.bench.peers import Eager, Rational
-from agileact.bench.timing import environment, interleaved, keep_freed_memory
+from agileact.bench.peers import Eager, LastAxisPReLU, Rational
+from agileact.bench.rows import Notify, Row, collect, gradients
+from agileact.bench.timing import interleaved
 from agileact.nn import Agile
 
 PLAIN: dict[str, Callable[[], nn.Module]] = {
@@ -39,45 +41,32 @@ def run(
     threads: Sequence[int] = (1, 2),
     bases: Sequence[str] = tuple(PLAIN),
     compiled: bool = True,
-    notify: Callable[[str], None] = lambda text: None,
+    notify: Notify = lambda text: None,
 ) -> dict[str, Any]:
     """Time every base, shape, dtype and number of threads; return rows, summary and environment.
 
-    Args:
-        quick: Fewer rounds, and nothing under ``torch.compile``, whose compilation takes most of the time.
-        threads: The numbers of threads.
-        bases: The base functions.
-        compiled: Whether to time ``torch.compile`` of the eager formula.
-        notify: Is told each row when it is there.
+    ``compiled`` says whether to time ``torch.compile`` of the eager formula; ``quick`` leaves it out, as compilation
+    takes most of the time.
     """
-    keep_freed_memory()
-    before = torch.get_num_threads()
-    rows = []
-    try:
-        for base in bases:
-            for shape, layout, dim in SHAPES:
-                for dtype, mode in (
-                    (torch.float32, "training"),
-                    (torch.float32, "inference"),
-                    (torch.bfloat16, "training"),
-                ):
-                    contenders = _contenders(base, shape, layout, dim, dtype, mode, compiled and not quick)
-                    for count in threads:
-                        torch.set_num_threads(count)
-                        row = {
-                            "base": base,
-                            "shape": list(shape),
-                            "layout": layout,
-                            "dtype": str(dtype).removeprefix("torch."),
-                            "mode": mode,
-                            "threads": count,
-                            **_times(contenders, quick),
-                        }
-                        rows.append(row)
-                        notify(" ".join(f"{key}={value}" for key, value in row.items()))
-    finally:
-        torch.set_num_threads(before)
-    return {"benchmark": "op", "environment": environment(), "summary": summary(rows), "rows": rows}
+    result = collect("op", _rows(quick, threads, bases, compiled and not quick), notify)
+    return {**result, "summary": summary(result["rows"])}
+
+
+def _rows(quick: bool, threads: Sequence[int], bases: Sequence[str], compiled: bool) -> Iterator[Row]:
+    modes = ((torch.float32, "training"), (torch.float32, "inference"), (torch.bfloat16, "training"))
+    for base, (shape, layout, dim), (dtype, mode) in itertools.product(bases, SHAPES, modes):
+        contenders = _contenders(base, shape, layout, dim, dtype, mode, compiled)
+        for count in threads:
+            torch.set_num_threads(count)
+            yield {
+                "base": base,
+                "shape": list(shape),
+                "layout": layout,
+                "dtype": str(dtype).removeprefix("torch."),
+                "mode": mode,
+                "threads": count,
+                **_times(contenders, quick),
+            }
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -126,8 +115,7 @@ def _contenders(
     eager.to(dtype)
     modules: dict[str, nn.Module] = {"plain": plain, "fused": fused, "eager": eager}
     if dtype == torch.float32 and mode == "training":
-        # PReLU's channels are axis 1 and nothing else.
-        modules["prelu"] = nn.PReLU(channels) if dim == 1 else nn.Sequential(nn.Flatten(0, 1), nn.PReLU(channels))
+        modules["prelu"] = nn.PReLU(channels) if dim == 1 else LastAxisPReLU(channels)
         modules["rational"] = Rational()
         if compiled:
             modules["compile"] = torch.compile(eager, dynamic=False)  # type: ignore[assignment]
@@ -146,19 +134,11 @@ def _times(contenders: dict[str, Callable[[], object]], quick: bool) -> dict[str
 
 
 def _call(module: nn.Module, x: Tensor, mode: str) -> Callable[[], object]:
-    if mode == "inference":
+    if mode == "training":
+        return gradients(module, x)
 
-        def infer() -> object:
-            with torch.inference_mode():
-                return module(x)
+    def infer() -> object:
+        with torch.inference_mode():
+            return module(x)
 
-        return infer
-    leaf = x.detach().requires_grad_()
-    inputs = (leaf, *module.parameters())
-    with torch.no_grad():
-        grad = torch.randn_like(module(leaf))
-
-    def train() -> object:
-        return torch.autograd.grad(module(leaf), inputs, grad)
-
-    return train
+    return infer

@@ -23,6 +23,14 @@ class Eager(nn.Module):
         return y
 
 
+class LastAxisPReLU(nn.PReLU):
+    """PReLU whose channels are the last axis; PReLU itself knows axis 1 and nothing else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x where it is positive, else the channel's slope times x."""
+        return torch.nn.functional.prelu(x.flatten(0, -2), self.weight).view_as(x)
+
+
 class Rational(nn.Module):
     """The safe Padé activation unit of order 5/4: P(x) / (1 + |b_1 x| + ... + |b_4 x^4|).
 

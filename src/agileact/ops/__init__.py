@@ -16,8 +16,8 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from agileact import reference
+from agileact._common.broadcasting import WIDE
 from agileact.bases import Base, Value
-from agileact.ops import autograd as _autograd
 from agileact.ops import cpu as _cpu
 from agileact.ops import pool as _pool
 from agileact.ops import triton as _triton
@@ -29,8 +29,8 @@ CPU = _cpu.load()
 """What became of the compiled kernels."""
 
 _LOADED = CPU.loaded
-_autograd.register(compiled=_LOADED)
 _TRITON = _triton.register()
+_STRIDED = torch.strided
 # What an operator object calls; skipping the object saves a tenth of a small call. A compiler knows only the object.
 _agile, _agile_ = torch.ops.agileact.agile.default._op, torch.ops.agileact.agile_.default._op
 
@@ -54,10 +54,8 @@ def _served(x: Tensor) -> bool:
     # An exported program runs where this package is not, and ONNX knows its operators as little.
     if _is_exporting():
         return False
-    if x.is_cpu or x.is_meta:
-        return CPU.loaded
-    # The autograd of the compiled library serves every device; the one in Python knows no torch.func.
-    return _TRITON and x.is_cuda and (CPU.loaded or not torch._C._are_functorch_transforms_active())
+    # The autograd of the compiled library serves every device.
+    return _LOADED and (x.is_cpu or x.is_meta or (_TRITON and x.is_cuda))
 
 
 def agile(
@@ -108,8 +106,8 @@ def agile_channels(
 ) -> Tensor | None:
     """Do what :func:`agile` does, if it plainly can: one 1-D pair a channel, on the CPU. None if a check is due.
 
-    For a small tensor checks cost more than the kernel: the few here tell the usual case, and the operator itself
-    refuses what does not fit.
+    For a small tensor checks cost more than the kernel. The few here tell the usual case, for which the kernel has no
+    reason to refuse: what it raises is passed on.
     """
     scale, location = parameters.get("scale"), parameters.get("location")
     # A parametrised or pruned scale is no longer among the parameters. A compiler traces the checks, once.
@@ -118,20 +116,25 @@ def agile_channels(
         or type(x) is not Tensor
         or type(scale) is not Parameter
         or type(location) is not Parameter
+        or not (x.dtype in WIDE and scale.dtype in WIDE and location.dtype in WIDE)
+        or not (x.is_cpu and scale.is_cpu and location.is_cpu)
+        or x.layout is not _STRIDED
+        or x.is_nested
+        or forward_ad._current_level >= 0
         or torch.compiler.is_compiling()
     ):
         return None
-    ndim = x.dim()
-    if ndim < 2 or not x.is_cpu or forward_ad._current_level >= 0:
+    shape = x.shape
+    ndim = len(shape)
+    if ndim < 2 or not -ndim <= dim < ndim:
         return None
-    try:
-        if dim == 1 and terms == 1 and not inplace:
-            return _agile(x, scale, location, *call)  # type: ignore[no-any-return]
-        place = (*call, 0.0, 0.0)[:3], (dim if dim >= 0 else dim + ndim, 1, terms)
-        return (_agile_ if inplace else _agile)(x, scale, location, *place[0], *place[1])  # type: ignore[no-any-return]
-    except RuntimeError:
-        # The way with all checks finds words for it, or fails in the same way.
+    count = shape[dim] * terms
+    if scale.shape != (count,) or location.shape != (count,):
         return None
+    if dim == 1 and terms == 1 and not inplace:
+        return _agile(x, scale, location, *call)  # type: ignore[no-any-return]
+    operator = _agile_ if inplace else _agile
+    return operator(x, scale, location, *(*call, 0.0, 0.0)[:3], dim % ndim, 1, terms)  # type: ignore[no-any-return]
 
 
 def agile_max_pool2d(
@@ -140,10 +143,7 @@ def agile_max_pool2d(
     location: Tensor | None,
     base: Base,
     options: Mapping[str, Value],
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
+    window: tuple[Pair, Pair, Pair, Pair],
     ceil: bool,
     return_indices: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -152,25 +152,18 @@ def agile_max_pool2d(
     The parameters have one number for each channel, or one for all; None stands for 1 and for 0.
     """
     fused = fused_name(base.name, options)
-    # Its autograd is in the compiled library.
-    if fused is None or not (_LOADED and _served(x)) or _forward_mode() or not _pool.fits(x, kernel):
-        if scale is None and location is None:
-            y = base.function(x, **options)
-        else:
-            one = scale if scale is not None else torch.ones_like(location)  # type: ignore[arg-type]
-            zero = location if location is not None else torch.zeros_like(one)
-            start, stop = (1, 2) if one.numel() == x.shape[1] else (0, 0)
-            y = agile(x, one.reshape(-1), zero.reshape(-1), base, options, start, stop)
-        if not return_indices:
-            return torch.nn.functional.max_pool2d(y, kernel, stride, padding, dilation, ceil), None
-        pooled: tuple[Tensor, Tensor] = torch.nn.functional.max_pool2d_with_indices(
-            y, kernel, stride, padding, dilation, ceil
-        )
-        return pooled
-    out = _pool.output_size(x.shape[2:], kernel, stride, padding, dilation, ceil)
-    value, _, places = torch.ops.agileact.agile_max_pool2d(
-        x, scale, location, *fused, kernel, stride, padding, dilation, out
-    )
+    if fused is not None and _served(x) and not _forward_mode() and _pool.fits(x, window[0]):
+        out = _pool.output_size(x.shape[2:], *window, ceil)
+        value, _, places = torch.ops.agileact.agile_max_pool2d(x, scale, location, *fused, *window, out)
+        return value, _pool.indices_of(places, x.shape[3], *window) if return_indices else None
+    if scale is None and location is None:
+        y = base.function(x, **options)
+    else:
+        one = scale if scale is not None else torch.ones_like(location)  # type: ignore[arg-type]
+        zero = location if location is not None else torch.zeros_like(one)
+        start, stop = (1, 2) if one.numel() == x.shape[1] else (0, 0)
+        y = agile(x, one.reshape(-1), zero.reshape(-1), base, options, start, stop)
     if not return_indices:
-        return value, None
-    return value, _pool.indices_of(places, x.shape[3], kernel, stride, padding, dilation)
+        return torch.nn.functional.max_pool2d(y, *window, ceil), None
+    pooled: tuple[Tensor, Tensor] = torch.nn.functional.max_pool2d_with_indices(y, *window, ceil)
+    return pooled

@@ -10,23 +10,27 @@ from torch import Tensor
 from agileact import bases, reference
 from agileact._common.broadcasting import WIDE
 from agileact.bases import Base, Value
-from agileact.ops.fused import unfused
+from agileact.ops.fused import Settings, unfused
 from agileact.ops.schema import LIBRARY
 
-_Options = dict[str, Value]
+_Function = tuple[Base, dict[str, Value], int, int]
+"""A base function with its options, and the axes of the parameters: what :mod:`agileact.reference` is called with."""
 
 
-def _base(name: str, p: float, q: float) -> tuple[Base, _Options]:
-    found, options = unfused(name, p, q)
-    return bases.get(found), options
+def _function(call: Settings) -> _Function:
+    if call.from_output:
+        raise NotImplementedError("only the compiled CPU kernels work from a saved output")
+    found, options = unfused(call.base, call.p, call.q)
+    return bases.get(found), options, call.dim, call.dim + call.ndim
 
 
 def _parameters(
-    x: Tensor, scale: Tensor | None, location: Tensor | None, dim: int, ndim: int, terms: int
+    x: Tensor, scale: Tensor | None, location: Tensor | None, call: Settings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return x and both parameters in the dtype of arithmetic, a row a term, 1 and 0 where there is none."""
     wide = x.to(WIDE[x.dtype])
-    one = torch.ones((terms, x.shape[dim : dim + ndim].numel()), dtype=wide.dtype, device=x.device)
+    size = x.shape[call.dim : call.dim + call.ndim].numel()
+    one = torch.ones((call.terms, size), dtype=wide.dtype, device=x.device)
     a = one if scale is None else scale.reshape(one.shape).to(wide.dtype)
     b = torch.zeros_like(one) if location is None else location.reshape(one.shape).to(wide.dtype)
     return wide, a, b
@@ -40,53 +44,37 @@ def like(gradient: Tensor | list[Tensor], parameter: Tensor | None) -> Tensor:
     return whole.reshape(parameter.shape).to(parameter.dtype)
 
 
-def _as(result: Tensor, x: Tensor) -> Tensor:
-    return torch.empty_like(x).copy_(result)
+def _sum(terms: list[Tensor], x: Tensor) -> Tensor:
+    """Return the sum, laid out and typed as x."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return torch.empty_like(x).copy_(total)
 
 
-def agile(
-    x: Tensor,
-    scale: Tensor | None,
-    location: Tensor | None,
-    base: str,
-    p: float = 0.0,
-    q: float = 0.0,
-    dim: int = 1,
-    ndim: int = 1,
-    terms: int = 1,
-) -> Tensor:
+def agile(x: Tensor, scale: Tensor | None, location: Tensor | None, *given: Any) -> Tensor:
     """Return scale * f(x - location), or the sum of such terms."""
-    found, options = _base(base, p, q)
-    _, a, b = _parameters(x, scale, location, dim, ndim, terms)
-    return _as(reference.combined_agile(x, a, b, found, options, dim, dim + ndim), x)
+    call = Settings(*given)
+    _, a, b = _parameters(x, scale, location, call)
+    return _sum([reference.combined_agile(x, a, b, *_function(call))], x)
 
 
-def agile_(x: Tensor, *arguments: Any, **more: Any) -> Tensor:
+def agile_(x: Tensor, *arguments: Any) -> Tensor:
     """Write scale * f(x - location) over x."""
-    return x.copy_(agile(x, *arguments, **more))
+    return x.copy_(agile(x, *arguments))
 
 
 def agile_backward(
-    grad: Tensor,
-    saved: Tensor,
-    scale: Tensor | None,
-    location: Tensor | None,
-    base: str,
-    p: float = 0.0,
-    q: float = 0.0,
-    dim: int = 1,
-    ndim: int = 1,
-    terms: int = 1,
-    from_output: bool = False,
+    grad: Tensor, saved: Tensor, scale: Tensor | None, location: Tensor | None, *given: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, scale and location."""
-    _only_input(from_output)
-    found, options = _base(base, p, q)
-    x, a, b = _parameters(saved, scale, location, dim, ndim, terms)
+    call = Settings(*given)
+    function = _function(call)
+    x, a, b = _parameters(saved, scale, location, call)
     wide = grad.to(x.dtype)
-    to = [reference.backward(wide, x, *pair, found, options, dim, dim + ndim) for pair in zip(a, b, strict=True)]
+    to = [reference.backward(wide, x, a[j], b[j], *function) for j in range(call.terms)]
     return (
-        _as(_sum([one.x for one in to]), saved),
+        _sum([one.x for one in to], saved),
         like([one.scale for one in to], scale),
         like([one.location for one in to], location),
     )
@@ -100,52 +88,27 @@ def agile_double_backward(
     saved: Tensor,
     scale: Tensor | None,
     location: Tensor | None,
-    base: str,
-    p: float = 0.0,
-    q: float = 0.0,
-    dim: int = 1,
-    ndim: int = 1,
-    terms: int = 1,
-    from_output: bool = False,
+    *given: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of grad, x, scale and location, from those of agile_backward's results."""
-    _only_input(from_output)
-    found, options = _base(base, p, q)
-    x, a, b = _parameters(saved, scale, location, dim, ndim, terms)
+    call = Settings(*given)
+    function = _function(call)
+    x, a, b = _parameters(saved, scale, location, call)
     u = torch.zeros_like(x) if tangent_x is None else tangent_x.to(x.dtype)
     v = torch.zeros_like(a) if tangent_scale is None else tangent_scale.reshape(a.shape).to(x.dtype)
     w = torch.zeros_like(b) if tangent_location is None else tangent_location.reshape(b.shape).to(x.dtype)
     wide = grad.to(x.dtype)
-    to_grad, to = [], []
-    for j in range(terms):
-        cotangents = reference.Gradients(u, v[j], w[j])
-        more, one = reference.backward_of_backward(cotangents, wide, x, a[j], b[j], found, options, dim, dim + ndim)
-        to_grad.append(more)
-        to.append(one)
+    both = [
+        reference.backward_of_backward(reference.Gradients(u, v[j], w[j]), wide, x, a[j], b[j], *function)
+        for j in range(call.terms)
+    ]
     return (
-        _as(_sum(to_grad), grad),
-        _as(_sum([one.x for one in to]), saved),
-        like([one.scale for one in to], scale),
-        like([one.location for one in to], location),
+        _sum([to_grad for to_grad, _ in both], grad),
+        _sum([to.x for _, to in both], saved),
+        like([to.scale for _, to in both], scale),
+        like([to.location for _, to in both], location),
     )
 
 
-def _sum(terms: list[Tensor]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
-
-
-def _only_input(from_output: bool) -> None:
-    if from_output:
-        raise NotImplementedError("only the compiled CPU kernels work from a saved output")
-
-
-for _name, _kernel in (
-    ("agile", agile),
-    ("agile_", agile_),
-    ("agile_backward", agile_backward),
-    ("agile_double_backward", agile_double_backward),
-):
-    LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
+for _kernel in (agile, agile_, agile_backward, agile_double_backward):
+    LIBRARY.impl(_kernel.__name__, _kernel, "CompositeExplicitAutograd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 # The two numbers of an operator are these options, in this order; gelu's option chooses a name instead.
 FUSED: dict[str, tuple[str, ...]] = {
@@ -20,6 +21,18 @@ FUSED: dict[str, tuple[str, ...]] = {
     "hardswish": (),
     "hardsigmoid": (),
 }
+
+
+class Settings(NamedTuple):
+    """What a call of an operator has behind its tensors, in the order and with the defaults of the schema."""
+
+    base: str
+    p: float = 0.0
+    q: float = 0.0
+    dim: int = 1
+    ndim: int = 1
+    terms: int = 1
+    from_output: bool = False
 
 
 def fused_name(base: str, options: Mapping[str, float | str]) -> tuple[str, float, float] | None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agileact.ops.schema import LIBRARY
+from agileact.ops.tracing import empty
 
 _ops = torch.ops.agileact
 MAX_WINDOW = 256
@@ -35,18 +36,22 @@ def output_size(size: Sequence[int], kernel: Pair, stride: Pair, padding: Pair, 
     return result[0], result[1]
 
 
+def _starts(places: Tensor, stride: Pair, padding: Pair) -> tuple[Tensor, Tensor]:
+    """Return the row and the column where each window starts."""
+    rows = torch.arange(places.shape[-2], device=places.device).unsqueeze(-1) * stride[0] - padding[0]
+    return rows, torch.arange(places.shape[-1], device=places.device) * stride[1] - padding[1]
+
+
 def indices_of(places: Tensor, width: int, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
     """Return places in windows as indices into planes, as ``max_pool2d`` gives them."""
     place = places.to(torch.int64)
-    rows = torch.arange(places.shape[-2], device=places.device).unsqueeze(-1) * stride[0] - padding[0]
-    columns = torch.arange(places.shape[-1], device=places.device) * stride[1] - padding[1]
+    rows, columns = _starts(places, stride, padding)
     row = rows + place // kernel[1] * dilation[0]
     return row * width + columns + place % kernel[1] * dilation[1]
 
 
 def _places_of(indices: Tensor, width: int, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-    rows = torch.arange(indices.shape[-2], device=indices.device).unsqueeze(-1) * stride[0] - padding[0]
-    columns = torch.arange(indices.shape[-1], device=indices.device) * stride[1] - padding[1]
+    rows, columns = _starts(indices, stride, padding)
     row = (indices // width - rows) // dilation[0]
     return (row * kernel[1] + (indices % width - columns) // dilation[1]).to(torch.uint8)
 
@@ -56,62 +61,32 @@ def _channels(parameter: Tensor | None, channels: int) -> tuple[int, int]:
     return (1, 1) if parameter is None or parameter.numel() == channels else (0, 0)
 
 
-def _activate(x: Tensor, scale: Tensor | None, location: Tensor | None, call: tuple[Any, ...]) -> Tensor:
-    dim, ndim = _channels(scale if scale is not None else location, x.shape[1])
-    result: Tensor = _ops.agile(x, scale, location, *call, dim, ndim)
-    return result
+# Behind the tensors a call has the base function with its two options, the window's kernel, stride, padding and
+# dilation, and the size of the planes that come out.
 
 
-def _forward(
-    x: Tensor,
-    scale: Tensor | None,
-    location: Tensor | None,
-    base: str,
-    p: float,
-    q: float,
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    out: Pair,
-) -> tuple[Tensor, Tensor, Tensor]:
-    y = _activate(x, scale, location, (base, p, q))
-    ceil = output_size(x.shape[2:], kernel, stride, padding, dilation, ceil=False) != tuple(out)
-    value, indices = F.max_pool2d(y, kernel, stride, padding, dilation, ceil, return_indices=True)
+def _forward(x: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any) -> tuple[Tensor, Tensor, Tensor]:
+    function, out = call[:3], call[7]
+    window: tuple[Pair, Pair, Pair, Pair] = call[3:7]
+    axes = _channels(scale if scale is not None else location, x.shape[1])
+    y = _ops.agile(x, scale, location, *function, *axes)
+    ceil = output_size(x.shape[2:], *window, ceil=False) != tuple(out)
+    value, indices = F.max_pool2d_with_indices(y, *window, ceil)
     picked = x.flatten(2).gather(2, indices.flatten(2)).view_as(value)
-    places = _places_of(indices, x.shape[3], kernel, stride, padding, dilation)
+    places = _places_of(indices, x.shape[3], *window)
     return value, torch.empty_like(value).copy_(picked), torch.empty_like(value, dtype=torch.uint8).copy_(places)
 
 
 def _backward(
-    grad: Tensor,
-    picked: Tensor,
-    places: Tensor,
-    scale: Tensor | None,
-    location: Tensor | None,
-    base: str,
-    p: float,
-    q: float,
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    size: Pair,
+    grad: Tensor, picked: Tensor, places: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    function, window, size = call[:3], call[3:7], call[7]
     axes = _channels(scale if scale is not None else location, picked.shape[1])
-    to_picked, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, base, p, q, *axes)
-    call = (kernel, stride, padding, dilation)
-    return _scatter(to_picked, places, size, *call), to_scale, to_location
-
-
-def _scatter(
-    values: Tensor, places: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> Tensor:
-    """Add values up where their windows found them."""
-    indices = indices_of(places, size[1], kernel, stride, padding, dilation).flatten(2)
+    values, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, *function, *axes)
+    indices = indices_of(places, size[1], *window).flatten(2)
     flat = values.new_zeros((*values.shape[:2], size[0] * size[1]))
-    result = flat.scatter_add(2, indices, values.flatten(2)).view(*values.shape[:2], *size)
-    return result.contiguous(memory_format=_format(values))
+    planes = flat.scatter_add(2, indices, values.flatten(2)).view(*values.shape[:2], *size)
+    return planes.contiguous(memory_format=_format(values)), to_scale, to_location
 
 
 def _format(x: Tensor) -> torch.memory_format:
@@ -122,38 +97,30 @@ def _format(x: Tensor) -> torch.memory_format:
 def _fake_forward(
     x: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    out = call[-1]
-    y = torch.empty((x.shape[0], x.shape[1], *out), dtype=x.dtype, device=x.device, memory_format=_format(x))
+    size = (*x.shape[:2], *call[-1])
+    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=_format(x))
     return y, torch.empty_like(y), torch.empty_like(y, dtype=torch.uint8)
-
-
-def _empty(parameter: Tensor | None, x: Tensor) -> Tensor:
-    if parameter is None:
-        return x.new_empty(0, dtype=torch.float32)
-    return torch.empty_like(parameter, memory_format=torch.contiguous_format)
 
 
 def _fake_backward(
     grad: Tensor, picked: Tensor, places: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    size = (*picked.shape[:2], *call[-1])
-    x = torch.empty(size, dtype=picked.dtype, device=picked.device, memory_format=_format(picked))
-    return x, _empty(scale, picked), _empty(location, picked)
+    return _fake_forward(picked, scale, location, *call)[0], empty(scale, picked), empty(location, picked)
 
 
 # --- vmap: the samples become more images, or, where parameters or their gradients are their own, more channels ---
 
 
+def _to_front(t: Tensor, axis: int | None, size: int) -> Tensor:
+    return t.unsqueeze(0).expand(size, *t.shape) if axis is None else t.movedim(axis, 0)
+
+
 def _fold(t: Tensor, axis: int | None, size: int, place: int) -> Tensor:
-    front = t.unsqueeze(0).expand(size, *t.shape) if axis is None else t.movedim(axis, 0)
-    return front.movedim(0, place).flatten(place, place + 1)
+    return _to_front(t, axis, size).movedim(0, place).flatten(place, place + 1)
 
 
 def _fold_parameter(t: Tensor | None, axis: int | None, size: int, channels: int) -> Tensor | None:
-    if t is None:
-        return None
-    front = t.unsqueeze(0).expand(size, *t.shape) if axis is None else t.movedim(axis, 0)
-    return front.reshape(size, -1).expand(size, channels).reshape(-1)
+    return None if t is None else _to_front(t, axis, size).reshape(size, -1).expand(size, channels).reshape(-1)
 
 
 def _vmap_forward(info: Any, axes: Any, x: Any, scale: Any, location: Any, *call: Any) -> Any:
@@ -189,12 +156,13 @@ def _vmap_backward(
     return tuple(results), tuple(places_of)
 
 
-LIBRARY.impl("agile_max_pool2d", _forward, "CompositeExplicitAutograd")
-LIBRARY.impl("agile_max_pool2d_backward", _backward, "CompositeExplicitAutograd")
-torch.library.register_fake("agileact::agile_max_pool2d", _fake_forward, lib=LIBRARY)
-torch.library.register_fake("agileact::agile_max_pool2d_backward", _fake_backward, lib=LIBRARY)
-torch.library.register_vmap("agileact::agile_max_pool2d", _vmap_forward, lib=LIBRARY)
-torch.library.register_vmap("agileact::agile_max_pool2d_backward", _vmap_backward, lib=LIBRARY)
+for _name, _kernel, _fake, _map in (
+    ("agile_max_pool2d", _forward, _fake_forward, _vmap_forward),
+    ("agile_max_pool2d_backward", _backward, _fake_backward, _vmap_backward),
+):
+    LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"agileact::{_name}", _fake, lib=LIBRARY)
+    torch.library.register_vmap(f"agileact::{_name}", _map, lib=LIBRARY)
 
 
 def fits(x: Tensor, kernel: Pair) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from agileact.ops import default as _default
-from agileact.ops.fused import FUSED
+from agileact.ops.fused import FUSED, Settings
 from agileact.ops.schema import LIBRARY
 
 # The numbers by which the kernels know the base functions.
@@ -68,47 +68,29 @@ def _like(result: Tensor, x: Tensor) -> Tensor:
     return result if result.stride() == wanted.stride() else wanted.copy_(result)
 
 
-def agile(
-    x: Tensor,
-    scale: Tensor | None,
-    location: Tensor | None,
-    base: str,
-    p: float = 0.0,
-    q: float = 0.0,
-    dim: int = 1,
-    ndim: int = 1,
-    terms: int = 1,
-) -> Tensor:
+def agile(x: Tensor, scale: Tensor | None, location: Tensor | None, *given: Any) -> Tensor:
     """Return scale * f(x - location)."""
-    if terms > 1 or not supported(x):
-        return _default.agile(x, scale, location, base, p, q, dim, ndim, terms)
-    dense, _, params, inner = _geometry(x, dim, ndim)
+    call = Settings(*given)
+    if call.terms > 1 or not supported(x):
+        return _default.agile(x, scale, location, *given)
+    dense, _, params, inner = _geometry(x, call.dim, call.ndim)
     y = torch.empty_like(dense)
     total = dense.numel()
     _kernels().forward[(-(-total // BLOCK),)](
         dense, y, _table(scale, 1.0, params, x), _table(location, 0.0, params, x),
-        total, params, inner, p, q, BASE=CODES[base], BLOCK=BLOCK,
+        total, params, inner, call.p, call.q, BASE=CODES[call.base], BLOCK=BLOCK,
     )  # fmt: skip
     return _like(y, x)
 
 
 def agile_backward(
-    grad: Tensor,
-    saved: Tensor,
-    scale: Tensor | None,
-    location: Tensor | None,
-    base: str,
-    p: float = 0.0,
-    q: float = 0.0,
-    dim: int = 1,
-    ndim: int = 1,
-    terms: int = 1,
-    from_output: bool = False,
+    grad: Tensor, saved: Tensor, scale: Tensor | None, location: Tensor | None, *given: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, scale and location: partial sums first, then a small reduction."""
-    if terms > 1 or from_output or not supported(saved):
-        return _default.agile_backward(grad, saved, scale, location, base, p, q, dim, ndim, terms, from_output)
-    x, outer, params, inner = _geometry(saved, dim, ndim)
+    call = Settings(*given)
+    if call.terms > 1 or call.from_output or not supported(saved):
+        return _default.agile_backward(grad, saved, scale, location, *given)
+    x, outer, params, inner = _geometry(saved, call.dim, call.ndim)
     g = torch.empty_like(x).copy_(grad) if grad.stride() != x.stride() else grad
     a, b = _table(scale, 1.0, params, x), _table(location, 0.0, params, x)
     grad_x = torch.empty_like(x)
@@ -117,15 +99,15 @@ def agile_backward(
         slices = -(-outer // (ROWS * STEPS))
         partial = torch.empty((2, params, slices), dtype=torch.float32, device=x.device)
         kernels.backward_columns[(-(-params // COLUMNS), slices)](
-            g, x, grad_x, a, b, partial, outer, params, slices, p, q,
-            BASE=CODES[base], COLUMNS=COLUMNS, ROWS=ROWS, STEPS=STEPS,
+            g, x, grad_x, a, b, partial, outer, params, slices, call.p, call.q,
+            BASE=CODES[call.base], COLUMNS=COLUMNS, ROWS=ROWS, STEPS=STEPS,
         )  # fmt: skip
     else:
         slices = -(-outer * inner // (BLOCK * STEPS))
         partial = torch.empty((2, params, slices), dtype=torch.float32, device=x.device)
         kernels.backward_rows[(params, slices)](
-            g, x, grad_x, a, b, partial, outer, params, inner, slices, p, q,
-            BASE=CODES[base], BLOCK=BLOCK, STEPS=STEPS,
+            g, x, grad_x, a, b, partial, outer, params, inner, slices, call.p, call.q,
+            BASE=CODES[call.base], BLOCK=BLOCK, STEPS=STEPS,
         )  # fmt: skip
     to_scale, to_location = torch.empty_like(a), torch.empty_like(a)
     kernels.add_slices[(params,)](partial, a, to_scale, to_location, params, slices, BLOCK=256)
