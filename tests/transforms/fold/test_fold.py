@@ -233,7 +233,7 @@ def test_what_is_still_open_is_made_once():
 
 
 def test_a_wrong_model_is_not_returned():
-    with pytest.raises(ag.FoldError, match=r"in training mode the outputs differ.*not by rounding"):
+    with pytest.raises(ag.FoldError, match=r"in training mode the output differs.*not by rounding"):
         ag.fold(drawn(Branching().double()), torch.randn(4, 6, dtype=DOUBLE))
 
 
@@ -367,3 +367,24 @@ def test_what_was_compiled_folds_as_what_was_not(how: str):
     assert statuses(report) == ["folded"]
     assert_close(run(folded, x), run(plain, x), BARS[torch.float32])
     assert [site.status for site in ag.lint(model, x).sites] == ["redundant"]
+
+
+class Counted(Net):
+    """A network that counts how often any copy of it runs."""
+
+    runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counted.runs += 1
+        return super().forward(x)
+
+
+def test_the_model_runs_four_times():
+    """Recorded and compared, in evaluation and in training; lint needs no comparison."""
+    model = drawn(Counted())
+    Counted.runs = 0
+    ag.fold(model, torch.randn(4, 6))
+    assert Counted.runs <= 4
+    Counted.runs = 0
+    ag.lint(model, torch.randn(4, 6))
+    assert Counted.runs == 1

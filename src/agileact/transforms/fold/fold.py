@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -12,27 +10,17 @@ from agileact._common import checks
 from agileact._common.errors import ArgumentError, FoldError
 from agileact.nn import AgileModule
 from agileact.transforms.edit.revert import copied, original_module, restore_site
+from agileact.transforms.fold.analysis import analysed
 from agileact.transforms.fold.gauge import Numbers
-from agileact.transforms.fold.labels import Activation, is_agile
+from agileact.transforms.fold.labels import Activation
 from agileact.transforms.fold.leftovers import residual_module, unseen_module
-from agileact.transforms.fold.locations import Target, move_locations
-from agileact.transforms.fold.rules import constraints
-from agileact.transforms.fold.solve import Solution, residual_factor, solve
-from agileact.transforms.fold.verify import (
-    PROVEN,
-    TOLERANCES,
-    difference,
-    outputs,
-    own_rounding,
-    precision,
-    sensitivity,
-    wide,
-)
+from agileact.transforms.fold.locations import Target
+from agileact.transforms.fold.solve import Solution, residual_factor
+from agileact.transforms.fold.verify import PROVEN, TOLERANCES, Gap, compared, largest, precision, sensitivity, wide
 from agileact.transforms.fold.write import write
 from agileact.transforms.report import FoldedSite, FoldReport
-from agileact.transforms.trace.forward_runs import needs_values
-from agileact.transforms.trace.recorder import record
-from agileact.transforms.trace.recording import Arguments
+from agileact.transforms.trace.forward_runs import needs_values, outcome
+from agileact.transforms.trace.recording import Arguments, Outcome
 
 
 def fold(
@@ -89,7 +77,7 @@ def fold(
     checks.model(model)
     if tolerance is not None and not checks.number("tolerance", tolerance) >= 0:
         raise ArgumentError(f"tolerance must be at least 0, not {tolerance!r}")
-    if not any(True for _ in _agile(model)):
+    if not _agile(model):
         return copied(model), FoldReport()
     if example_inputs is None:
         raise ArgumentError(
@@ -100,66 +88,60 @@ def fold(
     agile: nn.Module = copied(model)
     if any(is_lazy(parameter) for parameter in agile.parameters()):
         # A run makes what is still open, the same for both models.
-        outputs(agile, example_inputs)
-    plain, sites = _folded(copied(agile), example_inputs)
-    return plain, _checked(agile, plain, example_inputs, sites, tolerance)
+        outcome(agile, example_inputs)
+    plain, sites, evaluation = _folded(agile, example_inputs)
+    return plain, _checked(agile, plain, example_inputs, sites, evaluation, tolerance)
 
 
-def _agile(model: nn.Module) -> Iterator[tuple[str, AgileModule]]:
-    for name, module in model.named_modules():
-        if isinstance(module, AgileModule):
-            yield name, module
+def _agile(model: nn.Module) -> dict[str, AgileModule]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, AgileModule)}
 
 
 def _numbers(parameter: Tensor) -> Tensor:
     return parameter.detach().to("cpu", torch.float64).reshape(-1)
 
 
-def _folded(model: nn.Module, example_inputs: Arguments) -> tuple[nn.Module, list[FoldedSite]]:
-    """Fold a model of its own in place; return it, or what stands in its place if it is itself agile."""
-    recording = record(model, example_inputs, leaf=is_agile)
-    found = constraints(model, recording)
-    modules = dict(_agile(model))
-    scales = {name: _numbers(site.module.scale).numpy() for name, site in found.sites.items()}
-    locations = {name: _numbers(site.module.location) for name, site in found.sites.items()}
-    solution = solve(found, scales)
-    targets, stays = move_locations(model, recording, found.sites, locations)
-    if modules:
-        like = next(iter(modules.values())).location
-        write(model, found.maps, solution.gauges, [one for some in targets.values() for one in some], like)
-    sites = []
+def _folded(agile: nn.Module, example_inputs: Arguments) -> tuple[nn.Module, list[FoldedSite], Outcome]:
+    """Record a model; return a plain copy, what became of each site, and what the run made."""
+    plain = copied(agile)
+    analysis = analysed(agile, example_inputs)
+    modules = _agile(plain)
+    scales = {name: _numbers(modules[name].scale).numpy() for name in analysis.sites}
+    locations = {name: _numbers(modules[name].location) for name in analysis.sites}
+    solution = analysis.scales(scales)
+    targets, stays = analysis.locations(locations)
+    like = next(iter(modules.values())).location
+    write(plain, analysis.found.maps, solution.gauges, [one for some in targets.values() for one in some], like)
     replacements: dict[str, nn.Module | None] = {}
+    described: dict[str, FoldedSite] = {}
+    for name, site in analysis.sites.items():
+        replacements[name], described[name] = _settled(
+            modules[name], site, solution, targets.get(name, []), stays.get(name, ""), locations[name], scales[name]
+        )
+    for name in modules.keys() - analysis.sites.keys():
+        replacements[name] = unseen_module(modules[name])
+        kept = replacements[name] is not None
+        status, reason = ("refused" if kept else "folded"), "it did not run on the example"
+        described[name] = FoldedSite(name, modules[name].base, status, reason, kept=("location", "scale") * kept)
     for name, module in modules.items():
-        site = found.sites.get(name)
-        if site is None:
-            replacements[name] = unseen_module(module)
-            kept = replacements[name] is not None
-            status, reason = ("refused" if kept else "folded"), "it did not run on the example"
-            sites.append(FoldedSite(name, module.base, status, reason, kept=("location", "scale") * kept))
-            continue
-        replacements[name], described = _settled(site, solution, targets, stays, locations[name], scales[name])
-        sites.append(described)
-    order = list(found.sites)
-    sites.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
-    for name, replacement in replacements.items():
         if name:
-            restore_site(model, name, replacement)
+            restore_site(plain, name, replacements[name])
         else:
-            model = replacement or original_module(modules[name])
-    return model, sites
+            plain = replacements[name] or original_module(module)
+    return plain, list(described.values()), analysis.recording.outcome
 
 
 def _settled(
+    module: AgileModule,
     site: Activation,
     solution: Solution,
-    targets: dict[str, list[Target]],
-    stays: dict[str, str],
+    located: list[Target],
+    location_stays: str,
     location: Tensor,
     scale: Numbers,
 ) -> tuple[nn.Module | None, FoldedSite]:
     """Return what is left of a site, None if nothing is, and its line in the report."""
-    name, module = site.name, site.module
-    use = site.uses[0]
+    name, use = site.name, site.uses[0]
     reasons = []
     kept = []
     b: list[Tensor | None] = [None] * module.terms
@@ -170,19 +152,18 @@ def _settled(
         a[:], b[:] = (map(_small, one[:, index]) for one in parts)
         kept, reasons = ["location", "scale"], [site.blocked]
     else:
-        if name in stays:
+        if location_stays:
             index = torch.from_numpy(use.index)
             moved = location[index] / torch.from_numpy(solution.gauges[use.inputs])
             b[0] = _small(moved.reshape(use.shape))
             kept.append("location")
-            reasons.append(f"location stays: {stays[name]}")
+            reasons.append(f"location stays: {location_stays}")
         if name in solution.reasons:
             factor = torch.from_numpy(residual_factor(use, scale, solution.gauges)).reshape(use.shape)
             if bool((factor != 1).any()):
                 a[0] = _small(factor)
                 kept.append("scale")
                 reasons.append(f"scale stays: {solution.reasons[name]}")
-    located = targets.get(name, [])
     if not kept:
         status = "folded"
     elif len(kept) == 2 or (not located and not (scale != 1).any()) or ("scale" in kept and not location.any()):
@@ -220,20 +201,33 @@ def _small(values: Tensor) -> Tensor:
 
 
 def _checked(
-    agile: nn.Module, plain: nn.Module, example_inputs: Arguments, sites: list[FoldedSite], tolerance: float | None
+    agile: nn.Module,
+    plain: nn.Module,
+    example_inputs: Arguments,
+    sites: list[FoldedSite],
+    evaluation: Outcome,
+    tolerance: float | None,
 ) -> FoldReport:
     """Compare the models; return the report, or raise."""
     allowed = TOLERANCES[precision(agile)] if tolerance is None else tolerance
     notes = []
-    measured = []
+    measured: list[Gap | None] = []
     for training in (False, True):
-        found = difference(agile, plain, example_inputs, training=training)
-        measured.append(found)
-        if found is None or found.relative <= allowed:
+        expected = _trained(agile, example_inputs) if training else evaluation
+        if expected is None:
+            measured.append(None)
             continue
-        mode = "training" if training else "evaluation"
-        message = f"in {mode} mode the outputs differ by {found.relative:.1e} of their size, more than {allowed:.1e}"
-        proof = _proof(agile, example_inputs, training=training)
+        gaps = compared(expected, outcome(plain, example_inputs, training=training), buffers=training)
+        measured.append(largest(gaps))
+        wrong = {name: gap for name, gap in gaps.items() if not gap.relative <= allowed}
+        if not wrong:
+            continue
+        worst = max(wrong, key=lambda name: wrong[name].relative)
+        message = (
+            f"in {'training' if training else 'evaluation'} mode {worst} differs by {wrong[worst].relative:.1e} of its "
+            f"size, more than {allowed:.1e}"
+        )
+        proof = _proof(agile, example_inputs, wrong, expected, training=training)
         if not proof:
             raise FoldError(
                 f"the folded model is not the agile one: {message}, and not by rounding. If what the model does "
@@ -243,33 +237,45 @@ def _checked(
         if tolerance is not None and not training:
             raise FoldError(f"{message}; {proof}: allow more, or fold the model in float64")
         notes.append(f"{message}; {proof}")
-    evaluation, trained = measured
-    assert evaluation is not None
+    found, trained = measured
+    assert found is not None
     return FoldReport(
-        tuple(sites),
-        evaluation.absolute,
-        evaluation.relative,
-        None if trained is None else trained.relative,
-        "\n".join(notes),
+        tuple(sites), found.absolute, found.relative, None if trained is None else trained.relative, "\n".join(notes)
     )
 
 
-def _proof(model: nn.Module, example_inputs: Arguments, *, training: bool) -> str:
-    """Return how it is known that a difference is rounding: by folding in float64; empty if it is not known."""
+def _trained(agile: nn.Module, example_inputs: Arguments) -> Outcome | None:
+    """Return what a model makes in training; None if it cannot run, as batch normalisation of a single number."""
+    try:
+        return outcome(agile, example_inputs, training=True)
+    except (ValueError, RuntimeError):
+        return None
+
+
+def _proof(
+    model: nn.Module, example_inputs: Arguments, wrong: dict[str, Gap], expected: Outcome, *, training: bool
+) -> str:
+    """Return how it is known that differences are rounding: by folding in float64; empty if it is not known of one."""
     try:
         agile = copied(model).double()
         example = wide(example_inputs)
-        plain, _ = _folded(copied(agile), example)
-        found = difference(agile, plain, example, training=training)
+        plain, _, exact = _folded(agile, example)
+        if training:
+            exact = outcome(agile, example, training=True)
+        gaps = compared(exact, outcome(plain, example, training=training), buffers=training)
         noise = sensitivity(agile, example, training=training)
     except (RuntimeError, TypeError, ValueError):
         return ""
-    if found is None or noise is None or not found.relative <= max(PROVEN, 100 * noise):
+    # Each by its own: a quantity that rounding decides says nothing of the others.
+    if any(not gaps[name].relative <= max(PROVEN, 100 * noise[name].relative) for name in wrong if name in gaps):
         return ""
-    proof = f"it is rounding: folded in float64 they differ by {found.relative:.1e}"
-    if found.relative > PROVEN:
-        proof += f", and a change of all weights in their last bit changes the output by {noise:.1e}"
+    if not wrong.keys() <= gaps.keys():
+        return ""
+    worst = max(wrong, key=lambda name: gaps[name].relative)
+    proof = f"it is rounding: folded in float64 they differ by {gaps[worst].relative:.1e}"
+    if gaps[worst].relative > PROVEN:
+        proof += f", and a change of all weights in their last bit changes it by {noise[worst].relative:.1e}"
     if not training and precision(model) != torch.float64:
-        own = own_rounding(model, agile, example_inputs)
-        proof += f", and the agile model is itself {own:.1e} from what it gives in float64"
+        own = largest(compared(exact, Outcome(wide(expected.outputs), {}), buffers=False))
+        proof += f", and the agile model is itself {own.relative:.1e} from what it gives in float64"
     return proof

@@ -74,16 +74,9 @@ def is_agile(module: nn.Module) -> bool:
 class Map:
     """A call with a weight and a bias of the model's own that can take up gauges.
 
-    Attributes:
-        call: The call.
-        layout: How the weight lies: "linear" for (out, in), "matmul" for (in, out), "conv" for (out, in / groups, ...),
-            "conv_transpose" for (in, out / groups, ...), "norm" for one number a channel, "parameter" for a parameter
-            that is a signal itself.
-        weight: The name of the weight.
-        bias: The name of the bias, or None.
-        inputs: The labels of the channels taken; none for norms, whose input has gauge 1.
-        outputs: The labels of the channels made.
-        groups: Groups of a convolution.
+    ``layout`` says how the weight lies: "linear" for (out, in), "matmul" for (in, out), "conv" for (out, in / groups,
+    ...), "conv_transpose" for (in, out / groups, ...), "norm" for one number a channel, "parameter" for a parameter
+    that is a signal itself. ``weight`` and ``bias`` are names; a norm, whose input has gauge 1, has no ``inputs``.
     """
 
     call: Call
@@ -104,13 +97,7 @@ class Map:
 class Use:
     """One call of an agile module: labels before and behind, and which scale lies between, all of one length.
 
-    Attributes:
-        call: The call.
-        name: The name of the module.
-        inputs: Labels of the input.
-        outputs: Labels of the output.
-        index: Which element of scale and location.
-        shape: The shape, with as many axes as the input, that these arrays have when laid out.
+    Laid out in ``shape``, they have as many axes as the input.
     """
 
     call: Call
@@ -123,15 +110,7 @@ class Use:
 
 @dataclass
 class Activation:
-    """An agile module of a model.
-
-    Attributes:
-        name: Its first name.
-        module: The module.
-        homogeneous: Whether f(c x) = c f(x) for c > 0.
-        uses: Its calls.
-        blocked: Why nothing of its scale can be moved, whatever the rest of the model; empty if there is no reason.
-    """
+    """An agile module of a model, by its first name; ``blocked`` says why nothing of its scale can be moved at all."""
 
     name: str
     module: Any
@@ -142,7 +121,7 @@ class Activation:
 
 @dataclass
 class Tie:
-    """Labels that must have the same gauge, and why."""
+    """Labels that must have the same gauge."""
 
     upper: Labels
     lower: Labels
@@ -150,13 +129,7 @@ class Tie:
 
 @dataclass
 class Mark:
-    """Labels of which something is required, and why.
-
-    Attributes:
-        labels: The labels.
-        why: The reason.
-        normalised: Whether the reason is a normalisation that divides the size of each channel out, in training.
-    """
+    """Labels of which something is required, and why; whether by a normalisation that divides sizes out in training."""
 
     labels: Labels
     why: str
@@ -176,16 +149,8 @@ class Product:
 class Constraints:
     """Everything that a model demands of the gauges of its signals.
 
-    Attributes:
-        count: The number of labels, the ground included.
-        ties: Equal gauges.
-        grounds: Gauges that must be 1.
-        positives: Gauges that must be positive.
-        products: Products of two signals.
-        nonzero: Labels whose gauge cannot be 0.
-        maps: Where gauges can be taken up.
-        sites: The agile modules, by name, in order of their first call.
-        values: The labels of each value, by its index, of the value's number of axes and broadcastable to its shape.
+    ``grounds`` are gauges that must be 1, ``nonzero`` labels whose gauge cannot be 0. ``values`` has the labels of each
+    value of the recording, of its number of axes and broadcastable to its shape. Label 0 is the ground.
     """
 
     count: int = 1

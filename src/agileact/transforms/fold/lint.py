@@ -14,13 +14,12 @@ from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact._common.table import format_table
 from agileact.transforms.edit.revert import copied
+from agileact.transforms.fold.analysis import analysed
 from agileact.transforms.fold.gauge import Numbers
 from agileact.transforms.fold.labels import Activation, Constraints, is_agile
-from agileact.transforms.fold.locations import Target, move_locations
-from agileact.transforms.fold.rules import constraints
+from agileact.transforms.fold.locations import Target
 from agileact.transforms.fold.solve import Solution, solve
 from agileact.transforms.report import Site, few
-from agileact.transforms.trace.recorder import record
 from agileact.transforms.trace.recording import Arguments
 
 ADDS = "adds capacity"
@@ -117,20 +116,18 @@ def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
     checks.model(model)
     if not any(is_agile(module) for module in model.modules()):
         raise ArgumentError("the model has no agile activation; agileact.convert makes them")
-    model = copied(model)
-    recording = record(model, example_inputs, leaf=is_agile)
-    found = constraints(model, recording)
+    analysis = analysed(copied(model), example_inputs)
     draw = np.random.default_rng(0)
-    sizes = {name: site.module.scale.numel() for name, site in found.sites.items()}
+    sizes = {name: site.module.scale.numel() for name, site in analysis.sites.items()}
     positive: dict[str, Numbers] = {name: draw.uniform(0.5, 1.5, size) for name, size in sizes.items()}
     both: dict[str, Numbers] = {name: positive[name] * draw.choice([-1.0, 1.0], sizes[name]) for name in sizes}
     for scale in both.values():
         scale[0] = -abs(scale[0])
-    locations = {name: torch.from_numpy(draw.normal(size=size)) for name, size in sizes.items()}
-    solutions = [solve(found, positive), solve(found, both), solve(_unnormalised(found), positive)]
-    targets, stays = move_locations(model, recording, found.sites, locations)
+    targets, stays = analysis.locations({name: torch.from_numpy(draw.normal(size=n)) for name, n in sizes.items()})
+    unnormalised = solve(_unnormalised(analysis.found), positive)
+    solutions = [analysis.scales(positive), analysis.scales(both), unnormalised]
     sites = []
-    for name, site in found.sites.items():
+    for name, site in analysis.sites.items():
         of_scale, of_location = _scale(site, *solutions), _location(name, targets, stays)
         same = (of_scale[0], of_location[0]).count(REPARAMETRISES)
         status = ("adds capacity", "partly redundant", "redundant")[same]

@@ -1,4 +1,4 @@
-"""Compare a folded model with the agile one: in evaluation, in training, and in float64 where that is in doubt."""
+"""Compare what a folded model makes with what the agile one does, each quantity by its own size."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from agileact.transforms.edit.revert import copied
-from agileact.transforms.trace.recorder import eagerly, untouched
-from agileact.transforms.trace.recording import Arguments, arguments, cloned, mapped, tensors
+from agileact.transforms.trace.forward_runs import outcome
+from agileact.transforms.trace.recording import Arguments, Outcome, mapped
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 """How far outputs may be apart, relative to the largest number of the output."""
@@ -23,16 +23,81 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How far the outputs of two models are apart.
+class Gap:
+    """How far a quantity of two models is apart: absolutely, and relative to its size."""
 
-    Attributes:
-        absolute: The largest absolute difference.
-        relative: Likewise, relative to the largest number of the tensor in which it is.
+    absolute: float = 0.0
+    relative: float = 0.0
+
+
+def largest(gaps: dict[str, Gap]) -> Gap:
+    """Return the largest absolute and the largest relative gap."""
+    return Gap(
+        max((gap.absolute for gap in gaps.values()), default=0.0),
+        max((gap.relative for gap in gaps.values()), default=0.0),
+    )
+
+
+def compared(expected: Outcome, actual: Outcome, *, buffers: bool) -> dict[str, Gap]:
+    """Return how far apart each output is, and on demand each buffer.
+
+    An output is measured by its own largest number. Of a running mean that is nothing: it may be 0 but for rounding,
+    so it is measured by the standard deviation beside it, too.
     """
+    if [one.shape for one in expected.outputs] != [one.shape for one in actual.outputs]:
+        return {"the number or the shape of the outputs": Gap(math.inf, math.inf)}
+    single = len(expected.outputs) == 1
+    gaps = {
+        "the output" if single else f"output {index}": _between(one, other)
+        for index, (one, other) in enumerate(zip(expected.outputs, actual.outputs, strict=True))
+    }
+    for name, one in expected.buffers.items() if buffers else ():
+        other = actual.buffers.get(name)
+        gaps[name] = _between(one, other, _spread(name, expected.buffers))
+    return gaps
 
-    absolute: float
-    relative: float
+
+def _spread(name: str, buffers: dict[str, Tensor]) -> float:
+    """Return the size that rounding of a running statistic is relative to, as the one beside it tells."""
+    owner, _, last = name.rpartition("running_")
+    mean, variance = (buffers.get(f"{owner}running_{one}") for one in ("mean", "var"))
+    if last not in ("mean", "var") or mean is None or variance is None or mean.shape != variance.shape:
+        return 0.0
+    deviation = variance.double().abs().sqrt()
+    sizes = deviation if last == "mean" else deviation * mean.double().abs()
+    return float(sizes.nan_to_num(0.0, 0.0, 0.0).amax()) if sizes.numel() else 0.0
+
+
+def _between(expected: Tensor, actual: Tensor | None, least: float = 0.0) -> Gap:
+    if actual is None or expected.shape != actual.shape:
+        return Gap(math.inf, math.inf)
+    if torch.equal(expected, actual) or not expected.numel():
+        return Gap()
+    if not expected.dtype.is_floating_point:
+        return Gap(math.inf, math.inf)
+    one, other = expected.to(torch.float64), actual.to(torch.float64)
+    usual = torch.isfinite(one)
+    if not torch.equal(usual, torch.isfinite(other)) or not torch.equal(
+        torch.nan_to_num(one[~usual]), torch.nan_to_num(other[~usual])
+    ):
+        return Gap(math.inf, math.inf)
+    if not usual.any():
+        return Gap()
+    absolute = float((one - other)[usual].abs().max())
+    size = max(float(one[usual].abs().max()), least)
+    return Gap(absolute, absolute / size if size else math.inf)
+
+
+def sensitivity(model: nn.Module, example_inputs: Arguments, *, training: bool) -> dict[str, Gap]:
+    """Return how far each quantity moves in float64 if every parameter is changed in its last bit."""
+    moved = copied(model)
+    generator = torch.Generator().manual_seed(_SEED)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.mul_(1 + 2.0**-52 * noise.to(parameter.device))
+    runs = [outcome(one, example_inputs, training=training) for one in (model, moved)]
+    return compared(*runs, buffers=training)
 
 
 def precision(model: nn.Module) -> torch.dtype:
@@ -41,94 +106,6 @@ def precision(model: nn.Module) -> torch.dtype:
     return max(dtypes, key=lambda dtype: TOLERANCES[dtype], default=torch.float32)
 
 
-def difference(first: nn.Module, second: nn.Module, example_inputs: Arguments, *, training: bool) -> Difference | None:
-    """Run two models on an example, with the same random numbers, and compare all that they return.
-
-    Args:
-        first: A model.
-        second: The model that is compared with it.
-        example_inputs: The example.
-        training: Whether in training mode: then copies of the models run, and their buffers are compared, too.
-
-    Returns:
-        None if the first model raises in training mode, as batch normalisation of a single number does.
-    """
-    if not training:
-        return _largest(outputs(first, example_inputs), outputs(second, example_inputs))
-    first, second = copied(first), copied(second)
-    try:
-        expected = _training(first, example_inputs)
-    except (ValueError, RuntimeError):
-        return None
-    return _largest(expected, _training(second, example_inputs))
-
-
-def sensitivity(model: nn.Module, example_inputs: Arguments, *, training: bool) -> float | None:
-    """Return how far outputs in float64 move, relative to their size, if every parameter is changed in its last bit."""
-    moved = copied(model)
-    generator = torch.Generator().manual_seed(_SEED)
-    with torch.no_grad():
-        for parameter in moved.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.mul_(1 + 2.0**-52 * noise.to(parameter.device))
-    found = difference(model, moved, example_inputs, training=training)
-    return None if found is None else found.relative
-
-
-def own_rounding(model: nn.Module, exact: nn.Module, example_inputs: Arguments) -> float:
-    """Return how far the outputs of a model are from those of the same model in float64, relative to their size."""
-    expected = [one.double() if one.dtype.is_floating_point else one for one in outputs(exact, wide(example_inputs))]
-    actual = [one.double() if one.dtype.is_floating_point else one for one in outputs(model, example_inputs)]
-    return _largest(expected, actual).relative
-
-
-def outputs(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:
-    """Return all tensors that a model returns in evaluation mode."""
-    args, kwargs = cloned(arguments(example_inputs))
-    with untouched(model), torch.no_grad():
-        torch.manual_seed(_SEED)
-        return [tensor.clone() for tensor in tensors(model(*args, **kwargs))]
-
-
-def _training(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:
-    args, kwargs = cloned(arguments(example_inputs))
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    model.train()
-    with eagerly(), torch.random.fork_rng(devices=list(devices)), torch.no_grad():
-        torch.manual_seed(_SEED)
-        made = list(tensors(model(*args, **kwargs)))
-    return made + list(model.buffers())
-
-
-def _largest(expected: list[Tensor], actual: list[Tensor]) -> Difference:
-    if [one.shape for one in expected] != [one.shape for one in actual]:
-        return Difference(math.inf, math.inf)
-    both = [_between(one, other) for one, other in zip(expected, actual, strict=True)]
-    return Difference(max([0.0, *(one.absolute for one in both)]), max([0.0, *(one.relative for one in both)]))
-
-
-def _between(expected: Tensor, actual: Tensor) -> Difference:
-    if torch.equal(expected, actual) or not expected.numel():
-        return Difference(0.0, 0.0)
-    if not expected.dtype.is_floating_point:
-        return Difference(math.inf, math.inf)
-    wide, other = expected.to(torch.float64), actual.to(torch.float64)
-    usual = torch.isfinite(wide)
-    if not torch.equal(usual, torch.isfinite(other)) or not torch.equal(
-        torch.nan_to_num(wide[~usual]), torch.nan_to_num(other[~usual])
-    ):
-        return Difference(math.inf, math.inf)
-    if not usual.any():
-        return Difference(0.0, 0.0)
-    absolute = float((wide - other)[usual].abs().max())
-    size = float(wide[usual].abs().max())
-    return Difference(absolute, absolute / size if size else math.inf)
-
-
-def wide(example_inputs: Arguments) -> Any:
-    """Return an example with its floating-point tensors in float64."""
-
-    def change(tensor: Tensor) -> Tensor:
-        return tensor.to(torch.float64) if tensor.dtype.is_floating_point else tensor
-
-    return mapped(example_inputs, change)
+def wide(value: Any) -> Any:
+    """Return an example or outputs with floating-point tensors in float64."""
+    return mapped(value, lambda tensor: tensor.double() if tensor.dtype.is_floating_point else tensor)

@@ -10,16 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from agileact._common.errors import ArgumentError
-from agileact.transforms.trace.recorder import untouched
-from agileact.transforms.trace.recording import Arguments, arguments, cloned, tensors
+from agileact.transforms.trace.recorder import outcome_of, untouched
+from agileact.transforms.trace.recording import Arguments, Outcome, arguments, cloned, tensors
+
+
+def outcome(model: nn.Module, example_inputs: Arguments, *, training: bool = False) -> Outcome:
+    """Run a model, with the same random numbers each time and without fused fast paths; it stays as it was."""
+    args, kwargs = cloned(arguments(example_inputs))
+    with untouched(model, training=training), torch.no_grad():
+        return outcome_of(model, model(*args, **kwargs))
 
 
 def outputs(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:
-    """Return copies of all tensors that a model returns, in evaluation mode and without fused fast paths."""
-    args, kwargs = cloned(arguments(example_inputs))
-    with untouched(model), torch.no_grad():
-        result = model(*args, **kwargs)
-        return [tensor.detach().clone() for tensor in tensors(result)]
+    """Return copies of all tensors that a model returns, in evaluation mode."""
+    return outcome(model, example_inputs).outputs
 
 
 def same(one: Tensor, other: Tensor, *, signs: bool = True) -> bool:

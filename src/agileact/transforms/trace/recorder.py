@@ -6,19 +6,23 @@ can be traced and follows the control flow that the example takes.
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import CodeType, FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from agileact.transforms.trace.recording import (
     Arguments,
     Call,
+    Outcome,
     Place,
     Recording,
     Ref,
@@ -32,6 +36,7 @@ from agileact.transforms.trace.recording import (
 )
 
 _OWN = __file__
+_SEED = 0
 # Between a call and the code of the user that makes it lie only frames of these files.
 _BETWEEN = (
     "/torch/nn/modules/module.py",
@@ -53,9 +58,13 @@ _ABOUT = words(
 
 
 def record(
-    model: nn.Module, example_inputs: Arguments, *, leaf: Callable[[nn.Module], bool] = lambda module: False
+    model: nn.Module,
+    example_inputs: Arguments,
+    *,
+    leaf: Callable[[nn.Module], bool] = lambda module: False,
+    training: bool = False,
 ) -> Recording:
-    """Run a model once, in evaluation mode and without gradients, and write down what it does.
+    """Run a model once, without gradients, and write down what it does.
 
     Nothing of the model is changed: training mode, buffers, the state of the random generator and PyTorch's settings
     are as before. Fused fast paths of ``nn.TransformerEncoderLayer`` are off meanwhile: nothing can be seen in them.
@@ -64,6 +73,7 @@ def record(
         model: The model.
         example_inputs: A tensor, a tuple of positional or a mapping of keyword arguments.
         leaf: Tells which modules are taken as one call and not looked into.
+        training: Whether in training mode rather than in evaluation mode.
 
     Raises:
         ArgumentTypeError: If the example is none of these.
@@ -71,7 +81,7 @@ def record(
     args, kwargs = cloned(arguments(example_inputs))
     recorder = _Recorder(model, leaf)
     with ExitStack() as stack:
-        stack.enter_context(untouched(model))
+        stack.enter_context(untouched(model, training=training))
         stack.enter_context(torch.no_grad())
         stack.enter_context(recorder.entered())
         for value in tensors((args, kwargs)):
@@ -80,7 +90,14 @@ def record(
             output = model(*args, **kwargs)
         for tensor in tensors(output):
             recorder.value(tensor).returned = True
+        recorder.recording.outcome = outcome_of(model, output)
     return recorder.recording
+
+
+def outcome_of(model: nn.Module, output: Any) -> Outcome:
+    """Return what a run that is just over has made, as copies."""
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
+    return Outcome([tensor.detach().clone() for tensor in tensors(output)], buffers)
 
 
 def eagerly() -> AbstractContextManager[Any]:
@@ -90,26 +107,51 @@ def eagerly() -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Run what is inside in evaluation mode and put everything back as it was."""
-    training = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers() if not nn.parameter.is_lazy(buffer)]
+def untouched(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Run what is inside in one mode, as it was written, and put everything back as it was."""
     mha = torch.backends.mha.get_fastpath_enabled()
-    devices = {p.device for p in model.parameters() if p.is_cuda}
-    with eagerly(), torch.random.fork_rng(devices=list(devices)):
+    with eagerly(), preserved(model):
         try:
-            for module, _ in training:
-                module.training = False
+            if training:
+                model.train()  # which may keep parts in evaluation mode
+            else:
+                for module in model.modules():
+                    module.training = False
             torch.backends.mha.set_fastpath_enabled(False)
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(mha)
-            for module, mode in training:
+
+
+@contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Let what is inside draw the same random numbers each time; put modes, buffers and random states back."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and not is_lazy(buffer)
+    ]
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - what a model may draw from
+    with torch.random.fork_rng(devices=list(devices)):
+        try:
+            torch.manual_seed(_SEED)
+            random.seed(_SEED)
+            np.random.seed(_SEED)  # noqa: NPY002
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            for module, mode in modes:
                 module.training = mode
             with torch.no_grad():
-                for buffer, before in buffers:
+                for module, name, buffer, before in buffers:
                     if not torch.equal(buffer, before):
                         buffer.copy_(before)
+                    if module._buffers[name] is not buffer and not isinstance(module, torch.jit.ScriptModule):
+                        module._buffers[name] = buffer
 
 
 class _Recorder(TorchFunctionMode):
@@ -131,7 +173,7 @@ class _Recorder(TorchFunctionMode):
         self.born: dict[int, int] = {}
         for kind, entries in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
             for name, tensor in entries:
-                if not nn.parameter.is_lazy(tensor):
+                if not is_lazy(tensor):
                     self.value(tensor, kind, name)
 
     def value(self, tensor: Tensor, kind: str = "constant", name: str = "") -> Value:

@@ -241,6 +241,14 @@ class Visit:
 
 
 @dataclass
+class Outcome:
+    """What a run made: copies of all tensors that the model returned, and of its buffers, by name, after it."""
+
+    outputs: list[Tensor]
+    buffers: dict[str, Tensor]
+
+
+@dataclass
 class Recording:
     """What a model did on an example.
 
@@ -251,6 +259,7 @@ class Recording:
         inputs: The values given to the model.
         runs: How often each module's forward ran, by its first name.
         visits: The runs of modules that were looked into, in the order in which they ended.
+        outcome: What the run made.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -259,3 +268,4 @@ class Recording:
     inputs: list[Value] = field(default_factory=list)
     runs: dict[str, int] = field(default_factory=dict)
     visits: list[Visit] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=lambda: Outcome([], {}))
