@@ -6,8 +6,6 @@ ties gauges by ratios: that is a union-find whose edges carry a ratio. All its s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,21 +19,13 @@ GROUND = 0
 _CLOSED = 1e-14
 
 
-@dataclass
-class Snapshot:
-    """The state of :class:`Gauges` at one time."""
-
-    parent: Labels
-    weight: Numbers
-    sign: NDArray[np.int8]
+Snapshot = tuple[Labels, Numbers, NDArray[np.int8]]
 
 
 class Gauges:
     """The gauge of each label, known up to one factor for each set of labels that are tied together.
 
-    Args:
-        count: The number of labels; label 0 has gauge 1.
-        limit: The largest ratio that is accepted, and the inverse of the smallest.
+    Label 0 has gauge 1. No ratio may be larger than ``limit``, or smaller than its inverse.
 
     Example:
         >>> gauges = Gauges(4)
@@ -56,12 +46,11 @@ class Gauges:
 
     def snapshot(self) -> Snapshot:
         """Return the state, to come back to it."""
-        return Snapshot(self._parent.copy(), self._weight.copy(), self._sign.copy())
+        return self._parent.copy(), self._weight.copy(), self._sign.copy()
 
     def restore(self, snapshot: Snapshot) -> None:
         """Come back to a state."""
-        self._parent, self._weight = snapshot.parent.copy(), snapshot.weight.copy()
-        self._sign = snapshot.sign.copy()
+        self._parent, self._weight, self._sign = (one.copy() for one in snapshot)  # type: ignore[assignment]
 
     def find(self, labels: Labels) -> tuple[Labels, Numbers]:
         """Return the root of each label, and the label's gauge as a multiple of the root's."""
@@ -78,9 +67,7 @@ class Gauges:
     def tie(self, upper: Labels | int, lower: Labels | int, ratio: Numbers | float = 1.0) -> bool:
         """Require that the gauge of ``upper`` is ``ratio`` times that of ``lower``, element by element.
 
-        Returns:
-            False if that contradicts what was required before; the state is then of no use, and a snapshot is to be
-            restored.
+        False if that contradicts what was required before; the state is then of no use: restore a snapshot.
         """
         u, v, q = np.broadcast_arrays(np.atleast_1d(upper), np.atleast_1d(lower), np.asarray(ratio, np.float64))
         while u.size:

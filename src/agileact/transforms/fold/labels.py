@@ -65,6 +65,17 @@ def channel_index(module: AgileModule, shape: tuple[int, ...]) -> Tensor:
     return torch.arange(shape[axis]).reshape((1,) * axis + (-1,) + (1,) * (axes - axis - 1))
 
 
+def inside(call: Call) -> str:
+    """Say in which module a call is."""
+    where = call.slot if call.name == "module" else call.owner
+    return f" in {where}" if where else ""
+
+
+def named(call: Call) -> str:
+    """Say what a call is, and in which module."""
+    return f"{type(call.function).__name__ if call.name == 'module' else call.name}{inside(call)}"
+
+
 def is_agile(module: nn.Module) -> bool:
     """Return whether a module is an agile activation."""
     return isinstance(module, AgileModule)

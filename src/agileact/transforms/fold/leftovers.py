@@ -16,16 +16,10 @@ from agileact.transforms.edit.revert import with_hooks_of
 def residual_module(
     module: AgileModule, locations: Sequence[Tensor | None], scales: Sequence[Tensor | None], *, swap: int | None = None
 ) -> nn.Module:
-    """Return a module of plain PyTorch that computes the sum of a_j f(x - b_j).
+    """Return a module of plain PyTorch that computes the sum of a_j f(x - b_j); None for a_j or b_j that has no effect.
 
     It is picklable and needs nothing of this package. Parameters and hooks are as those of ``module``, and copies keep
-    them.
-
-    Args:
-        module: The agile module that it takes the place of.
-        locations: b_j for each term, of a shape that broadcasts; None where nothing is to be subtracted.
-        scales: a_j, likewise; None where nothing is to be multiplied.
-        swap: An axis of the input to be exchanged with the last one first, and back at the end.
+    them. ``swap`` is an axis of the input to be exchanged with the last one first, and back at the end.
     """
     root = nn.Module()
     plain = plain_module(module)

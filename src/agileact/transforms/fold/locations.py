@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agileact.transforms.fold.labels import Activation, again, aligned, compact
+from agileact.transforms.fold.labels import Activation, again, aligned, compact, inside, named
 from agileact.transforms.trace.operations import (
     AVERAGE_POOLING,
     CONVERTING,
@@ -48,13 +48,7 @@ class Blocked(Exception):  # noqa: N818 - an answer, not an error
 
 @dataclass(frozen=True)
 class Target:
-    """A bias that takes up a shift.
-
-    Attributes:
-        name: The name of the parameter.
-        shift: What is added to it, in float64 and of its shape.
-        created: Whether there is no such parameter yet.
-    """
+    """A bias, by name, that takes up a shift in float64 and of its shape; it may have to be created."""
 
     name: str
     shift: Tensor
@@ -62,12 +56,7 @@ class Target:
 
 
 class Shifts:
-    """Moves shifts through one recorded model.
-
-    Args:
-        model: The model that was recorded.
-        recording: The recording.
-    """
+    """Moves shifts through one recorded model."""
 
     def __init__(self, model: nn.Module, recording: Recording) -> None:
         self.model = model
@@ -81,16 +70,7 @@ class Shifts:
         }
 
     def absorb(self, value: Value, shift: Tensor, consumer: Call) -> list[Target]:
-        """Return the biases by which a value is shifted for the one call that takes it.
-
-        Args:
-            value: The value.
-            shift: What is added to it, in float64 and broadcastable to its shape.
-            consumer: The call.
-
-        Raises:
-            Blocked: If there is no way.
-        """
+        """Return the biases by which a value is shifted for the one call that takes it; raise if there is no way."""
         shift = compact(aligned(shift, len(value.shape)))
         if not bool(shift.any()):
             return []
@@ -120,7 +100,7 @@ class Shifts:
         others.remove(consumer)
         for other in others:
             if other is consumer or not self._untouched(other, value, shift):
-                raise Blocked(f"the signal before it is used elsewhere too, by {_named(other)}")
+                raise Blocked(f"the signal before it is used elsewhere too, by {named(other)}")
 
     @staticmethod
     def _untouched(call: Call, value: Value, shift: Tensor) -> bool:
@@ -139,7 +119,7 @@ class Shifts:
 
     def _bias(self, call: Call, shift: Tensor) -> Target:
         if call.name == "rms_norm":
-            raise Blocked(f"rms_norm before it has no bias{_inside(call)}")
+            raise Blocked(f"rms_norm before it has no bias{inside(call)}")
         bias = call.argument(_BIAS.get(call.name, 2), "input" if call.name == "addmm" else "bias")
         if call.name == "addmm" and (call.kwargs.get("beta", 1) != 1 or bias is None):
             raise Blocked("addmm before it has no plain bias")
@@ -150,7 +130,7 @@ class Shifts:
         shape = call.outputs[0].shape
         first = len(shape) - axes if call.name == "layer_norm" else _OUTPUT_AXIS[call.name] % len(shape)
         if any(size > 1 and not first <= axis < first + axes for axis, size in enumerate(shift.shape)):
-            raise Blocked(f"its location differs within a channel of {call.name}{_inside(call)}")
+            raise Blocked(f"its location differs within a channel of {call.name}{inside(call)}")
         wanted = shape[first : first + axes]
         vector = shift.reshape(shift.shape[first : first + axes]).expand(wanted).clone()
         if isinstance(bias, Ref):
@@ -163,7 +143,7 @@ class Shifts:
             return Target(value.name, vector)
         owner = self.model.get_submodule(call.owner)
         if not isinstance(owner, _BIASED) or getattr(owner, "bias", self) is not None or not _native(owner):
-            raise Blocked(f"{_named(call)} has no bias, and there is no torch module to give it one")
+            raise Blocked(f"{named(call)} has no bias, and there is no torch module to give it one")
         if hooked(owner):
             raise Blocked(f"a hook sees what goes out of {call.owner}")
         if isinstance(weight, Ref) and len(self.recording.values[weight.index].users) > 1:
@@ -177,7 +157,7 @@ class Shifts:
         if len({one.index for one in data}) != len(data) or (
             len(call.inputs) > len(data) and not call.name.endswith("_as")
         ):
-            raise Blocked(f"{_named(call)} before it takes an index or one signal twice")
+            raise Blocked(f"{named(call)} before it takes an index or one signal twice")
         given = {one.index: torch.zeros(one.shape, dtype=torch.int64) for one in call.inputs}
         start = 0
         for one in data:
@@ -185,13 +165,13 @@ class Shifts:
             start += one.shape.numel()
         made = again(call, given)
         if made is None:
-            raise Blocked(f"{_named(call)} before it cannot be followed")
+            raise Blocked(f"{named(call)} before it cannot be followed")
         source = made[call.outputs.index(value)].reshape(-1)
         wanted = shift.expand(value.shape).reshape(-1)
         moved = torch.zeros(start, dtype=torch.float64)
         moved[source] = wanted
         if not torch.equal(moved[source], wanted):
-            raise Blocked(f"{_named(call)} before it repeats numbers that are shifted differently")
+            raise Blocked(f"{named(call)} before it repeats numbers that are shifted differently")
         targets = []
         start = 0
         for one in data:
@@ -205,18 +185,18 @@ class Shifts:
         name = call.name.removesuffix("_with_indices")
         first = call.inputs[0] if call.inputs else None
         if first is None or name == "module":
-            raise Blocked(f"a nonlinearity lies before it: {_named(call)}")
+            raise Blocked(f"a nonlinearity lies before it: {named(call)}")
         if name in _PASSING or (name in DROPPING and call.argument(1, "p", 0.5) == 0):
             return first, shift
         if name in DROPPING:
-            raise Blocked(f"{_named(call)} before it drops units in training")
+            raise Blocked(f"{named(call)} before it drops units in training")
         if name in ("neg", "negative"):
             return first, -shift
         if name in MAX_POOLING | AVERAGE_POOLING | UPSAMPLING | words("max min amin"):
             return first, self._pooled(call, name, first, shift)
         if name in ("mul", "div"):
             return first, self._scaled(call, name, shift)
-        raise Blocked(f"a nonlinearity or a product lies before it: {_named(call)}")
+        raise Blocked(f"a nonlinearity or a product lies before it: {named(call)}")
 
     @staticmethod
     def _pooled(call: Call, name: str, value: Value, shift: Tensor) -> Tensor:
@@ -224,7 +204,7 @@ class Shifts:
         if name in ("mean", "amax", "amin", "max", "min"):
             wanted = call.argument(1, "dim", call.kwargs.get("axis"))
             if isinstance(wanted, Ref):
-                raise Blocked(f"a nonlinearity lies before it: {_named(call)}")
+                raise Blocked(f"a nonlinearity lies before it: {named(call)}")
             chosen = range(axes) if wanted is None else (wanted,) if isinstance(wanted, int) else wanted
             dims = sorted(dim % axes for dim in chosen)
             if shift.ndim != axes:
@@ -236,9 +216,9 @@ class Shifts:
                 padding = call.argument(3, "padding", 0)
                 padded = any(padding) if isinstance(padding, (tuple, list)) else padding != 0
                 if (padded and call.argument(5, "count_include_pad", True)) or call.argument(6, "divisor_override"):
-                    raise Blocked(f"{_named(call)} before it takes means with zeros of its padding")
+                    raise Blocked(f"{named(call)} before it takes means with zeros of its padding")
         if any(shift.shape[dim] > 1 for dim in dims):
-            raise Blocked(f"its location differs within what {_named(call)} pools")
+            raise Blocked(f"its location differs within what {named(call)} pools")
         return shift
 
     def _summed(self, call: Call, shift: Tensor) -> list[Target]:
@@ -263,14 +243,14 @@ class Shifts:
         if isinstance(signal, Ref) and isinstance(other, Ref):
             value = self.recording.values[other.index]
             if value.kind not in ("parameter", "buffer") or value.tainted or signal.index != call.inputs[0].index:
-                raise Blocked(f"a product of two signals lies before it: {_named(call)}")
+                raise Blocked(f"a product of two signals lies before it: {named(call)}")
             state: dict[str, Any] = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
             factor = state[value.name].detach().to("cpu", torch.float64)
         else:
             number = other if isinstance(signal, Ref) else signal
             factor = torch.as_tensor(number, dtype=torch.float64)
         if not bool((torch.isfinite(factor) & (factor != 0)).all()) or call.argument(2, "rounding_mode") is not None:
-            raise Blocked(f"a factor of 0 lies before it: {_named(call)}")
+            raise Blocked(f"a factor of 0 lies before it: {named(call)}")
         moved = shift / factor if name == "mul" else shift * factor
         return _fitted(compact(aligned(moved, max(moved.ndim, shift.ndim))), call.inputs[0])
 
@@ -292,27 +272,10 @@ def _native(module: nn.Module) -> bool:
     return type(module).forward.__module__.startswith("torch.nn.")
 
 
-def _named(call: Call) -> str:
-    what = type(call.function).__name__ if call.name == "module" else call.name
-    return f"{what}{_inside(call)}"
-
-
-def _inside(call: Call) -> str:
-    where = call.slot if call.name == "module" else call.owner
-    return f" in {where}" if where else ""
-
-
 def move_locations(
     model: nn.Module, recording: Recording, sites: Mapping[str, Activation], locations: Mapping[str, Tensor]
 ) -> tuple[dict[str, list[Target]], dict[str, str]]:
-    """Return the biases that take up the location of each site, and why others stay, by name.
-
-    Args:
-        model: The model that was recorded.
-        recording: The recording.
-        sites: Its agile modules by name.
-        locations: The location of each, flat and in float64.
-    """
+    """Return the biases that take up the location of each site, and why others stay, by name."""
     shifts = Shifts(model, recording)
     targets: dict[str, list[Target]] = {}
     stays: dict[str, str] = {}

@@ -21,6 +21,7 @@ from agileact.transforms.fold.labels import (
     channel_index,
     compact,
     flat,
+    inside,
 )
 from agileact.transforms.trace.operations import (
     AVERAGE_POOLING,
@@ -49,12 +50,7 @@ _SAME = CONVERTING | DROPPING | words("contiguous clone detach alias neg negativ
 
 
 def constraints(model: nn.Module, recording: Recording) -> Constraints:
-    """Return what a recorded model demands of the gauges of its signals.
-
-    Args:
-        model: The model that was recorded, with the agile modules as leaves.
-        recording: The recording.
-    """
+    """Return what a model that was recorded, with agile modules as leaves, demands of the gauges of its signals."""
     return _Rules(model, recording).found
 
 
@@ -117,7 +113,7 @@ class _Rules:
 
     def _unknown(self, call: Call) -> None:
         for value in call.inputs:
-            self.found.ground(self.labels[value.index], f"it goes into {call.name}" + _inside(call))
+            self.found.ground(self.labels[value.index], f"it goes into {call.name}" + inside(call))
         self._set(call, [self._grounded(value) for value in call.outputs])
 
     def _of(self, argument: Any) -> Tensor | None:
@@ -137,7 +133,7 @@ class _Rules:
         ):
             return None
         labels = self.labels[call.inputs[0].index]
-        self.found.positive(labels, f"it goes into {call.name}" + _inside(call))
+        self.found.positive(labels, f"it goes into {call.name}" + inside(call))
         return [labels]
 
     def rearranging(self, call: Call) -> list[Tensor] | None:
@@ -158,13 +154,13 @@ class _Rules:
             labels = [aligned(self._signal(one, call), axes) for one in (first, second)]
             for one, other in ((0, 1), (1, 0)):
                 if not labels[one].any():
-                    self.found.ground(labels[other], "something is added to it that stays as it is" + _inside(call))
+                    self.found.ground(labels[other], "something is added to it that stays as it is" + inside(call))
                     return [torch.broadcast_tensors(*labels)[other]]
             return [self.found.tie(*labels)]
         number = first if isinstance(second, Ref) else second
         labels_ = self.labels[call.inputs[0].index]
         if number != 0:
-            self.found.ground(labels_, "a number is added to it" + _inside(call))
+            self.found.ground(labels_, "a number is added to it" + inside(call))
         return [labels_]
 
     def _signal(self, argument: Ref, call: Call) -> Tensor:
@@ -201,7 +197,7 @@ class _Rules:
         if second is not None:
             if call.inputs[0] is second:
                 return None
-            self.found.ground(self.labels[second.index], "another signal is divided by it" + _inside(call))
+            self.found.ground(self.labels[second.index], "another signal is divided by it" + inside(call))
         return [aligned(first, len(call.outputs[0].shape))]
 
     def choosing(self, call: Call) -> list[Tensor] | None:
@@ -237,7 +233,7 @@ class _Rules:
         spatial = int(name[-2])
         labels = self.found.merged(self.labels[value.index], range(len(value.shape) - spatial, len(value.shape)))
         if "max" in name:
-            self.found.positive(labels, "it goes into max pooling" + _inside(call))
+            self.found.positive(labels, "it goes into max pooling" + inside(call))
         return [labels] + [self._grounded(other) for other in call.outputs[1:]]
 
     def along(self, call: Call) -> list[Tensor] | None:
@@ -251,7 +247,7 @@ class _Rules:
         dims = [dim % axes for dim in ((chosen,) if isinstance(chosen, int) else chosen)]
         labels = self.found.merged(self.labels[value.index], dims)
         if call.name not in ("mean", "sum"):
-            self.found.positive(labels, f"it goes into {call.name}" + _inside(call))
+            self.found.positive(labels, f"it goes into {call.name}" + inside(call))
         if len(call.outputs[0].shape) != axes:
             labels = labels.reshape([size for axis, size in enumerate(labels.shape) if axis not in dims])
         return [labels] + [self._grounded(other) for other in call.outputs[1:]]
@@ -326,7 +322,7 @@ class _Rules:
         if call.name == "batch_norm":
             why = "it goes into batch_norm, which measures its size in training"
         by_channel = call.name in ("batch_norm", "instance_norm")
-        self.found.ground(self.labels[value.index], why + _inside(call), normalised=by_channel)
+        self.found.ground(self.labels[value.index], why + inside(call), normalised=by_channel)
         for other in call.inputs[1:]:
             if other.index not in self.static:
                 return None
@@ -375,10 +371,6 @@ def _blocked(module: AgileModule) -> str:
     if hooked(module):
         return "a hook sees what goes in and out of it"
     return ""
-
-
-def _inside(call: Call) -> str:
-    return f" in {call.owner}" if call.owner else ""
 
 
 _RULES: dict[str, Callable[[_Rules, Call], list[Tensor] | None]] = {

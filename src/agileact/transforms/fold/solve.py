@@ -13,13 +13,10 @@ from agileact.transforms.fold.labels import Activation, Constraints, Product, Us
 
 @dataclass
 class Solution:
-    """Gauges, and what became of each site's scale.
+    """The gauge of each label (0 where a signal is multiplied by a scale of 0), and what became of each site's scale.
 
-    Attributes:
-        gauges: The gauge of each label; 0 where a signal is multiplied by a scale of 0.
-        reasons: Why the scale of a site stays, by name; the others are folded.
-        forward: The modules into whose weights the scale of a site went, by name.
-        backward: Likewise for weights before the site.
+    By name of the site: why its scale stays, if it does; the modules behind it into whose weights it went; and those
+    before it.
     """
 
     gauges: Numbers
@@ -33,10 +30,6 @@ def solve(constraints: Constraints, scales: Mapping[str, Numbers]) -> Solution:
 
     What the model demands comes first; it can always be fulfilled, by gauges that are all 1. Then each site is tried in
     its order: its scale is folded unless that contradicts what stands already.
-
-    Args:
-        constraints: What the model demands.
-        scales: The scale of each site by name, flat.
     """
     refused: dict[str, str] = {}
     while True:

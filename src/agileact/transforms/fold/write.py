@@ -14,15 +14,7 @@ from agileact.transforms.fold.locations import Target
 
 
 def write(model: nn.Module, maps: Iterable[Map], gauges: Numbers, targets: Sequence[Target], like: Tensor) -> None:
-    """Shift biases, then rescale weights and biases.
-
-    Args:
-        model: The model, changed in place; its parameters stay the same objects.
-        maps: The calls that take up gauges.
-        gauges: The gauge of each label.
-        targets: What is added to biases.
-        like: A parameter of the locations, whose ``requires_grad`` a new bias has.
-    """
+    """Shift biases, then rescale weights and biases, in place; a new bias is trained if ``like``, a location, is."""
     for target in targets:
         if target.created:
             _create(model, target.name, like)
