@@ -12,8 +12,7 @@ from torch import nn
 import agileact as ag
 from agileact._common.errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.integrations import AgileLogger, report
-from agileact.integrations.shapes import shape
-from agileact.integrations.tensorboard import add_histograms, add_shapes
+from agileact.integrations.tensorboard import add_histograms, add_shapes, shape
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(2))
 

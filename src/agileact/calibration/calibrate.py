@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.calibration.report import CalibratedSite, CalibrationReport
-from agileact.calibration.signal import Probe, as_rows, feed, size_of, unit_deviations, units_of
-from agileact.calibration.untouched import initialise, is_open, untouched
+from agileact.calibration.signal import Probe, feed, size_of, unit_deviations
+from agileact.monitor.units import as_rows, units_of
 from agileact.nn import AgileModule
 from agileact.transforms.trace.forward_runs import needs_values
+from agileact.transforms.trace.recorder import preserved, untouched
 
 When = Literal["needed", "always"]
 Location = Literal["auto", "mean", "median", "keep"]
@@ -107,12 +110,16 @@ def calibrate(
         )
     needs_values(model, "calibrate")
     chosen = _take(batches, max_batches)
-    if is_open(model):
-        initialise(model, lambda: feed(model, chosen[0]))
+    if any(is_lazy(tensor) for tensor in chain(model.parameters(), model.buffers())):
+        with untouched(model), torch.no_grad():
+            feed(model, chosen[0])
     before, after = Probe(names, keep=False), Probe(names, keep=False)
     saved = [(p, p.detach().clone()) for module in names for p in module.parameters(recurse=False)]
     done: dict[AgileModule, tuple[str, str, float, float]] = {}
-    with untouched(model):
+    with preserved(model), torch.no_grad():
+        for module in model.modules():
+            if not isinstance(module, _NormBase):  # which normalise as in training
+                module.training = False  # not by eval(), which a module may have changed to do more
         before.run(model, chosen)
         order = list(before.signals)
         if not order:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact._common.errors import ArgumentError, ArgumentTypeError
-from agileact.functional import find_axes
+from agileact.monitor.units import as_rows, units_of
 from agileact.nn import AgileModule
 
 
@@ -46,27 +46,8 @@ def size_of(deviations: Tensor) -> float:
     return float(deviations.square().mean().sqrt())
 
 
-def units_of(module: AgileModule, x: Tensor) -> tuple[int, int]:
-    """Return the axes of a module's units in an input or output of it."""
-    size = () if module.granularity == "layer" else (module.num_parameters or 0,)
-    return find_axes(x, size, module.dim, module.granularity)
-
-
-def as_rows(x: Tensor, start: int, stop: int) -> Tensor:
-    """Return a matrix with a row for each unit."""
-    if start == stop:
-        return x.reshape(1, -1)
-    kept = x.movedim(tuple(range(start, stop)), tuple(range(stop - start)))
-    return kept.reshape(kept.shape[: stop - start].numel(), -1)
-
-
 class Probe:
-    """Listens to agile modules while a model runs.
-
-    Args:
-        names: The modules to listen to, with their names.
-        keep: Whether to keep the inputs themselves, rather than only what they and the outputs amount to.
-    """
+    """Listens to agile modules while a model runs, and keeps their inputs, or only what these and outputs amount to."""
 
     def __init__(self, names: Mapping[AgileModule, str], *, keep: bool) -> None:
         self.names = names

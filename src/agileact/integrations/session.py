@@ -13,21 +13,14 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
 from agileact.integrations.report import collect, delivery
-from agileact.integrations.shapes import agile_layers
 from agileact.integrations.tensorboard import add_histograms, add_shapes
 from agileact.monitor import Monitor
+from agileact.monitor.units import agile_layers
 from agileact.transforms import FoldReport, fold
 
 
 class Session:
-    """The monitoring of one training and what came of it.
-
-    Args:
-        loggers: Where to report to, as :func:`agileact.integrations.report` takes them.
-        example_inputs: With it, the model is folded at the end.
-        monitor: Arguments of :class:`agileact.Monitor`.
-        prefix: What all names begin with.
-    """
+    """The monitoring of one training and what came of it; with an example, the model is folded at the end."""
 
     def __init__(
         self, loggers: Iterable[Any], example_inputs: Any, monitor: dict[str, Any], prefix: str = "agileact"
@@ -52,10 +45,7 @@ class Session:
     def start(self, model: nn.Module, optimizers: Sequence[Any] = (), *, step: int = 0) -> None:
         """Begin to watch; go on where a loaded state was. A fold that could not be is an error now, not at the end.
 
-        Args:
-            model: The model.
-            optimizers: The optimizers, whose groups are looked at.
-            step: How many steps were taken before, if they were not watched, or what was seen of them is lost.
+        ``step`` is how many steps were taken before, if they were not watched, or what was seen of them is lost.
         """
         if self.monitor is not None:
             # The training before may have ended without a word. One that this one goes on with is not forgotten.
@@ -114,18 +104,11 @@ class Session:
             self.folded, self.fold_report = self._fold(_bare(model))
 
     def _fold(self, model: nn.Module) -> tuple[nn.Module, FoldReport]:
-        training = {module: module.training for module in model.modules()}
         parameter = next(model.parameters(), None)
-        example = self.example_inputs
-        if parameter is not None:
-            example = _moved(example, parameter.device)
-        try:
-            with _as_written(model):
-                return fold(model.eval(), example_inputs=example)
-        finally:
-            # Not train(): parts of a model may have been in evaluation mode.
-            for module, mode in training.items():
-                module.training = mode
+        example = self.example_inputs if parameter is None else _moved(self.example_inputs, parameter.device)
+        with _as_written(model):
+            plain, report = fold(model, example_inputs=example)
+        return plain.eval(), report
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed training needs."""
@@ -210,7 +193,7 @@ def _check_groups(model: nn.Module, optimizers: Sequence[Any]) -> None:
         return
     own = {
         parameter: f"{layer}.{name}"
-        for layer, module in agile_layers(model).items()
+        for layer, module in agile_layers(model, made=True).items()
         for name, parameter in (("scale", module.scale), ("location", module.location))
         if parameter.requires_grad
     }

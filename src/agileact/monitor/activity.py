@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from agileact import bases
-from agileact.functional import find_axes
+from agileact.monitor.units import as_rows, units_of
 from agileact.nn import AgileModule, AgileWrapped
 
 _ACTIVE = 1e-3
@@ -20,12 +20,9 @@ _ACTIVE = 1e-3
 
 
 class Activity:
-    """What is known of the units of one module; a unit is what one pair (scale, location) belongs to.
+    """What is known of the units of one module, from at most ``samples`` values of each in one forward pass.
 
-    Args:
-        module: The module to look at.
-        samples: How many values of each unit to look at in one forward pass, at most.
-        saturation: A unit of a bounded f is saturated if its mean slope is below this share of the largest one.
+    A unit of a bounded f is saturated if its mean slope is below the share ``saturation`` of the largest one.
     """
 
     def __init__(self, module: AgileModule, samples: int, saturation: float) -> None:
@@ -73,14 +70,11 @@ class Activity:
 
     def _look(self, x: Tensor) -> None:
         module = self.module
-        size = () if module.granularity == "layer" else (module.num_parameters or 0,)
-        start, stop = find_axes(x, size, module.dim, module.granularity)
+        start, stop = units_of(module, x)
         x = _sample(x, start, stop, self.samples)
         if x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()
-        rows = x.movedim(tuple(range(start, stop)), tuple(range(stop - start))).reshape(
-            math.prod(x.shape[start:stop]), -1
-        )
+        rows = as_rows(x, start, stop)
         slope = torch.zeros_like(rows)
         for scale, location in zip(
             module.scale.detach().view(module.terms, -1), module.location.detach().view(module.terms, -1), strict=True
@@ -100,10 +94,8 @@ class Activity:
     def result(self, window: int) -> tuple[float, float, bool] | None:
         """Stop, and return the shares of dead and of saturated units and whether all values were finite.
 
-        None if nothing was seen. The share of saturated units is NaN if f is not bounded.
-
-        Args:
-            window: A unit is dead if it was not active in as many measurements, or in all if there were fewer.
+        None if nothing was seen. The share of saturated units is NaN if f is not bounded. A unit is dead if it was not
+        active in ``window`` measurements, or in all if there were fewer.
         """
         self.stop()
         if self._largest is None or self._total is None or self._finite is None or self._count == 0:

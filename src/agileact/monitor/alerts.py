@@ -10,11 +10,7 @@ class MonitorWarning(UserWarning):
 
 
 class Alerts:
-    """Warnings that have been given, so that each is given once.
-
-    Args:
-        enabled: Whether to warn at all.
-    """
+    """Warnings that have been given, so that each is given once."""
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from agileact.monitor.units import local
 from agileact.nn import AgileModule
 
 _BYTES = 4 << 20
@@ -18,9 +19,6 @@ class ParameterBuffer:
 
     A step costs one concatenation into a row, without waiting for the device; what is asked of the values is computed
     for all rows together, when the buffer is full or somebody looks.
-
-    Args:
-        modules: The modules, all initialised.
     """
 
     def __init__(self, modules: Sequence[AgileModule]) -> None:
@@ -45,9 +43,7 @@ class ParameterBuffer:
         ]
 
     def _read(self) -> list[Tensor]:
-        tensors: list[Tensor] = [tensor for module in self.modules for tensor in (module.scale, module.location)]
-        # A parameter that FSDP has sharded is not a plain one: of it, this process has a part.
-        return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+        return [local(tensor) for module in self.modules for tensor in (module.scale, module.location)]
 
     @property
     def full(self) -> bool:

@@ -18,7 +18,7 @@ from agileact.monitor.alerts import Alerts
 from agileact.monitor.buffer import ParameterBuffer
 from agileact.monitor.plot import draw
 from agileact.monitor.records import ACTIVITY, RANGE, SIGNS, Record, Rows, parameter_statistics
-from agileact.nn import AgileModule
+from agileact.monitor.units import agile_layers
 
 _PER_LAYER = len(RANGE) + len(SIGNS) + len(RANGE)
 
@@ -111,10 +111,10 @@ class Monitor:
         ):
             if not 0 < checks.number(name, number) <= highest:
                 raise ArgumentError(f"{name} must be greater than 0 and at most {highest:g}, not {number}")
-        found = {name: module for name, module in model.named_modules() if isinstance(module, AgileModule)}
+        found = agile_layers(model)
         if not found:
             raise ArgumentError("model has no agile modules to watch; agileact.convert(model, ...) makes its own agile")
-        self._names = [_plain_name(name) for name in found]
+        self._names = list(found)
         self._modules = list(found.values())
         self._every = every
         self._activations_every = activations_every
@@ -382,8 +382,3 @@ class Monitor:
             activity.measured = int(measured)
         self._measuring = False
         self._measure_next()
-
-
-def _plain_name(name: str) -> str:
-    """Return a module's name without what torch.compile puts in front, and a name for the model itself."""
-    return name.removeprefix("_orig_mod").removeprefix(".") or "model"

@@ -36,7 +36,6 @@ from agileact.transforms.trace.recording import (
 )
 
 _OWN = __file__
-_SEED = 0
 # Between a call and the code of the user that makes it lie only frames of these files.
 _BETWEEN = (
     "/torch/nn/modules/module.py",
@@ -125,7 +124,7 @@ def untouched(model: nn.Module, *, training: bool = False) -> Iterator[None]:
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Let what is inside draw the same random numbers each time; put modes, buffers and random states back."""
+    """Put modes, buffers and random states back at the end, so that what runs next draws the same numbers."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.detach().clone())
@@ -137,9 +136,6 @@ def preserved(model: nn.Module) -> Iterator[None]:
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - what a model may draw from
     with torch.random.fork_rng(devices=list(devices)):
         try:
-            torch.manual_seed(_SEED)
-            random.seed(_SEED)
-            np.random.seed(_SEED)  # noqa: NPY002
             yield
         finally:
             random.setstate(states[0])
