@@ -10,4 +10,4 @@ __getattr__, __dir__, __all__ = attach(__name__, __file__)
 if not is_command(sys.orig_argv):
     # A program may load a saved model next, which finds its operators only if they are registered. The command prints
     # help, and refuses what it does not understand, without PyTorch.
-    import agileact.ops
+    from agileact import ops as ops
