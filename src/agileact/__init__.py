@@ -3,7 +3,7 @@
 import sys
 
 from agileact._common.interrupt import is_command  # first: from here on Ctrl-C ends the command without a traceback
-from agileact._common.lazy import attach
+from agileact._common.optional import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, __file__)
 

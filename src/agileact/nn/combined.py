@@ -68,17 +68,7 @@ class CombinedAgile(AgileModule):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(
-            base,
-            num_parameters,
-            terms=terms,
-            spread=spread,
-            granularity=granularity,
-            dim=dim,
-            device=device,
-            dtype=dtype,
-            options=options,
-        )
+        super().__init__(base, num_parameters, terms, spread, granularity, dim, device, dtype, options)
         self._call = ops.call_of(base, self.options) if granularity == "channel" else None
 
     @property
@@ -103,7 +93,6 @@ class CombinedAgile(AgileModule):
             x, self.scale_by_term, self.location_by_term, base, self.options, self.dim, self.granularity
         )
 
-    def _arguments(self) -> list[str]:
-        first, *rest = super()._arguments() if self.granularity != "layer" else ["", *super()._arguments()]
-        own = [f"terms={self.terms}"] + ([f"spread={self.spread}"] if self.spread != 1.0 else [])
-        return [repr(self.base), *filter(None, [first]), *own, *rest]
+    def _own_arguments(self) -> tuple[list[str], list[str], list[str]]:
+        first, own, last = super()._own_arguments()
+        return first, own if self.terms > 1 else ["terms=1", *own], last

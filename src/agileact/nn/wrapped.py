@@ -73,17 +73,7 @@ class AgileWrapped(AgileModule):
         if isinstance(function, type):
             raise ArgumentTypeError(f"function must be a module, not its class: {function.__name__}(...)")
         # The identity has no options; what f is, is said below.
-        super().__init__(
-            "identity",
-            num_parameters,
-            terms=terms,
-            spread=spread,
-            granularity=granularity,
-            dim=dim,
-            device=device,
-            dtype=dtype,
-            options={},
-        )
+        super().__init__("identity", num_parameters, terms, spread, granularity, dim, device, dtype, {})
         self.function = function
         self.base = (
             type(function).__name__ if isinstance(function, nn.Module) else getattr(function, "__name__", "function")
@@ -121,12 +111,6 @@ class AgileWrapped(AgileModule):
         assert total is not None
         return total.to(dtype)
 
-    def _arguments(self) -> list[str]:
-        parts = [] if self.granularity == "layer" else [repr(self.sample_shape or self.num_parameters)]
-        parts += [f"terms={self.terms}"] * (self.terms > 1)
-        parts += [f"spread={self.spread}"] * (self.spread != 1.0)
-        if self.granularity != "channel":
-            parts.append(f"granularity={self.granularity!r}")
-        elif self.dim != 1:
-            parts.append(f"dim={self.dim}")
-        return parts if isinstance(self.function, nn.Module) else [self.base, *parts]
+    def _own_arguments(self) -> tuple[list[str], list[str], list[str]]:
+        _, own, last = super()._own_arguments()
+        return [] if isinstance(self.function, nn.Module) else [self.base], own, last
