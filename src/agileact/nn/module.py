@@ -65,7 +65,7 @@ class AgileModule(LazyModuleMixin, nn.Module):
         self.terms = terms
         self.spread = float(spread)
         self.sample_shape = num_parameters if isinstance(num_parameters, tuple) else None
-        size = _size(num_parameters, granularity)
+        size = number_of_pairs(num_parameters, granularity)
         if size is None:
             # The stubs of torch have neither these arguments nor their base class.
             lazy: Any = UninitializedParameter
@@ -178,8 +178,8 @@ def _check_terms(terms: Any, spread: Any) -> None:
         raise ArgumentError(f"spread must be a number other than 0, or the terms would stay equal, not {spread}")
 
 
-def _size(num_parameters: int | tuple[int, ...] | None, granularity: Granularity) -> int | None:
-    """Return the number of pairs, or None if it is left open."""
+def number_of_pairs(num_parameters: int | tuple[int, ...] | None, granularity: Granularity) -> int | None:
+    """Return how many pairs there are of each kind of parameter, or None if that is left open."""
     if granularity == "layer":
         if num_parameters not in (None, 1):
             raise ArgumentError(f"num_parameters must be 1 or None with granularity 'layer', not {num_parameters!r}")
