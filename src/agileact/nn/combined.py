@@ -27,11 +27,7 @@ class CombinedAgile(AgileModule):
         num_parameters: As for :class:`Agile`; the number of pairs in each term.
         terms: The number of terms, at least 1.
         spread: The distance between the locations at the start; not 0.
-        granularity: As for :class:`Agile`.
-        dim: As for :class:`Agile`.
-        device: As for :class:`Agile`.
-        dtype: As for :class:`Agile`.
-        **options: The options of f.
+        **options: The options of f. The other arguments are those of :class:`Agile`.
 
     Attributes:
         scale: All a, a 1-D parameter of ``terms * num_parameters`` elements, term after term.

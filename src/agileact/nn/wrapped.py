@@ -32,11 +32,7 @@ class AgileWrapped(AgileModule):
         function: m: a module or function of one tensor that works element by element. A module becomes a child.
         num_parameters: As for :class:`Agile`.
         terms: The number of terms, at least 1; they start as those of :class:`CombinedAgile`.
-        spread: As for :class:`CombinedAgile`.
-        granularity: As for :class:`Agile`.
-        dim: As for :class:`Agile`.
-        device: As for :class:`Agile`.
-        dtype: As for :class:`Agile`.
+        spread: As for :class:`CombinedAgile`. The other arguments are those of :class:`Agile`.
 
     Attributes:
         function: m.
