@@ -32,11 +32,9 @@ import agileact as ag
 from agileact._common.files import write_atomically
 from agileact._common.table import format_table
 from agileact.bench.timing import environment
-from agileact.study import models
+from agileact.study import ArmSpec, DataSpec, ModelSpec, evaluate, models
 from agileact.study.data import dataset as data
-from agileact.study.spec.trial import ArmSpec, DataSpec, ModelSpec
 from agileact.study.training import optimizers
-from agileact.study.training.loop import evaluate
 
 
 @dataclass(frozen=True)

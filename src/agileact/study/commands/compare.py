@@ -24,8 +24,6 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         commands: The subparsers of the main command.
         count: Parses a whole number greater than 0.
     """
-    from agileact.study.commands.compare_plan import duration
-
     parser = commands.add_parser(
         "compare",
         help="compare activations on your own model and data, within a time",
@@ -35,6 +33,8 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     )
 
     def seconds(text: str) -> float:
+        from agileact.study.commands.compare_plan import duration
+
         with contextlib.suppress(ValueError):
             return duration(text)
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 1.5h")
