@@ -69,8 +69,8 @@ def test_bytes_overwritten_anywhere_cost_the_rows_there(original: Path, place: f
     try:
         rescue(path, out)
     except StoreError as error:
-        assert not small
-        assert "can be read; the file was left as it is" in str(error)
+        if small or "can be read; the file was left as it is" not in str(error):
+            raise
         return
     found = saved(out)
     # No row but those that were hit; and no more lost than what two neighbouring pages can hold of rows.

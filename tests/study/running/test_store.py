@@ -98,7 +98,7 @@ def test_a_store_that_another_program_has_locked_is_in_use_and_never_damaged(tmp
         store.put(make_result(make_spec()))
     with closing(sqlite3.connect(tmp_path / "s", isolation_level=None)) as other:
         other.execute(statement)
-        with pytest.raises(StoreError, match="is in use by another program.*close that program") as caught:
+        with pytest.raises(StoreError, match=r"is in use by another program.*close that program") as caught:
             Store(tmp_path / "s")
         assert "rescue" not in str(caught.value)
 

@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
+from agileact._common.checks import is_integer
 from agileact._common.errors import ArgumentError
 from agileact._common.names import hint
 from agileact._common.optional import require
@@ -133,7 +134,9 @@ def _checked(raw: dict[str, Any], study: Study) -> Study:
                 raise PlacedError(words, ("arms", i, rate))
         for earlier in study.arms[:i]:
             if one.spec == earlier.spec:
-                words = f"{one.name!r} is the same as {earlier.name!r} but for the name: it would be compared with itself"
+                words = (
+                    f"{one.name!r} is the same as {earlier.name!r} but for the name: it would be compared with itself"
+                )
                 raise PlacedError(words, ("arms", i))
     return study
 
@@ -143,7 +146,7 @@ def _with_seeds(raw: Any) -> dict[str, Any]:
     given = mapping(raw)
     for key, first in (("seeds", 0), ("tuning_seeds", 1000)):
         count = given.get(key)
-        if isinstance(count, int) and not isinstance(count, bool):
+        if is_integer(count):
             if count < 1:
                 raise PlacedError(f"at least one seed is needed, not {count}", (key,))
             if count > _MOST_SEEDS:

@@ -140,7 +140,9 @@ class Store:
     def _failed(self, error: sqlite3.Error | DamagedRowError, trial: str = "") -> StoreError:
         """Return what to tell of a failure, with what to do about it."""
         if not self.path.exists():
-            return StoreError(f"{self.path} was deleted or moved away while it was in use; its trials are to be run again")
+            return StoreError(
+                f"{self.path} was deleted or moved away while it was in use; its trials must be run again"
+            )
         if isinstance(error, sqlite3.Error) and is_locked(error):
             return StoreError(
                 f"{self.path} is in use by another program, which still had it locked after {SECONDS_TO_WAIT:.0f} s; "
@@ -155,16 +157,12 @@ class Store:
         if trial:
             what = f"is damaged: of trial {trial!r}, {error};"
         return StoreError(
-            f"{self.path} {what} 'agileact study rescue {shlex.quote(str(self.path))}' saves the trials that can be read "
-            "and keeps the damaged file beside them; the study then runs only the others again"
+            f"{self.path} {what} 'agileact study rescue {shlex.quote(str(self.path))}' saves the trials that can be "
+            "read and keeps the damaged file beside them; the study then runs only the others again"
         )
 
     def put(self, *results: TrialResult) -> None:
-        """Store results, all of them or none; a second result for the same spec is an error.
-
-        Raises:
-            StoreError: If a trial is stored already, or the disk refuses the write.
-        """
+        """Store results, all or none; a StoreError if one is stored already, or the disk refuses the write."""
         rows = [(result.spec.key, result.spec.to_json(), result.status, result.to_json()) for result in results]
         try:
             self._connection.execute("BEGIN")
@@ -184,11 +182,7 @@ class Store:
             raise self._failed(error) from None
 
     def get(self, spec: TrialSpec) -> TrialResult | None:
-        """Return the result stored for ``spec``, or None.
-
-        Raises:
-            StoreError: If the file cannot be read, or the trial's row is damaged.
-        """
+        """Return the result stored for ``spec``, or None; a StoreError if it cannot be read, or is damaged."""
         key = spec.key
         row = self._one("SELECT key, spec, status, result FROM trials WHERE key = ?", key)
         try:
@@ -202,11 +196,7 @@ class Store:
         return [result for result in found if result is not None]
 
     def specs(self) -> list[TrialSpec]:
-        """Return the specs of all trials that are stored, in the order in which they were.
-
-        Raises:
-            StoreError: If the file cannot be read, or a row is damaged.
-        """
+        """Return the specs of all trials that are stored, in the order in which they were."""
         try:
             rows = self._connection.execute("SELECT spec FROM trials ORDER BY rowid").fetchall()
         except sqlite3.Error as error:
@@ -247,11 +237,7 @@ class Store:
 
 
 def lock(store: Path) -> IO[str]:
-    """Take the lock file of a store; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        StoreError: If another process has it.
-    """
+    """Take the lock file of a store; the system lets go of it when the process ends, however it ends."""
     path = store.with_name(store.name + ".lock")
     handle = path.open("a+")
     try:

@@ -22,11 +22,7 @@ def freeze(options: Mapping[str, Any]) -> Options:
 
 
 def as_options(value: Any) -> Any:
-    """Return a value in the form that options have: mappings as sorted pairs, lists as tuples, all the way down.
-
-    Raises:
-        ArgumentError: If it is, or holds, something else than numbers, strings, None, lists and mappings.
-    """
+    """Return a value in the form that options have: mappings as sorted pairs, lists as tuples, all the way down."""
     if isinstance(value, Mapping):
         return freeze(value)
     if isinstance(value, (list, tuple)):

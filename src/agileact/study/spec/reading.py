@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from agileact._common.checks import is_integer, is_number
 from agileact._common.errors import AgileactError, ArgumentError
 from agileact._common.names import hint
 from agileact._common.optional import require
@@ -134,7 +135,7 @@ def sequence(value: Any) -> Any:
 
 def whole(value: Any) -> int:
     """Return ``value`` if it is a whole number."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_integer(value):
         raise ArgumentError(f"a whole number was expected, not {shown(value)}")
     if abs(value) > _LARGEST:
         raise ArgumentError("the number is too large")
@@ -149,7 +150,7 @@ def _truth(value: Any) -> bool:
 
 def number(value: Any) -> float:
     """Return a number as it is: 1 and 1.0 are written differently, and what is written is a trial's identity."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise ArgumentError(f"a number was expected, not {shown(value)}")
     return value if isinstance(value, float) else whole(value)
 

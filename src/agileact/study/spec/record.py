@@ -60,14 +60,7 @@ def study_record(study: Study) -> dict[str, Any]:
 
 
 def study_from_record(record: Mapping[str, Any]) -> Study:
-    """Rebuild the study of :func:`study_record`: the same one, so that it finds the same trials.
-
-    Args:
-        record: The record as plain JSON types; keys that are no part of the study are left alone.
-
-    Raises:
-        ArgumentError: If the record is not that of a study, or was written by a version with other settings.
-    """
+    """Rebuild the study of :func:`study_record`: the same one, so that it finds the same trials."""
     for key in ("name", "arms"):
         if key not in record:
             raise ArgumentError(f"this is no record of a study: it has no {key!r}")
@@ -116,11 +109,7 @@ def write_record(
 
 
 def read_record(folder: Path) -> tuple[Study, Circumstances]:
-    """Return the study that ``folder``/study.json tells of, and how it was run as far as it says.
-
-    Raises:
-        StoreError: If there is no such file, or it is no record of a study.
-    """
+    """Return the study that ``folder``/study.json tells of, and how it was run as far as it says."""
     path = folder / FILE
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

@@ -202,9 +202,6 @@ class ArmSpec:
     def activation(self, role: str, module: str = "") -> str | None:
         """Return the activation of a role, or of the pattern that fits the module's name; None if there is neither.
 
-        Raises:
-            ArgumentError: If several patterns fit that name different activations.
-
         Example:
             >>> arm = ArmSpec(freeze({"fc": "relu", "conv[12]*": "gelu"}))
             >>> arm.activation("conv", "conv2_activation"), arm.activation("fc"), arm.activation("conv")
