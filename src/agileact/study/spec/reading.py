@@ -65,28 +65,32 @@ def make_converter(real: Callable[[Any], float], word: Callable[[Any], str]) -> 
     columns = require("cattrs.cols", "study")
     made = cattrs.Converter()
 
-    @made.register_structure_hook_factory(dataclasses.is_dataclass)
     def of_dataclass(kind: Any, converter: Any) -> Any:
         structure = gen.make_dict_structure_fn(kind, converter)
         known = tuple(field.name for field in dataclasses.fields(kind))
         return lambda raw, _: structure(mapping(raw, known), kind)
 
-    @made.register_structure_hook_factory(lambda kind: typing.get_origin(kind) is tuple)
     def of_tuple(kind: Any, converter: Any) -> Any:
         structure = columns.homogenous_tuple_structure_factory(kind, converter)
         return lambda raw, _: structure(sequence(raw), kind)
 
-    @made.register_structure_hook_factory(lambda kind: typing.get_origin(kind) is dict)
     def of_dict(kind: Any, converter: Any) -> Any:
         value = typing.get_args(kind)[1]
         # A result keeps the order of its layers as a list of pairs.
         return lambda raw, _: {name: converter.structure(one, value) for name, one in dict(raw).items()}
 
+    made.register_structure_hook_factory(dataclasses.is_dataclass, of_dataclass)
+    made.register_structure_hook_factory(_is_some(tuple), of_tuple)
+    made.register_structure_hook_factory(_is_some(dict), of_dict)
     # Measured numbers, thousands of them, which only this package writes: they are not looked at one by one.
-    made.register_structure_hook_func(lambda kind: typing.get_origin(kind) is list, lambda raw, _: sequence(raw))
+    made.register_structure_hook_func(_is_some(list), lambda raw, _: sequence(raw))
     for kind, check in ((bool, _truth), (int, whole), (float, real), (str, word)):
         made.register_structure_hook(kind, lambda raw, _, check=check: check(raw))
     return made
+
+
+def _is_some(origin: Any) -> Callable[[Any], bool]:
+    return lambda kind: typing.get_origin(kind) is origin
 
 
 @functools.cache
