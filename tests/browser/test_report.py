@@ -66,7 +66,7 @@ def real(tmp_path_factory):
     with Store(out / "store.sqlite") as store:
         conduct(study, store, Here(data["digits"]))
     write_record(out, study, command="agileact study run study.yaml")
-    write_report(stored(out), out / "report.html")
+    write_report(stored(out).read(), out / "report.html")
     return out / "report.html"
 
 

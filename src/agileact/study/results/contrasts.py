@@ -149,8 +149,11 @@ class Comparison:
 
         None if a run diverged or there is one pair.
         """
-        options = {"level": self.level, "comparisons": self.together}
-        return paired_difference(self.first, self.second, method="bootstrap", **options) if self._several else None
+        if not self._several:
+            return None
+        return paired_difference(
+            self.first, self.second, level=self.level, comparisons=self.together, method="bootstrap"
+        )
 
     @cached_property
     def effect(self) -> EffectSize | None:

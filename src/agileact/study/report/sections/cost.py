@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from agileact.study.report.blocks import Block, cell, chart, number, of_tasks, task_section
 from agileact.study.results.outcome import Outcome
 from agileact.study.statistics import summarise
@@ -19,6 +21,7 @@ def cost(outcome: Outcome) -> Block:
 
 def _chart(outcome: Outcome, task: str) -> Block | None:
     series, rows = [], []
+    fastest = (math.inf, "")
     base: float | None = None
     for arm, found in outcome.of_task(task):
         steps = summarise([result.seconds_per_iteration * 1000 for result in found.results])
@@ -29,6 +32,7 @@ def _chart(outcome: Outcome, task: str) -> Block | None:
         first = found.results[0]
         total = sum(result.seconds for result in found.results)
         relative = steps.mean / base if base else None
+        fastest = min(fastest, (steps.mean, found.arm))
         series.append({"arm": arm, "name": found.arm, "value": number(steps.mean), "spread": number(steps.deviation)})
         rows.append(
             [
@@ -42,12 +46,11 @@ def _chart(outcome: Outcome, task: str) -> Block | None:
         )
     if not series:
         return None
-    fastest = min(series, key=lambda one: one["value"])
     return chart(
         "cost",
         task,
         f"{task}: milliseconds per training step",
-        f"Time of a training step on {task}: the shortest is that of {fastest['name']}, {fastest['value']:.4g} ms.",
+        f"Time of a training step on {task}: the shortest is that of {fastest[1]}, {fastest[0]:.4g} ms.",
         form="bars",
         series=series,
         x="ms per step",
