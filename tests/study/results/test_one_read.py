@@ -38,18 +38,19 @@ def folder(tmp_path):
 @pytest.fixture
 def counted(monkeypatch):
     """How often a result was parsed, and how often the text of a row was hashed, by its length and beginning."""
-    parsed, hashed = Counter(), Counter()
-    from_json, digest = TrialResult.from_json.__func__, store_room.digest
+    parsed: Counter[str] = Counter()
+    hashed: Counter[str] = Counter()
+    from_json, digest = TrialResult.from_json, store_room.digest
 
-    def parse(cls, text):
+    def parse(text):
         parsed[hashlib.sha256(text.encode()).hexdigest()] += 1
-        return from_json(cls, text)
+        return from_json(text)
 
     def hash_row(key, spec, status, result):
         hashed[key] += 1
         return digest(key, spec, status, result)
 
-    monkeypatch.setattr(TrialResult, "from_json", classmethod(parse))
+    monkeypatch.setattr(TrialResult, "from_json", staticmethod(parse))
     monkeypatch.setattr(store_room, "digest", hash_row)
     return parsed, hashed
 
