@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from agileact.paper.intervals import student
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -32,7 +31,7 @@ import agileact as ag
 from agileact._common.files import write_atomically
 from agileact._common.table import format_table
 from agileact.bench.timing import environment
-from agileact.study import ArmSpec, DataSpec, ModelSpec, evaluate, models
+from agileact.study import ArmSpec, DataSpec, ModelSpec, evaluate, models, paired_difference
 from agileact.study.data import dataset as data
 from agileact.study.training import optimizers
 
@@ -159,7 +158,8 @@ def show(options: argparse.Namespace) -> None:
     for (steps, task, start), seeds in sorted(best.items()):
         identity = best.get((steps, task, "identity"), {})
         both = sorted(seeds.keys() & identity.keys())
-        differences = [seeds[seed]["test"] - identity[seed]["test"] for seed in both]
+        pairs = [[of[seed]["test"] for seed in both] for of in (seeds, identity)]
+        found = paired_difference(*pairs) if len(both) > 0 and start != "identity" else None
         entry = {
             "steps": steps,
             "task": task,
@@ -167,8 +167,8 @@ def show(options: argparse.Namespace) -> None:
             "seeds": sorted(seeds),
             "lrs": [seeds[seed]["lr"] for seed in sorted(seeds)],
             "test": statistics.fmean(row["test"] for row in seeds.values()),
-            "difference": statistics.fmean(differences) if differences and start != "identity" else None,
-            "interval": list(student(differences)) if len(differences) > 1 and start != "identity" else None,
+            "difference": None if found is None else found.mean,
+            "interval": None if found is None or found.low is None else [found.low, found.high],
         }
         result.append(entry)
     header = ("steps", "network", "start", "seeds", "learning rates", "test loss", "minus identity", "95 %")

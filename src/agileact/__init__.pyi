@@ -63,3 +63,5 @@ from agileact.transforms import convert as convert
 from agileact.transforms import fold as fold
 from agileact.transforms import lint as lint
 from agileact.transforms import revert as revert
+
+__all__: list[str]

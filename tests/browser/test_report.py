@@ -11,10 +11,10 @@ import subprocess
 import pytest
 
 from agileact.study.commands.yaml_file import read_study
-from agileact.study.report.document import report_document
-from agileact.study.report.facts import gather
+from agileact.study.report.document import report_document, write_report
 from agileact.study.report.page import page
-from agileact.study.report.source import stored, write_report
+from agileact.study.results.outcome import Outcome
+from agileact.study.results.source import stored
 from agileact.study.running.conduct import conduct, identified
 from agileact.study.running.executors import Finished, Started
 from agileact.study.running.store import Store
@@ -25,7 +25,7 @@ from agileact.study.spec.tasks import Task
 from agileact.study.training.run import run_trial
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.browser.reports import marks, see_all
-from tests.study.report.builders import EVIL, big_study, evil_study, facts_of, made_up, small_study
+from tests.study.report.builders import EVIL, big_study, evil_study, made_up, outcome_of, small_study
 
 REAL = """
 name: 진짜 study
@@ -66,7 +66,7 @@ def real(tmp_path_factory):
     with Store(out / "store.sqlite") as store:
         conduct(study, store, Here(data["digits"]))
     write_record(out, study, command="agileact study run study.yaml")
-    write_report(stored(out), out / "report.html")
+    write_report(stored(out).read(), out / "report.html")
     return out / "report.html"
 
 
@@ -74,7 +74,7 @@ def real(tmp_path_factory):
 def big(tmp_path_factory):
     """The report of 25 arms on three tasks."""
     path = tmp_path_factory.mktemp("big") / "report.html"
-    path.write_text(page(report_document(facts_of(big_study()))), encoding="utf-8")
+    path.write_text(page(report_document(outcome_of(big_study()))), encoding="utf-8")
     return path
 
 
@@ -218,7 +218,7 @@ def test_it_prints_with_every_chart_in_light_colours(real, visit):
 def test_no_axis_title_is_cut_on_a_phone(tmp_path, visit):
     arms = tuple(Arm(f"{one.name}, an arm whose name says all that was chosen", one.spec) for one in small_study().arms)
     path = tmp_path / "long.html"
-    path.write_text(page(report_document(facts_of(small_study(arms=arms)))), encoding="utf-8")
+    path.write_text(page(report_document(outcome_of(small_study(arms=arms)))), encoding="utf-8")
     seen = visit(path.as_uri(), viewport=PHONE)
     tab = seen.page
     # What is not chosen at first is drawn, too: of each choice one after the other.
@@ -282,7 +282,7 @@ def test_of_many_arms_and_tasks_few_are_drawn_and_all_can_be(big, visit, viewpor
 
 def test_names_are_text_and_nothing_else(tmp_path, visit):
     path = tmp_path / "evil.html"
-    path.write_text(page(report_document(facts_of(evil_study()))), encoding="utf-8")
+    path.write_text(page(report_document(outcome_of(evil_study()))), encoding="utf-8")
     seen = visit(path.as_uri())
     tab = seen.page
     see_all(tab)
@@ -304,7 +304,7 @@ def test_names_that_are_long_or_run_the_other_way_keep_the_page_in_shape(tmp_pat
     tasks = (Task(long, small_study().tasks[0].spec), Task(f"{turned} task", small_study().tasks[1].spec))
     path = tmp_path / "long.html"
     study = small_study(name=long, arms=arms, tasks=tasks)
-    path.write_text(page(report_document(facts_of(study))), encoding="utf-8")
+    path.write_text(page(report_document(outcome_of(study))), encoding="utf-8")
     seen = visit(path.as_uri(), viewport=PHONE)
     tab = seen.page
     see_all(tab)
@@ -331,7 +331,7 @@ def test_axes_hold_what_is_drawn_and_show_numbers_where_there_are_any(tmp_path, 
 
     path = tmp_path / "close.html"
     study = small_study(tasks=small_study().tasks[:1])
-    path.write_text(page(report_document(facts_of(study, close))), encoding="utf-8")
+    path.write_text(page(report_document(outcome_of(study, close))), encoding="utf-8")
     seen = visit(path.as_uri())
     tab = seen.page
     see_all(tab)
@@ -377,7 +377,7 @@ def test_without_scripts_the_verdict_is_there(real, visit):
 
 def test_a_study_that_has_not_begun_is_a_page_too(tmp_path, visit):
     path = tmp_path / "new.html"
-    path.write_text(page(report_document(gather(small_study(), lambda spec: None))), encoding="utf-8")
+    path.write_text(page(report_document(Outcome(small_study(), lambda spec: None))), encoding="utf-8")
     seen = visit(path.as_uri())
     assert "Nothing can be compared yet" in seen.page.locator("#verdict").inner_text()
     assert seen.page.locator("progress").get_attribute("value") == "0"

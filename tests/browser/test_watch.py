@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from agileact.study.report.source import stored
 from agileact.study.report.watch import Server
+from agileact.study.results.source import stored
 from agileact.study.running.planner import plan
 from agileact.study.running.store import Store
 from agileact.study.spec.protocol import Protocol, Study

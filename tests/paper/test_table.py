@@ -5,10 +5,11 @@ import json
 
 import pytest
 
+from agileact._common.json_text import format_json
 from agileact.paper import table
-from agileact.paper.outputs import results_document, table_document
-from agileact.paper.reading import comparisons, sentences
 from agileact.paper.recipe import PAPER_TABLE, Recipe
+from agileact.paper.run import results_document, table_document
+from agileact.paper.table import comparisons, sentences
 from agileact.study.spec.trial import ModelSpec
 from tests.paper.synthetic import result
 
@@ -154,7 +155,7 @@ def test_too_few_combinations_give_no_order():
 def test_the_document_is_plain_json_also_with_numbers_that_are_not_finite():
     results = [trial(0, "relu", "relu", 0.2), trial(0, "relu", "agile-relu", float("nan"), status="diverged")]
     document = results_document(results, Recipe(), description="d", fingerprint="f", reading=["r"])
-    again = json.loads(json.dumps(document, allow_nan=False))
+    again = json.loads(format_json(document))
     assert [row["best_test_loss"] for row in again["rows"]] == [0.2, None]
     assert again["dataset"] == "mnist5k-split"
     assert again["recipe"]["filters"] == [16, 8, 4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,51 @@ def add_commands(commands: Any) -> None:
     _add_xor(commands)
 
 
-# -- agileact paper ------------------------------------------------------------------------------------
+# Fields of the recipe: without one of them the preset's holds.
+_RECIPE: tuple[tuple[str, Callable[[str], Any], str | None, str], ...] = (
+    (
+        "data",
+        str,
+        "NAME",
+        "mnist5k-split: 4,000 digits to train and 1,000 to test on, needs no download. mnist5k: 5,000 to train, tested "
+        "on the official 10,000 (from --data-dir, the cache, or downloaded). Default: mnist5k if --data-dir is given, "
+        "else mnist5k-split",
+    ),
+    ("seeds", _values.seeds, None, "how many (5), or which (0,3,7 or 0-4) (default: the preset's)"),
+    ("iterations", _values.count, "N", "training steps of each trial (default: the preset's)"),
+    ("evaluate-every", _values.count, "N", "steps between evaluations (default: the preset's)"),
+    ("batch-size", _values.count, "N", "digits a step (default: 100)"),
+    ("validation", _values.count, "N", "training digits set aside (default: 500)"),
+    ("optimizer", str, "NAME", "adam, adamw, nadam, rmsprop, sgd or momentum (default: adam)"),
+    ("lr", _values.rate, None, "learning rate of the weights (default: 0.001)"),
+    ("activation-lr", _values.rate, "LR", "learning rate of size and position (default: as --lr)"),
+    (
+        "conv",
+        _values.names,
+        "A,B",
+        "activations of the convolutional layers (default: sigmoid,agile-sigmoid,relu,agile-relu)",
+    ),
+    ("fc", _values.names, "A,B", "activations of the hidden layers (default: relu,agile-relu,agile-sigmoid)"),
+    ("filters", _values.sizes, "N,N", "filters of each convolutional layer, or none (default: 16,8,4)"),
+    ("nodes", _values.sizes, "N,N", "nodes of each hidden layer, or none (default: 30)"),
+    ("kernel", _values.count, "N", "size of the kernels, odd (default: 3)"),
+    ("pooling", _values.count, "N", "size of the max pooling, 1 for none (default: 2)"),
+)
+_XOR: tuple[tuple[str, Callable[[str], Any], str | None, str], ...] = (
+    ("base", str, None, "activation (default: sigmoid)"),
+    ("starts", _values.count, "N", "initial weights to try (default: 200)"),
+    ("epochs", _values.count, "N", "steps of full-batch training (default: 3000)"),
+    ("optimizer", str, "adam|sgd", "how the networks are trained (default: adam)"),
+    ("lr", _values.rate, None, "learning rate of the weights (default: 0.01)"),
+    ("activation-lr", _values.rate, "LR", "learning rate of size and position (default: as --lr)"),
+    ("seed", _values.seed, None, "source of the initial weights (default: 0)"),
+)
+
+
+def _given(options: argparse.Namespace, table: Sequence[tuple[str, Any, Any, str]]) -> dict[str, Any]:
+    """Return the options of a table that were given, by field."""
+    found = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name, *_ in table}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _add_paper(commands: Any) -> None:
@@ -44,84 +89,12 @@ def _add_paper(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/paper"), help="folder for all results (default: %(default)s)"
     )
-    parser.add_argument(
-        "--data",
-        metavar="NAME",
-        help="mnist5k-split: 4,000 digits to train and 1,000 to test on, needs no download. mnist5k: 5,000 to train, "
-        "tested on the official 10,000 (from --data-dir, the cache, or downloaded). Default: mnist5k if --data-dir "
-        "is given, else mnist5k-split",
-    )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that holds the official test digits")
-    parser.add_argument(
-        "--seeds", type=_values.seeds, help="how many (5), or which (0,3,7 or 0-4) (default: the preset's)"
-    )
-    parser.add_argument(
-        "--iterations", type=_values.count, metavar="N", help="training steps of each trial (default: the preset's)"
-    )
-    parser.add_argument(
-        "--evaluate-every", type=_values.count, metavar="N", help="steps between evaluations (default: the preset's)"
-    )
-    parser.add_argument("--batch-size", type=_values.count, metavar="N", help="digits a step (default: 100)")
-    parser.add_argument(
-        "--validation", type=_values.count, metavar="N", help="training digits set aside (default: 500)"
-    )
-    parser.add_argument(
-        "--optimizer", metavar="NAME", help="adam, adamw, nadam, rmsprop, sgd or momentum (default: adam)"
-    )
-    parser.add_argument("--lr", type=_values.rate, help="learning rate of the weights (default: 0.001)")
-    parser.add_argument(
-        "--activation-lr",
-        type=_values.rate,
-        metavar="LR",
-        help="learning rate of size and position (default: as --lr)",
-    )
-    parser.add_argument(
-        "--conv",
-        type=_values.names,
-        metavar="A,B",
-        help="activations of the convolutional layers (default: sigmoid,agile-sigmoid,relu,agile-relu)",
-    )
-    parser.add_argument(
-        "--fc",
-        type=_values.names,
-        metavar="A,B",
-        help="activations of the hidden layers (default: relu,agile-relu,agile-sigmoid)",
-    )
-    parser.add_argument(
-        "--filters",
-        type=_values.sizes,
-        metavar="N,N",
-        help="filters of each convolutional layer, or none (default: 16,8,4)",
-    )
-    parser.add_argument(
-        "--nodes", type=_values.sizes, metavar="N,N", help="nodes of each hidden layer, or none (default: 30)"
-    )
-    parser.add_argument("--kernel", type=_values.count, metavar="N", help="size of the kernels, odd (default: 3)")
-    parser.add_argument(
-        "--pooling", type=_values.count, metavar="N", help="size of the max pooling, 1 for none (default: 2)"
-    )
+    for name, kind, shown, text in _RECIPE:
+        parser.add_argument(f"--{name}", type=kind, metavar=shown, help=text)
     parser.add_argument("--jobs", type=_values.count, metavar="N", help="trials side by side (default: one per core)")
     parser.add_argument("--json", action="store_true", help="print results.json to standard output, no table")
     parser.set_defaults(run=_paper, resumes=True)
-
-
-_RECIPE_OPTIONS = (
-    "data",
-    "seeds",
-    "iterations",
-    "evaluate_every",
-    "batch_size",
-    "validation",
-    "optimizer",
-    "lr",
-    "activation_lr",
-    "conv",
-    "fc",
-    "filters",
-    "nodes",
-    "kernel",
-    "pooling",
-)
 
 
 def _paper(options: argparse.Namespace) -> None:
@@ -131,8 +104,7 @@ def _paper(options: argparse.Namespace) -> None:
     expect("paper", "matplotlib", "scipy", "statsmodels")
     if options.data is None and options.data_dir is not None:
         options.data = "mnist5k"
-    changes = {name: getattr(options, name) for name in _RECIPE_OPTIONS if getattr(options, name) is not None}
-    recipe = paper_recipe.preset(options.preset, **changes)
+    recipe = paper_recipe.preset(options.preset, **_given(options, _RECIPE))
     outcome = run_paper(
         recipe,
         options.out,
@@ -155,9 +127,6 @@ def _paper(options: argparse.Namespace) -> None:
     print(f"Table, results and {sum(f.suffix == '.png' for f in outcome.files)} figures are in {options.out}.")
 
 
-# -- agileact xor --------------------------------------------------------------------------------------
-
-
 def _add_xor(commands: Any) -> None:
     parser = commands.add_parser(
         "xor",
@@ -165,17 +134,8 @@ def _add_xor(commands: Any) -> None:
         description=f"Train the 2-2-1 network of {_PAPER}, Fig. 4, on XOR with a plain and with an agile activation "
         "from the same initial weights, many times; print how often each solves it and how long it takes; draw Fig. 4.",
     )
-    parser.add_argument("--base", help="activation (default: sigmoid)")
-    parser.add_argument("--starts", type=_values.count, metavar="N", help="initial weights to try (default: 200)")
-    parser.add_argument(
-        "--epochs", type=_values.count, metavar="N", help="steps of full-batch training (default: 3000)"
-    )
-    parser.add_argument("--optimizer", metavar="adam|sgd", help="how the networks are trained (default: adam)")
-    parser.add_argument("--lr", type=_values.rate, help="learning rate of the weights (default: 0.01)")
-    parser.add_argument(
-        "--activation-lr", type=_values.rate, metavar="LR", help="learning rate of size and position (default: as --lr)"
-    )
-    parser.add_argument("--seed", type=_values.seed, help="source of the initial weights (default: 0)")
+    for name, kind, shown, text in _XOR:
+        parser.add_argument(f"--{name}", type=kind, metavar=shown, help=text)
     parser.add_argument(
         "--out",
         type=Path,
@@ -193,8 +153,7 @@ def _xor(options: argparse.Namespace) -> None:
     from agileact.paper.xor_outcome import HEADER as XOR_HEADER
 
     expect("paper", "matplotlib", "scipy")
-    names = ("base", "starts", "epochs", "optimizer", "lr", "activation_lr", "seed")
-    spec = XorSpec(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    spec = XorSpec(**_given(options, _XOR))
     outcome = run_xor(spec)
     write_atomically(options.out / "xor.json", format_json(outcome.to_dict()) + "\n")
     files = draw_xor(outcome, options.out, notify=lambda line: print(line, file=sys.stderr))

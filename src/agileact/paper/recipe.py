@@ -118,15 +118,10 @@ class Recipe:
             >>> len(Recipe(seeds=(0, 1)).trials())
             28
         """
-        cnn = self._task(fingerprint, "cnn", filters=self.filters, kernel=self.kernel, pooling=self.pooling)
         mlp = self._task(fingerprint, "mlp")
-        trials = []
-        for seed in self.seeds:
-            for conv, fc in itertools.product(self.conv, self.fc):
-                trials.append(TrialSpec(cnn, self._arm(conv=conv, fc=fc), seed))
-            for fc in self.figure_11:
-                trials.append(TrialSpec(mlp, self._arm(fc=fc), seed))
-        return trials
+        (cnn,), arms = self.study(fingerprint).tasks, self.study(fingerprint).arms
+        pairs = [(cnn.spec, arm.spec) for arm in arms] + [(mlp, self._arm(fc=fc)) for fc in self.figure_11]
+        return [TrialSpec(task, arm, seed) for seed in self.seeds for task, arm in pairs]
 
     def study(self, fingerprint: str = "") -> Study:
         """Return the trials of the paper's network as a study: untuned, with the lowest test loss over iterations.

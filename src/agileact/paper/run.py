@@ -1,28 +1,31 @@
-"""The experiment from data to figures; what `agileact paper` calls."""
+"""The experiment from data to figures, and what it leaves behind: results.json, table.md, the figures, the report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agileact._common.errors import TrialError
 from agileact._common.files import write_atomically
+from agileact._common.json_text import format_json
+from agileact._common.machine import hardware, versions
 from agileact.paper import table as paper_table
-from agileact.paper.outputs import results_document, table_document, write_outputs
-from agileact.paper.reading import sentences
+from agileact.paper.figures import draw_all
 from agileact.paper.recipe import Recipe
 from agileact.paper.xor import XorSpec, run_xor
 from agileact.study import models
+from agileact.study.commands.context import failures_kept, keep_report
 from agileact.study.data import dataset as data_room
-from agileact.study.report.source import stored, write_report
+from agileact.study.results.outcome import Outcome
 from agileact.study.running.executors.local import LocalExecutor
 from agileact.study.running.progress import display
 from agileact.study.running.runner import run_study
 from agileact.study.running.store import Store
 from agileact.study.spec.record import write_record
-from agileact.study.spec.trial import DataSpec, TrialSpec
+from agileact.study.spec.result import TrialResult
+from agileact.study.spec.trial import DataSpec
 
 FIGURE_4 = XorSpec(starts=20, epochs=1000, lr=0.1)
 """Enough to have one solved network to draw; `agileact xor` is the comparison."""
@@ -55,7 +58,7 @@ def run_paper(
         out: Folder for the store and everything that is written; a run that was cut short continues here.
         jobs: Trials side by side; None for one per core.
         data_dir: Folder with the official test digits, for the data set ``mnist5k``.
-        command: What was typed; stands in the table's file.
+        command: What was typed; the table's file shows it.
         notify: Receives a line on each step for people.
 
     Raises:
@@ -63,39 +66,33 @@ def run_paper(
     """
     executor = LocalExecutor(jobs, data_dir)
     data = data_room.load(DataSpec(recipe.data, recipe.validation), data_dir=data_dir)
-    trials = recipe.trials(data.fingerprint)
-    _build_one_of_each(trials, data)
-    with Store(out / "store.sqlite") as store:
+    trials, study = recipe.trials(data.fingerprint), recipe.study(data.fingerprint)
+    # An option that does not fit is one error before any training.
+    for task, arm in dict.fromkeys((spec.task.model, spec.arm) for spec in trials):
+        models.build(task, arm, input_shape=tuple(data.train_x.shape[1:]), classes=data.classes, seed=0)
+    with Store(out / "store.sqlite") as store, failures_kept(out, notify):
         missing = [spec for spec in trials if spec not in store]
         notify(f"Data: {data.description}.")
         known = f", {len(trials) - len(missing)} of them stored already" if len(missing) < len(trials) else ""
         notify(f"{len(trials)} trials{known}; {min(executor.jobs, max(len(missing), 1))} side by side.")
         # Before the first trial, so that "agileact study watch" knows what it sees.
-        study = recipe.study(data.fingerprint)
-        write_record(out, study, command=command, data={study.tasks[0].name: data.description}, notes=_notes(recipe))
-        try:
-            with display(missing) as show:
-                results = run_study(trials, store, executor, show)
-        except TrialError as error:
-            if error.details:
-                log = out / "failed-trials.txt"
-                write_atomically(log, error.details)
-                notify(f"What the failed trials printed is in {log}.")
-            raise
+        described = {study.tasks[0].name: data.description}
+        around = write_record(out, study, command=command, data=described, notes=_notes(recipe))
+        with display(missing) as show:
+            results = run_study(trials, store, executor, show)
     rows = paper_table.rows(results)
-    reading = sentences(results, rows)
+    reading = paper_table.sentences(results, rows)
     document = results_document(
         results, recipe, description=data.description, fingerprint=data.fingerprint, reading=reading
     )
+    write_atomically(out / "results.json", format_json(document) + "\n")
     table = table_document(rows, recipe, description=data.description, reading=reading, command=command)
-    xor = run_xor(FIGURE_4)
-    files = write_outputs(out, results, document, table, xor=xor, notify=notify)
-    try:
-        write_report(stored(out), out / "report.html")
-    except OSError as error:
-        notify(f"The report could not be written ({error.strerror or error}): agileact study report {out} -o FILE")
-    else:
-        files.append(out / "report.html")
+    write_atomically(out / "table.md", table)
+    files = [out / "results.json", out / "table.md"]
+    files += draw_all(results, out / "figures", dataset=recipe.data, xor=run_xor(FIGURE_4), notify=notify)
+    outcome = Outcome(study, {result.spec: result for result in results}.get, around)
+    if report := keep_report(outcome, out, notify):
+        files.append(report)
     return PaperOutcome(rows, reading, document, files, data.description)
 
 
@@ -111,8 +108,74 @@ def _notes(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def _build_one_of_each(trials: list[TrialSpec], data: data_room.DataSet) -> None:
-    """Build each network once, so that an option that does not fit is one error before any training."""
-    shape = tuple(data.train_x.shape[1:])
-    for task, arm in dict.fromkeys((spec.task.model, spec.arm) for spec in trials):
-        models.build(task, arm, input_shape=shape, classes=data.classes, seed=0)
+def results_document(
+    results: Sequence[TrialResult], recipe: Recipe, *, description: str, fingerprint: str, reading: Sequence[str]
+) -> dict[str, Any]:
+    """Return everything a program may want of a run; :func:`format_json` writes what does not exist as null.
+
+    ``rows`` has one entry for each trial of the paper's network; ``fully_connected`` one for each trial of Fig. 11.
+    """
+    return {
+        "dataset": recipe.data,
+        "dataset_description": description,
+        "dataset_fingerprint": fingerprint,
+        "versions": versions(),
+        "hardware": hardware(),
+        "recipe": dataclasses.asdict(recipe),
+        "rows": [_row(r) for r in results if r.spec.task.model.name == "cnn"],
+        "fully_connected": [_row(r) for r in results if r.spec.task.model.name == "mlp"],
+        "reading": list(reading),
+    }
+
+
+def _row(result: TrialResult) -> dict[str, Any]:
+    conv, fc = paper_table.combination(result)
+    fields = (
+        *("best_test_loss", "best_iteration", "selected_test_loss", "selected_test_accuracy", "selected_iteration"),
+        *("seconds_per_iteration", "parameters", "versions"),
+    )
+    return {
+        "conv": conv or None,
+        "fc": fc,
+        "seed": result.spec.seed,
+        "status": result.status,
+        "final_train_loss": result.curve.train_loss[-1],
+        "trial": result.spec.key,
+        **{name: getattr(result, name) for name in fields},
+    }
+
+
+def table_document(
+    rows: Sequence[paper_table.Row], recipe: Recipe, *, description: str, reading: Sequence[str], command: str
+) -> str:
+    """Return table.md: the table, what was run on what, and the reading."""
+    rate = "the same" if recipe.activation_lr is None else f"{recipe.activation_lr:g}"
+    numbers = ", ".join(f"{name} {number}" for name, number in versions().items())
+    return f"""# The paper's Table 1 and ours
+
+Data: {description}.
+{len(recipe.seeds)} seed(s), {recipe.iterations} iterations, batch {recipe.batch_size}, \
+{recipe.optimizer} with learning rate {recipe.lr:g} (scale and location: {rate}), \
+evaluated every {recipe.evaluate_every} iterations.
+Command: `{command}`
+Hardware: {hardware()}. Versions: {numbers}.
+
+{paper_table.markdown(rows)}
+
+Paper: doi 10.3745/KTSDE.2020.9.7.213, Table 1; which layer names belong to which row, and that its loss \
+is the lowest test loss, is our reading. Ours: mean ± standard deviation over seeds.
+
+## Reading
+
+{_paragraphs(reading)}
+"""
+
+
+def _paragraphs(reading: Sequence[str]) -> str:
+    """Put a blank line before each sentence that is not an item of a list behind another one."""
+    lines: list[str] = []
+    for sentence in reading:
+        if lines and not (sentence.startswith("- ") and lines[-1].startswith("- ")):
+            lines.append("")
+        lines.append(sentence)
+    return "\n".join(lines)

@@ -1,13 +1,23 @@
-"""The paper's Table 1 beside ours."""
+"""The paper's Table 1 beside ours, and what it says: where our order agrees with the paper's and where it does not.
+
+Each sentence follows from the numbers by a rule; none claims a difference that the interval over seeds does not show.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agileact.paper.recipe import PAPER_TABLE, PaperRow
 from agileact.study.spec.result import TrialResult
-from agileact.study.statistics import Summary, summarise
+from agileact.study.statistics import (
+    Difference,
+    Summary,
+    paired_difference,
+    pairs_in_same_order,
+    rank_correlation,
+    summarise,
+)
 
 HEADER = (
     "n",
@@ -22,6 +32,8 @@ HEADER = (
     "ms per iteration",
     "seeds",
 )
+
+_PAPER = {(row.conv, row.fc): row for row in PAPER_TABLE}
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,6 @@ def rows(results: Sequence[TrialResult]) -> list[Row]:
 
     A diverged trial counts in ``diverged`` and with the numbers that it reached before.
     """
-    known = {(row.conv, row.fc): row for row in PAPER_TABLE}
     names = dict.fromkeys(combination(r) for r in results if r.spec.task.model.name == "cnn")
     table = []
     for conv, fc in names:
@@ -65,7 +76,7 @@ def rows(results: Sequence[TrialResult]) -> list[Row]:
             Row(
                 conv,
                 fc,
-                known.get((conv, fc)),
+                _PAPER.get((conv, fc)),
                 _over([t.best_test_loss for t in trials]),
                 _over([t.best_iteration for t in trials]),
                 _over([t.selected_test_loss for t in trials]),
@@ -116,3 +127,166 @@ def markdown(table: Sequence[Row]) -> str:
     lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in table]
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An agile combination against the one that differs from it in one part alone."""
+
+    agile: PaperRow
+    plain: PaperRow
+    difference: Difference
+
+    @property
+    def verdict(self) -> str:
+        """How our difference stands to the paper's: agrees, contradicts, undecided or one seed."""
+        paper = (self.agile.loss > self.plain.loss) - (self.agile.loss < self.plain.loss)
+        if self.difference.low is None:
+            same = self.difference.mean * paper > 0
+            return "same direction, one seed" if same else "other direction, one seed"
+        if self.difference.sign == 0:
+            return "undecided"
+        return "agrees" if self.difference.sign == paper else "contradicts"
+
+
+_PLAIN_OF = {"agile-sigmoid": "sigmoid", "agile-relu": "relu"}
+
+
+def comparisons(results: Sequence[TrialResult], measure: Callable[[TrialResult], float | None]) -> list[Comparison]:
+    """Compare each agile part with its plain twin, the other part being equal, paired by seed.
+
+    The intervals hold together at 95 % (Bonferroni over all of them).
+    """
+    pairs = []
+    for row in PAPER_TABLE:
+        for twin in ((_PLAIN_OF.get(row.conv, ""), row.fc), (row.conv, _PLAIN_OF.get(row.fc, ""))):
+            if twin in _PAPER:
+                pairs.append((row, _PAPER[twin]))
+    found = []
+    for agile, plain in pairs:
+        first, second = (_by_seed(of_combination(results, row.conv, row.fc), measure) for row in (agile, plain))
+        seeds = [seed for seed in first if seed in second]
+        if seeds:
+            found.append((agile, plain, [first[seed] for seed in seeds], [second[seed] for seed in seeds]))
+    return [Comparison(agile, plain, paired_difference(a, b, comparisons=len(found))) for agile, plain, a, b in found]
+
+
+def _by_seed(trials: Sequence[TrialResult], measure: Callable[[TrialResult], float | None]) -> dict[int, float]:
+    measured = ((trial.spec.seed, measure(trial)) for trial in trials)
+    return {seed: value for seed, value in measured if value is not None}
+
+
+def sentences(results: Sequence[TrialResult], table: Sequence[Row]) -> list[str]:
+    """Return the reading of a table as sentences, the most important first; items of a list begin with "- "."""
+    known = [row for row in table if row.paper and row.lowest_test_loss and row.lowest_iteration]
+    if len(known) < 2:
+        return ["Fewer than two of the paper's combinations were run; there is no order to compare."]
+    lowest = comparisons(results, lambda trial: trial.best_test_loss)
+    selected = comparisons(results, lambda trial: trial.selected_test_loss)
+    return [*_orders(known), *_pairs(lowest), *_other_measure(lowest, selected), *_caveats(results, known)]
+
+
+def _orders(known: Sequence[Row]) -> list[str]:
+    paper_loss = [row.paper.loss for row in known if row.paper]
+    ours = [row.lowest_test_loss.mean for row in known if row.lowest_test_loss]
+    same, total = pairs_in_same_order(paper_loss, ours)
+    paper_speed = [float(row.paper.iterations) for row in known if row.paper]
+    speed = [row.lowest_iteration.mean for row in known if row.lowest_iteration]
+    same_speed, _ = pairs_in_same_order(paper_speed, speed)
+
+    def lowest(values: Sequence[float]) -> str:
+        names = [f"{row.conv} - {row.fc}" for row, v in zip(known, values, strict=True) if v == min(values)]
+        return names[0] if len(names) == 1 else f"{len(names)} share it"
+
+    return [
+        f"Order by lowest test loss: {same} of {total} pairs of combinations stand as in the paper "
+        f"({_correlation(paper_loss, ours)}).",
+        f"Order by iterations to the lowest test loss: {same_speed} of {total} pairs as in the paper "
+        f"({_correlation(paper_speed, speed)}).",
+        f"Lowest test loss: paper {lowest(paper_loss)}, here {lowest(ours)}.",
+        f"Fewest iterations: paper {lowest(paper_speed)}, here {lowest(speed)}.",
+    ]
+
+
+def _correlation(paper: Sequence[float], ours: Sequence[float]) -> str:
+    value = rank_correlation(paper, ours)
+    return "no rank correlation, for all of ours are equal" if value is None else f"rank correlation {value:+.2f}"
+
+
+def _pairs(found: Sequence[Comparison]) -> list[str]:
+    if not found:
+        return []
+    seeds = min(c.difference.pairs for c in found)
+    basis = (
+        f"{seeds} paired seeds, intervals hold together at 95 %"
+        if seeds > 1
+        else "one seed, so no interval and no conclusion"
+    )
+    return [
+        f"An agile part against its plain twin, lowest test loss, agile minus plain, so negative is better ({basis}):",
+        *(_item(c) for c in found),
+        f"By lowest test loss: {_count(found)}.",
+    ]
+
+
+def _item(c: Comparison) -> str:
+    d = c.difference
+    interval = "" if d.low is None or d.high is None else f" [{d.low:+.4f}, {d.high:+.4f}]"
+    return (
+        f"- {c.agile.conv} - {c.agile.fc} against {c.plain.conv} - {c.plain.fc}: "
+        f"{d.mean:+.4f}{interval}; paper {c.agile.loss - c.plain.loss:+.4f}: {c.verdict}."
+    )
+
+
+def _count(found: Sequence[Comparison]) -> str:
+    verdicts = [c.verdict for c in found]
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+
+
+def _other_measure(lowest: Sequence[Comparison], selected: Sequence[Comparison]) -> list[str]:
+    """Say what changes when the iteration is chosen on validation."""
+    if not selected:
+        return []
+    before = {(c.agile, c.plain): c.verdict for c in lowest}
+    changed = [c for c in selected if before.get((c.agile, c.plain)) != c.verdict]
+    text = f"By test loss at the iteration chosen on validation: {_count(selected)}"
+    if not changed:
+        return [f"{text}; no verdict changes."]
+    return [f"{text}; the verdict changes in:", *(_item(c) for c in changed)]
+
+
+def _caveats(results: Sequence[TrialResult], known: Sequence[Row]) -> list[str]:
+    budget = results[0].spec.task.budget
+    arm = results[0].spec.arm
+    lines = [
+        f"All combinations share one learning rate ({arm.optimizer}, {arm.lr:g}); an order at one learning rate "
+        "is not the order at another, and scale and location act like a larger step size.",
+        "The lowest test loss over iterations is chosen on the test set, as in the paper, and flatters every row; "
+        "the columns chosen on validation do not.",
+    ]
+    options = dict(next(r for r in results if r.spec.task.model.name == "cnn").spec.task.model.options)
+    here = (options.get("filters", (16, 8, 4)), options.get("nodes", (30,)), budget.batch_size)
+    if here != ((16, 8, 4), (30,), 100):
+        lines.append(
+            f"This is not the paper's network and batch (filters 16, 8, 4, one layer of 30 nodes, batch 100) but "
+            f"filters {_sizes(here[0])}, nodes {_sizes(here[1])}, batch {here[2]}: the comparison means little."
+        )
+    late = [
+        f"{row.conv} - {row.fc}"
+        for row in known
+        if row.lowest_iteration and row.lowest_iteration.mean > 0.95 * budget.iterations
+    ]
+    if late:
+        lines.append(
+            f"Still falling when training stopped at iteration {budget.iterations}, so not at their lowest: "
+            + ", ".join(late)
+            + "."
+        )
+    diverged = sum(result.status == "diverged" for result in results)
+    if diverged:
+        lines.append(f"{diverged} trials diverged; they count with what they reached before.")
+    return lines
+
+
+def _sizes(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values)) or "none"

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from agileact._common.optional import require
 from agileact.functional import agile
-from agileact.study.statistics import wilson
 
 POINTS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 """The four inputs."""
@@ -110,7 +109,8 @@ class XorArm:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of :attr:`rate`."""
-        return wilson(self.solved, self.starts)
+        found = require("scipy.stats", "study").binomtest(self.solved, self.starts).proportion_ci(method="wilson")
+        return float(found.low), float(found.high)
 
     @property
     def epochs_quartiles(self) -> tuple[float, float, float] | None:

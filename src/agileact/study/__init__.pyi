@@ -7,6 +7,7 @@ from agileact.study.commands.yaml_file import read_study as read_study
 from agileact.study.data.dataset import register_data as register_data
 from agileact.study.models import register_model as register_model
 from agileact.study.models import role_activation as role_activation
+from agileact.study.results.outcome import Outcome as Outcome
 from agileact.study.results.printing import show as show
 from agileact.study.running.conduct import conduct as conduct
 from agileact.study.running.conduct import identified as identified
@@ -53,13 +54,13 @@ from agileact.study.statistics import rank_correlation as rank_correlation
 from agileact.study.statistics import sign_flip_test as sign_flip_test
 from agileact.study.statistics import signed_rank as signed_rank
 from agileact.study.statistics import smallest_effect as smallest_effect
-from agileact.study.statistics import student as student
 from agileact.study.statistics import summarise as summarise
 from agileact.study.statistics import time_to_loss as time_to_loss
 from agileact.study.statistics import verdict as verdict
-from agileact.study.statistics import wilson as wilson
 from agileact.study.training.folded_steps import FoldedOptimizer as FoldedOptimizer
 from agileact.study.training.folded_steps import fold_into as fold_into
 from agileact.study.training.loop import evaluate as evaluate
 from agileact.study.training.run import run_trial as run_trial
 from agileact.study.training.stacked import run_stack as run_stack
+
+__all__: list[str]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError, DataError, cli
-from agileact.study.commands.compare_plan import duration, fitted, proposed
+from agileact.study.commands.compare import duration, fitted, proposed
 from agileact.study.data import dataset as data
 from agileact.study.running.cost import START_SECONDS
 from agileact.study.spec.arms import arm
@@ -91,7 +91,7 @@ def test_times_as_people_write_them():
 def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
     command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:pairs", "--arms", "original,agile-relu"]
     command += ["--iterations", "10", "--batch-size", "20", "--validation", "30", "--jobs", "1"]
-    from agileact.study.commands import compare_plan as compare
+    from agileact.study.commands import compare
 
     monkeypatch.setattr(compare, "_MOST_SEEDS", 6)
     monkeypatch.setattr(compare, "_MOST_TUNING", 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from agileact.study.report.facts import Facts, gather
+from agileact.study.results.outcome import Outcome
 from agileact.study.running.planner import Lookup, plan
 from agileact.study.spec.arms import Arm, arm, every_arm
 from agileact.study.spec.protocol import Protocol, Study
@@ -94,8 +94,8 @@ def lookup_of(study: Study, make: Any = made_up) -> Lookup:
     return lookup
 
 
-def facts_of(study: Study, make: Any = made_up) -> Facts:
-    return gather(study, lookup_of(study, make))
+def outcome_of(study: Study, make: Any = made_up) -> Outcome:
+    return Outcome(study, lookup_of(study, make))
 
 
 def walk(block: Any) -> Any:

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from agileact import ArgumentError, StoreError, cli
-from agileact.study.report.source import read, stored, told, write_report
+from agileact.study.report.document import report_document, write_report
 from agileact.study.report.watch import Server
+from agileact.study.results.source import stored, told
 from agileact.study.running.conduct import conduct
 from agileact.study.running.executors import Event, Finished, Started
 from agileact.study.running.planner import plan
@@ -81,7 +82,7 @@ def test_a_file_that_cannot_be_written_is_one_line(folder, tmp_path, capsys):
 
 
 def test_a_difference_that_matters_is_part_of_the_verdict(folder):
-    assert "would matter" in json.dumps(read(stored(folder), matters=1.0))
+    assert "would matter" in json.dumps(report_document(stored(folder).read(matters=1.0)))
 
 
 @pytest.mark.parametrize(
@@ -112,10 +113,10 @@ def test_what_cannot_be_reported_is_one_line(folder, tmp_path, capsys, arguments
 
 def test_a_known_study_needs_no_record(folder, tmp_path):
     shutil.copy(folder / "store.sqlite", tmp_path)
-    write_report(told(STUDY, tmp_path / "store.sqlite"), tmp_path / "r.html")
+    write_report(told(STUDY, tmp_path / "store.sqlite").read(), tmp_path / "r.html")
     assert "is not recorded" in (tmp_path / "r.html").read_text(encoding="utf-8")
     with pytest.raises(StoreError, match="no store of trials"):
-        read(told(STUDY, tmp_path / "other" / "store.sqlite"))
+        told(STUDY, tmp_path / "other" / "store.sqlite").read()
 
 
 # -- watch ----------------------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ import statistics
 import pytest
 
 from agileact.study.report.document import report_document
-from agileact.study.report.facts import gather
 from agileact.study.report.page import page
+from agileact.study.results.outcome import Outcome
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol
 from agileact.study.spec.result import Curve
-from tests.study.report.builders import PROTOCOL, big_study, facts_of, lookup_of, made_up, small_study, walk
+from tests.study.report.builders import PROTOCOL, big_study, lookup_of, made_up, outcome_of, small_study, walk
 
 SECTIONS = [
     "verdict",
@@ -41,7 +41,7 @@ def texts(document):
 
 @pytest.fixture(scope="module")
 def small():
-    return report_document(facts_of(small_study()))
+    return report_document(outcome_of(small_study()))
 
 
 def test_the_sections_are_all_there_in_order_and_json_holds_them(small):
@@ -113,7 +113,7 @@ def test_shapes_and_parameters_are_those_of_arms_that_have_them(small):
 
 def test_results_without_shapes_are_told_in_a_sentence():
     study = small_study()
-    document = report_document(facts_of(study, lambda spec: dataclasses.replace(made_up(spec), shapes={}, layers={})))
+    document = report_document(outcome_of(study, lambda spec: dataclasses.replace(made_up(spec), shapes={}, layers={})))
     assert "by a version that did not keep them" in texts(document)
     assert "No finished trial has an activation with a learned scale" in texts(document)
 
@@ -127,7 +127,7 @@ def test_every_chart_has_a_sentence_and_most_have_their_numbers(small):
 
 
 def test_a_study_that_has_not_begun():
-    document = report_document(gather(small_study(), lambda spec: None))
+    document = report_document(Outcome(small_study(), lambda spec: None))
     assert "Not finished: 0 of at most 66 trials are done" in texts(document)
     assert document["summary"].startswith("Nothing can be compared yet")
     assert not blocks(document, "chart")
@@ -138,8 +138,8 @@ def test_a_study_that_has_not_begun():
 def test_a_study_half_way():
     study = small_study()
     lookup = lookup_of(study)
-    facts = gather(study, lambda spec: lookup(spec) if spec.seed in (0, 1, 2, 50) else None)
-    document = report_document(facts)
+    outcome = Outcome(study, lambda spec: lookup(spec) if spec.seed in (0, 1, 2, 50) else None)
+    document = report_document(outcome)
     assert not document["finished"]
     (chart,) = blocks(document, "chart", "differences-digits")
     assert chart["series"][0]["decision"] == "undecided"
@@ -151,11 +151,11 @@ def test_one_arm_and_one_seed():
         arms=small_study().arms[:1],
         protocol=dataclasses.replace(PROTOCOL, seeds=(0,)),
     )
-    document = report_document(facts_of(study))
+    document = report_document(outcome_of(study))
     assert document["summary"] == "The study has one arm, relu: there is nothing to compare it with."
     assert blocks(document, "chart", "curves-")
     two = small_study(protocol=dataclasses.replace(PROTOCOL, seeds=(0,)), tasks=study.tasks[:1])
-    document = report_document(facts_of(two))
+    document = report_document(outcome_of(two))
     (chart,) = blocks(document, "chart", "differences-")
     assert [one["interval"] for one in chart["series"]] == [None, None]
     assert "One seed says nothing about chance" in texts(document)
@@ -170,7 +170,7 @@ def test_a_baseline_that_diverged_everywhere():
             result, status="diverged", curve=Curve([0], [2.0], [math.inf]), selected_test_loss=None, best_test_loss=None
         )
 
-    document = report_document(facts_of(small_study(), make))
+    document = report_document(outcome_of(small_study(), make))
     json.dumps(document, allow_nan=False)
     assert "diabetes-mlp: not defined, as a run of relu diverged" in texts(document)
     assert "Time to the best validation loss of relu: not defined" in blocks(document, "claim")[0]["more"]
@@ -191,7 +191,7 @@ def test_a_study_of_which_everything_diverged_does_not_say_that_it_goes_on():
             layers={},
         )
 
-    document = report_document(facts_of(small_study(), make))
+    document = report_document(outcome_of(small_study(), make))
     assert texts(document).count("Every final trial that is finished diverged.") == 3
     assert " yet" not in texts(document)
     assert "test loss" in titles(document)
@@ -212,7 +212,7 @@ def test_claims_come_with_the_largest_first_behind_the_headline():
 
     names = ("relu", "gelu", "silu", "agile-relu")
     study = small_study(arms=tuple(map(arm, names)), tasks=small_study().tasks[:1])
-    document = report_document(facts_of(study, make))
+    document = report_document(outcome_of(study, make))
     first = document["sections"][0]["blocks"][0]
     assert (first["tone"], first["text"]) == ("lead", document["summary"])
     assert [one["text"].split()[0] for one in blocks(document, "claim")] == ["agile-relu", "gelu", "silu"]
@@ -224,8 +224,8 @@ def test_the_table_has_no_empty_column_and_counts_no_accuracy_of_a_diverged_run(
     def make(spec):
         return dataclasses.replace(made_up(spec), selected_test_accuracy=0.2 if spec.seed == 3 else 0.9)
 
-    assert not {"accuracy, %", "activation lr"} & set(titles(report_document(facts_of(study))))
-    document = report_document(facts_of(study, make))
+    assert not {"accuracy, %", "activation lr"} & set(titles(report_document(outcome_of(study))))
+    document = report_document(outcome_of(study, make))
     place = titles(document).index("accuracy, %")
     (table,) = [one for one in blocks(document, "table") if one["id"] == "outcome"]
     found = {row[0]["text"]: row[place] for row in table["rows"]}
@@ -236,7 +236,7 @@ def test_the_table_has_no_empty_column_and_counts_no_accuracy_of_a_diverged_run(
 
 def test_the_papers_protocol_is_named_as_what_it_is():
     protocol = Protocol(tune=False, seeds=(0, 1), select="test", test="curve")
-    document = report_document(facts_of(small_study(protocol=protocol)))
+    document = report_document(outcome_of(small_study(protocol=protocol)))
     assert "It flatters every arm" in texts(document)
     assert "Learning rates were not tuned" in texts(document)
     assert blocks(document, "chart", "curves-digits-mlp-test")
@@ -251,7 +251,7 @@ def test_the_papers_protocol_is_named_as_what_it_is():
 
 
 def test_of_many_arms_the_baseline_and_the_best_are_drawn_and_the_page_stays_small():
-    long = facts_of(big_study(), lambda spec: made_up(spec, points=400))
+    long = outcome_of(big_study(), lambda spec: made_up(spec, points=400))
     document = report_document(long)
     assert len(document["arms"]) == 25
     assert len(document["shown"]) == 6

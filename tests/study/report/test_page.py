@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agileact.study.report.document import report_document, waiting_document
 from agileact.study.report.page import PLOTLY, island, page
-from tests.study.report.builders import EVIL, evil_study, facts_of
+from tests.study.report.builders import EVIL, evil_study, outcome_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -37,7 +37,7 @@ def scripts(text: str) -> list[tuple[str, str]]:
 
 
 def test_the_policy_allows_the_two_scripts_of_the_page_and_nothing_else():
-    text = page(report_document(facts_of(evil_study())))
+    text = page(report_document(outcome_of(evil_study())))
     found = scripts(text)
     assert len(found) == 3
     assert 'type="application/json"' in found[0][0]
@@ -51,7 +51,7 @@ def test_the_policy_allows_the_two_scripts_of_the_page_and_nothing_else():
 
 
 def test_names_stand_in_the_page_as_json_and_escaped_alone():
-    text = page(report_document(facts_of(evil_study())))
+    text = page(report_document(outcome_of(evil_study())))
     for name in EVIL[:4:3]:
         assert name not in text
     document = json.loads(scripts(text)[0][1])

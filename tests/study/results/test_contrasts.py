@@ -9,10 +9,9 @@ import statistics
 import numpy as np
 import pytest
 
-from agileact.study.results.contrasts import contrasts, relative_losses, relative_record
-from agileact.study.results.outcome import cells, comparisons
+from agileact.study.results.outcome import Outcome
+from agileact.study.results.printing import show
 from agileact.study.results.trajectories import layer_bands, loss_band
-from agileact.study.running.planner import plan
 from agileact.study.spec.result import Curve, LayerTrace
 from tests.study.builders import make_result, make_spec
 from tests.study.report.builders import lookup_of, made_up, small_study
@@ -22,14 +21,12 @@ STUDY = small_study()
 
 @pytest.fixture(scope="module")
 def found():
-    lookup = lookup_of(STUDY)
-    return cells(STUDY, plan(STUDY, lookup), lookup)
+    return Outcome(STUDY, lookup_of(STUDY))
 
 
 def test_contrasts_hold_what_the_losses_say(found):
-    compared = comparisons(STUDY, found)
-    one = next(c for c in contrasts(STUDY, found, compared) if c.comparison.arm == "agile-relu")
-    by_name = {(cell.arm, cell.task): cell for cell in found}
+    one = next(c for c in found.comparisons if c.arm == "agile-relu")
+    by_name = {(cell.arm, cell.task): cell for cell in found.cells}
     first, second = (by_name[name, "digits-mlp"].losses for name in ("agile-relu", "relu"))
     differences = np.array(first) - np.array(second)
     assert one.seeds == STUDY.protocol.seeds
@@ -44,8 +41,7 @@ def test_contrasts_hold_what_the_losses_say(found):
 
 
 def test_an_arm_that_diverged_has_no_mean_and_is_the_worst(found):
-    compared = comparisons(STUDY, found)
-    one = next(c for c in contrasts(STUDY, found, compared) if c.comparison.verdict.decision == "unstable")
+    one = next(c for c in found.comparisons if c.verdict.decision == "unstable")
     assert one.bootstrap is None
     assert one.effect is None
     assert one.differences.count(None) == 1
@@ -53,8 +49,8 @@ def test_an_arm_that_diverged_has_no_mean_and_is_the_worst(found):
 
 
 def test_relative_losses_are_in_units_of_the_baseline(found):
-    estimates = relative_losses(STUDY, found)
-    by_name = {(cell.arm, cell.task): cell for cell in found}
+    estimates = found.relative
+    by_name = {(cell.arm, cell.task): cell for cell in found.cells}
     ratios = np.concatenate(
         [
             np.array(by_name["agile-relu", task.name].losses) / np.mean(by_name["relu", task.name].losses)
@@ -64,7 +60,8 @@ def test_relative_losses_are_in_units_of_the_baseline(found):
     middle = np.sort(ratios)[4:-4]
     assert estimates["agile-relu"].value == pytest.approx(middle.mean())
     assert set(estimates) == {"relu", "agile-relu", "gelu"}
-    assert relative_losses(small_study(tasks=STUDY.tasks[:1]), found) == {}
+    one = small_study(tasks=STUDY.tasks[:1])
+    assert Outcome(one, lookup_of(one)).relative == {}
 
 
 def test_bands_are_mean_lowest_and_highest_of_the_runs_that_did_not_diverge():
@@ -95,11 +92,10 @@ def test_bands_are_mean_lowest_and_highest_of_the_runs_that_did_not_diverge():
     assert layer_bands([]) == {}
 
 
-def test_json_has_no_infinity_for_an_arm_that_diverged_often():
+def test_json_has_no_infinity_for_an_arm_that_diverged_often(capsys):
     study = small_study()
     lookup = lookup_of(
         study, lambda spec: dataclasses.replace(made_up(spec), status="diverged" if spec.seed else "finished")
     )
-    found = cells(study, plan(study, lookup), lookup)
-    estimates = relative_losses(study, found)
-    assert json.loads(json.dumps(relative_record(estimates), allow_nan=False))["gelu"]["value"] is None
+    show(Outcome(study, lookup), as_json=True)
+    assert json.loads(capsys.readouterr().out)["relative_loss"]["gelu"]["value"] is None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from agileact.study.results import outcome
-from agileact.study.results.contrasts import contrasts
-from agileact.study.results.printing import show
-from agileact.study.running.planner import Lookup, final_trials, plan
+from agileact.study.results.export import trial_rows
+from agileact.study.results.outcome import Outcome
+from agileact.study.results.printing import row, show
+from agileact.study.running.planner import Lookup, final_trials
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol, Study
 from agileact.study.spec.result import Curve, TrialResult
@@ -33,14 +33,10 @@ def study_of(curves: Mapping[str, Sequence[Sequence[float]]], of: Task | None = 
     return study, results.get
 
 
-def found_in(study: Study, lookup: Lookup) -> list[outcome.Cell]:
-    return outcome.cells(study, plan(study, lookup), lookup)
-
-
 def test_runs_that_have_not_learned_are_told():
-    study, lookup = study_of({"relu": [DEAD] + [LEARNED] * 7, "agile-relu": [LEARNED] * 8})
-    found = found_in(study, lookup)
-    assert outcome.flags(plan(study, lookup), found) == [
+    outcome = Outcome(*study_of({"relu": [DEAD] + [LEARNED] * 7, "agile-relu": [LEARNED] * 8}))
+    found = outcome.cells
+    assert outcome.flags == [
         (
             "paper-mlp",
             "relu",
@@ -48,22 +44,22 @@ def test_runs_that_have_not_learned_are_told():
         )
     ]
     assert [cell.idle for cell in found] == [(0,), ()]
-    assert outcome.row(found[0])[-1] == "8 (1 did not learn)"
-    assert outcome.row(found[1])[-1] == "8"
+    assert row(found[0])[-1] == "8 (1 did not learn)"
+    assert row(found[1])[-1] == "8"
 
 
 def test_a_bad_start_is_no_excuse():
     # From 5.0 to 2.30 is more than 5 %, and still no better than the same answer for every input.
     bad = (5.0, 2.30, 2.31)
     study, lookup = study_of({"relu": [LEARNED] * 8, "agile-relu": [bad] + [LEARNED] * 7})
-    assert [cell.idle for cell in found_in(study, lookup)] == [(), (0,)]
+    assert [cell.idle for cell in Outcome(study, lookup).cells] == [(), (0,)]
     # A network of the user's own may come trained; what another arm makes of it may begin far above, and learn.
     custom = task("paper-mlp")
     model = ModelSpec("custom", custom.spec.model.options)
     custom = dataclasses.replace(custom, spec=dataclasses.replace(custom.spec, model=model))
     trained, changed = (0.30, 0.28, 0.27), (1.5, 0.5, 0.29)
     study, lookup = study_of({"relu": [trained] * 8, "gelu": [changed] * 7 + [(1.5, 1.48, 1.49)]}, custom)
-    assert [cell.idle for cell in found_in(study, lookup)] == [(), (7,)]
+    assert [cell.idle for cell in Outcome(study, lookup).cells] == [(), (7,)]
 
 
 def test_a_run_that_diverged_is_not_counted_twice():
@@ -74,36 +70,36 @@ def test_a_run_that_diverged_is_not_counted_twice():
         assert result is not None
         return dataclasses.replace(result, status="diverged") if min(result.curve.validation_loss) > 2 else result
 
-    found = found_in(study, one_diverged)
+    found = Outcome(study, one_diverged).cells
     assert found[0].idle == ()
-    assert outcome.row(found[0])[-1] == "8 (1 diverged)"
+    assert row(found[0])[-1] == "8 (1 diverged)"
 
 
 def test_what_all_seeds_show_is_told_beside_a_mean_that_a_dead_run_moved(capsys):
     plain = [(2.31, 0.5, 0.30 + 0.01 * seed) for seed in range(7)]
     agile = [(2.31, 0.5, 0.20 + 0.011 * seed) for seed in range(8)]
     study, lookup = study_of({"relu": [*plain, DEAD], "agile-relu": agile})
-    found = found_in(study, lookup)
-    compared = outcome.comparisons(study, found)
+    outcome = Outcome(study, lookup)
+    compared = outcome.comparisons
     assert compared[0].verdict.decision == "undecided"
     assert "1 of 8 runs of relu did not learn), but seed by seed agile-relu is lower in 8 of 8" in (
         compared[0].verdict.sentence
     )
-    record = contrasts(study, found, compared)[0].to_dict()
+    record = compared[0].to_dict()
     assert (record["seeds_lower"], record["seeds_higher"], record["did_not_learn"]) == (8, 0, [0, 1])
     assert record["signed_rank_p"] == 2 / 2**8
     assert -0.11 < record["typical"] < -0.09
     low, high = record["typical_interval"]
     assert low < record["typical"] < high < 0
-    show(study, plan(study, lookup), lookup)
+    show(outcome)
     printed = " ".join(capsys.readouterr().out.split())
     assert "Seed by seed agile-relu is lower than relu in 8 of 8; typical difference (Hodges-Lehmann): -0.09" in printed
-    assert outcome.trial_rows(study, plan(study, lookup), lookup)[0]["untrained_loss"] == 2.31
+    assert trial_rows(outcome)[0]["untrained_loss"] == 2.31
 
 
 def test_signed_ranks_of_a_study_are_corrected_together():
     plain = [(2.31, 0.5, 0.30 + 0.01 * seed) for seed in range(8)]
     arms = {f"agile-{base}": [(2.31, 0.5, 0.25 + 0.011 * s) for s in range(8)] for base in ("relu", "gelu", "silu")}
     study, lookup = study_of({"relu": plain, **arms})
-    compared = outcome.comparisons(study, found_in(study, lookup))
+    compared = Outcome(study, lookup).comparisons
     assert [one.verdict.rank_p for one in compared] == [3 * 2 / 2**8] * 3

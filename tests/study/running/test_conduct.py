@@ -12,8 +12,9 @@ import sys
 import pytest
 
 from agileact import StoreError, cli
-from agileact.study.results.export import COLUMNS, to_csv
-from agileact.study.results.outcome import HEADER, cells, comparisons, loss, ranking, row, trial_rows
+from agileact.study.results.export import COLUMNS, to_csv, trial_rows
+from agileact.study.results.outcome import Outcome, loss
+from agileact.study.results.printing import HEADER, row
 from agileact.study.running.conduct import conduct, identified
 from agileact.study.running.executors import Finished, Started
 from agileact.study.running.planner import plan
@@ -99,15 +100,15 @@ def test_every_finished_trial_is_exported_also_while_arms_are_being_tuned(tmp_pa
         ran = MadeUp(stop_after=stop)
         with pytest.raises(KeyboardInterrupt):
             conduct(STUDY, store, ran)
-        rows = trial_rows(STUDY, plan(STUDY, store.get), store.get)
+        rows = trial_rows(Outcome(STUDY, store.get))
     assert sorted(row["trial"] for row in rows) == sorted(spec.key for spec in ran.ran)
     assert all(tuple(row)[: len(COLUMNS)] == COLUMNS for row in rows)
     assert to_csv(rows).startswith(",".join(COLUMNS))  # without rows, too
 
 
 def test_the_outcome_says_what_the_results_hold(done):
-    current, store = done
-    found = cells(STUDY, current, store.get)
+    outcome = Outcome(STUDY, done[1].get)
+    found = outcome.cells
     agile = next(cell for cell in found if (cell.arm, cell.task) == ("agile-relu", "digits-mlp"))
     base = next(cell for cell in found if (cell.arm, cell.task) == ("relu", "digits-mlp"))
     assert len(agile.results) == 8
@@ -115,7 +116,7 @@ def test_the_outcome_says_what_the_results_hold(done):
     assert agile.times.median() == 500
     assert base.times is not None
     assert base.times.median() == 1000
-    compared = {(one.task, one.arm): one for one in comparisons(STUDY, found)}
+    compared = {(one.task, one.arm): one for one in outcome.comparisons}
     one = compared["digits-mlp", "agile-relu"]
     assert one.verdict.decision == "better"
     assert "agile-relu 8 of 8 runs got there, in the median after 500 iterations" in one.times
@@ -134,19 +135,17 @@ def test_the_outcome_says_what_the_results_hold(done):
 
 
 def test_ranks_put_an_arm_that_diverged_behind(done):
-    current, store = done
-    ranks = ranking(STUDY, cells(STUDY, current, store.get))
+    ranks = Outcome(STUDY, done[1].get).ranking
     assert ranks is not None
     assert ranks.ranks[1] == 1.0
     assert ranks.ranks[2] >= 2.0
 
 
 def test_an_unfinished_study_shows_what_there_is():
-    current = plan(STUDY, lambda spec: None)
-    found = cells(STUDY, current, lambda spec: None)
-    assert comparisons(STUDY, found) == []
-    assert ranking(STUDY, found) is None
-    assert row(found[0])[2:] == (*["–"] * 8, "0")
+    outcome = Outcome(STUDY, lambda spec: None)
+    assert outcome.comparisons == ()
+    assert outcome.ranking is None
+    assert row(outcome.cells[0])[2:] == (*["–"] * 8, "0")
 
 
 def test_a_diverged_trial_has_no_finite_loss():

@@ -227,7 +227,7 @@ def test_a_device_for_ray_and_a_share_of_it_go_together(monkeypatch):
 
 
 def test_compare_in_half_precision_as_a_user_types_it(tmp_path, capsys, monkeypatch):
-    from agileact.study.commands import compare_plan as compare
+    from agileact.study.commands import compare
 
     here = "tests.study.networks_of_a_user"
     monkeypatch.setattr(compare, "_MOST_SEEDS", 6)

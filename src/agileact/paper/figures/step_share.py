@@ -7,16 +7,16 @@ between the halves and after it.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agileact._common.optional import require
 from agileact.paper.figures.run import Combination, Run, is_agile
 from agileact.study.spec.result import TrialResult
-from agileact.study.statistics import student, wilson
+from agileact.study.statistics import paired_difference
 
 Values = NDArray[np.float64]
 
@@ -131,9 +131,10 @@ def step_share(run: Run, combination: Combination) -> StepShare | None:
 
 def _share(changes: list[Values]) -> tuple[float, tuple[float, float]]:
     shares = [float((values < 0).mean()) for values in changes]
-    if len(shares) == 1:
-        return shares[0], wilson(int((changes[0] < 0).sum()), len(changes[0]))
-    low, high = student(shares)
-    together = np.concatenate(changes)
-    least_low, least_high = wilson(int((together < 0).sum()), len(together))
-    return statistics.fmean(shares), (max(0.0, min(low, least_low)), min(1.0, max(high, least_high)))
+    lower = np.concatenate(changes) < 0
+    wilson = require("scipy.stats", "paper").binomtest(int(lower.sum()), len(lower)).proportion_ci(method="wilson")
+    low, high = float(wilson.low), float(wilson.high)
+    student = paired_difference(shares, [0.0] * len(shares))
+    if student.low is not None and student.high is not None:
+        low, high = max(0.0, min(low, student.low)), min(1.0, max(high, student.high))
+    return student.mean, (low, high)

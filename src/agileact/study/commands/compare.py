@@ -1,29 +1,35 @@
-"""agileact compare: arms on a network and data of one's own, within a time."""
+"""agileact compare: arms on a user's own model and data, with as many trials as fit into a time."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agileact._common.arguments import difference
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
 from agileact.study.commands.context import STATISTICS, Context, carry_out, say
-from agileact.study.commands.placement import add_place, add_training, as_asked
+from agileact.study.commands.options import PLACE, TRAINING, add, as_asked
+
+if TYPE_CHECKING:
+    from agileact.study.spec.arms import Arm
+    from agileact.study.spec.protocol import Study
+
+_MOST_SEEDS = 20
+_MOST_TUNING = 16
+_LR = (0.0003, 0.001, 0.003, 0.01)
+_TASK = "compare"
 
 
 def add_command(commands: Any, count: Callable[[str], int]) -> None:
-    """Add ``agileact compare``.
-
-    Args:
-        commands: The subparsers of the main command.
-        count: Parses a whole number greater than 0.
-    """
+    """Add ``agileact compare``; ``count`` parses a whole number greater than 0."""
     parser = commands.add_parser(
         "compare",
         help="compare activations on your own model and data, within a time",
@@ -33,8 +39,6 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     )
 
     def seconds(text: str) -> float:
-        from agileact.study.commands.compare_plan import duration
-
         with contextlib.suppress(ValueError):
             return duration(text)
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 1.5h")
@@ -47,29 +51,22 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     parser.add_argument(
         "--budget", type=seconds, default=1800.0, metavar="TIME", help="such as 90s, 30m or 1.5h (default: 30m)"
     )
-    parser.add_argument(
-        "--iterations", type=count, default=1000, metavar="N", help="steps of a trial (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--batch-size", type=count, default=100, metavar="N", help="samples a step (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--validation", type=count, default=500, metavar="N", help="samples to set aside (default: %(default)s)"
-    )
-    parser.add_argument("--out", type=Path, help="folder for all results (default: runs/compare)")
-    parser.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
-    add_place(parser)
-    add_training(parser)
-    parser.add_argument("--matters", type=difference, metavar="X", help="smallest difference in loss that matters")
-    parser.add_argument("--json", action="store_true", help="print JSON to standard output, no table")
+    for name, default, what in (
+        ("iterations", 1000, "steps of a trial"),
+        ("batch-size", 100, "samples a step"),
+        ("validation", 500, "samples to set aside"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=count, default=default, metavar="N", help=f"{what} (default: %(default)s)"
+        )
+    add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
     parser.set_defaults(run=_compare, data_dir=None, resumes=True)
 
 
 def _compare(options: argparse.Namespace) -> None:
     from agileact.study import models
-    from agileact.study.commands import compare_plan as compare
     from agileact.study.running.conduct import identified
-    from agileact.study.running.cost import estimate
+    from agileact.study.running.cost import START_SECONDS, estimate
     from agileact.study.running.executors.local import available_cores
     from agileact.study.running.planner import plan
     from agileact.study.running.progress import format_duration
@@ -80,7 +77,7 @@ def _compare(options: argparse.Namespace) -> None:
     names = [name.strip() for name in options.arms.split(",") if name.strip()]
     if len(set(names)) < 2:
         raise ArgumentError(f"--arms must name at least two different arms, not {options.arms!r}")
-    study = compare.proposed(
+    study = proposed(
         [arm(name) for name in dict.fromkeys(names)],
         options.model,
         options.data,
@@ -97,10 +94,10 @@ def _compare(options: argparse.Namespace) -> None:
         context,
         lambda: estimate(context.study, plan(context.study, lambda spec: None), context.data, jobs).trial_seconds,
     )
-    context.study = compare.fitted(context.study, seconds, options.budget, jobs)
+    context.study = fitted(context.study, seconds, options.budget, jobs)
     protocol = context.study.protocol
     points, runs = protocol.trials, len(protocol.tuning_seeds)
-    whole = compare.START_SECONDS + sum(seconds.values()) * (points * runs + len(protocol.seeds)) / jobs
+    whole = START_SECONDS + sum(seconds.values()) * (points * runs + len(protocol.seeds)) / jobs
     say(
         f"{len(names)} arms: each {points} points to tune, {runs} seeds a point, and {len(protocol.seeds)} fresh ones; "
         f"about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
@@ -121,3 +118,100 @@ def _remembered(context: Context, measure: Callable[[], dict[tuple[str, str], fl
     rows = [[*row, found[row[0], row[1]]] for row in wanted]
     write_atomically(path, json.dumps(rows, indent=1) + "\n")
     return found
+
+
+def proposed(
+    arms: Sequence[Arm], model: str, data: str, *, fingerprint: str, iterations: int, batch_size: int, validation: int
+) -> Study:
+    """Return the study of a user's model and data, with the fewest trials that can say something.
+
+    Args:
+        arms: What is compared; the first is the baseline.
+        model: The model's function, as ``package.module:function``.
+        data: The data's function, likewise.
+        fingerprint: Of the model, part of the trials' identity.
+        iterations: Steps of a trial.
+        batch_size: Samples a step.
+        validation: Samples to set aside, where the data has no validation part.
+    """
+    from agileact.study.spec.protocol import Protocol, Study
+    from agileact.study.spec.tasks import Task
+    from agileact.study.spec.trial import Budget, DataSpec, ModelSpec, TaskSpec, freeze
+
+    budget = Budget(iterations, batch_size, evaluate_every=max(1, iterations // 40), test_curve=False)
+    spec = TaskSpec(
+        DataSpec("custom", validation, options=freeze({"target": data})),
+        ModelSpec("custom", freeze({"target": model, "fingerprint": fingerprint})),
+        budget,
+    )
+    protocol = Protocol(trials=len(_LR), lr=_LR, tuning_seeds=(1000, 1001))
+    study = Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec),), protocol)
+    seeds = tuple(range(study.least_seeds))
+    return dataclasses.replace(study, protocol=dataclasses.replace(protocol, seeds=seeds))
+
+
+def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget: float, jobs: int) -> Study:
+    """Return the study with as many trials as fit into a time.
+
+    What is left beyond the fewest trials goes in equal parts to tuning and to seeds.
+
+    Args:
+        study: From :func:`proposed`.
+        trial_seconds: Seconds of one trial, by (arm, task).
+        budget: Seconds in all.
+        jobs: Trials side by side.
+
+    Raises:
+        ArgumentError: If not even the fewest trials fit; the message says what would.
+
+    Example:
+        >>> from agileact.study.spec.arms import arm
+        >>> study = proposed([arm("relu"), arm("agile-relu")], "m:f", "d:g", fingerprint="", iterations=100,
+        ...                  batch_size=10, validation=10)
+        >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=24.0, jobs=2)
+        >>> fit.protocol.trials, len(fit.protocol.seeds)
+        (5, 10)
+    """
+    from agileact.study.running.cost import START_SECONDS
+    from agileact.study.running.progress import format_duration
+
+    each = sum(trial_seconds.values())
+    room = int(max(0.0, budget - START_SECONDS) * jobs / each) if each > 0 else _MOST_SEEDS + _MOST_TUNING
+    least_seeds, least_tuning = len(study.protocol.seeds), study.protocol.trials
+    runs = len(study.protocol.tuning_seeds)  # of each point
+    extra = room - least_seeds - least_tuning * runs
+    if extra < 0:
+        needed = START_SECONDS + (least_seeds + least_tuning * runs) * each / jobs
+        share = max(0.0, budget - START_SECONDS) / (needed - START_SECONDS)
+        iterations = int(study.tasks[0].spec.budget.iterations * share)
+        ways = ["a budget of that", "fewer arms", *([f"about {iterations} iterations"] if iterations else [])]
+        raise ArgumentError(
+            f"{len(study.arms)} arms need at least {least_tuning * runs} trials each to tune and {least_seeds} seeds, "
+            f"about {format_duration(needed)}; the budget is {format_duration(budget)}. Take "
+            f"{', '.join(ways[:-1])} or {ways[-1]}"
+        )
+    tuning = min(_MOST_TUNING, least_tuning + extra // 2 // runs)
+    seeds = min(_MOST_SEEDS, room - tuning * runs)
+    tuning = min(_MOST_TUNING, (room - seeds) // runs)
+    return dataclasses.replace(
+        study, protocol=dataclasses.replace(study.protocol, trials=tuning, seeds=tuple(range(seeds)))
+    )
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a time such as "30m", "1h30m", "1.5h" or "90s".
+
+    Raises:
+        ValueError: If it is none.
+
+    Example:
+        >>> duration("1.5h"), duration("1h30m")
+        (5400.0, 5400.0)
+    """
+    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text)
+    if not parts:
+        raise ValueError(text)
+    seconds = sum(float(part) * unit for part, unit in zip(parts.groups(), (3600.0, 60.0, 1.0), strict=True) if part)
+    if not 0 < seconds < math.inf:
+        raise ValueError(text)
+    return seconds

@@ -5,18 +5,29 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agileact._common.errors import ArgumentError, TrialError
 from agileact._common.files import write_atomically
-from agileact.study.commands.placement import as_asked, make_executor
+from agileact.study.commands.options import as_asked, make_executor
 
 if TYPE_CHECKING:
     from agileact.study.data.dataset import DataSet
+    from agileact.study.results.outcome import Outcome
+    from agileact.study.results.source import Source
+    from agileact.study.running.executors import Executor
     from agileact.study.running.planner import Plan
     from agileact.study.spec.protocol import Study
+
+STATISTICS = ("scipy", "statsmodels")
+"""What the verdict at the end of a study needs."""
+
+
+def say(text: str) -> None:
+    """Tell the user something that is no result."""
+    print(text, file=sys.stderr, flush=True)
 
 
 class Context:
@@ -30,10 +41,10 @@ class Context:
     def read(cls, options: argparse.Namespace, *, trains: bool = False) -> Context:
         """Return the study of a YAML file, or of a folder of results; ``trains`` tells that its data is needed."""
         from agileact.study.commands.yaml_file import read_study
-        from agileact.study.report.source import stored
+        from agileact.study.results.source import STORES, stored
         from agileact.study.running.conduct import identified, unidentified
 
-        if not (options.spec.is_dir() or options.spec.suffix.lower() in (".sqlite", ".db")):
+        if not (options.spec.is_dir() or options.spec.suffix.lower() in STORES):
             study, data = identified(as_asked(read_study(options.spec), options), options.data_dir)
             return cls(study, data, options.out or Path("runs") / "study" / _folder(study.name))
         if options.out is not None:
@@ -54,24 +65,80 @@ class Context:
         return cls(study, data, source.folder)
 
     @property
-    def identity(self) -> tuple[Study, Path]:
-        """The study, with the fingerprints of its data, and its store's file."""
-        return self.study, self.path
+    def source(self) -> Source:
+        """Where the trials are; without a store there are none yet."""
+        from agileact.study.results.source import told
 
-    @contextlib.contextmanager
-    def planned(self) -> Any:
-        """Yield plan and lookup, from the store if there is one, without locking it."""
-        from agileact.study.running.conduct import Known
+        return told(self.study, self.path, begun=False)
+
+    def run(self, executor: Executor, *, command: str = "", matters: float | None = None) -> Outcome:
+        """Run what is missing of the study and return its outcome; each stored trial is read and checked once.
+
+        Args:
+            executor: Where trials run.
+            command: What was typed.
+            matters: The smallest difference in test loss that would matter.
+
+        Raises:
+            TrialError: If trials failed.
+        """
+        from agileact.study.results.outcome import Outcome
+        from agileact.study.running.conduct import Results, conduct
         from agileact.study.running.planner import plan
+        from agileact.study.running.progress import display
         from agileact.study.running.store import Store
+        from agileact.study.spec.record import write_record
+        from agileact.study.training.dry_run import check_arms
 
-        # An empty file is what a runner leaves that was killed before it had made its store.
-        if not self.path.exists() or self.path.stat().st_size == 0:
-            yield plan(self.study, lambda spec: None), lambda spec: None
-            return
-        with Store(self.path, read_only=True) as store:
-            known = Known(store)
-            yield plan(self.study, known), known
+        for task in self.study.tasks:
+            say(f"{task.name}: {self.data[task.name].description}.")
+        if warning := self.study.warning():
+            say(f"Note: {warning}.")
+        with Store(self.path) as store, contextlib.ExitStack() as shown, failures_kept(self.out):
+            results = Results(store)
+            if not plan(self.study, results).finished:
+                check_arms(self.study, self.data)
+            # Before the first trial, so that "agileact study watch" knows what it sees.
+            described = {name: data.description for name, data in self.data.items()}
+            around = write_record(self.out, self.study, command=command, data=described)
+
+            def begin(current: Plan) -> Any:
+                shown.close()
+                if current.finished:
+                    return None
+                counts = ((len(current.tuning), "tuning"), (len(current.final), "final"))
+                phase = " and ".join(f"{number} {name}" for number, name in counts if number)
+                say(f"{current.done} of at most {self.study.most_trials} trials done; next: {phase}.")
+                return shown.enter_context(display(current.next))
+
+            conduct(self.study, store, executor, results=results, on_plan=begin)
+            return Outcome(self.study, results, around, matters=matters)
+
+
+@contextlib.contextmanager
+def failures_kept(out: Path, tell: Callable[[str], None] = say) -> Iterator[None]:
+    """Write what failed trials printed into ``out``/failed-trials.txt."""
+    try:
+        yield
+    except TrialError as error:
+        if error.details:
+            write_atomically(out / "failed-trials.txt", error.details)
+            tell(f"What the failed trials printed is in {out / 'failed-trials.txt'}.")
+        raise
+
+
+def keep_report(outcome: Outcome, out: Path, tell: Callable[[str], None] = say) -> Path | None:
+    """Write ``out``/report.html and return its path; None if that fails, which ``tell`` hears of."""
+    from agileact.study.report.document import write_report
+
+    path = out / "report.html"
+    try:
+        write_report(outcome, path)
+    except OSError as error:
+        # Everything is stored and shown: a full disk does not undo that.
+        tell(f"The report could not be written ({error.strerror or error}): agileact study report {out} -o FILE")
+        return None
+    return path
 
 
 def _folder(name: str) -> str:
@@ -80,65 +147,12 @@ def _folder(name: str) -> str:
     return "_" if safe in (".", "..") else safe
 
 
-def say(text: str) -> None:
-    """Tell the user something that is no result."""
-    print(text, file=sys.stderr, flush=True)
-
-
-STATISTICS = ("scipy", "statsmodels")
-"""What the verdict at the end of a study needs."""
-
-
 def carry_out(context: Context, options: argparse.Namespace) -> None:
-    """Run what is missing of a study, show the outcome, and write the report.
-
-    Raises:
-        TrialError: If trials failed.
-    """
-    from agileact.study.report.source import told, write_report
+    """Run what is missing of a study, show the outcome, and write the report."""
     from agileact.study.results.printing import show
-    from agileact.study.running.conduct import Known, conduct
-    from agileact.study.running.planner import plan
-    from agileact.study.running.progress import display
-    from agileact.study.running.store import Store
-    from agileact.study.spec.record import write_record
-    from agileact.study.training.dry_run import check_arms
 
-    for task in context.study.tasks:
-        say(f"{task.name}: {context.data[task.name].description}.")
-    if warning := context.study.warning():
-        say(f"Note: {warning}.")
-    with (
-        Store(context.path) as store,
-        make_executor(options) as executor,
-        contextlib.ExitStack() as shown,
-    ):
-        if not plan(context.study, Known(store)).finished:
-            check_arms(context.study, context.data)
-        described = {name: data.description for name, data in context.data.items()}
-        write_record(context.out, context.study, command=options.command, data=described)
-
-        def begin(current: Plan) -> Any:
-            shown.close()
-            if current.finished:
-                return None
-            counts = ((len(current.tuning), "tuning"), (len(current.final), "final"))
-            phase = " and ".join(f"{number} {name}" for number, name in counts if number)
-            say(f"{current.done} of at most {context.study.most_trials} trials done; next: {phase}.")
-            return shown.enter_context(display(current.next))
-
-        try:
-            current = conduct(context.study, store, executor, on_plan=begin)
-        except TrialError as error:
-            if error.details:
-                write_atomically(context.out / "failed-trials.txt", error.details)
-                say(f"What the failed trials printed is in {context.out / 'failed-trials.txt'}.")
-            raise
-        show(context.study, current, Known(store), as_json=options.json, matters=options.matters)
-    try:
-        write_report(told(*context.identity), context.out / "report.html", matters=options.matters)
-    except OSError as error:
-        # Everything is stored and shown: a full disk does not undo that.
-        say(f"The report could not be written ({error.strerror or error}): agileact study report {context.out} -o FILE")
-    else:
-        say(f"Report: {context.out / 'report.html'}")
+    with make_executor(options) as executor:
+        outcome = context.run(executor, command=options.command, matters=options.matters)
+    show(outcome, as_json=options.json)
+    if path := keep_report(outcome, context.out):
+        say(f"Report: {path}")

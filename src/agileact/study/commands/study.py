@@ -1,4 +1,4 @@
-"""agileact study: plan, run, watch and export a study."""
+"""agileact study: plan, run, watch, report and export a study."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agileact._common.arguments import difference
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.json_text import print_json
 from agileact._common.optional import expect
-from agileact.study.commands import compare as compare_command
-from agileact.study.commands import report as report_command
+from agileact.study.commands import compare
 from agileact.study.commands.context import STATISTICS, Context, carry_out, say
-from agileact.study.commands.placement import add_place, add_training
+from agileact.study.commands.options import PLACE, SOURCE, add, port
+
+if TYPE_CHECKING:
+    from agileact.study.results.source import Source
 
 
 def add_command(commands: Any, count: Callable[[str], int]) -> None:
-    """Add ``agileact study`` and ``agileact compare``.
+    """Add ``agileact study`` and ``agileact compare``; ``count`` parses a whole number greater than 0."""
+    from agileact.study.running import rescue
 
-    Args:
-        commands: The subparsers of the main command.
-        count: Parses a whole number greater than 0.
-    """
     parser = commands.add_parser(
         "study",
         help="compare activations fairly: arms x tasks x seeds from a YAML file",
@@ -34,45 +32,44 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         "trial. Every finished trial is stored at once in OUT/store.sqlite; the same command continues a study that "
         "was cut short.",
     )
-    from agileact.study.running import rescue
-
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for name, run, text in (
-        ("plan", _plan, "print what would run and how long it would take, without running it"),
-        ("run", _run, "run what is missing, then show the outcome"),
-        ("status", _status, "print how far the study is, also while it runs"),
-        ("show", _show, "print the outcome so far: tables and verdicts"),
-        ("export", _export, "write one row for every finished trial, as CSV or Parquet"),
+    found = {}
+    for name, run, own, text in (
+        ("plan", _plan, ("jobs", "json"), "print what would run and how long it would take, without running it"),
+        ("run", _run, (*PLACE, "matters", "json"), "run what is missing, then show the outcome"),
+        ("status", _status, ("json",), "print how far the study is, also while it runs"),
+        ("show", _show, ("matters", "baseline", "json"), "print the outcome so far: tables and verdicts"),
+        ("export", _export, (), "write one row for every finished trial, as CSV or Parquet"),
+        ("report", _report, ("matters",), "write the study as one HTML file that any browser opens: verdict, charts"),
+        ("watch", _watch, ("matters",), "serve the report to this machine's browser; it follows the running study"),
     ):
-        action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        found[name] = action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         action.add_argument(
-            "spec", type=Path, metavar="SPEC", help="the study's YAML file, or the folder of its results"
+            "spec", type=Path, metavar="SPEC", help="the study's YAML file, the folder of its results, or its store"
         )
-        action.add_argument(
-            "--out", type=Path, help="with a YAML file: folder for all results (default: runs/study/NAME)"
-        )
-        action.add_argument("--data-dir", type=Path, metavar="DIR", help="folder that the data's files lie in")
-        add_training(action)
-        if name in ("plan", "run"):
-            action.add_argument("--jobs", type=count, metavar="N", help="trials side by side (default: one per core)")
-        if name == "run":
-            add_place(action)
-        if name in ("run", "show"):
-            action.add_argument(
-                "--matters", type=difference, metavar="X", help="smallest difference in loss that matters"
-            )
-        if name == "show":
-            action.add_argument("--baseline", metavar="ARM", help="compare with this arm instead of the first one")
-        what = "rows as JSON to standard output, besides a file or alone" if name == "export" else None
-        action.add_argument("--json", action="store_true", help=f"print {what or 'JSON to standard output, no table'}")
-        if name == "export":
-            kind = action.add_mutually_exclusive_group()
-            kind.add_argument("--csv", type=Path, metavar="FILE", help="write CSV; - for standard output")
-            kind.add_argument("--parquet", type=Path, metavar="FILE", help="write Parquet (needs pyarrow)")
+        add(action, *SOURCE, *own)
         action.set_defaults(run=run, resumes=name == "run")
+    add(found["export"], "json", json="print rows as JSON to standard output, besides a file or alone")
+    kind = found["export"].add_mutually_exclusive_group()
+    kind.add_argument("--csv", type=Path, metavar="FILE", help="write CSV; - for standard output")
+    kind.add_argument("--parquet", type=Path, metavar="FILE", help="write Parquet (needs pyarrow)")
+    add(found["report"], "json", json="print study and file as JSON to standard output")
+    found["report"].add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the HTML file (default: report.html there)"
+    )
+    found["watch"].description = (
+        "Serve the report on 127.0.0.1, to this machine alone. The page updates itself while the study runs; the study "
+        "need not have begun. Ctrl-C ends it; the study goes on."
+    )
+    found["watch"].add_argument(
+        "--port",
+        type=port,
+        default=8788,
+        metavar="N",
+        help="port on 127.0.0.1, 0 for any free one (default: %(default)s)",
+    )
     rescue.add_action(actions)
-    report_command.add_actions(actions, lambda options: Context.read(options).identity)
-    compare_command.add_command(commands, count)
+    compare.add_command(commands, count)
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -85,8 +82,8 @@ def _plan(options: argparse.Namespace) -> None:
     context = Context.read(options, trains=True)
     study, jobs = context.study, options.jobs or available_cores()
     check_arms(study, context.data)
-    with context.planned() as (current, _):
-        cost = estimate(study, current, context.data, jobs)
+    current = context.source.read().current
+    cost = estimate(study, current, context.data, jobs)
     protocol = study.protocol
     tuning = protocol.trials * len(protocol.tuning_seeds) if protocol.tune else 0
     if options.json:
@@ -124,49 +121,44 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    context = Context.read(options)
-    with context.planned() as (current, _):
-        most = context.study.most_trials
-        pairs = len(context.study.arms) * len(context.study.tasks)
-        if options.json:
-            document = {
-                "study": context.study.name,
-                "trials": most,
-                "done": current.done,
-                "tuned": len(current.choices),
-                "pairs": pairs,
-                "finished": current.finished,
-            }
-            print_json(document)
-            return
-        state = "finished" if current.finished else f"{len(current.next)} can run now"
-        tuned = f"{len(current.choices)} of {pairs} pairs of arm and task are tuned; " * context.study.protocol.tune
-        print(f"{context.study.name}: {current.done} of at most {most} trials done; {tuned}{state}.")
-        for choice in current.choices.values():
-            if choice.flags:
-                print(f"{choice.task}, {choice.arm}: {'; '.join(choice.flags)}.")
+    outcome = Context.read(options).source.read()
+    study, current = outcome.study, outcome.current
+    most, pairs = study.most_trials, len(outcome.cells)
+    if options.json:
+        document = {
+            "study": study.name,
+            "trials": most,
+            "done": current.done,
+            "tuned": len(current.choices),
+            "pairs": pairs,
+            "finished": current.finished,
+        }
+        print_json(document)
+        return
+    state = "finished" if current.finished else f"{len(current.next)} can run now"
+    tuned = f"{len(current.choices)} of {pairs} pairs of arm and task are tuned; " * study.protocol.tune
+    print(f"{study.name}: {current.done} of at most {most} trials done; {tuned}{state}.")
+    for choice in current.choices.values():
+        if choice.flags:
+            print(f"{choice.task}, {choice.arm}: {'; '.join(choice.flags)}.")
 
 
 def _show(options: argparse.Namespace) -> None:
     from agileact.study.results.printing import show
 
-    context = Context.read(options)
-    study = context.study if options.baseline is None else context.study.against(options.baseline)
-    with context.planned() as (current, known):
-        show(study, current, known, as_json=options.json, matters=options.matters)
+    source = Context.read(options).source
+    show(source.read(matters=options.matters, baseline=options.baseline), as_json=options.json)
 
 
 def _export(options: argparse.Namespace) -> None:
-    from agileact.study.results import outcome
-    from agileact.study.results.export import to_csv, to_parquet
+    from agileact.study.results.export import to_csv, to_parquet, trial_rows
 
     if options.csv is None and options.parquet is None and not options.json:
         raise ArgumentError("nothing to export to: give --csv FILE, --parquet FILE or --json")
     if options.json and str(options.csv) == "-":
         raise ArgumentError("--csv - and --json would both print to standard output; give one of them a file")
-    context = Context.read(options)
-    with context.planned() as (current, known):
-        rows = outcome.trial_rows(context.study, current, known)
+    outcome = Context.read(options).source.read()
+    rows = trial_rows(outcome)
     if options.parquet is not None:
         write_atomically(options.parquet, to_parquet(rows))
     elif str(options.csv) == "-":
@@ -178,4 +170,43 @@ def _export(options: argparse.Namespace) -> None:
     if file is not None:
         say(f"{len(rows)} trials written to {file}.")
     if options.json:
-        print_json({"study": context.study.name, "file": file, "trials": rows})
+        print_json({"study": outcome.study.name, "file": file, "trials": rows})
+
+
+def _source(options: argparse.Namespace) -> Source:
+    """Return where a report is read, of a folder that need not be there yet, or of a YAML file."""
+    from agileact.study.results.source import stored, told
+
+    if options.spec.suffix.lower() in (".yaml", ".yml"):
+        context = Context.read(options)
+        return told(context.study, context.path)
+    for name in SOURCE:
+        if getattr(options, name.replace("-", "_")) is not None:
+            raise ArgumentError(f"--{name} is for a study's YAML file; {options.spec} is a store's place")
+    return stored(options.spec)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from agileact.study.report.document import write_report
+
+    source = _source(options)
+    path = options.output or source.folder / "report.html"
+    outcome = source.read(matters=options.matters)
+    try:
+        write_report(outcome, path)
+    except OSError as error:
+        raise ArgumentError(f"cannot write {path}: {error.strerror or error}; name another file with -o") from None
+    say(f"Report: {path}")
+    if options.json:
+        print_json({"study": outcome.study.name, "file": path})
+
+
+def _watch(options: argparse.Namespace) -> None:
+    from agileact.study.report.watch import Server
+
+    with Server(_source(options), options.port, matters=options.matters) as server:
+        print(f"Watching {server.news.folder}: {server.url} (Ctrl-C ends this; the study goes on)", flush=True)
+        try:
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            say("Stopped watching.")

@@ -6,8 +6,10 @@ Text is text throughout: nothing in a block is markup, and the script puts it on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from agileact.study.results.outcome import Outcome
 
 Block = dict[str, Any]
 Cell = str | dict[str, Any]
@@ -52,6 +54,29 @@ def section(name: str, title: str, blocks: Sequence[Block]) -> Block:
     return {"id": name, "title": title, "blocks": list(blocks)}
 
 
+def task_section(
+    name: str, title: str, text: str, content: Sequence[Block], outcome: Outcome, otherwise: str = ""
+) -> Block:
+    """Return a section of a text and a block a task; without any a sentence why there is nothing, or ``otherwise``."""
+    return section(name, title, [paragraph(text), *content] if content else [paragraph(nothing(outcome) or otherwise)])
+
+
+def nothing(outcome: Outcome) -> str:
+    """Return a sentence that says why no final trial has anything to show; empty if one may have."""
+    results = [result for found in outcome.cells for result in found.results]
+    if not results:
+        return "No final trial is finished yet."
+    if all(result.status == "diverged" for result in results):
+        return "Every final trial that is finished diverged."
+    return ""
+
+
+def of_tasks(outcome: Outcome, make: Callable[[str], Block | None]) -> list[Block]:
+    """Return the block that ``make`` makes of each task, marked as that task's."""
+    made = ((task.name, make(task.name)) for task in outcome.study.tasks)
+    return [{**block, "task": name} for name, block in made if block is not None]
+
+
 def paragraph(text: str, *, tone: str = "") -> Block:
     """Return a paragraph; ``tone`` "note" sets it apart, "lead" makes it large."""
     return {"kind": "paragraph", "text": text, "tone": tone}
@@ -86,22 +111,9 @@ def cell(text: str, value: float | None = None, *, arm: int | None = None) -> Ce
 
 
 def table(
-    name: str,
-    caption: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Cell]],
-    *,
-    numeric: Sequence[int] = (),
+    name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, numeric: Sequence[int] = ()
 ) -> Block:
-    """Return a table that can be sorted by every column.
-
-    Args:
-        name: Unique on the page.
-        caption: Says what it holds.
-        columns: The columns' titles.
-        rows: Cells; text, or :func:`cell`.
-        numeric: The columns that hold numbers.
-    """
+    """Return a table that can be sorted by every column; ``name`` is unique, ``numeric`` are the columns of numbers."""
     return {
         "kind": "table",
         "id": name,
@@ -111,18 +123,15 @@ def table(
     }
 
 
-def choice(name: str, label: str, options: Sequence[str], blocks: dict[str, list[Block]]) -> Block:
-    """Return blocks of which the reader chooses one group; ``options`` is their order, the first is shown at first."""
-    return {
-        "kind": "choice",
-        "id": name,
-        "label": label,
-        "options": [{"text": option, "blocks": blocks[option]} for option in options],
-    }
+def choice(name: str, label: str, blocks: Mapping[str, list[Block]]) -> Block | None:
+    """Return blocks of which the reader chooses one group, the first at first; None without any."""
+    options = [{"text": option, "blocks": content} for option, content in blocks.items()]
+    return {"kind": "choice", "id": name, "label": label, "options": options} if options else None
 
 
 def chart(
-    name: str,
+    kind: str,
+    key: str,
     title: str,
     label: str,
     *,
@@ -131,13 +140,14 @@ def chart(
     x: str,
     y: str = "",
     legend: Sequence[dict[str, Any]] | None = None,
-    table: Block | None = None,
+    numbers: tuple[str, Sequence[str], Sequence[Sequence[Cell]]],
     **options: Any,
 ) -> Block:
-    """Return a chart.
+    """Return a chart with the table of its numbers folded away below it.
 
     Args:
-        name: Unique on the page.
+        kind: The section's name.
+        key: Unique in the section.
         title: Stands above.
         label: A sentence that says what is to be seen, for those who do not see it.
         form: "lines" (curves with bands), "intervals" (a row each, with a point and an interval) or "bars".
@@ -145,12 +155,13 @@ def chart(
         x: Title of the horizontal axis.
         y: Title of the vertical axis.
         legend: For lines that are not arms: their names and numbers.
-        table: The numbers of the chart, folded away below it.
+        numbers: Caption, columns and rows of the table, all but the first column of numbers; no table without rows.
         **options: Passed on, such as ``log_y``.
     """
+    caption, columns, rows = numbers
     return {
         "kind": "chart",
-        "id": name,
+        "id": f"{kind}-{key}",
         "title": title,
         "label": label,
         "form": form,
@@ -158,6 +169,8 @@ def chart(
         "x": x,
         "y": y,
         "legend": None if legend is None else list(legend),
-        "table": table,
+        "table": table(f"{kind}-numbers-{key}", caption, columns, rows, numeric=range(1, len(columns)))
+        if rows
+        else None,
         **options,
     }

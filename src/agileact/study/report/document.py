@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
+from agileact._common.files import write_atomically
 from agileact._common.version import __version__
-from agileact.study.report.facts import Facts
+from agileact.study.report.blocks import paragraph, section
+from agileact.study.report.page import page
 from agileact.study.report.sections.cost import cost
 from agileact.study.report.sections.curves import curves
 from agileact.study.report.sections.differences import differences
@@ -17,50 +21,48 @@ from agileact.study.report.sections.shapes import shapes
 from agileact.study.report.sections.times import times
 from agileact.study.report.sections.tuning import tuning
 from agileact.study.report.sections.verdict import headline, verdict
+from agileact.study.results.outcome import Outcome
 
 Document = dict[str, Any]
 
 _SECTIONS = (verdict, outcome_table, differences, curves, times, tuning, shapes, parameters, cost, repeat)
+_SHOWN_AT_FIRST = 6
+"""Of more than ``_FEW`` arms, so many are drawn until the reader asks for others."""
+_FEW = 8
 
 
-def report_document(facts: Facts) -> Document:
+def report_document(outcome: Outcome) -> Document:
     """Return the report of a study: its sections in order, and what the page needs to know of arms and tasks.
 
     Example:
         >>> from agileact.study.spec.arms import arm
         >>> from agileact.study.spec.protocol import Study
-        >>> from agileact.study.report.facts import gather
         >>> from agileact.study.spec.tasks import task
         >>> study = Study("small", (arm("relu"), arm("agile-relu")), (task("digits-mlp"),))
-        >>> [section["id"] for section in report_document(gather(study, lambda spec: None))["sections"]][:3]
+        >>> [section["id"] for section in report_document(Outcome(study, lambda spec: None))["sections"]][:3]
         ['verdict', 'table', 'differences']
     """
     return {
-        "name": facts.study.name,
+        "name": outcome.study.name,
         "made": f"Made by agileact {__version__} on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
-        "summary": headline(facts),
-        "finished": facts.current.finished,
-        "done": facts.current.done,
-        "most": facts.study.most_trials,
-        "arms": facts.arm_names,
-        "shown": facts.shown_at_first,
-        "tasks": [task.name for task in facts.study.tasks],
-        "sections": [make(facts) for make in _SECTIONS],
+        "summary": headline(outcome),
+        "finished": outcome.current.finished,
+        "done": outcome.current.done,
+        "most": outcome.study.most_trials,
+        "arms": outcome.arm_names,
+        "shown": _shown_at_first(outcome),
+        "tasks": [task.name for task in outcome.study.tasks],
+        "sections": [make(outcome) for make in _SECTIONS],
     }
+
+
+def write_report(outcome: Outcome, path: Path) -> None:
+    """Write the report to ``path``, whole or not at all: one HTML file that needs nothing else."""
+    write_atomically(path, page(report_document(outcome)))
 
 
 def waiting_document(name: str, why: str) -> Document:
-    """Return the page of a study of which nothing is known yet.
-
-    Args:
-        name: What to call it.
-        why: A sentence that says what is waited for.
-    """
-    verdict_section = {
-        "id": "verdict",
-        "title": "Verdict",
-        "blocks": [{"kind": "paragraph", "text": why, "tone": "lead"}],
-    }
+    """Return the page of a study called ``name`` of which nothing is known yet; ``why`` says what is waited for."""
     return {
         "name": name,
         "made": f"Made by agileact {__version__}",
@@ -71,5 +73,25 @@ def waiting_document(name: str, why: str) -> Document:
         "arms": [],
         "shown": [],
         "tasks": [],
-        "sections": [verdict_section],
+        "sections": [section("verdict", "Verdict", [paragraph(why, tone="lead")])],
     }
+
+
+def _shown_at_first(outcome: Outcome) -> list[int]:
+    """Return the numbers of the arms that are drawn at first: all of a few, else the baseline and the best."""
+    count = len(outcome.study.arms)
+    if count <= _FEW:
+        return list(range(count))
+
+    def place(number: int) -> float:
+        """Return the arm's mean loss over the baseline's, averaged over the tasks where both are known."""
+        ratios = []
+        for task in outcome.study.tasks:
+            found = outcome.of_task(task.name)
+            own, base = found[number][1].losses, found[0][1].losses
+            if own and base and 0 < sum(base) < math.inf:
+                ratios.append((sum(own) / len(own)) / (sum(base) / len(base)))
+        return sum(ratios) / len(ratios) if ratios else math.inf
+
+    order = sorted(range(1, count), key=lambda number: (place(number), number))
+    return sorted([0, *order[: _SHOWN_AT_FIRST - 1]])

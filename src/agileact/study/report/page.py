@@ -30,8 +30,7 @@ def page(document: dict[str, Any], *, live: bool = False) -> str:
         live: Whether the page asks the server that it came from for news.
 
     Example:
-        >>> from agileact.study.report.document import waiting_document
-        >>> text = page(waiting_document("<b>", "Nothing yet."))
+        >>> text = page({"name": "<b>", "summary": "Nothing yet.", "sections": []})
         >>> "<title><b>" in text, "&lt;b&gt;" in text
         (False, True)
     """

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from agileact._common.errors import AgileactError, ArgumentError
-from agileact.study.report.document import Document, waiting_document
+from agileact.study.report.document import Document, report_document, waiting_document
 from agileact.study.report.page import page
-from agileact.study.report.source import Source, read
+from agileact.study.results.source import Source
 from agileact.study.spec.record import FILE
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import TrialSpec
@@ -82,7 +82,7 @@ class News:
             self._found.clear()
         self._node = node
         try:
-            document = read(self._source, matters=self._matters, found=self._found)
+            document = report_document(self._source.read(matters=self._matters, found=self._found))
         except AgileactError as error:
             # The study may not have begun, or the runner may be about to write: what was shown stays.
             trouble = f"Waiting: {error}"

@@ -1,72 +1,196 @@
-"""Arms against the baseline in the numbers behind the verdicts, and over all tasks together."""
+"""The final trials of an arm on a task, and an arm against the baseline: the verdict and the numbers behind it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-
-from agileact.study.results.outcome import Cell, Comparison, idle_pairs, paired_losses
-from agileact.study.spec.protocol import Study
+from agileact.study.running.planner import Choice
+from agileact.study.spec.result import TrialResult
 from agileact.study.statistics import (
     Difference,
     EffectSize,
     Estimate,
+    Summary,
+    TimesToLoss,
+    TimeToLoss,
+    Verdict,
+    common_target,
     effect_size,
-    interquartile_mean,
+    holm,
     paired_difference,
     probability_of_improvement,
+    sign_flip_test,
+    signed_rank,
+    summarise,
+    time_to_loss,
+    verdict,
 )
 
 _RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """What stands behind one verdict: an arm against the baseline on one task, seed by seed.
+class Cell:
+    """The final trials of one arm on one task, by seed.
 
     Attributes:
-        comparison: The comparison itself, with its verdict, Student's interval and p-value.
-        seeds: The seeds that both have.
-        differences: Test loss of the arm minus that of the baseline, a value a seed; None where one of them diverged.
-        bootstrap: Mean difference with its BCa bootstrap interval, corrected as the verdict's is; None if a run
-            diverged or there is one pair.
-        effect: Standardised mean difference; None if a run diverged, there is one pair, or differences do not vary.
-        improvement: Probability that a run of the arm has a lower loss than a run of the baseline; a run that diverged
-            is the worst there is.
-        idle: How many runs of the arm, and of the baseline, did not learn at all.
+        arm: The arm's name.
+        task: The task's name.
+        results: The finished final trials.
+        losses: Test loss of each, as the protocol selects it; infinite for a trial that diverged.
+        times: When each reached the lowest validation loss of the baseline's trial with the same seed; None if the
+            baseline's trial is missing or diverged for one of them.
+        choice: What tuning chose; None without tuning.
+        idle: The seeds of which the trial did not learn at all.
     """
 
-    comparison: Comparison
-    seeds: tuple[int, ...]
-    differences: tuple[float | None, ...]
-    bootstrap: Difference | None
-    effect: EffectSize | None
-    improvement: Estimate
-    idle: tuple[int, int]
+    arm: str
+    task: str
+    results: tuple[TrialResult, ...]
+    losses: tuple[float, ...]
+    times: TimesToLoss | None
+    choice: Choice | None
+    idle: tuple[int, ...] = ()
+
+    @property
+    def diverged(self) -> int:
+        """How many of the trials diverged."""
+        return sum(result.status == "diverged" for result in self.results)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Test accuracies of the trials that did not diverge, between 0 and 1; none of a regression."""
+        found = [result.selected_test_accuracy for result in self.results if result.status != "diverged"]
+        return [value for value in found if value is not None]
+
+    def summary(self) -> Summary | None:
+        """Return mean and spread of the losses of the trials that did not diverge; None if there are none."""
+        return summarise([loss for loss in self.losses if math.isfinite(loss)])
+
+
+@dataclass(frozen=True)
+class Common:
+    """When an arm and the baseline reached the loss that both reach: seed by seed the worse of their two best.
+
+    Attributes:
+        arm: The arm's times.
+        base: The baseline's.
+        p_value: Paired permutation test on the iterations, corrected.
+    """
+
+    arm: TimesToLoss
+    base: TimesToLoss
+    p_value: float
+
+    def describe(self, arm: str, base: str) -> str:
+        """Return the outcome in words."""
+        words = []
+        for name, times in ((arm, self.arm), (base, self.base)):
+            words.append(f"{name} after {times.median():g} iterations and {times.median('seconds'):.2g} s")
+        return (
+            f"to the validation loss that both reach: in the median {words[0]}, {words[1]} (paired permutation test "
+            f"p = {self.p_value:.2g})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as plain JSON types; what does not exist is None."""
-        verdict = self.comparison.verdict
+        """Return the medians and the p-value for JSON."""
+        medians = {unit: [self.arm.median(unit), self.base.median(unit)] for unit in ("iterations", "seconds")}
+        return {**medians, "p": self.p_value}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against the baseline on one task, seed by seed.
+
+    Attributes:
+        arm: The arm's name.
+        task: The task's name.
+        seeds: The seeds that both have.
+        first: Test loss of the arm, a value a seed; infinite for a run that diverged.
+        second: Test loss of the baseline.
+        verdict: On the test loss.
+        idle: How many runs of the arm, and of the baseline, did not learn at all.
+        times: Time to the baseline's best validation loss, in words.
+        common: Time to the loss that both reach; None if a trial is missing or diverged.
+        together: How many comparisons are read together.
+        level: Confidence of all of them together.
+    """
+
+    arm: str
+    task: str
+    seeds: tuple[int, ...]
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+    verdict: Verdict
+    idle: tuple[int, int]
+    times: str
+    common: Common | None
+    together: int
+    level: float
+
+    @property
+    def differences(self) -> list[float | None]:
+        """Test loss of the arm minus that of the baseline, a value a seed; None where one of them diverged."""
+        pairs = zip(self.first, self.second, strict=True)
+        return [a - b if math.isfinite(a) and math.isfinite(b) else None for a, b in pairs]
+
+    @property
+    def _several(self) -> bool:
+        """Whether there are several pairs and no run diverged."""
+        return len(self.first) > 1 and None not in self.differences
+
+    @cached_property
+    def bootstrap(self) -> Difference | None:
+        """Mean difference with its BCa bootstrap interval, corrected as the verdict's is.
+
+        None if a run diverged or there is one pair.
+        """
+        if not self._several:
+            return None
+        return paired_difference(
+            self.first, self.second, level=self.level, comparisons=self.together, method="bootstrap"
+        )
+
+    @cached_property
+    def effect(self) -> EffectSize | None:
+        """Standardised mean difference; None if a run diverged, there is one pair, or differences do not vary."""
+        return effect_size(self.first, self.second) if self._several else None
+
+    @cached_property
+    def improvement(self) -> Estimate:
+        """Probability that a run of the arm has a lower loss than a run of the baseline, with its own interval.
+
+        A run that diverged is the worst there is.
+        """
+        columns = ([[value] for value in losses] for losses in (self.first, self.second))
+        return probability_of_improvement(*columns, level=self.level, resamples=_RESAMPLES)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers behind the verdict as plain JSON types; what does not exist is None."""
+        found, typical = self.verdict, self.verdict.typical
         return {
-            "task": self.comparison.task,
-            "arm": self.comparison.arm,
-            "decision": verdict.decision,
+            "task": self.task,
+            "arm": self.arm,
+            "decision": found.decision,
             "seeds": list(self.seeds),
-            "differences": list(self.differences),
-            "mean": None if verdict.difference is None else verdict.difference.mean,
-            "student": _bounds(verdict.difference),
+            "differences": self.differences,
+            "mean": None if found.difference is None else found.difference.mean,
+            "student": _bounds(found.difference),
             "bootstrap": _bounds(self.bootstrap),
-            "p": verdict.p_value,
-            "detectable": verdict.detectable,
-            "typical": verdict.typical.estimate,
-            "typical_interval": _finite(verdict.typical.low, verdict.typical.high),
-            "signed_rank_p": verdict.rank_p,
-            "seeds_lower": verdict.typical.lower,
-            "seeds_higher": verdict.typical.higher,
+            "p": found.p_value,
+            "detectable": found.detectable,
+            "typical": typical.estimate,
+            # None in the place of a bound that diverged runs leave open.
+            "typical_interval": None
+            if typical.low is None or typical.high is None
+            else [bound if math.isfinite(bound) else None for bound in (typical.low, typical.high)],
+            "signed_rank_p": found.rank_p,
+            "seeds_lower": typical.lower,
+            "seeds_higher": typical.higher,
             "did_not_learn": list(self.idle),
             "effect_size_d": None if self.effect is None else self.effect.d,
             "effect_size_g": None if self.effect is None else self.effect.g,
@@ -79,89 +203,100 @@ def _bounds(found: Difference | Estimate | None) -> list[float] | None:
     return None if found is None or found.low is None or found.high is None else [found.low, found.high]
 
 
-def _finite(low: float | None, high: float | None) -> list[float | None] | None:
-    """Return the bounds; None in the place of one that diverged runs leave open."""
-    if low is None or high is None:
-        return None
-    return [bound if math.isfinite(bound) else None for bound in (low, high)]
+def compare(
+    pairs: Sequence[tuple[Cell, Cell]], *, level: float = 0.95, matters: float | None = None
+) -> tuple[Comparison, ...]:
+    """Compare cells of arms with those of the baseline over the seeds that both have; pairs without one are left out.
 
-
-def contrasts(
-    study: Study, found: Sequence[Cell], compared: Sequence[Comparison], *, level: float = 0.95
-) -> list[Contrast]:
-    """Return the numbers behind each comparison, in their order.
+    All comparisons are read together: p-values are corrected by Holm's method, intervals by Bonferroni's. Signed ranks
+    are a second look at the same seeds, corrected among themselves; no arm is called better or worse by them.
 
     Args:
-        study: The study.
-        found: From :func:`~agileact.study.results.outcome.cells`.
-        compared: From :func:`~agileact.study.results.outcome.comparisons`, of the same cells.
-        level: Confidence of all bootstrap intervals together (Bonferroni); each interval of a probability of
-            improvement has it by itself.
+        pairs: The arm's cell and the baseline's.
+        level: Confidence of all verdicts together.
+        matters: The smallest difference in test loss that would matter.
     """
-    by_name = {(cell.arm, cell.task): cell for cell in found}
-    rows = []
-    for one in compared:
-        cell, base = by_name[one.arm, one.task], by_name[study.arms[0].name, one.task]
-        first, second = paired_losses(cell, base)
-        finite = all(map(math.isfinite, (*first, *second)))
-        known = {result.spec.seed for result in base.results}
-        several = finite and len(first) > 1
-        rows.append(
-            Contrast(
-                one,
-                tuple(result.spec.seed for result in cell.results if result.spec.seed in known),
-                tuple(
-                    a - b if math.isfinite(a) and math.isfinite(b) else None for a, b in zip(first, second, strict=True)
-                ),
-                paired_difference(first, second, level=level, comparisons=len(compared), method="bootstrap")
-                if several
-                else None,
-                effect_size(first, second) if several else None,
-                probability_of_improvement(
-                    [[value] for value in first], [[value] for value in second], level=level, resamples=_RESAMPLES
-                ),
-                idle_pairs(cell, base),
+    found = []
+    for cell, base in pairs:
+        own, other = (
+            {one.spec.seed: value for one, value in zip(c.results, c.losses, strict=True)} for c in (cell, base)
+        )
+        if seeds := tuple(seed for seed in own if seed in other):
+            found.append((cell, base, seeds, [own[seed] for seed in seeds], [other[seed] for seed in seeds]))
+    finite = [all(map(math.isfinite, (*first, *second))) for *_, first, second in found]
+    tests = [sign_flip_test(first, second) for (*_, first, second), ok in zip(found, finite, strict=True) if ok]
+    corrected = iter(holm(tests))
+    ranks = holm([signed_rank(first, second).p_value for *_, first, second in found])
+    common = [_common(cell, base) for cell, base, *_ in found]
+    times = [
+        sign_flip_test(*([float(time.iteration or 0) for time in one.times] for one in both)) for both in common if both
+    ]
+    corrected_times = iter(holm(times))
+    compared = []
+    for (cell, base, seeds, first, second), ok, rank, both in zip(found, finite, ranks, common, strict=True):
+        idle = len({*seeds} & {*cell.idle}), len({*seeds} & {*base.idle})
+        told = verdict(
+            cell.arm,
+            first,
+            base.arm,
+            second,
+            level=level,
+            matters=matters,
+            comparisons=len(found),
+            p_value=next(corrected) if ok else None,
+            rank_p=rank,
+            idle=idle,
+        )
+        compared.append(
+            Comparison(
+                cell.arm,
+                cell.task,
+                seeds,
+                tuple(first),
+                tuple(second),
+                told,
+                idle,
+                _times_in_words(cell, base),
+                Common(*both, next(corrected_times)) if both else None,
+                len(found),
+                level,
             )
         )
-    return rows
+    return tuple(compared)
 
 
-def relative_record(estimates: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
-    """Return :func:`relative_losses` as plain JSON types; what is infinite, because runs diverged, is None.
-
-    Example:
-        >>> relative_record({"gelu": Estimate(1.5, 1.25, math.inf)})
-        {'gelu': {'value': 1.5, 'low': 1.25, 'high': None}}
-    """
-    return {
-        name: {
-            end: value if value is not None and math.isfinite(value) else None
-            for end, value in (("value", one.value), ("low", one.low), ("high", one.high))
-        }
-        for name, one in estimates.items()
-    }
+def time_to(result: TrialResult, target: float) -> TimeToLoss:
+    """Return when a run reached a validation loss; one that is equal but for the rounding of float32 has."""
+    return time_to_loss(
+        result.curve.iteration,
+        result.curve.validation_loss,
+        target + 1e-6 * abs(target),
+        seconds_per_iteration=result.seconds_per_iteration,
+    )
 
 
-def relative_losses(study: Study, found: Sequence[Cell]) -> dict[str, Estimate]:
-    """Return each arm's interquartile mean over all tasks of its test loss, in units of the baseline's mean loss.
+def _common(cell: Cell, base: Cell) -> tuple[TimesToLoss, TimesToLoss] | None:
+    """Return when the arm's and the baseline's runs reached the loss that both reach, over the seeds of both."""
+    own = {result.spec.seed: result for result in cell.results}
+    times: tuple[list[TimeToLoss], list[TimeToLoss]] = ([], [])
+    for other in base.results:
+        result = own.get(other.spec.seed)
+        if result is None:
+            continue
+        target = common_target(result.curve.validation_loss, other.curve.validation_loss)
+        if target is None or "diverged" in (result.status, other.status):
+            return None
+        for found, run in zip(times, (result, other), strict=True):
+            found.append(time_to(run, target))
+    return (TimesToLoss(tuple(times[0])), TimesToLoss(tuple(times[1]))) if times[0] else None
 
-    Each task's losses are divided by the mean of the baseline's finite ones there, which makes tasks comparable. Only
-    arms that have the same number of runs on every task can be told; others, and all if there are fewer than two
-    tasks or a baseline has no finite loss or none above zero, are left out.
-    """
-    if len(study.tasks) < 2:
-        return {}
-    by_name = {(cell.arm, cell.task): cell for cell in found}
-    scales = []
-    for task in study.tasks:
-        summary = by_name[study.arms[0].name, task.name].summary()
-        if summary is None or not summary.mean > 0:
-            return {}
-        scales.append(summary.mean)
-    estimates = {}
-    for arm in study.arms:
-        columns = [by_name[arm.name, task.name].losses for task in study.tasks]
-        if columns[0] and len({len(column) for column in columns}) == 1:
-            matrix = np.array(columns).T / np.array(scales)
-            estimates[arm.name] = interquartile_mean(matrix, resamples=_RESAMPLES)
-    return estimates
+
+def _times_in_words(cell: Cell, base: Cell) -> str:
+    """Return what stands behind the word "Time"."""
+    if cell.times is None or base.times is None:
+        return f"to the best validation loss of {base.arm}: not defined, a trial is missing or diverged"
+    own = cell.times.describe()
+    if cell.diverged == len(cell.results):
+        # How long they lasted says nothing of a median.
+        own = f"{cell.times.reached} of {cell.diverged} runs got there; all of them diverged"
+    return f"to the best validation loss of {base.arm}: {cell.arm} {own}; {base.arm} itself {base.times.describe()}"

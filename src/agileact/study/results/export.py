@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agileact._common.optional import require
+from agileact.study.results.idle import untrained_loss
+from agileact.study.results.outcome import Outcome
+from agileact.study.running.runner import describe
 
 Rows = Sequence[Mapping[str, Any]]
-
 
 COLUMNS = (
     *("study", "task", "arm", "phase", "seed", "lr", "activation_lr", "optimizer", "status"),
     *("untrained_loss", "validation_loss", "iteration", "test_loss", "test_accuracy", "lowest_test_loss"),
     *("parameters", "saved_bytes", "seconds_per_iteration", "seconds", "description", "trial"),
 )
-"""What every row has (:func:`agileact.study.results.outcome.trial_rows`); a table without rows has these columns."""
+"""What every row has; a table without rows has these columns."""
+
+
+def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return one flat row for every finished trial of the study, tuning and final ones.
+
+    A number that does not exist is None; an infinite one is None too, with the status saying why.
+    """
+    rows: list[dict[str, Any]] = []
+    for one in outcome.trials:
+        result, spec = one.result, one.result.spec
+        lowest = min((value for value in result.curve.validation_loss if math.isfinite(value)), default=None)
+        values = (
+            *(outcome.study.name, one.task, one.arm, one.phase),
+            *(spec.seed, spec.arm.lr, spec.arm.activation_lr, spec.arm.optimizer, result.status),
+            *(untrained_loss(result), lowest, result.selected_iteration, result.selected_test_loss),
+            *(result.selected_test_accuracy, result.best_test_loss, result.parameters, result.saved_bytes),
+            *(result.seconds_per_iteration, result.seconds, describe(spec), spec.key),
+        )
+        row = {
+            **dict(zip(COLUMNS, values, strict=True)),
+            **{f"version_{name}": number for name, number in result.versions.items()},
+        }
+        rows.append({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()})
+    return rows
 
 
 def to_csv(rows: Rows) -> str:

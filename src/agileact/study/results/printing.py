@@ -2,43 +2,84 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from agileact._common.json_text import print_json
 from agileact._common.table import print_table
-from agileact.study.results import contrasts, outcome
-from agileact.study.results.outcome import Cell, Comparison
-from agileact.study.running.planner import Lookup, Plan
-from agileact.study.spec.protocol import Study
-from agileact.study.statistics import Ranking
+from agileact.study.results.contrasts import Cell
+from agileact.study.results.outcome import Outcome
+from agileact.study.statistics import summarise
+
+HEADER = (
+    *("task", "arm", "lr", "activation lr", "test loss", "accuracy, %", "iterations to the baseline's best"),
+    *("ms per iteration", "parameters", "kB for backward", "seeds"),
+)
 
 
-def show(study: Study, current: Plan, known: Lookup, *, as_json: bool = False, matters: float | None = None) -> None:
+def row(cell: Cell) -> tuple[str, ...]:
+    """Return a cell as text, one entry for each name in ``HEADER``."""
+    results = cell.results
+    if not results:
+        return (cell.task, cell.arm, *["–"] * (len(HEADER) - 3), "0")
+    spec = results[0].spec.arm
+    summary = cell.summary()
+    accuracies = summarise([value * 100 for value in cell.accuracies])
+    lost = [f"{n} {what}" for n, what in ((cell.diverged, "diverged"), (len(cell.idle), "did not learn")) if n]
+    time = "–"
+    if cell.times is not None:
+        middle = cell.times.median()
+        whole = [one.horizon for one, r in zip(cell.times.times, results, strict=True) if r.status != "diverged"]
+        beyond = f"> {min(whole)}" if whole else "never"
+        time = (beyond if middle is None else f"{middle:g}") + f" ({cell.times.reached} of {len(cell.times.times)})"
+    return (
+        cell.task,
+        cell.arm,
+        f"{spec.lr:g}",
+        "–" if spec.activation_lr is None else f"{spec.activation_lr:g}",
+        "–" if summary is None else summary.format(4),
+        "–" if accuracies is None else accuracies.format(2),
+        time,
+        f"{sum(result.seconds_per_iteration * 1000 for result in results) / len(results):.2f}",
+        f"{results[0].parameters:,}",
+        "–" if results[0].saved_bytes is None else f"{results[0].saved_bytes / 1000:,.0f}",
+        f"{len(results)}" + (f" ({', '.join(lost)})" if lost else ""),
+    )
+
+
+def show(outcome: Outcome, *, as_json: bool = False) -> None:
     """Print what is known of a study, finished or not.
 
     Args:
-        study: The study, with the fingerprints of its data.
-        current: Its plan as it stands.
-        known: Finished trials by their spec.
+        outcome: From the study and its trials.
         as_json: Print one JSON document, and no table.
-        matters: The smallest difference in loss that matters.
     """
-    found = outcome.cells(study, current, known)
-    compared = outcome.comparisons(study, found, matters=matters)
-    ranks = outcome.ranking(study, found)
     if as_json:
-        print_json(_document(study, current, found, compared, ranks))
-    else:
-        _print(study, current, found, compared, ranks)
+        print_json(_document(outcome))
+        return
+    study, current, ranks = outcome.study, outcome.current, outcome.ranking
+    print_table(study.name, HEADER, [row(cell) for cell in outcome.cells], keys=2)
+    print()
+    for one in outcome.comparisons:
+        print(f"{one.task}: {one.verdict.sentence}")
+        print(f"  {one.verdict.by_seed}")
+        print(f"  Time {one.times}.")
+        if one.common is not None:
+            print(f"  Time {one.common.describe(one.arm, outcome.baseline.name)}.")
+    for task, arm, note in outcome.flags:
+        print(f"Note, {task}, {arm}: {note}.")
+    if ranks is not None:
+        print(f"{ranks.describe(outcome.arm_names, len(study.tasks))}.")
+    if not current.finished:
+        print(f"Not finished: {current.done} of at most {study.most_trials} trials are done.")
 
 
-def _document(
-    study: Study, current: Plan, found: list[Cell], compared: list[Comparison], ranks: Ranking | None
-) -> dict[str, Any]:
+def _document(outcome: Outcome) -> dict[str, Any]:
+    ranks = outcome.ranking
     return {
-        "study": study.name,
-        "finished": current.finished,
-        "rows": [dict(zip(outcome.HEADER, outcome.row(cell), strict=True)) for cell in found],
+        "study": outcome.study.name,
+        "finished": outcome.current.finished,
+        "rows": [dict(zip(HEADER, row(cell), strict=True)) for cell in outcome.cells],
         "verdicts": [
             {
                 "task": one.task,
@@ -50,35 +91,20 @@ def _document(
                 "time": one.times,
                 "common_time": None if one.common is None else one.common.to_dict(),
             }
-            for one in compared
+            for one in outcome.comparisons
         ],
-        "flags": [list(flag) for flag in outcome.flags(current, found)],
-        "contrasts": [one.to_dict() for one in contrasts.contrasts(study, found, compared)],
-        "relative_loss": contrasts.relative_record(contrasts.relative_losses(study, found)),
-        "ranks": None if ranks is None else dict(zip((a.name for a in study.arms), ranks.ranks, strict=True)),
+        "flags": [list(flag) for flag in outcome.flags],
+        "contrasts": [one.to_dict() for one in outcome.comparisons],
+        # Infinite, because runs diverged, is None.
+        "relative_loss": {
+            name: {
+                end: value if value is not None and math.isfinite(value) else None
+                for end, value in (("value", one.value), ("low", one.low), ("high", one.high))
+            }
+            for name, one in outcome.relative.items()
+        },
+        "ranks": None if ranks is None else dict(zip(outcome.arm_names, ranks.ranks, strict=True)),
         "rank_tests": None
         if ranks is None
         else {"friedman_p": ranks.friedman_p, "critical_difference": ranks.critical_difference},
     }
-
-
-def _print(study: Study, current: Plan, found: list[Cell], compared: list[Comparison], ranks: Ranking | None) -> None:
-    print_table(study.name, outcome.HEADER, [outcome.row(cell) for cell in found], keys=2)
-    print()
-    for one in compared:
-        print(f"{one.task}: {one.verdict.sentence}")
-        print(f"  {one.verdict.by_seed}")
-        print(f"  Time {one.times}.")
-        if one.common is not None:
-            print(f"  Time {one.common.describe(one.arm, study.arms[0].name)}.")
-    for task, arm, note in outcome.flags(current, found):
-        print(f"Note, {task}, {arm}: {note}.")
-    if ranks is not None:
-        order = sorted(zip(ranks.ranks, (arm.name for arm in study.arms), strict=True))
-        print(
-            f"Average ranks over {len(study.tasks)} tasks: "
-            + ", ".join(f"{name} {rank:.2f}" for rank, name in order)
-            + f"; ranks closer than {ranks.critical_difference:.2f} are not told apart (Nemenyi)."
-        )
-    if not current.finished:
-        print(f"Not finished: {current.done} of at most {study.most_trials} trials are done.")

@@ -10,7 +10,7 @@ from agileact._common.errors import ArgumentError
 from agileact.study.data import dataset as data_room
 from agileact.study.data.dataset import DataSet
 from agileact.study.models import model_fingerprint
-from agileact.study.running.executors import Event, Executor
+from agileact.study.running.executors import Event, Executor, Finished
 from agileact.study.running.planner import Plan, plan
 from agileact.study.running.runner import run_study
 from agileact.study.running.store import Store
@@ -76,8 +76,8 @@ def _with_fingerprint(model: ModelSpec) -> ModelSpec:
     return ModelSpec("custom", freeze({**options, "fingerprint": model_fingerprint(str(options.get("target", "")))}))
 
 
-class Known:
-    """Results by spec, read from a store once each: planning asks for the same ones over and over.
+class Results:
+    """Results by spec, each read from a store and checked once: planning asks for the same ones over and over.
 
     Args:
         store: The open store.
@@ -100,12 +100,17 @@ class Known:
             self._found[spec] = result
         return self._found[spec]
 
+    def add(self, result: TrialResult) -> None:
+        """Take a result that was stored a moment ago, and need not be read."""
+        self._found[result.spec] = result
+
 
 def conduct(
     study: Study,
     store: Store,
     executor: Executor,
     *,
+    results: Results | None = None,
     on_plan: Callable[[Plan], Callable[[Event], None] | None] = lambda plan: None,
 ) -> Plan:
     """Run what the study lacks until nothing is left, and return the last plan.
@@ -116,15 +121,23 @@ def conduct(
         study: The study, with the fingerprints of its data (:func:`identified`).
         store: Holds what was done before and receives what is done now.
         executor: Where trials run.
+        results: The store's results as far as they were read before; receives those that are read or run now.
         on_plan: Called before each round of trials; what it returns is called with each event of the round.
 
     Raises:
         TrialError: If trials failed; the others of that round were run and stored all the same.
     """
-    known = Known(store)
+    known = Results(store) if results is None else results
     while True:
         current = plan(study, known)
         show = on_plan(current)
         if current.finished:
             return current
-        run_study(current.next, store, executor, show)
+
+        def seen(event: Event, show: Callable[[Event], None] | None = show) -> None:
+            if isinstance(event, Finished):
+                known.add(event.result)
+            if show:
+                show(event)
+
+        run_study(current.next, store, executor, seen)

@@ -123,6 +123,8 @@ def plan(study: Study, lookup: Lookup) -> Plan:
                     final.append(spec)
                 else:
                     done.add(spec)
+    # Seed after seed: what is cut short has whole seeds, of all arms alike.
+    final.sort(key=lambda spec: spec.seed)
     return Plan(tuple(dict.fromkeys(tuning)), tuple(dict.fromkeys(final)), len(done), choices)
 
 

@@ -35,15 +35,18 @@ def run_study(
     """
     planned = list(dict.fromkeys(specs))
     failures: list[Failed] = []
+    ran: dict[TrialSpec, TrialResult] = {}
     # Closing the generator stops its workers, whether we leave by an error, Ctrl-C or the end.
     with closing(executor.run([spec for spec in planned if spec not in store])) as events:  # type: ignore[type-var]
         for event in events:
             if isinstance(event, FinishedTogether):
                 store.put(*event.results)
+                ran |= {result.spec: result for result in event.results}
                 seen: list[Event] = [Finished(result.spec, result) for result in event.results]
             else:
                 if isinstance(event, Finished):
                     store.put(event.result)
+                    ran[event.spec] = event.result
                 elif isinstance(event, Failed):
                     failures.append(event)
                 seen = [event]
@@ -56,7 +59,8 @@ def run_study(
             f"The first, {describe(failures[0].spec)}: {failures[0].reason}",
             "\n".join(f"{describe(f.spec)}: {f.reason}\n{f.details}\n" for f in failures),
         )
-    return store.collect(specs)
+    found = (ran.get(spec) or store.get(spec) for spec in specs)
+    return [result for result in found if result is not None]
 
 
 def describe(spec: TrialSpec) -> str:

@@ -93,8 +93,8 @@ def write_record(
     command: str = "",
     data: Mapping[str, str] | None = None,
     notes: tuple[str, ...] = (),
-) -> None:
-    """Write ``folder``/study.json: the study, and how and where it was started.
+) -> Circumstances:
+    """Write ``folder``/study.json: the study, and how and where it was started; return the latter.
 
     Args:
         folder: Where the store lies.
@@ -106,6 +106,7 @@ def write_record(
     around = Circumstances(command, hardware(), dict(data or {}), notes)
     document = {**study_record(study), "circumstances": dataclasses.asdict(around)}
     write_atomically(folder / FILE, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    return around
 
 
 def read_record(folder: Path) -> tuple[Study, Circumstances]:

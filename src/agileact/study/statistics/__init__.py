@@ -3,8 +3,6 @@
 A matrix of losses has a row for each run (seed) and a column for each task; lower is better throughout.
 """
 
-from agileact.study.statistics.intervals import student as student
-from agileact.study.statistics.intervals import wilson as wilson
 from agileact.study.statistics.paired import Difference as Difference
 from agileact.study.statistics.paired import EffectSize as EffectSize
 from agileact.study.statistics.paired import effect_size as effect_size

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from agileact._common.errors import ArgumentError
 from agileact._common.optional import require
-from agileact.study.statistics.intervals import student
 
 Values = Sequence[float] | npt.NDArray[np.float64]
 
@@ -86,7 +85,9 @@ def paired_difference(
         return Difference(mean, None, None, count)
     each = 1 - (1 - level) / comparisons
     if method == "student":
-        low, high = student(differences, confidence=each)
+        quantile = float(require("scipy.stats", "study").t.ppf(0.5 + each / 2, count - 1))
+        half = quantile * statistics.stdev(differences) / math.sqrt(count)
+        low, high = mean - half, mean + half
     elif max(differences) - min(differences) <= _ROUNDING * max(map(abs, differences)):
         low, high = min(differences), max(differences)  # every resample is the sample itself, but for rounding
     else:

@@ -102,6 +102,12 @@ class Ranking:
     critical_difference: float
     groups: tuple[tuple[int, ...], ...]
 
+    def describe(self, names: Sequence[str], tasks: int) -> str:
+        """Return the ranks of the arms of these names in words, best first."""
+        ranks = ", ".join(f"{name} {rank:.2f}" for rank, name in sorted(zip(self.ranks, names, strict=True)))
+        apart = f"ranks closer than {self.critical_difference:.2f} are not told apart (Nemenyi)"
+        return f"Average ranks over {tasks} tasks: {ranks}; {apart}"
+
 
 def average_ranks(losses: npt.ArrayLike, *, level: float = 0.95) -> Ranking:
     r"""Return average ranks over tasks, with Friedman's test and Nemenyi's critical difference.

@@ -4,74 +4,52 @@ from __future__ import annotations
 
 import math
 
-from agileact.study.report.blocks import (
-    POINTS,
-    Block,
-    cell,
-    chart,
-    choice,
-    numbers,
-    paragraph,
-    section,
-    table,
-    thin,
-)
-from agileact.study.report.facts import Facts
+from agileact.study.report.blocks import POINTS, Block, cell, chart, choice, numbers, of_tasks, task_section, thin
+from agileact.study.results.outcome import Outcome
 from agileact.study.results.trajectories import Band, Part, loss_band
 
-_PARTS: tuple[Part, ...] = ("validation", "train", "test")
-_MEANING = {
+_PARTS: dict[Part, str] = {
     "validation": "loss on the validation set",
     "train": "training loss, a mean over the batches since the last evaluation",
     "test": "loss on the test set at every evaluation",
 }
 
 
-def curves(facts: Facts) -> Block:
+def curves(outcome: Outcome) -> Block:
     """Return the section: for each task a choice of validation, training and, where there is one, test curve."""
-    content: list[Block] = []
-    shortened = False
-    for task in facts.study.tasks:
-        options: dict[str, list[Block]] = {}
+    lengths = [0]
+
+    def pick(task: str) -> Block | None:
+        options = {}
         for part in _PARTS:
-            bands = {arm: band for arm, found in facts.of_task(task.name) if (band := loss_band(found.results, part))}
+            bands = {arm: band for arm, found in outcome.of_task(task) if (band := loss_band(found.results, part))}
             if bands:
-                options[part] = [_chart(facts, task.name, part, bands)]
-                shortened = shortened or any(len(band.iterations) > POINTS for band in bands.values())
-        if options:
-            content.append(
-                {**choice(f"curves-{task.name}", f"{task.name}: loss on", list(options), options), "task": task.name}
-            )
-    if not content:
-        return section(
-            "curves", "Loss curves", [paragraph(facts.why_nothing or "No finished trial holds a loss curve.")]
-        )
-    once = facts.study.protocol.test == "once"
+                options[str(part)] = [_chart(outcome, task, part, bands)]
+                lengths.extend(len(band.iterations) for band in bands.values())
+        return choice(f"curves-{task}", f"{task}: loss on", options)
+
+    content = of_tasks(outcome, pick)
     text = (
         "The line is the mean over seeds, the band reaches from the lowest to the highest seed. Diverged runs are left "
         "out. The buttons below a chart show and hide arms, everywhere on the page."
-        + " The test set was evaluated once per trial, so there is no test curve." * once
-        + f" Long curves are drawn with {POINTS} of their points; the numbers below the charts come from all."
-        * shortened
     )
-    return section("curves", "Loss curves", [paragraph(text), *content])
+    if outcome.study.protocol.test == "once":
+        text += " The test set was evaluated once per trial, so there is no test curve."
+    if max(lengths) > POINTS:
+        text += f" Long curves are drawn with {POINTS} of their points; the numbers below the charts come from all."
+    return task_section("curves", "Loss curves", text, content, outcome, "No finished trial holds a loss curve.")
 
 
-def _chart(facts: Facts, task: str, part: Part, bands: dict[int, Band]) -> Block:
-    names = facts.arm_names
+def _chart(outcome: Outcome, task: str, part: Part, bands: dict[int, Band]) -> Block:
+    names = outcome.arm_names
     series, rows = [], []
     for arm, band in bands.items():
         places = thin(len(band.iterations))
-        series.append(
-            {
-                "arm": arm,
-                "name": names[arm],
-                "x": [band.iterations[place] for place in places],
-                "y": numbers([band.mean[place] for place in places]),
-                "low": numbers([band.low[place] for place in places]),
-                "high": numbers([band.high[place] for place in places]),
-            }
-        )
+        drawn = {
+            end: numbers([values[place] for place in places])
+            for end, values in (("y", band.mean), ("low", band.low), ("high", band.high))
+        }
+        series.append({"arm": arm, "name": names[arm], "x": [band.iterations[place] for place in places], **drawn})
         lowest = min(range(len(band.mean)), key=band.mean.__getitem__)
         rows.append(
             [
@@ -85,8 +63,9 @@ def _chart(facts: Facts, task: str, part: Part, bands: dict[int, Band]) -> Block
         )
     best = min(bands, key=lambda arm: min(bands[arm].mean))
     return chart(
-        f"curves-{task}-{part}",
-        f"{task}: {_MEANING[part]}",
+        "curves",
+        f"{task}-{part}",
+        f"{task}: {_PARTS[part]}",
         f"{part} loss on {task} over iterations for {len(bands)} arms; the lowest mean, {min(bands[best].mean):.4g}, "
         f"is that of {names[best]}.",
         form="lines",
@@ -94,11 +73,9 @@ def _chart(facts: Facts, task: str, part: Part, bands: dict[int, Band]) -> Block
         x="iteration",
         y=f"{part} loss",
         log_y=all(value > 0 and math.isfinite(value) for band in bands.values() for value in band.low),
-        table=table(
-            f"curves-numbers-{task}-{part}",
+        numbers=(
             f"Mean {part} loss over seeds on {task}.",
             ["arm", "first", "lowest", "at iteration", "last", "runs"],
             rows,
-            numeric=range(1, 6),
         ),
     )

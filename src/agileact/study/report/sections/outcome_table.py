@@ -6,8 +6,9 @@ import math
 
 from agileact.study.report import blocks
 from agileact.study.report.blocks import Block, cell, details, paragraph, section, table
-from agileact.study.report.facts import Facts
-from agileact.study.results.outcome import HEADER, Cell, flags, row
+from agileact.study.results.contrasts import Cell
+from agileact.study.results.outcome import Outcome
+from agileact.study.results.printing import HEADER, row
 from agileact.study.statistics import Summary, summarise
 
 _NOTES = 4
@@ -20,15 +21,15 @@ _LOWEST = ("at iteration", "test loss, chosen on validation")
 """Stand behind the lowest test loss over iterations: where that was, and what an honest choice would have had."""
 
 
-def outcome_table(facts: Facts) -> Block:
+def outcome_table(outcome: Outcome) -> Block:
     """Return the section."""
-    lowest = facts.study.protocol.select == "test"
+    lowest = outcome.study.protocol.select == "test"
     place = HEADER.index("test loss") + 1
     titles = [*HEADER[:place], *(_LOWEST if lowest else ()), *HEADER[place:]]
-    found = [(arm, one) for task in facts.study.tasks for arm, one in facts.of_task(task.name)]
+    found = [(place % len(outcome.study.arms), one) for place, one in enumerate(outcome.cells)]
     texts = [{**dict(zip(HEADER, row(one), strict=True)), **_lowest_in_words(one)} for _, one in found]
     empty = [title for title in _OPTIONAL if all(one[title] == _NONE for one in texts)]
-    titles = [title for title in titles if title not in empty and (title != "task" or len(facts.study.tasks) > 1)]
+    titles = [title for title in titles if title not in empty and (title != "task" or len(outcome.study.tasks) > 1)]
     rows = []
     for (arm, one), text in zip(found, texts, strict=True):
         values = _values(one)
@@ -50,19 +51,19 @@ def outcome_table(facts: Facts) -> Block:
             numeric=[n for n, title in enumerate(titles) if title not in _TEXT],
         )
     ]
-    notes = [paragraph(f"{task}, {arm}: {note}.", tone="note") for task, arm, note in flags(facts.current, facts.cells)]
+    notes = [paragraph(f"{task}, {arm}: {note}.", tone="note") for task, arm, note in outcome.flags]
     content += notes if len(notes) <= _NOTES else [details(f"{len(notes)} notes on tuning and runs", notes)]
-    if facts.relative:
-        content.append(_over_tasks(facts))
+    if outcome.relative:
+        content.append(_over_tasks(outcome))
     return section("table", "Table", content)
 
 
-def _over_tasks(facts: Facts) -> Block:
+def _over_tasks(outcome: Outcome) -> Block:
     rows = []
-    for number, name in enumerate(facts.arm_names):
-        if name not in facts.relative:
+    for number, name in enumerate(outcome.arm_names):
+        if name not in outcome.relative:
             continue
-        one = facts.relative[name]
+        one = outcome.relative[name]
         finite = one.low is not None and one.high is not None and math.isfinite(one.high)
         rows.append(
             [
@@ -73,7 +74,7 @@ def _over_tasks(facts: Facts) -> Block:
         )
     return table(
         "relative",
-        f"Over all tasks: interquartile mean of the test loss in units of the mean loss of {facts.baseline.name} on "
+        f"Over all tasks: interquartile mean of the test loss in units of the mean loss of {outcome.baseline.name} on "
         "each task, with its bootstrap interval over seeds. Below 1 is better.",
         ["arm", "relative loss", "95 % interval"],
         rows,

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from agileact.study.report.blocks import Block, cell, chart, choice, grid, numbers, paragraph, section, table, thin
-from agileact.study.report.facts import Facts
+from agileact.study.report.blocks import Block, cell, chart, choice, grid, numbers, of_tasks, task_section, thin
+from agileact.study.results.outcome import Outcome
 from agileact.study.results.trajectories import LayerBand, layer_bands
 
 _LETTERS = {"scale": "a", "location": "b"}
 
 
-def parameters(facts: Facts) -> Block:
+def parameters(outcome: Outcome) -> Block:
     """Return the section: a choice of arm for each task, and a chart for a and one for b."""
+
+    def pick(task: str) -> Block | None:
+        options = {
+            found.arm: [grid([_chart(task, found.arm, which, bands) for which in _LETTERS], wide=True)]
+            for _, found in outcome.of_task(task)
+            if (bands := layer_bands(found.results))
+        }
+        return choice(f"parameters-{task}", f"{task}: arm", options)
+
     title = "Scale a and location b over training"
-    content: list[Block] = []
-    for task in facts.study.tasks:
-        options: dict[str, list[Block]] = {}
-        for arm, found in facts.of_task(task.name):
-            bands = layer_bands(found.results)
-            if bands:
-                name = facts.arm_names[arm]
-                options[name] = [grid([_chart(task.name, name, which, bands) for which in _LETTERS], wide=True)]
-        if options:
-            content.append(
-                {**choice(f"parameters-{task.name}", f"{task.name}: arm", list(options), options), "task": task.name}
-            )
-    if not content:
-        text = facts.why_nothing or "No finished trial has an activation with a learned scale and location."
-        return section("parameters", title, [paragraph(text)])
+    otherwise = "No finished trial has an activation with a learned scale and location."
     text = (
         "For each layer the band reaches from its smallest to its largest channel, each a mean over seeds. In "
         "a f(x - b), a starts at 1 and b at 0 unless the arm says otherwise."
     )
-    return section("parameters", title, [paragraph(text), *content])
+    return task_section("parameters", title, text, of_tasks(outcome, pick), outcome, otherwise)
 
 
 def _chart(task: str, arm: str, which: str, bands: dict[str, LayerBand]) -> Block:
@@ -58,7 +53,8 @@ def _chart(task: str, arm: str, which: str, bands: dict[str, LayerBand]) -> Bloc
         ends.append(f"{layer} from {low[-1]:.3g} to {high[-1]:.3g}")
     letter = _LETTERS[which]
     return chart(
-        f"parameters-{task}-{arm}-{which}",
+        "parameters",
+        f"{task}-{arm}-{which}",
         f"{arm} on {task}: {which} {letter}",
         f"{which} {letter} of {arm} on {task} over training; at the end: {'; '.join(ends)}.",
         form="lines",
@@ -66,11 +62,9 @@ def _chart(task: str, arm: str, which: str, bands: dict[str, LayerBand]) -> Bloc
         x="iteration",
         y=f"{which} {letter}",
         legend=[{"line": place + 1, "name": layer} for place, layer in enumerate(bands)],
-        table=table(
-            f"parameters-numbers-{task}-{arm}-{which}",
+        numbers=(
             f"{which} {letter} of {arm} on {task}, smallest and largest channel.",
             ["layer", "first, smallest", "first, largest", "last, smallest", "last, largest", "runs"],
             rows,
-            numeric=range(1, 6),
         ),
     )

@@ -9,12 +9,12 @@ from agileact.study.report.blocks import (
     choice,
     grid,
     numbers,
+    of_tasks,
     paragraph,
-    section,
-    table,
+    task_section,
     thin,
 )
-from agileact.study.report.facts import Facts
+from agileact.study.results.outcome import Outcome
 from agileact.study.spec.result import Shape, TrialResult
 
 _NUMBERS = 120_000
@@ -22,39 +22,28 @@ _NUMBERS = 120_000
 _FEWEST = 4
 
 
-def shapes(facts: Facts) -> Block:
+def shapes(outcome: Outcome) -> Block:
     """Return the section: a choice of arm for each task, and a chart for each of its layers."""
-    title = "Learned shapes"
-    trials = {
-        (task.name, arm): trial
-        for task in facts.study.tasks
-        for arm, found in facts.of_task(task.name)
-        if (trial := _first(found.results)) is not None
-    }
-    if not trials:
-        text = facts.why_nothing or (
-            "No finished trial holds a learned shape: either no arm has an activation that learns its shape, or the "
-            "trials were run by a version that did not keep them."
-        )
-        return section("shapes", title, [paragraph(text)])
+    trials = {(found.task, found.arm): trial for found in outcome.cells if (trial := _first(found.results)) is not None}
     most = _rows_a_layer([shape for trial in trials.values() for shape in trial.shapes.values()])
-    content: list[Block] = []
-    for task in facts.study.tasks:
-        options: dict[str, list[Block]] = {}
-        for arm, name in enumerate(facts.arm_names):
-            trial = trials.get((task.name, arm))
-            if trial is not None:
-                charts = [_chart(task.name, name, layer, shape, most) for layer, shape in trial.shapes.items()]
-                options[name] = [paragraph(f"Seed {trial.spec.seed}, after the last step."), grid(charts)]
-        if options:
-            content.append(
-                {**choice(f"shapes-{task.name}", f"{task.name}: arm", list(options), options), "task": task.name}
-            )
+
+    def pick(task: str) -> Block | None:
+        options = {}
+        for (where, arm), trial in trials.items():
+            if where == task:
+                charts = [_chart(task, arm, layer, shape, most) for layer, shape in trial.shapes.items()]
+                options[arm] = [paragraph(f"Seed {trial.spec.seed}, after the last step."), grid(charts)]
+        return choice(f"shapes-{task}", f"{task}: arm", options)
+
+    otherwise = (
+        "No finished trial holds a learned shape: either no arm has an activation that learns its shape, or the "
+        "trials were run by a version that did not keep them."
+    )
     text = (
         "Each line is one channel's function after the training; dashed is the function that it started as. The first "
         f"seed that did not diverge is shown, with {most} evenly chosen channels of a layer at most."
     )
-    return section("shapes", title, [paragraph(text), *content])
+    return task_section("shapes", "Learned shapes", text, of_tasks(outcome, pick), outcome, otherwise)
 
 
 def _first(results: tuple[TrialResult, ...]) -> TrialResult | None:
@@ -63,32 +52,32 @@ def _first(results: tuple[TrialResult, ...]) -> TrialResult | None:
 
 def _rows_a_layer(found: list[Shape]) -> int:
     """Return how many channels of each layer can be drawn, so that the page stays small."""
-    widest = max(len(shape.after) for shape in found)
+    widest = max((len(shape.after) for shape in found), default=1)
     a_row = sum(len(shape.x) for shape in found)
     return max(1, min(widest, max(_FEWEST, _NUMBERS // max(a_row, 1))))
 
 
 def _chart(task: str, arm: str, layer: str, shape: Shape, most: int) -> Block:
     name = layer.removesuffix("_activation")
-    series = [{"name": f"{name}, at the start", "start": True, "y": numbers(row)} for row in _few(shape.before, most)]
+    series: list[Block] = [
+        {"name": f"{name}, at the start", "start": True, "y": numbers(shape.before[n])}
+        for n in thin(len(shape.before), most)
+    ]
     places = thin(len(shape.after), most)
     series += [
         {"name": f"{name}, channel {n + 1} of those sampled", "line": 1, "y": numbers(shape.after[n])} for n in places
     ]
     alike = len(shape.after) == 1
+    learned = [(letter, one) for letter, one in (("scale a", shape.scale), ("location b", shape.location)) if one]
     rows = [
         [letter, cell(str(len(values))), *(cell(f"{value:.4g}", value) for value in (min(values), max(values)))]
-        for letter, values in (("scale a", shape.scale), ("location b", shape.location))
-        if values
+        for letter, values in learned
     ]
-    told = "; ".join(
-        f"{letter} from {min(values):.3g} to {max(values):.3g}"
-        for letter, values in (("scale a", shape.scale), ("location b", shape.location))
-        if values
-    )
+    told = "; ".join(f"{letter} from {min(values):.3g} to {max(values):.3g}" for letter, values in learned)
     what = "one function for all channels" if alike else f"{len(places)} of its channels"
     return chart(
-        f"shapes-{task}-{arm}-{layer}",
+        "shapes",
+        f"{task}-{arm}-{layer}",
         name,
         f"Learned activation of {arm} on {task}, layer {name}: {what} before and after training"
         + (f"; {told}." if told else "."),
@@ -99,17 +88,5 @@ def _chart(task: str, arm: str, layer: str, shape: Shape, most: int) -> Block:
         y="output",
         legend=[{"start": True, "name": "at the start"}, {"line": 1, "name": "after training"}],
         small=True,
-        table=table(
-            f"shapes-numbers-{task}-{arm}-{layer}",
-            f"Final values of {name}.",
-            ["parameter", "how many", "smallest", "largest"],
-            rows,
-            numeric=[1, 2, 3],
-        )
-        if rows
-        else None,
+        numbers=(f"Final values of {name}.", ["parameter", "how many", "smallest", "largest"], rows),
     )
-
-
-def _few(rows: list[list[float]], most: int) -> list[list[float]]:
-    return [rows[place] for place in thin(len(rows), most)]

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from agileact.study.report.blocks import Block, cell, chart, choice, numbers, paragraph, section, table
-from agileact.study.report.facts import Facts
+from agileact.study.report.blocks import Block, cell, chart, choice, numbers, of_tasks, paragraph, section
+from agileact.study.results.outcome import Outcome
 from agileact.study.statistics import TimesToLoss
 
 _UNITS = ("iterations", "seconds")
 
 
-def times(facts: Facts) -> Block:
+def times(outcome: Outcome) -> Block:
     """Return the section."""
-    content: list[Block] = []
-    base = facts.baseline.name
-    for task in facts.study.tasks:
-        known = {arm: found.times for arm, found in facts.of_task(task.name) if found.times is not None}
+    base = outcome.baseline.name
+
+    def pick(task: str) -> Block | None:
+        known = {arm: found.times for arm, found in outcome.of_task(task) if found.times is not None}
         if known:
-            options = {unit: [_chart(facts, task.name, unit, known)] for unit in _UNITS}
-            content.append(
-                {**choice(f"times-{task.name}", f"{task.name}: over", list(_UNITS), options), "task": task.name}
-            )
-        elif facts.of_task(task.name)[0][1].diverged:
-            text = f"{task.name}: not defined, as a run of {base} diverged and so sets no goal."
-            content.append({**paragraph(text), "task": task.name})
+            return choice(f"times-{task}", f"{task}: over", {u: [_chart(outcome, task, u, known)] for u in _UNITS})
+        if outcome.of_task(task)[0][1].diverged:
+            return paragraph(f"{task}: not defined, as a run of {base} diverged and so sets no goal.")
+        return None
+
+    content = of_tasks(outcome, pick)
     if all(one["kind"] == "paragraph" for one in content):
         text = f"Not defined yet: no trial of {base} is finished."
         return section("times", "Time to a given loss", content or [paragraph(text)])
@@ -36,8 +35,8 @@ def times(facts: Facts) -> Block:
     return section("times", "Time to a given loss", [paragraph(text), *content])
 
 
-def _chart(facts: Facts, task: str, unit: str, known: dict[int, TimesToLoss]) -> Block:
-    names = facts.arm_names
+def _chart(outcome: Outcome, task: str, unit: str, known: dict[int, TimesToLoss]) -> Block:
+    names = outcome.arm_names
     series, rows = [], []
     middle: dict[int, float] = {}
     for arm, found in known.items():
@@ -69,19 +68,18 @@ def _chart(facts: Facts, task: str, unit: str, known: dict[int, TimesToLoss]) ->
         else f"the shortest median, {middle[first]:.4g} {unit}, is that of {names[first]}"
     )
     return chart(
-        f"times-{task}-{unit}",
-        f"{task}: runs that reached the best validation loss of {facts.baseline.name}",
+        "times",
+        f"{task}-{unit}",
+        f"{task}: runs that reached the best validation loss of {outcome.baseline.name}",
         f"Share of runs on {task} that reached the baseline's best validation loss, over {unit}: {fastest}.",
         form="lines",
         series=series,
         x="iteration" if unit == "iterations" else "seconds of training",
         y="share of runs",
         unit_y=True,
-        table=table(
-            f"times-numbers-{task}-{unit}",
-            f"Time to the best validation loss of {facts.baseline.name} on {task}, in {unit}.",
+        numbers=(
+            f"Time to the best validation loss of {outcome.baseline.name} on {task}, in {unit}.",
             ["arm", "runs that got there", f"median {unit}"],
             rows,
-            numeric=[1, 2],
         ),
     )

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import math
 
-from agileact.study.report.blocks import Block, cell, chart, number, paragraph, section, table
-from agileact.study.report.facts import Facts
-from agileact.study.running.planner import Choice
+from agileact.study.report.blocks import Block, cell, chart, number, of_tasks, paragraph, section
+from agileact.study.results.outcome import Outcome
 
 
-def tuning(facts: Facts) -> Block:
+def tuning(outcome: Outcome) -> Block:
     """Return the section."""
     title = "Tuning"
-    if not facts.study.protocol.tune:
+    if not outcome.study.protocol.tune:
         text = "Learning rates were not tuned: every arm was trained with its own, which the table shows."
         return section("tuning", title, [paragraph(text)])
-    content: list[Block] = []
-    for task in facts.study.tasks:
-        chosen = {arm: found.choice for arm, found in facts.of_task(task.name) if found.choice is not None}
-        if chosen:
-            content.append({**_chart(facts, task.name, chosen), "task": task.name})
+    content = of_tasks(outcome, lambda task: _chart(outcome, task))
     if not content:
         return section("tuning", title, [paragraph("No arm's tuning is over yet.")])
     text = (
-        f"Every arm could try {facts.study.protocol.trials} points on each task, each with "
-        f"{_seeds(len(facts.study.protocol.tuning_seeds))}; the score is the mean of their lowest validation losses. "
+        f"Every arm could try {outcome.study.protocol.trials} points on each task, each with "
+        f"{_seeds(len(outcome.study.protocol.tuning_seeds))}; the score is the mean of their lowest validation losses. "
         "The ringed point was chosen. Points of an arm that differ in the learning rate of the activations alone share "
         "their place on the axis; a cross at the top, in a row for each such arm, is a point of which a run diverged."
     )
     return section("tuning", title, [paragraph(text), *content])
 
 
-def _chart(facts: Facts, task: str, chosen: dict[int, Choice]) -> Block:
-    names = facts.arm_names
+def _chart(outcome: Outcome, task: str) -> Block | None:
+    names = outcome.arm_names
+    chosen = {arm: found.choice for arm, found in outcome.of_task(task) if found.choice is not None}
+    if not chosen:
+        return None
     series, rows = [], []
     for arm, found in chosen.items():
         points = sorted(found.scores, key=lambda one: (one[0].factor != 1.0, one[0].lr, one[0].factor))
@@ -58,7 +56,8 @@ def _chart(facts: Facts, task: str, chosen: dict[int, Choice]) -> Block:
                 ]
             )
     return chart(
-        f"tuning-{task}",
+        "tuning",
+        task,
         f"{task}: mean lowest validation loss over the learning rate",
         f"Tuning on {task}: "
         + "; ".join(f"{names[arm]} chose {_describe(c.point.lr, c.point.activation_lr)}" for arm, c in chosen.items())
@@ -70,12 +69,10 @@ def _chart(facts: Facts, task: str, chosen: dict[int, Choice]) -> Block:
         log_x=True,
         log_y=all(score > 0 for found in chosen.values() for _, score in found.scores),
         points=True,
-        table=table(
-            f"tuning-numbers-{task}",
+        numbers=(
             f"Points that were tried on {task}.",
             ["arm", "learning rate", "activations", "score", ""],
             rows,
-            numeric=[1, 2, 3],
         ),
     )
 
