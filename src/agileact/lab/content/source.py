@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,7 +176,10 @@ def open_upload(contents: Any, name: Any) -> Checkpoint:
         data = base64.b64decode(contents.partition(";base64,")[2], validate=True)
     except (binascii.Error, ValueError):
         raise DataError(f"{called} did not arrive whole; try again, or give its path") from None
-    return Checkpoint(called, tuple(read_checkpoint(data, called)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "upload")
+        path.write_bytes(data)
+        return Checkpoint(called, tuple(read_checkpoint(path, called)))
 
 
 def refuse_upload(told: Any) -> NoReturn:

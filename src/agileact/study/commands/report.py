@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agileact._common.arguments import difference
 from agileact._common.errors import ArgumentError
-from agileact._common.json_text import print_json
+from agileact._common.terminal import print_json
 from agileact.study.commands.placement import TRAINING, add_training
 
 if TYPE_CHECKING:

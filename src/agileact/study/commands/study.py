@@ -11,8 +11,8 @@ from typing import Any
 from agileact._common.arguments import difference
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
-from agileact._common.json_text import print_json
 from agileact._common.optional import expect
+from agileact._common.terminal import print_json
 from agileact.study.commands import compare as compare_command
 from agileact.study.commands import report as report_command
 from agileact.study.commands.context import STATISTICS, Context, carry_out, say
@@ -76,7 +76,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from agileact._common.table import print_table
+    from agileact._common.terminal import print_table
     from agileact.study.running.cost import estimate
     from agileact.study.running.executors.local import available_cores
     from agileact.study.running.progress import format_duration

@@ -8,9 +8,9 @@ import numpy as np
 
 from agileact._common.errors import ArgumentError
 from agileact._common.optional import require
-from agileact.study.data.dataset import Array, DataSet, register_data
+from agileact.study.data.dataset import DataSet, register_data
 from agileact.study.data.download import Progress
-from agileact.study.data.preparation import options, split, standardised
+from agileact.study.data.preparation import Array, options, standardised
 from agileact.study.spec.trial import DataSpec
 
 _LENGTH = 40
@@ -107,18 +107,9 @@ def build_mnist1d(spec: DataSpec, data_dir: Path | None, progress: Progress | No
         ((700, 40), 10)
     """
     given = options(spec, {"samples": 5000, "test": 1000, "seed": 42})
+    what = f"signals made as MNIST-1D's are (arXiv 2011.14439), generated with seed {given['seed']}"
     x, y = mnist1d(given["samples"], given["seed"])
-    where = split(spec, len(y), given["test"])
-    x = (x - x[where["train"]].mean()) / x[where["train"]].std()
-    return standardised(
-        spec,
-        {part: (x[index], y[index]) for part, index in where.items()},
-        description=f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test signals made "
-        f"as MNIST-1D's are (arXiv 2011.14439), generated with seed {given['seed']}",
-        kind="classification",
-        classes=10,
-        inputs=False,
-    )
+    return standardised(spec, x, y, test=given["test"], what=what, classes=10, columns="all")
 
 
 def friedman1(samples: int, noise: float, seed: int) -> tuple[Array, Array]:
@@ -157,15 +148,8 @@ def build_friedman1(spec: DataSpec, data_dir: Path | None, progress: Progress | 
     if given["samples"] < 3 or given["noise"] < 0:
         raise ArgumentError(f"friedman1 needs at least 3 samples and a noise of at least 0, not {given}")
     x, y = friedman1(given["samples"], float(given["noise"]), given["seed"])
-    where = split(spec, len(y), given["test"])
-    return standardised(
-        spec,
-        {part: (x[index], y[index, None]) for part, index in where.items()},
-        description=f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test samples of "
-        f"Friedman's first regression, generated with seed {given['seed']} and noise {given['noise']:g}, standardised",
-        kind="regression",
-        classes=1,
-    )
+    what = f"samples of Friedman's first regression, generated with seed {given['seed']} and noise {given['noise']:g}"
+    return standardised(spec, x, y[:, None], test=given["test"], what=f"{what}, standardised", classes=1)
 
 
 register_data("friedman1", build_friedman1)

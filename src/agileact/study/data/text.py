@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from agileact._common.errors import ArgumentError, DataError
-from agileact.study.data.dataset import Array, DataSet, register_data
+from agileact.study.data.dataset import DataSet, register_data
 from agileact.study.data.download import Progress
 from agileact.study.data.idx import open_regular
-from agileact.study.data.preparation import assembled, locate, options
+from agileact.study.data.preparation import Array, assembled, locate, options
 from agileact.study.spec.trial import DataSpec
 
 
@@ -75,11 +75,9 @@ def build_text(spec: DataSpec, data_dir: Path | None, progress: Progress | None)
             codes = np.searchsorted(alphabet, values).clip(max=unknown - 1)
             codes = np.where(alphabet[codes] == values, codes, unknown)
             tensors.append(torch.from_numpy(codes.astype(np.int64)))
-    # A file's name may hold braces, which the numbers would be looked up in.
-    where = path.name.replace("{", "{{").replace("}", "}}")
     description = (
         f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test pieces of {length} characters "
-        f"from {where}, in order, {unknown} different ones"
+        f"from {path.name}, in order, {unknown} different ones"
     )
     return assembled(spec, tensors, description, unknown + 1, "text")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agileact._common.json_text import print_json
-from agileact._common.table import print_table
+from agileact._common.terminal import print_json, print_table
 from agileact.study.results import contrasts, outcome
 from agileact.study.results.outcome import Cell, Comparison
 from agileact.study.running.planner import Lookup, Plan

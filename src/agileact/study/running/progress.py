@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any, Protocol
 
 from agileact._common.optional import require
-from agileact._common.text import printable
+from agileact._common.terminal import printable
 from agileact.study.running.executors import Advanced, Event, Failed, Finished, Started
 from agileact.study.running.runner import describe
 from agileact.study.spec.trial import TrialSpec
