@@ -74,7 +74,8 @@ def run_paper(
         study = recipe.study(data.fingerprint)
         write_record(out, study, command=command, data={study.tasks[0].name: data.description}, notes=_notes(recipe))
         try:
-            with display(missing) as show:
+            with display(study) as show:
+                show.plan(missing, len(trials) - len(missing))
                 results = run_study(trials, store, executor, show)
         except TrialError as error:
             if error.details:

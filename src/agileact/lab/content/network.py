@@ -17,7 +17,7 @@ from torch import Tensor
 from agileact import bases
 from agileact._common.errors import ArgumentError, DataError
 from agileact._common.optional import require
-from agileact.functional import agile, combined_agile
+from agileact.lab.content.curves import agile_curves
 
 _POINTS = 121
 _LEAST_REACH, _MOST_REACH = 3.0, 20.0
@@ -31,14 +31,7 @@ _DEPTH = 4
 
 @dataclass(frozen=True)
 class Layer:
-    """What one activation has learned.
-
-    Attributes:
-        name: The module's name.
-        scale: All a.
-        location: All b.
-        terms: The number of terms of each unit; a and b lie term after term.
-    """
+    """What one activation has learned: all a and all b, term after term."""
 
     name: str
     scale: tuple[float, ...]
@@ -58,15 +51,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The curves of one layer.
-
-    Attributes:
-        layer: The layer.
-        x: Where they are drawn.
-        before: The curves at the start: one if all units are alike.
-        after: The learned ones, one for each of ``units``.
-        units: The number of each curve's unit.
-    """
+    """The curves of one layer: those at the start, one if all units are alike, and the learned ones of ``units``."""
 
     layer: Layer
     x: list[float]
@@ -80,27 +65,12 @@ def read_checkpoint(path: Path, name: str) -> list[Layer]:
 
     Only tensors and plain containers are read (``weights_only=True``): nothing in the file can run. No more than the
     numbers of the activations comes into memory, however large the file is.
-
-    Args:
-        path: The file.
-        name: What to call it in an error.
-
-    Raises:
-        DataError: If there is no such file, it is no such checkpoint, or it holds no agile activation.
     """
     return layers_of(read_state(path, name), name)
 
 
 def read_state(path: Path, name: str) -> dict[str, Tensor]:
-    """Return the tensors by name of a checkpoint; of a safetensors file, only scales and locations with their values.
-
-    Args:
-        path: The file.
-        name: What to call it in an error.
-
-    Raises:
-        DataError: If there is no such file, or it is no such checkpoint.
-    """
+    """Return the tensors of a checkpoint by name; of a safetensors file, only scales and locations have values."""
     if not path.is_file():
         raise DataError(f"there is no file {name}")
     safetensors = require("safetensors", "lab")
@@ -145,15 +115,7 @@ def _load(path: Path, name: str) -> Any:
 
 
 def layers_of(state: Mapping[str, Tensor], name: str) -> list[Layer]:
-    """Return the agile activations of a ``state_dict``, in its order.
-
-    Args:
-        state: Tensors by name.
-        name: What to call it in an error.
-
-    Raises:
-        DataError: If there are none, or their numbers are not finite.
-    """
+    """Return the agile activations of a ``state_dict``, in its order."""
     layers = _layers(state)
     if not layers:
         raise DataError(
@@ -193,21 +155,7 @@ def _layers(state: Mapping[str, Tensor]) -> list[Layer]:
 
 
 def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
-    """Return the curves a f(x - b) of a layer's units.
-
-    Args:
-        layer: The layer.
-        base: The name of f.
-        options: The options of f.
-
-    Raises:
-        ArgumentError: If the layer's numbers are not a multiple of its terms.
-
-    Example:
-        >>> drawn = draw(Layer("fc", (2.0, -1.0), (0.0, 1.0)), "relu", {})
-        >>> drawn.units, drawn.x[-1], drawn.after[1][-1]
-        ((0, 1), 4.0, -3.0)
-    """
+    """Return the curves a f(x - b) of a layer's units."""
     terms = layer.terms
     if len(layer.scale) % terms:
         raise ArgumentError(
@@ -220,12 +168,7 @@ def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
     units = tuple(index * count // shown for index in range(shown))
     reach = min(max(_LEAST_REACH, float(b.abs().max()) + _LEAST_REACH), _MOST_REACH)
     x = torch.linspace(-reach, reach, _POINTS, dtype=torch.float64)
-    inputs = x[:, None].expand(-1, shown).contiguous()
-    chosen_a, chosen_b = a[:, list(units)], b[:, list(units)]
-    if terms == 1:
-        y = agile(inputs, chosen_a[0], chosen_b[0], base=base, dim=1, **options)
-    else:
-        y = combined_agile(inputs, chosen_a, chosen_b, base=base, dim=1, **options)
+    y = agile_curves(x, a[:, list(units)], b[:, list(units)], base, options)
     return Drawn(layer, x.tolist(), [bases.get(base).function(x, **options).tolist()], y.T.tolist(), units)
 
 

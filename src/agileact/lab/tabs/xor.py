@@ -6,15 +6,15 @@ from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from agileact import bases
 from agileact._common.errors import AgileactError
 from agileact.lab import widgets as look
 from agileact.lab.content.xor import ARMS, LINE, Surfaces, XorRun
-from agileact.lab.input_checks import choice, number, whole
-from agileact.lab.sessions import Sessions, steps_asked
+from agileact.lab.input_checks import training
+from agileact.lab.sessions import Sessions, current_run, steps_asked
 from agileact.paper.xor import POINTS, TARGETS, XorSpec
 
 _SPEEDS = (5, 10, 50)
+_OPTIMIZERS = ("adam", "sgd")
 _CONTROLS = ("base", "optimizer", "lr", "activation-lr", "seed")
 _COLORS = {"plain": look.GREY, "agile": look.BLUE}
 _LEAST_LOSS = 1e-12
@@ -23,56 +23,40 @@ _NAMES = {"plain": "plain: a = 1, b = 0", "agile": "agile: a and b learned"}
 
 def layout() -> html.Div:
     """Return the tab's content."""
-    return html.Div(
-        [
-            html.P(
-                "Two hidden nodes fit a plane each, bend it by the activation, and the output adds the two: so four "
-                "points that no line separates are told apart. Both networks start from the same weights. Press Start "
-                "and watch the thick line, where the answer changes. Then try tanh, and other seeds: 3 is solved by "
-                "one of the two alone, 7 by the other.",
-                className="intro",
-            ),
-            html.Div(
-                [
-                    look.control("f: base function", look.dropdown("xor-base", bases.names(), "sigmoid")),
-                    look.control("Optimizer", look.dropdown("xor-optimizer", ("adam", "sgd"), "adam")),
-                    look.control("Learning rate of the weights", look.rate("xor-lr", 0.05, 10)),
-                    look.control("Learning rate of a and b", look.rate("xor-activation-lr", 0.05, 10)),
-                    look.control("Seed of the weights", look.number("xor-seed", 6, least=0, most=99999, step=1)),
-                    look.control(
-                        "Epochs in a picture",
-                        look.dropdown("xor-speed", [{"label": str(n), "value": n} for n in _SPEEDS], _SPEEDS[1]),
-                    ),
-                ],
-                className="controls",
-            ),
-            html.Div(
-                [
-                    look.button("xor-toggle", "Start", main=True),
-                    look.button("xor-step", "Step"),
-                    look.button("xor-reset", "Reset"),
-                ],
-                className="buttons",
-            ),
-            html.Div(id="xor-message"),
-            html.P(id="xor-sentence", className="sentence", role="status"),
-            look.chart("xor-losses", "loss of both networks over epochs"),
-            html.Div(
-                [
-                    look.chart(f"xor-{arm}", f"surfaces of the {arm} network over the two inputs", tall="surfaces")
-                    for arm in ARMS
-                ],
-                className="charts two",
-            ),
-            html.P(
-                "White points should be 1, black ones 0; beside each, the output there. Below the output: h, each "
-                "node's plane after the activation, and z, the plane itself, with the range that its colours span.",
-                className="hint",
-            ),
-            dcc.Store(id="xor-go"),
-            dcc.Store(id="xor-state"),
-        ],
-        className="tab-body",
+    speeds = [{"label": str(speed), "value": speed} for speed in _SPEEDS]
+    return look.tab_body(
+        "Two hidden nodes fit a plane each, bend it by the activation, and the output adds the two: so four "
+        "points that no line separates are told apart. Both networks start from the same weights. Press Start "
+        "and watch the thick line, where the answer changes. Then try tanh, and other seeds: 3 is solved by "
+        "one of the two alone, 7 by the other.",
+        look.row(
+            "controls",
+            *look.training_controls("xor", base="sigmoid", optimizers=_OPTIMIZERS, lr=0.05, activation_lr=0.05, seed=6),
+            look.control("Epochs in a picture", look.dropdown("xor-speed", speeds, _SPEEDS[1])),
+        ),
+        look.row(
+            "buttons",
+            look.button("xor-toggle", "Start", main=True),
+            look.button("xor-step", "Step"),
+            look.button("xor-reset", "Reset"),
+        ),
+        html.Div(id="xor-message"),
+        look.sentence("xor-sentence"),
+        look.chart("xor-losses", "loss of both networks over epochs"),
+        look.row(
+            "charts two",
+            *[
+                look.chart(f"xor-{arm}", f"surfaces of the {arm} network over the two inputs", tall="surfaces")
+                for arm in ARMS
+            ],
+        ),
+        html.P(
+            "White points should be 1, black ones 0; beside each, the output there. Below the output: h, each "
+            "node's plane after the activation, and z, the plane itself, with the range that its colours span.",
+            className="hint",
+        ),
+        dcc.Store(id="xor-go"),
+        dcc.Store(id="xor-state"),
     )
 
 
@@ -100,11 +84,7 @@ def register(app: Dash) -> None:
         try:
             spec = read_spec(*given)
             with runs.alone():
-                run = runs.get(key)
-                lost = epochs > 0 and run is None and isinstance(state, dict) and bool(state.get("epoch"))
-                if run is None or run.spec != spec or epochs == 0:
-                    run = XorRun(spec)
-                    runs.put(key, run)
+                run, lost = current_run(runs, key, spec, XorRun, epochs, _epoch(state))
                 # The clock asks for what follows the picture it has: a run that was reset meanwhile stays at its start.
                 late = set(ctx.triggered_prop_ids.values()) == {"xor-go"} and _epoch(go) != run.epoch
                 run.advance(0 if late else epochs)
@@ -114,8 +94,7 @@ def register(app: Dash) -> None:
                 epoch = run.epoch
         except AgileactError as error:
             return no_update, no_update, no_update, no_update, look.message(f"{error}.", bad=True), {"ended": True}
-        said = look.message("The lab had put this run away (it keeps the last 32 pages); it starts anew.")
-        return *figures, sentence, said if lost else None, {"epoch": epoch, "ended": ended}
+        return *figures, sentence, look.put_away(lost), {"epoch": epoch, "ended": ended}
 
     # The next picture is asked for when the last one is there: a slow machine draws fewer, and none pile up.
     app.clientside_callback(ClientsideFunction("lab", "arrived"), Input("xor-state", "data"))
@@ -129,23 +108,8 @@ def register(app: Dash) -> None:
 
 
 def read_spec(base: Any, optimizer: Any, lr: Any, activation_lr: Any, seed: Any) -> XorSpec:
-    """Return how to train, from what the page says.
-
-    Raises:
-        ArgumentError: If a value does not fit.
-
-    Example:
-        >>> read_spec("tanh", "adam", 0.1, 0, 3).starts
-        1
-    """
-    return XorSpec(
-        base=choice("f", base, bases.names()),
-        optimizer=choice("the optimizer", optimizer, ("adam", "sgd")),
-        lr=number("the learning rate of the weights", lr, 1e-6, 10),
-        activation_lr=number("the learning rate of a and b", activation_lr, 0, 10),
-        seed=whole("the seed", seed, 0, 99_999),
-        starts=1,
-    )
+    """Return how to train, from what the page says."""
+    return XorSpec(**training(base, optimizer, lr, activation_lr, seed, optimizers=_OPTIMIZERS), starts=1)
 
 
 def losses_figure(run: XorRun) -> look.Figure:

@@ -111,7 +111,7 @@ def carry_out(context: Context, options: argparse.Namespace) -> None:
     with (
         Store(context.path) as store,
         make_executor(options) as executor,
-        contextlib.ExitStack() as shown,
+        display(context.study) as shown,
     ):
         if not plan(context.study, Known(store)).finished:
             check_arms(context.study, context.data)
@@ -119,13 +119,14 @@ def carry_out(context: Context, options: argparse.Namespace) -> None:
         write_record(context.out, context.study, command=options.command, data=described)
 
         def begin(current: Plan) -> Any:
-            shown.close()
             if current.finished:
                 return None
             counts = ((len(current.tuning), "tuning"), (len(current.final), "final"))
             phase = " and ".join(f"{number} {name}" for number, name in counts if number)
             say(f"{current.done} of at most {context.study.most_trials} trials done; next: {phase}.")
-            return shown.enter_context(display(current.next))
+            later = context.study.most_trials - current.done - len(current.next) if current.tuning else 0
+            shown.plan(current.next, current.done, max(0, later))
+            return shown
 
         try:
             current = conduct(context.study, store, executor, on_plan=begin)

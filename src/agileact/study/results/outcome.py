@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from agileact.study.results.idle import idle_seeds, untrained_loss
+from agileact.study.running.naming import trial_name
 from agileact.study.running.planner import Choice, Lookup, Plan, final_trials, tuned
-from agileact.study.running.runner import describe
 from agileact.study.spec.protocol import Study
 from agileact.study.spec.result import TrialResult
 from agileact.study.statistics import (
@@ -387,7 +387,7 @@ def _flat(study: Study, task: str, arm: str, phase: str, result: TrialResult) ->
         "saved_bytes": result.saved_bytes,
         "seconds_per_iteration": result.seconds_per_iteration,
         "seconds": result.seconds,
-        "description": describe(spec),
+        "description": trial_name(spec),
         "trial": spec.key,
         **{f"version_{name}": number for name, number in result.versions.items()},
     }
