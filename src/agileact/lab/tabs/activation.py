@@ -214,8 +214,8 @@ def fold_table(folded: Folded) -> Any:
         (one.meaning, _numbers(one.before), _numbers(one.after), "changed" if one.changed else "")
         for one in folded.numbers
     ]
-    changed = [index for index, one in enumerate(folded.numbers) if one.changed]
     header = ("numbers", "agile network", "folded network", "fold")
+    changed = [index for index, one in enumerate(folded.numbers) if one.changed]
     return look.table(header, rows, "Weights before and after the fold", marked=changed)
 
 

@@ -122,36 +122,28 @@ def last_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
     levels = [last.before, last.after_weights, last.after_activations]
     shown = 2 if plain else 3
     data: list[Any] = []
-    for place, color in ((1, look.WEIGHTS), (2, look.ACTIVATIONS))[: shown - 1]:
-        data.append(
-            {
-                "type": "bar",
-                "x": [place],
-                "base": [levels[place - 1]],
-                "y": [levels[place] - levels[place - 1]],
-                "width": 0.62,
-                "marker": {"color": color},
-                "name": "by the weights" if place == 1 else "by a and b",
-                "hovertemplate": f"{names[place].replace('<br>', ' ')}: {levels[place]:.5g}<extra></extra>",
-            }
-        )
     for place in range(shown):
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers+text",
-                "x": [place - 0.42, place, place + 0.42],
-                "y": [levels[place]] * 3,
-                "text": ["", f"{levels[place]:.4g}", ""],
-                # Beside the bar, not on it.
-                "textposition": "bottom center" if place and levels[place] < levels[place - 1] else "top center",
-                "line": {"color": look.GREY, "width": 3},
-                # A mark that nobody sees keeps the number away from the line.
-                "marker": {"size": 8, "opacity": 0},
-                "showlegend": False,
-                "hoverinfo": "skip",
-            }
-        )
+        if place:
+            by, color = ("by the weights", look.WEIGHTS) if place == 1 else ("by a and b", look.ACTIVATIONS)
+            data.append(
+                {
+                    "type": "bar",
+                    "x": [place],
+                    "base": [levels[place - 1]],
+                    "y": [levels[place] - levels[place - 1]],
+                    "width": 0.62,
+                    "marker": {"color": color},
+                    "name": by,
+                    "hovertemplate": f"{names[place].replace('<br>', ' ')}: {levels[place]:.5g}<extra></extra>",
+                }
+            )
+    for place, level in enumerate(levels[:shown]):
+        # Beside the bar, not on it; a mark that nobody sees keeps the number away from the line.
+        below = place and level < levels[place - 1]
+        text = {"text": ["", f"{level:.4g}", ""], "textposition": "bottom center" if below else "top center"}
+        more: Any = {"mode": "lines+markers+text", "marker": {"size": 8, "opacity": 0}, "hoverinfo": "skip"}
+        x = [place - 0.42, place, place + 0.42]
+        data.append(look.line(x, [level] * 3, "", look.GREY, line={"width": 3}, showlegend=False, **text, **more))
     span = max(levels) - min(levels) or 0.01 * abs(levels[0]) or 1e-6
     return look.figure(
         data,
@@ -194,23 +186,15 @@ def losses_figure(moments: list[Moment]) -> look.Figure:
     """Return the loss of each batch before its step and after it."""
     first = max(0, len(moments) - _SHOWN)
     steps = list(range(first + 1, len(moments) + 1))
-    before = [m.before for m in moments[first:]]
-    after = [m.after_activations for m in moments[first:]]
+    more: Any = {"mode": "lines+markers", "marker": {"size": 4}}
+    before, after = ([getattr(m, name) for m in moments[first:]] for name in ("before", "after_activations"))
     data = [
-        look.line(steps, before, "before the step", look.GREY, mode="lines+markers", marker={"size": 4}),
-        look.line(
-            steps, after, "after it", look.GREEN, mode="lines+markers", marker={"size": 4}, line={"dash": "dash"}
-        ),
+        look.line(steps, before, "before the step", look.GREY, **more),
+        look.line(steps, after, "after it", look.GREEN, line={"dash": "dash"}, **more),
     ]
-    return look.figure(
-        data if moments else [],
-        "Loss of each step's batch",
-        "step",
-        "loss, nats",
-        xaxis=_steps_axis(len(moments)),
-        yaxis={"rangemode": "tozero"},
-        showlegend=True,
-    )
+    title, axis = "Loss of each step's batch", _steps_axis(len(moments))
+    shown = data if moments else []
+    return look.figure(shown, title, "step", "loss, nats", xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=True)
 
 
 def _course(steps: list[int], changes: list[float], name: str, color: str, symbol: str) -> dict[str, Any]:

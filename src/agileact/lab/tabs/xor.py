@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
@@ -117,25 +118,17 @@ def losses_figure(run: XorRun) -> look.Figure:
     data: list[Any] = []
     every = max(1, run.epoch // 600)
     for arm in ARMS:
-        values = run.losses[arm]
-        shown = [*range(0, len(values) - 1, every), len(values) - 1]
-        dash = "dash" if arm == "plain" else "solid"
         # A logarithmic axis has no place for 0.
-        heights = [max(values[i], _LEAST_LOSS) for i in shown]
+        heights = [max(value, _LEAST_LOSS) for value in run.losses[arm]]
+        shown = [*range(0, len(heights) - 1, every), len(heights) - 1]
+        dash = {"dash": "dash" if arm == "plain" else "solid"}
         mode = "lines+markers" if len(shown) == 1 else "lines"
-        data.append(look.line(shown, heights, arm, _COLORS[arm], line={"dash": dash}, mode=mode))
+        data.append(look.line(shown, [heights[i] for i in shown], arm, _COLORS[arm], line=dash, mode=mode))
         since = run.solved_since(arm)
         if since is not None:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "x": [since],
-                    "y": [max(values[since], _LEAST_LOSS)],
-                    "name": f"{arm}: solved",
-                    "marker": {"color": _COLORS[arm], "size": 11, "symbol": "star" if arm == "agile" else "diamond"},
-                }
-            )
+            mark = {"color": _COLORS[arm], "size": 11, "symbol": "star" if arm == "agile" else "diamond"}
+            name = f"{arm}: solved"
+            data.append(look.line([since], [heights[since]], name, _COLORS[arm], mode="markers", marker=mark))
     return look.figure(
         data,
         "Loss on the four points",
@@ -149,29 +142,32 @@ def losses_figure(run: XorRun) -> look.Figure:
 def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
     """Return one network's output over the square, and below it the surfaces of its hidden nodes."""
     line = [round(value, 3) for value in LINE.tolist()]
-    network = surfaces.network
+    network, w = surfaces.network, look.written
+
+    def map_of(kind: str, rows: list[list[float]], **more: Any) -> dict[str, Any]:
+        values = [[round(value, 4) for value in row] for row in rows]
+        return {"type": kind, "x": line, "y": line, "z": values, **more}
+
+    # White points should be 1, black ones 0.
+    inks = [("#ffffff", "#000000") if target else ("#000000", "#ffffff") for target in TARGETS]
     data: list[Any] = [
-        {
-            "type": "heatmap",
-            "x": line,
-            "y": line,
-            "z": _rounded(surfaces.output),
-            "colorscale": "Cividis",
-            "zmin": -0.25,
-            "zmax": 1.25,
-            "colorbar": {"thickness": 10, "len": 0.46, "y": 0.98, "yanchor": "top", "x": 1.0},
-            "hovertemplate": "x₁ %{x}, x₂ %{y}: y = %{z:.3f}<extra></extra>",
-        },
-        {
-            "type": "contour",
-            "x": line,
-            "y": line,
-            "z": _rounded(surfaces.output),
-            "showscale": False,
-            "contours": {"coloring": "none", "start": network.threshold, "end": network.threshold, "size": 1},
-            "line": {"width": 4, "color": "#ff5d73"},
-            "hoverinfo": "skip",
-        },
+        map_of(
+            "heatmap",
+            surfaces.output,
+            colorscale="Cividis",
+            zmin=-0.25,
+            zmax=1.25,
+            colorbar={"thickness": 10, "len": 0.46, "y": 0.98, "yanchor": "top", "x": 1.0},
+            hovertemplate="x₁ %{x}, x₂ %{y}: y = %{z:.3f}<extra></extra>",
+        ),
+        map_of(
+            "contour",
+            surfaces.output,
+            showscale=False,
+            contours={"coloring": "none", "start": network.threshold, "end": network.threshold, "size": 1},
+            line={"width": 4, "color": "#ff5d73"},
+            hoverinfo="skip",
+        ),
         {
             "type": "scatter",
             "mode": "markers+text",
@@ -182,43 +178,28 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
             "textfont": {"size": 13},
             "marker": {
                 "size": 13,
-                "color": ["#ffffff" if target else "#000000" for target in TARGETS],
-                "line": {"width": 2, "color": ["#000000" if target else "#ffffff" for target in TARGETS]},
+                "color": [inside for inside, _ in inks],
+                "line": {"width": 2, "color": [edge for _, edge in inks]},
             },
             "showlegend": False,
             "hoverinfo": "skip",
         },
     ]
     axes: dict[str, Any] = {}
+    small = {"tickvals": [0, 1], "zeroline": False, "showgrid": False}
     titles = [_title(f"y = {_sum(network.v, network.d)}", 0.0, 1.0)]
     panels = [("h", surfaces.bent, 0.24), ("z", surfaces.planes, 0.0)]
-    index = 1
-    for symbol, values, bottom in panels:
-        for node in (0, 1):
-            index += 1
-            left = 0.54 * node
-            low, high = _range(values[node])
-            data.append(
-                {
-                    "type": "heatmap",
-                    "x": line,
-                    "y": line,
-                    "z": _rounded(values[node]),
-                    "colorscale": "Cividis",
-                    "showscale": False,
-                    "xaxis": f"x{index}",
-                    "yaxis": f"y{index}",
-                    "hovertemplate": f"{symbol}{'₁₂'[node]} = %{{z:.3f}}<extra></extra>",
-                }
-            )
-            small = {"tickvals": [0, 1], "zeroline": False, "showgrid": False}
-            axes[f"xaxis{index}"] = {**small, "domain": [left, left + 0.4], "anchor": f"y{index}"}
-            axes[f"yaxis{index}"] = {**small, "domain": [bottom, bottom + 0.145], "anchor": f"x{index}"}
-            w = look.written
-            words = f"{symbol}{'₁₂'[node]}: {w(low, 2)} to {w(high, 2)}"
-            if symbol == "h":
-                words = f"a = {w(network.a[node], 2)}, b = {w(network.b[node], 2)}<br>{words}"
-            titles.append(_title(words, left, bottom + 0.148))
+    for index, ((symbol, values, bottom), node) in enumerate(itertools.product(panels, (0, 1)), 2):
+        rows, name, left = values[node], f"{symbol}{'₁₂'[node]}", 0.54 * node
+        hover = f"{name} = %{{z:.3f}}<extra></extra>"
+        place = {"xaxis": f"x{index}", "yaxis": f"y{index}"}
+        data.append(map_of("heatmap", rows, colorscale="Cividis", showscale=False, hovertemplate=hover, **place))
+        axes[f"xaxis{index}"] = {**small, "domain": [left, left + 0.4], "anchor": f"y{index}"}
+        axes[f"yaxis{index}"] = {**small, "domain": [bottom, bottom + 0.145], "anchor": f"x{index}"}
+        words = f"{name}: {w(min(map(min, rows)), 2)} to {w(max(map(max, rows)), 2)}"
+        if symbol == "h":
+            words = f"a = {w(network.a[node], 2)}, b = {w(network.b[node], 2)}<br>{words}"
+        titles.append(_title(words, left, bottom + 0.148))
     wide = {"tickvals": [-0.5, 0, 0.5, 1, 1.5], "zeroline": False, "showgrid": False}
     return look.figure(
         data,
@@ -244,15 +225,8 @@ def _epoch(go: Any) -> Any:
 
 
 def _title(text: str, x: float, y: float) -> dict[str, Any]:
-    place = {
-        "xref": "paper",
-        "yref": "paper",
-        "xanchor": "left",
-        "yanchor": "bottom",
-        "align": "left",
-        "showarrow": False,
-    }
-    return {"text": text, "x": x, "y": y - 0.028 if y == 1.0 else y, "font": {"size": 11.5}, **place}
+    frame = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "align": "left"}
+    return {"text": text, "x": x, "y": y - 0.028 * (y == 1.0), "font": {"size": 11.5}, "showarrow": False, **frame}
 
 
 def _sum(v: tuple[float, ...], d: float) -> str:
@@ -262,11 +236,3 @@ def _sum(v: tuple[float, ...], d: float) -> str:
         return f"{'−' if value < 0 else '+'} {size}"
 
     return f"{look.written(v[0], 3)} h₁ {signed(v[1])} h₂ {signed(d)}"
-
-
-def _range(rows: list[list[float]]) -> tuple[float, float]:
-    return min(map(min, rows)), max(map(max, rows))
-
-
-def _rounded(rows: list[list[float]]) -> list[list[float]]:
-    return [[round(value, 4) for value in row] for row in rows]

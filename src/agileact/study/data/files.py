@@ -26,10 +26,6 @@ def build_idx(spec: DataSpec, data_dir: Path | None, progress: Progress | None) 
     in EMNIST's ``emnist-letters-``, is told by the option ``prefix``. Labels that do not start at 0, as EMNIST's
     letters, are shifted down.
 
-    Raises:
-        ArgumentError: If the options do not fit.
-        DataError: If a file is missing or is not what it should be.
-
     Example:
         >>> build_idx(DataSpec("idx", options=(("folder", "no-such-folder"),)), None, None)
         Traceback (most recent call last):
@@ -68,16 +64,6 @@ def build_npz(spec: DataSpec, data_dir: Path | None, progress: Progress | None) 
 
     The option ``file`` names it (below the data folder). Images are uint8, (N, height, width) or (N, height, width,
     channels) with 1 or 3 channels; labels are whole numbers, (N,) or (N, 1).
-
-    Raises:
-        ArgumentError: If the options do not fit.
-        DataError: If the file is missing or is not what it should be.
-
-    Example:
-        >>> build_npz(DataSpec("npz"), None, None)
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: the data set 'npz' needs the option 'file'
     """
     given = options(spec, {"file": None, "train": 0, "test": 0})
     path = locate(spec, given["file"], data_dir)
@@ -126,10 +112,6 @@ def build_cifar(spec: DataSpec, data_dir: Path | None, progress: Progress | None
     CIFAR-100 has ``train.bin`` and ``test.bin`` with a coarse and a fine label in front, of which the fine one is used.
 
     Source: A. Krizhevsky, *Learning Multiple Layers of Features from Tiny Images* (2009), and the data's page.
-
-    Raises:
-        ArgumentError: If the options do not fit.
-        DataError: If a file is missing or is not what it should be.
 
     Example:
         >>> build_cifar(DataSpec("cifar", options=(("folders", "x"),)), None, None)

@@ -50,9 +50,6 @@ def mnist1d(samples: int, seed: int) -> tuple[Array, Array]:
         samples: How many; a multiple of 10.
         seed: Source of all that is random.
 
-    Raises:
-        ArgumentError: If ``samples`` is no positive multiple of 10.
-
     Example:
         >>> x, y = mnist1d(20, seed=0)
         >>> x.shape, sorted(y.tolist())[:4]
@@ -99,12 +96,6 @@ def build_mnist1d(spec: DataSpec, data_dir: Path | None, progress: Progress | No
     """Build ``mnist1d``: 4,000 signals to train and validate on and 1,000 to test on (options samples, test, seed).
 
     Signals have the shape (40,) and are centred and scaled by the training part's mean and deviation over all points.
-
-    Example:
-        >>> small = DataSpec("mnist1d", validation=100, options=(("samples", 1000), ("test", 200)))
-        >>> data = build_mnist1d(small, None, None)
-        >>> tuple(data.train_x.shape), data.classes
-        ((700, 40), 10)
     """
     given = options(spec, {"samples": 5000, "test": 1000, "seed": 42})
     what = f"signals made as MNIST-1D's are (arXiv 2011.14439), generated with seed {given['seed']}"
@@ -138,11 +129,6 @@ def friedman1(samples: int, noise: float, seed: int) -> tuple[Array, Array]:
 
 def build_friedman1(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
     """Build ``friedman1``: a tabular regression (options samples, test, noise, seed), inputs and targets standardised.
-
-    Example:
-        >>> data = build_friedman1(DataSpec("friedman1", validation=100), None, None)
-        >>> tuple(data.train_x.shape), data.kind
-        ((900, 10), 'regression')
     """
     given = options(spec, {"samples": 1500, "test": 500, "noise": 1.0, "seed": 0})
     if given["samples"] < 3 or given["noise"] < 0:

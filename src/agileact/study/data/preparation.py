@@ -27,11 +27,7 @@ Array = npt.NDArray[Any]
 
 
 def options(spec: DataSpec, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the spec's options over the defaults; a default of None means that the option must be given.
-
-    Raises:
-        ArgumentError: If an option is unknown or missing, or has another type than its default.
-    """
+    """Return the spec's options over the defaults; a default of None means that the option must be given."""
     given = dict(spec.options)
     for name, value in given.items():
         if name not in defaults:
@@ -82,16 +78,6 @@ def image_data(spec: DataSpec, train: tuple[Array, Array], test: tuple[Array, Ar
         train: Images, uint8, shape (N, height, width) or (N, channels, height, width), and labels, shape (N,).
         test: As ``train``.
         description: As for :func:`assembled`.
-
-    Raises:
-        ArgumentError: If a class would be left without a training sample.
-        DataError: If the arrays are not such images and labels.
-
-    Example:
-        >>> images, labels = np.arange(6, dtype=np.uint8).reshape(6, 1, 1), np.array([0, 1, 0, 1, 0, 1])
-        >>> data = image_data(DataSpec("tiny", 2), (images, labels), (images, labels), "{train} + {validation} samples")
-        >>> data.description, sorted(data.validation_y.tolist())
-        ('4 + 2 samples', [0, 1])
     """
     for x, y in (train, test):
         fits = x.dtype == np.uint8 and x.ndim in (3, 4) and y.shape == x.shape[:1] and y.dtype.kind in "iu"
@@ -131,9 +117,6 @@ def take_by_class(labels: Array, order: Array, count: int, *, name: str = "the d
 
     Classes give equally many where ``count`` is divisible and every class has so many; else the first
     classes give one more, and a class that is too small gives all but one, so that each keeps a sample.
-
-    Raises:
-        ArgumentError: If ``count`` is negative or leaves a class without a sample.
 
     Example:
         >>> take_by_class(np.array([0, 0, 0, 1, 1, 1]), np.arange(6), 3)
@@ -215,11 +198,7 @@ def _moments(values: Array, axis: int | None) -> tuple[Array, Array]:
 
 
 def split(spec: DataSpec, count: int, test: int) -> dict[str, Array]:
-    """Return indices of the training, validation and test part: a permutation that the number of samples decides.
-
-    Raises:
-        ArgumentError: If nothing would be left to train on.
-    """
+    """Return indices of the training, validation and test part: a permutation that the number of samples decides."""
     if spec.validation + test >= count:
         raise ArgumentError(
             f"{spec.name} has {count:,} samples, of which {test:,} are for testing: at most {count - test - 1:,} can "

@@ -16,11 +16,6 @@ def build_digits(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
 
     Source: ``sklearn.datasets.load_digits``, the test part of E. Alpaydin and C. Kaynak, *Optical Recognition of
     Handwritten Digits* (UCI). Pixels are divided by 16; images have the shape (1, 8, 8).
-
-    Example:
-        >>> data = build_digits(DataSpec("digits", validation=200), None, None)
-        >>> tuple(data.train_x.shape), data.classes
-        ((1237, 1, 8, 8), 10)
     """
     given = options(spec, {"test": 360})
     loaded = require("sklearn.datasets", "study").load_digits()
@@ -34,11 +29,6 @@ def build_diabetes(spec: DataSpec, data_dir: Path | None, progress: Progress | N
     Source: ``sklearn.datasets.load_diabetes``; B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, *Least Angle
     Regression*, The Annals of Statistics 32 (2004). The raw columns are taken, and standardised by the
     training part alone, as is the target: the mean squared error is a share of its variance.
-
-    Example:
-        >>> data = build_diabetes(DataSpec("diabetes", validation=66), None, None)
-        >>> tuple(data.train_x.shape), tuple(data.train_y.shape)
-        ((265, 10), (265, 1))
     """
     given = options(spec, {"test": 111})
     loaded = require("sklearn.datasets", "study").load_diabetes(scaled=False)

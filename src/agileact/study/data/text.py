@@ -34,16 +34,6 @@ def build_text(spec: DataSpec, data_dir: Path | None, progress: Progress | None)
     order: the last tenth of the pieces (option ``test``: how many) is for testing, the ``validation`` pieces before
     it for validation, so that no tested character was trained on. Characters that the training part does not have
     are one class of their own, "unknown"; the alphabet is known from the training part alone.
-
-    Raises:
-        ArgumentError: If the options do not fit, or the text is too short for them.
-        DataError: If the file is missing, not UTF-8 or empty.
-
-    Example:
-        >>> build_text(DataSpec("text"), None, None)
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: the data set 'text' needs the option 'file'
     """
     given = options(spec, {"file": None, "length": 64, "test": 0})
     length = given["length"]

@@ -26,16 +26,6 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
     are set aside of the former. Whole-numbered targets (N,) are classes; floating ones (N,) or (N, outputs) a
     regression; whole-numbered inputs and targets (N, length) text; inputs of int64 with classes are tokens. Nothing is
     standardised.
-
-    Raises:
-        ArgumentError: If the function cannot be had, or too few samples are there.
-        DataError: If it returns something else.
-
-    Example:
-        >>> build_custom(DataSpec("custom", options=(("target", "math"),)), None, None)
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: the data must be named as package.module:function, not 'math'
     """
     target = options(spec, {"target": None})["target"]
     loaded = call(target, "data")
