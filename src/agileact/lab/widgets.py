@@ -133,7 +133,8 @@ def filled(key: str, drawn: Figure, label: str, *, size: str = "small") -> html.
 
 def row(kind: str, *parts: Any, key: str = "", hidden: bool = False) -> html.Div:
     """Return parts beside each other: "controls", "charts two", "buttons"."""
-    return html.Div(list(parts), className=kind, hidden=hidden, **({"id": key} if key else {}))
+    identity: Any = {"id": key} if key else {}
+    return html.Div(list(parts), className=kind, hidden=hidden, **identity)
 
 
 def tab_body(intro: str, *parts: Any) -> html.Div:

@@ -152,7 +152,9 @@ def test_cifar_files_that_do_not_fit(tmp_path):
         load("cifar", tmp_path, folder=".")
 
 
-@pytest.mark.parametrize(("name", "option"), [("idx", "folder"), ("npz", "file"), ("cifar", "folder"), ("text", "file")])
+@pytest.mark.parametrize(
+    ("name", "option"), [("idx", "folder"), ("npz", "file"), ("cifar", "folder"), ("text", "file")]
+)
 def test_where_the_data_is_must_be_told_and_be_there(tmp_path, name, option):
     with pytest.raises(ArgumentError, match=f"the data set '{name}' needs the option '{option}'"):
         load(name, tmp_path)

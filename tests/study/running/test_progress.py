@@ -17,6 +17,7 @@ from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol, Study
 from agileact.study.spec.result import Curve, Probe, TrialResult
 from agileact.study.spec.tasks import task
+from agileact.study.spec.trial import TrialSpec
 
 QUICK, SLOW = task("digits-mlp"), task("paper-cnn")
 STUDY = Study("s", (arm("relu"), arm("agile-relu")), (QUICK, SLOW), Protocol(seeds=(0, 1, 2)))
@@ -68,7 +69,8 @@ def takes(spec):
 
 def run(show, clock, specs, jobs=2, step=5.0):
     """Run trials side by side, in their order, and yield after each event."""
-    waiting, running = list(specs), {}
+    waiting = list(specs)
+    running: dict[TrialSpec, float] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
             spec = waiting.pop(0)
@@ -77,6 +79,7 @@ def run(show, clock, specs, jobs=2, step=5.0):
         clock.now += step
         for spec, since in list(running.items()):
             share = (clock.now - since) / takes(spec)
+            event: Finished | Advanced
             if share >= 1:
                 del running[spec]
                 event = Finished(spec, result(spec))
@@ -97,7 +100,7 @@ def test_off_a_terminal_at_most_a_line_a_minute_each_with_the_whole_runs_count(c
     stream = io.StringIO()
     rounds = [trials(), finals()]
     total = sum(map(len, rounds))
-    said = []
+    said: list[float] = []
     with display(STUDY, stream) as show:
         done = 0
         for specs in rounds:
@@ -120,7 +123,7 @@ def test_off_a_terminal_at_most_a_line_a_minute_each_with_the_whole_runs_count(c
 def test_the_time_left_is_to_be_believed_from_the_first_trial_of_each_kind_on(clock, jobs):
     specs = trials()
     truth = sum(map(takes, specs)) / jobs
-    seen = {}
+    seen: dict[float, bool] = {}
     with display(STUDY, io.StringIO()) as show:
         show.plan(specs)
         begun = clock.now

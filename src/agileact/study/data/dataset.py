@@ -19,6 +19,7 @@ from agileact.study.data.download import Progress
 from agileact.study.spec.trial import DataSpec
 
 KINDS = ("classification", "regression", "text")
+PARTS = ("train_x", "train_y", "validation_x", "validation_y", "test_x", "test_y")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +69,7 @@ class DataSet:
 
     def to(self, device: torch.device) -> DataSet:
         """Return the data on a device."""
-        parts = (f"{part}_{kind}" for part in ("train", "validation", "test") for kind in "xy")
-        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in parts})
+        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in PARTS})
 
     def _check(self, part: str, x: torch.Tensor, y: torch.Tensor) -> None:
         found = f"{x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"

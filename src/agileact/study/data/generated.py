@@ -128,8 +128,7 @@ def friedman1(samples: int, noise: float, seed: int) -> tuple[Array, Array]:
 
 
 def build_friedman1(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
-    """Build ``friedman1``: a tabular regression (options samples, test, noise, seed), inputs and targets standardised.
-    """
+    """Build ``friedman1``: a regression (options samples, test, noise, seed), inputs and targets standardised."""
     given = options(spec, {"samples": 1500, "test": 500, "noise": 1.0, "seed": 0})
     if given["samples"] < 3 or given["noise"] < 0:
         raise ArgumentError(f"friedman1 needs at least 3 samples and a noise of at least 0, not {given}")

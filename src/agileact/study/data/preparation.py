@@ -20,7 +20,7 @@ import torch
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, DataError
 from agileact._common.names import unknown
-from agileact.study.data.dataset import DataSet
+from agileact.study.data.dataset import PARTS, DataSet
 from agileact.study.spec.trial import DataSpec
 
 Array = npt.NDArray[Any]
@@ -65,9 +65,9 @@ def assembled(
     """
     for part, values in zip(("train", "validation", "test"), tensors[1::2], strict=True):
         description = description.replace(f"{{{part}}}", f"{len(values):,}", 1)
-    return DataSet(
-        spec.name, *tensors, description=description, fingerprint=fingerprint(tensors), classes=classes, kind=kind
-    )
+    parts = dict(zip(PARTS, tensors, strict=True))
+    found = fingerprint(tensors)
+    return DataSet(spec.name, **parts, description=description, fingerprint=found, classes=classes, kind=kind)
 
 
 def image_data(spec: DataSpec, train: tuple[Array, Array], test: tuple[Array, Array], description: str) -> DataSet:
