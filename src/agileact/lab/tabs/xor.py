@@ -134,7 +134,7 @@ def losses_figure(run: XorRun) -> look.Figure:
         "Loss on the four points",
         "epoch",
         "mean squared error",
-        yaxis={"type": "log", "tickformat": ".0e", "nticks": 6},
+        yaxis={"type": "log", "tickformat": ".2~g", "nticks": 6},
         xaxis={"rangemode": "tozero", "range": [0, max(20, run.epoch * 1.02)]},
     )
 
