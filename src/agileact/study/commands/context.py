@@ -15,7 +15,7 @@ from agileact.study.commands.placement import as_asked, make_executor
 
 if TYPE_CHECKING:
     from agileact.study.data.dataset import DataSet
-    from agileact.study.running.planner import Plan
+    from agileact.study.running.planner import Lookup, Plan
     from agileact.study.spec.protocol import Study
 
 
@@ -105,7 +105,7 @@ def carry_out(context: Context, options: argparse.Namespace) -> None:
     from agileact.study.training.dry_run import check_arms
 
     for task in context.study.tasks:
-        say(f"{task.name}: {context.data[task.name].description}.")
+        say(f"{task.name}: {context.data[task.name].summary}. {context.data[task.name].description}.")
     if warning := context.study.warning():
         say(f"Note: {warning}.")
     with (
@@ -136,6 +136,7 @@ def carry_out(context: Context, options: argparse.Namespace) -> None:
                 say(f"What the failed trials printed is in {context.out / 'failed-trials.txt'}.")
             raise
         show(context.study, current, Known(store), as_json=options.json, matters=options.matters)
+        say_one_answer(context, current, Known(store))
     try:
         write_report(told(*context.identity), context.out / "report.html", matters=options.matters)
     except OSError as error:
@@ -143,3 +144,21 @@ def carry_out(context: Context, options: argparse.Namespace) -> None:
         say(f"The report could not be written ({error.strerror or error}): agileact study report {context.out} -o FILE")
     else:
         say(f"Report: {context.out / 'report.html'}")
+
+
+def say_one_answer(context: Context, current: Plan, known: Lookup) -> None:
+    """Say where an accuracy tells no more than which class is the largest."""
+    from agileact.study.results.idle import one_answer_seeds
+    from agileact.study.running.planner import final_trials
+
+    for task in context.study.tasks:
+        share = context.data[task.name].largest_share
+        for arm in context.study.arms:
+            choice = current.choices.get((arm.name, task.name))
+            specs = final_trials(context.study.protocol, arm, task, choice and choice.point)
+            seeds = one_answer_seeds([result for spec in specs if (result := known(spec)) is not None], share)
+            if seeds:
+                say(
+                    f"Note: {task.name}, {arm.name}: the accuracy of {len(seeds)} of {len(specs)} seeds, "
+                    f"{100 * (share or 0):.2f} %, is the share of the largest class: a network that always answers it."
+                )

@@ -67,6 +67,30 @@ class DataSet:
                     f"part {self.train_x.dtype} {tuple(self.train_x.shape[1:])}"
                 )
 
+    @property
+    def summary(self) -> str:
+        """What was found, in few words.
+
+        Example:
+            >>> load(DataSpec("digits", validation=200)).summary
+            'classification, 10 classes, inputs 1x8x8, 1,237/200/360 samples'
+        """
+        shape = self.train_x.shape[1:]
+        inputs = f"{shape[0]} features" if len(shape) == 1 else f"inputs {'x'.join(map(str, shape))}"
+        if not self.train_x.is_floating_point():
+            inputs = f"sequences of {shape[0]}"
+        outputs = {"classification": "classes", "regression": "outputs", "text": "characters"}[self.kind]
+        outputs = outputs if self.classes > 1 else outputs.removesuffix("s")
+        counts = "/".join(f"{len(getattr(self, name)):,}" for name in PARTS[1::2])
+        return f"{self.kind}, {self.classes} {outputs}, {inputs}, {counts} samples"
+
+    @property
+    def largest_share(self) -> float | None:
+        """The share of the test samples' largest class: the accuracy of answering it always; None for a regression."""
+        return (
+            None if self.kind == "regression" else float(self.test_y.flatten().bincount().max()) / self.test_y.numel()
+        )
+
     def to(self, device: torch.device) -> DataSet:
         """Return the data on a device."""
         return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in PARTS})
@@ -161,3 +185,22 @@ known: cifar, custom, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5
     if builder is None:
         raise ArgumentError(f"no data set is named {spec.name!r}{hint(spec.name, known)}")
     return builder(spec, None if data_dir is None else Path(data_dir), progress)
+
+
+def check_repeatable(spec: DataSpec, data: DataSet, *, data_dir: Path | None = None) -> None:
+    """Load data of the user's once more: every worker loads it, and must get the same samples.
+
+    Raises:
+        ArgumentError: If other samples come.
+    """
+    builder = _builders[spec.name]
+    target = dict(spec.options).get("target")
+    if target is None and builder.__module__.startswith("agileact."):
+        return
+    again = load(spec, data_dir=data_dir)
+    if again.fingerprint != data.fingerprint:
+        raise ArgumentError(
+            f"the data {target or spec.name!r} are not the same when they are loaded again (fingerprints "
+            f"{data.fingerprint} and {again.fingerprint}); give its random numbers a seed of their own, such as "
+            "numpy.random.default_rng(0), torch.Generator().manual_seed(0) or random_state=0"
+        )
