@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy
 
 import agileact as ag
 from agileact._common.files import write_atomically
-from agileact._common.table import format_table
+from agileact._common.terminal import format_table
 from agileact.bench.timing import environment
 from agileact.study import ArmSpec, DataSpec, ModelSpec, evaluate, models, paired_difference
 from agileact.study.data import dataset as data

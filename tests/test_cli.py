@@ -68,7 +68,8 @@ def test_a_run_writes_everything_it_promises(small_run):
 
 def test_progress_off_a_terminal_is_plain_lines_on_stderr(small_run):
     _, done = small_run
-    assert "[8/8]" in done.stderr
+    assert "1 of 8 trials, about " in done.stderr
+    assert "8 of 8 trials, in " in done.stderr
     assert "\x1b" not in done.stderr + done.stdout
     assert "lowest test loss" in done.stderr
 
@@ -78,7 +79,7 @@ def test_a_second_call_runs_nothing_and_gives_the_same(small_run):
     before = numbers(out)
     done = agileact("paper", "--preset", "smoke", *SMALL, "--seeds", "2", "--out", out, "--json")
     assert "8 of them stored already" in done.stderr
-    assert "[1/" not in done.stderr
+    assert "of 8 trials" not in done.stderr
     assert numbers(out) == before
     assert [r["trial"] for r in json.loads(done.stdout)["rows"]] == [r["trial"] for r in before[:4]]
 

@@ -14,9 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from agileact._common.errors import MissingExtraError
-from agileact._common.json_text import format_json, print_json
-from agileact._common.table import print_table
-from agileact._common.text import cell_width, printable
+from agileact._common.terminal import cell_width, format_json, print_json, print_table, printable
 from agileact.bench import monitor, step
 from agileact.cli import main
 
@@ -229,7 +227,7 @@ def test_without_rich_the_table_is_plain_text(monkeypatch):
     def absent(module: str, extra: str) -> NoReturn:
         raise MissingExtraError(module)
 
-    monkeypatch.setattr("agileact._common.table.require", absent)
+    monkeypatch.setattr("agileact._common.terminal.require", absent)
     stream = io.StringIO()
     print_table("Title", ("이름", "n"), [("가나다", "1")], keys=1, stream=stream)
     assert stream.getvalue().splitlines() == ["Title", "이름    n", "------  -", "가나다  1"]

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from agileact._common.errors import AgileactError
-from agileact._common.text import HelpFormatter, printable, replace_unprintable
+from agileact._common.terminal import HelpFormatter, printable, replace_unprintable
 from agileact._common.version import __version__
 
 _EPILOG = """\

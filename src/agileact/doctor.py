@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from agileact import bases, ops
-from agileact._common.json_text import print_json
 from agileact._common.machine import versions
-from agileact._common.table import print_table
+from agileact._common.terminal import print_json, print_table
 from agileact.ops.fused import FUSED
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 
@@ -96,7 +97,7 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys):
     assert cli.main([*command, "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["finished"]
-    assert "[4/4] custom agile-relu, seed 1" in captured.err
+    assert re.search(r"4 of 4 trials, in .*; agile-relu; .*; rate .*; seed 1: ", captured.err)
     found, _ = identified(read_study(tmp_path / "ray.yaml"))
     specs = plan(found, lambda spec: None).next
     with Store(tmp_path / "out" / "store.sqlite", read_only=True) as store:

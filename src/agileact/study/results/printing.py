@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from agileact._common.json_text import print_json
-from agileact._common.table import print_table
+from agileact._common.terminal import print_json, print_table
 from agileact.study.results.contrasts import Cell
 from agileact.study.results.outcome import Outcome
 from agileact.study.statistics import summarise

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agileact._common.errors import StoreError
-from agileact._common.json_text import print_json
+from agileact._common.terminal import print_json
 from agileact.study.running.store import DamagedRowError, Store, lock, whole
 from agileact.study.spec.result import TrialResult
 

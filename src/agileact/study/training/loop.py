@@ -20,7 +20,7 @@ from agileact.study import models
 from agileact.study.data.dataset import DataSet
 from agileact.study.spec.result import Curve, LayerTrace, Probe, Shape, TrialResult
 from agileact.study.spec.trial import TrialSpec
-from agileact.study.training.setup import build_network, build_optimizer
+from agileact.study.training.setup import Steps, build_network, build_optimizer
 from agileact.study.training.shapes import sampled, shapes
 
 Evaluation = tuple[float, float | None]
@@ -239,18 +239,8 @@ class Trial:
         return "training"
 
     def _probed_step(self, iteration: int, before: float, x: Tensor, y: Tensor) -> None:
-        """Take the optimizer's step and measure the batch's loss between the two halves of it."""
         moved = [p for module in self.agile.values() for p in (module.scale, module.location)]
-        old = [p.detach().clone() for p in moved]
-        self.optimizer.step()
-        with torch.no_grad():
-            after = float(self.loss(self.model(x), y))
-            between = after
-            if moved:
-                new = [p.detach().clone() for p in moved]
-                _assign(moved, old)
-                between = float(self.loss(self.model(x), y))
-                _assign(moved, new)
+        between, after = halved_step(self.optimizer, moved, lambda: self.loss(self.model(x), y))
         probe = self.measured.probe
         probe.iteration.append(iteration)
         probe.before.append(before)
@@ -350,6 +340,23 @@ def saved_bytes(model: nn.Module, x: Tensor) -> int:
         output = twin(x)
     del output
     return sum(kept.values())
+
+
+def halved_step(optimizer: Steps, moved: list[nn.Parameter], loss: Callable[[], Tensor]) -> tuple[float, float]:
+    """Take the optimizer's step; return the loss when all but ``moved`` had moved, and when these had moved as well.
+
+    The optimizer moves everything at once; the moment between the halves is brought back.
+    """
+    old = [p.detach().clone() for p in moved]
+    optimizer.step()
+    with torch.no_grad():
+        after = between = float(loss())
+        if moved:
+            new = [p.detach().clone() for p in moved]
+            _assign(moved, old)
+            between = float(loss())
+            _assign(moved, new)
+    return between, after
 
 
 def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
