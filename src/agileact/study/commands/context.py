@@ -155,7 +155,7 @@ def say_one_answer(context: Context, current: Plan, known: Lookup) -> None:
         share = context.data[task.name].largest_share
         for arm in context.study.arms:
             choice = current.choices.get((arm.name, task.name))
-            specs = final_trials(context.study.protocol, arm, task, choice and choice.point)
+            specs = final_trials(context.study.protocol, arm, task, None if choice is None else choice.point)
             seeds = one_answer_seeds([result for spec in specs if (result := known(spec)) is not None], share)
             if seeds:
                 say(
