@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,8 @@ HERE = __name__
 X = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(40) % 3
 RETURNED: object = None
+NUMBERS: Any = [1, 2, 3]
+WORDS: Any = [(X[0], "a")] * 3
 DRAWS = np.random.default_rng(0)
 
 
@@ -48,7 +52,7 @@ def load(monkeypatch, value, validation=5):
     return data.load(DataSpec("custom", validation, options=freeze({"target": f"{HERE}:returned"})))
 
 
-class Samples(Dataset):
+class Samples(Dataset[tuple[torch.Tensor, int]]):
     def __init__(self, x=X, y=Y) -> None:
         self.x, self.y = x, y
 
@@ -59,9 +63,10 @@ class Samples(Dataset):
         return self.x[index], int(self.y[index])
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(Samples(X[:20], Y[:20]))  # type: ignore[call-overload]
+class Stream(IterableDataset[tuple[torch.Tensor, int]]):
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        samples = Samples(X[:20], Y[:20])
+        return (samples[index] for index in range(len(samples)))
 
 
 # -- each part against its partner ---------------------------------------------------------------------------
@@ -120,7 +125,7 @@ def test_a_builder_of_the_users_is_loaded_twice_and_ours_once(monkeypatch):
     own = Study("s", (arm("relu"),), (Task("mine", spec),), Protocol(seeds=(0,)))
     with pytest.raises(ArgumentError, match=r"the data 'drawn' are not the same .* \(fingerprints 0 and 1\)"):
         identified(own)
-    seen = []
+    seen: list[object] = []
     monkeypatch.setitem(data._builders, "digits", _counted(data._builders["digits"], seen))
     identified(dataclasses.replace(own, tasks=(task("digits-mlp"),)))
     assert len(seen) == 1
@@ -190,8 +195,8 @@ def test_a_collate_function_of_the_users_is_used(monkeypatch):
     ("part", "words"),
     [
         (Samples(X[:0], Y[:0]), "training part of the data .* is empty"),
-        (DataLoader([1, 2, 3]), "must give pairs"),
-        (DataLoader([(X[0], "a")] * 3), "must give pairs"),
+        (DataLoader(NUMBERS), "must give pairs"),
+        (DataLoader(WORDS), "must give pairs"),
     ],
     ids=["empty", "no pairs", "text"],
 )

@@ -88,9 +88,10 @@ def _materialised(target: str, name: str, part: Any) -> tuple[Tensor, Tensor]:
         batches = iter(loader)
     else:
         # Which samples a loader gives is kept; in which order, and in which batches, is the study's to say.
-        own = type(loader.batch_sampler) not in (BatchSampler, type(None))
-        chosen = [i for batch in loader.batch_sampler for i in batch] if own else [*loader.sampler]
-        collate = loader.collate_fn if loader.batch_sampler is not None else None
+        own = loader.batch_sampler
+        ours = own is None or type(own) is BatchSampler
+        chosen = [*loader.sampler] if ours or own is None else [i for batch in own for i in batch]
+        collate = None if own is None else loader.collate_fn
         batches = iter(DataLoader(Subset(samples, sorted(chosen)), batch_size=_LOADED, collate_fn=collate))
     x, y, size = [], [], 0
     for batch in batches:
