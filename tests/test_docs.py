@@ -14,10 +14,8 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-import nbformat
 import pytest
 import torch
-from nbclient import NotebookClient
 
 import agileact as ag
 from agileact.cli import _parser, main
@@ -170,6 +168,9 @@ def test_an_entry_of_the_reference_says_what_it_should(entry: str):
 
 
 def test_the_notebook_runs_and_is_committed_with_its_outputs():
+    import nbformat
+    from nbclient import NotebookClient
+
     path = DOCS / "quickstart.ipynb"
     assert path.stat().st_size < 400_000
     notebook = nbformat.read(path, as_version=4)

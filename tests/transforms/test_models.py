@@ -13,8 +13,7 @@ from torch import nn
 
 import agileact as ag
 from agileact.transforms.trace.recording import tensors
-
-transformers = importlib.import_module("transformers")
+from tests.packages import transformers
 
 Made = tuple[nn.Module, dict[str, torch.Tensor]]
 _TOKENS = torch.arange(14).view(2, 7) % 50
