@@ -46,6 +46,7 @@ def hook(module: str) -> ModuleType:
 # -- code ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in PAGES if blocks(path, "python")], ids=name)
 def test_the_code_of_a_page_runs_from_its_top_to_its_end(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # From a file, as users run it: convert reads the source of methods.
@@ -167,6 +168,7 @@ def test_an_entry_of_the_reference_says_what_it_should(entry: str):
 # -- the notebook ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_is_committed_with_its_outputs():
     import nbformat
     from nbclient import NotebookClient
@@ -235,6 +237,7 @@ def test_links_beyond_docs_are_found():
     assert beyond("concepts/page.md", text) == {"../../src/agileact/cli.py": "src/agileact/cli.py"}
 
 
+@pytest.mark.slow
 def test_every_picture_that_a_page_shows_is_drawn(tmp_path: Path):
     draw = runpy.run_path(str(DOCS / "draw.py"))
     drawn = {path.name for path in draw["draw_site"](tmp_path)}

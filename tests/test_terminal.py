@@ -140,6 +140,7 @@ def test_without_the_characters_tables_stay_aligned(finished):
     assert done.stdout.isascii()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
 def test_a_full_disk_behind_standard_output_is_one_line():
     with open("/dev/full", "w") as full:

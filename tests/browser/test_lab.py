@@ -16,6 +16,9 @@ import agileact as ag
 from tests.browser.conftest import DESKTOP, PHONE, Visit
 from tests.browser.lab_charts import OVERLAPS, drawn, last_value, says
 
+pytestmark = pytest.mark.slow
+
+
 CHARTS = {
     "activation": ("activation-values", "activation-slopes", "activation-fold"),
     "xor": ("xor-losses", "xor-plain", "xor-agile"),

@@ -18,7 +18,7 @@ from tests.packages import lightning as L
 
 callbacks: Any = Package("agileact.integrations.lightning")
 # What Lightning says about the machine and about its own dependencies.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import agileact as ag
 from tests.packages import Package, transformers
 
 callbacks: Any = Package("agileact.integrations.transformers")
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,9 @@ import agileact as ag
 from agileact.transforms.trace.recording import tensors
 from tests.packages import transformers
 
+pytestmark = pytest.mark.slow
+
+
 Made = tuple[nn.Module, dict[str, torch.Tensor]]
 _TOKENS = torch.arange(14).view(2, 7) % 50
 _IMAGE = (2, 3, 64, 64)

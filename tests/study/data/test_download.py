@@ -229,6 +229,7 @@ def test_lock_that_is_not_given_back(server: Server, tmp_path: Path) -> None:
         fetch(server, tmp_path, lock_timeout=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signal.SIGKILL is missing on Windows")
 def test_killed_process_is_resumed_by_another(server: Server, tmp_path: Path) -> None:
     server.script = ["stall"]

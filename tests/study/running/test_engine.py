@@ -27,7 +27,10 @@ from agileact.study.spec.trial import TrialSpec
 from agileact.study.training.run import run_trial
 from tests.study.processes import Command, Forks, forks, until
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found in /proc (Linux)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found in /proc (Linux)"),
+]
 
 HERE = "tests.study.engine_of_a_user"
 SEEDS = 8

@@ -25,7 +25,7 @@ from tests.study.builders import make_spec
 from tests.study.running.test_engine import SEEDS, STUDY
 
 # Ray's own use of what newer versions of Python and of its libraries deprecate.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 SPECS = [make_spec(seed) for seed in range(2)]
 

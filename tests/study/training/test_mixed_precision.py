@@ -27,7 +27,7 @@ from tests.study.builders import make_data, make_result, make_spec
 from tests.study.processes import until
 
 # Accelerate's and torch's own use of what newer versions of their libraries deprecate.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 DATA = make_data()
 

@@ -15,6 +15,9 @@ import agileact as ag
 from tests.packages import transformers as tf
 from tests.transforms.folding import BARS, assert_close, drawn, outputs
 
+pytestmark = pytest.mark.slow
+
+
 IDS = torch.randint(0, 50, (2, 7), generator=torch.Generator().manual_seed(0))
 IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 SMALL: dict[str, Any] = {
