@@ -60,29 +60,30 @@ def test_the_code_of_a_page_runs_from_its_top_to_its_end(path: Path, tmp_path: P
         runpy.run_path(str(script))
 
 
-@pytest.mark.parametrize("path", [path for path in PAGES if commands(path)], ids=name)
-def test_the_commands_of_a_page_parse(path: Path):
-    for command in commands(path):
-        assert _parser().parse_args(command).run, command
+def test_the_commands_of_the_pages_parse():
+    typed = [(name(path), command) for path in PAGES for command in commands(path)]
+    assert len(typed) > 40
+    for path, command in typed:
+        assert _parser().parse_args(command).run, (path, command)
 
 
-@pytest.mark.parametrize("path", [README, ROOT / "CONTRIBUTING.md", *PAGES], ids=name)
-def test_nothing_that_a_page_shows_goes_unchecked(path: Path):
-    # A block in another language would run in no test.
-    assert [language for language, _ in fences(path) if language not in LANGUAGES] == []
-    assert path.read_text(encoding="utf-8").count("```") == 2 * len(fences(path))
+def test_nothing_that_a_page_shows_goes_unchecked():
+    for path in (README, ROOT / "CONTRIBUTING.md", *PAGES):
+        # A block in another language would run in no test.
+        assert [language for language, _ in fences(path) if language not in LANGUAGES] == [], name(path)
+        assert path.read_text(encoding="utf-8").count("```") == 2 * len(fences(path)), name(path)
 
 
-@pytest.mark.parametrize("path", [path for path in (README, *PAGES) if lines(path)], ids=name)
-def test_what_else_a_page_types_is_there(path: Path):
+def test_what_else_the_pages_type_is_there():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    for program, *words in lines(path):
-        if program == "make":
-            assert targets >= {word for word in words if "=" not in word}
-        elif program.rpartition("/")[2] == "python":
-            assert (ROOT / words[0]).is_file(), words
-        else:
-            assert program in SHELLS_OWN or program.rpartition("/")[2] == "agileact", program
+    for path in (README, *PAGES):
+        for program, *words in lines(path):
+            if program == "make":
+                assert targets >= {word for word in words if "=" not in word}, name(path)
+            elif program.rpartition("/")[2] == "python":
+                assert (ROOT / words[0]).is_file(), (name(path), words)
+            else:
+                assert program in SHELLS_OWN or program.rpartition("/")[2] == "agileact", (name(path), program)
 
 
 def test_every_extra_that_is_named_exists():
@@ -121,15 +122,16 @@ def test_the_study_guide_can_be_planned_as_printed(
 # -- links -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
-def test_links_to_files_of_the_repository_lead_somewhere(path: Path):
+def test_links_to_files_of_the_repository_lead_somewhere():
     # In the repository; `make docs` checks those within the site.
-    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-    links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text)
     made = {"benchmarks.md", "quickstart.md"}
     missing = [
-        link
-        for link in links
+        (name(path), link)
+        for path in PAGES
+        for link in re.findall(
+            r"\]\((?!https?:|mailto:|#)([^)#\s]+)",
+            re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL),
+        )
         if not (path.parent / link).exists() and Path(link).name not in made and "images" not in Path(link).parts
     ]
     assert missing == []
@@ -150,19 +152,26 @@ SHOWN_TOGETHER = ("conduct", "run_study", "show")
 """Functions that need a whole study, which docs/guides/study.md has."""
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_an_entry_of_the_reference_says_what_it_should(entry: str):
+def test_every_entry_of_the_reference_says_what_it_should():
+    assert len(ENTRIES) > 100
+    assert {entry: lacking for entry in ENTRIES if (lacking := what_lacks(entry))} == {}
+
+
+def what_lacks(entry: str) -> str:
     found = pkgutil.resolve_name(entry)
-    # A module would be shown with all that it holds, also in place of a function of the same name.
-    assert not isinstance(found, ModuleType)
+    if isinstance(found, ModuleType):
+        return "a module would be shown with all that it holds, also in place of a function of the same name"
     text = inspect.getdoc(found) or ""
-    assert text
+    if not text:
+        return "it has no docstring"
     if inspect.isfunction(found):
-        assert "Example:" in text or found.__name__ in SHOWN_TOGETHER
-        raises = re.search(r"^ +raise \w", inspect.getsource(found), re.MULTILINE)
-        assert "Raises:" in text or raises is None
-    elif issubclass(found, torch.nn.Module) and entry not in BASE_CLASSES:
-        assert "Example:" in text
+        if "Example:" not in text and found.__name__ not in SHOWN_TOGETHER:
+            return "it has no example"
+        if "Raises:" not in text and re.search(r"^ +raise \w", inspect.getsource(found), re.MULTILINE):
+            return "it does not say what it raises"
+    elif issubclass(found, torch.nn.Module) and entry not in BASE_CLASSES and "Example:" not in text:
+        return "it has no example"
+    return ""
 
 
 # -- the notebook ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,8 @@ FILES = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in sorte
 MODULES = {".".join(("agileact", *parts)).removesuffix(".__init__"): path for path, parts in FILES.items()}
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     """Return the modules of this package that a file imports, wherever in the file it does."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -54,7 +56,7 @@ def imported(path: Path) -> set[str]:
             names |= {name if name in MODULES else str(node.module) for name in full}
     found = {name for name in names if name.partition(".")[0] == "agileact"}
     assert "agileact" not in found or path == PACKAGE / "__init__.py", f"{path} imports the whole package"
-    return found
+    return frozenset(found)
 
 
 def test_imports_go_downward():
