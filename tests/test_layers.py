@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import agileact
+from tests.commands import ROOT, blocks
 
 PACKAGE = Path(agileact.__file__).parent
 # From the bottom to the top; a room may import from the rooms before it, and within itself.
@@ -93,6 +95,18 @@ def test_no_circle_of_files():
 def test_no_folder_is_crowded():
     counts = {folder: len(list(folder.glob("*.py"))) - 1 for folder in {path.parent for path in FILES}}
     assert {str(folder): count for folder, count in counts.items() if count > 13} == {}
+
+
+def test_the_layout_that_contributing_draws_is_that_of_the_package():
+    (tree,) = blocks(ROOT / "CONTRIBUTING.md", "text")
+    package = re.findall(r"^( *)((?:\w+(?:/|\.py) *)+)", tree.split("tests/")[0], flags=re.MULTILINE)
+    drawn: list[str] = []
+    for indentation, names in package[1:]:
+        above = drawn[-1].split("/")[0] + "/" if len(indentation) > 2 and drawn else ""
+        drawn += [above + name for name in names.split()]
+    assert [name for name in drawn if not (PACKAGE / name).exists()] == []
+    rooms = {f"{path.name}/" for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert rooms - set(drawn) == set()
 
 
 def test_importing_needs_torch_and_numpy_alone_and_touches_no_gpu():
