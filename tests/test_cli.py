@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from agileact.cli import main
+
 SMALL = ["--iterations", "20", "--evaluate-every", "10", "--conv", "relu,agile-relu", "--fc", "agile-sigmoid"]
 TINY = [*SMALL, "--filters", "3,2", "--nodes", "5"]
 
@@ -24,6 +26,14 @@ def agileact(*arguments: str | Path, check: int | None = 0, **options: Any) -> s
         assert done.returncode == check, done.stderr
     assert "Traceback" not in done.stderr
     return done
+
+
+def exit_code(arguments: list[str]) -> object:
+    """What the command ends with when it is called in this process, which has PyTorch already."""
+    try:
+        return main(arguments)
+    except SystemExit as left:
+        return left.code
 
 
 def numbers(out: Path) -> list[Any]:
@@ -182,7 +192,20 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(module, code, tmp_path):
         (["papr"], 2, "invalid choice"),
     ],
 )
-def test_errors_are_one_line_with_the_right_code(tmp_path, arguments, code, part):
+def test_errors_are_one_line_with_the_right_code(tmp_path, monkeypatch, capsys, arguments, code, part):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(arguments) == code
+    printed = capsys.readouterr()
+    assert part in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [(["paper", "--preset", "quik"], 1, "did you mean 'quick'"), (["papr"], 2, "invalid choice")],
+)
+def test_a_shell_sees_the_code_and_one_line(tmp_path, arguments, code, part):
     done = agileact(*arguments, check=code, cwd=tmp_path)
     assert part in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
