@@ -106,9 +106,10 @@ def test_a_store_that_another_program_has_locked_is_in_use_and_never_damaged(tmp
 
 def test_a_readers_open_transaction_is_waited_for_and_then_named(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "SECONDS_TO_WAIT", 1.0)
-    with Store(tmp_path / "s") as store, closing(
-        sqlite3.connect(tmp_path / "s", isolation_level=None, check_same_thread=False)
-    ) as other:
+    with (
+        Store(tmp_path / "s") as store,
+        closing(sqlite3.connect(tmp_path / "s", isolation_level=None, check_same_thread=False)) as other,
+    ):
         store.put(make_result(make_spec()))
         other.execute("BEGIN")
         assert other.execute("SELECT count(*) FROM trials").fetchone() == (1,)
