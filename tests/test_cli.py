@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from agileact.cli import main
+
 SMALL = ["--iterations", "20", "--evaluate-every", "10", "--conv", "relu,agile-relu", "--fc", "agile-sigmoid"]
 TINY = [*SMALL, "--filters", "3,2", "--nodes", "5"]
 
@@ -24,6 +26,14 @@ def agileact(*arguments: str | Path, check: int | None = 0, **options: Any) -> s
         assert done.returncode == check, done.stderr
     assert "Traceback" not in done.stderr
     return done
+
+
+def exit_code(arguments: list[str]) -> object:
+    """What the command ends with when it is called in this process, which has PyTorch already."""
+    try:
+        return main(arguments)
+    except SystemExit as left:
+        return left.code
 
 
 def numbers(out: Path) -> list[Any]:
@@ -39,6 +49,7 @@ def small_run(tmp_path_factory):
     return out, done
 
 
+@pytest.mark.slow
 def test_a_run_writes_everything_it_promises(small_run):
     out, done = small_run
     document = json.loads((out / "results.json").read_text())
@@ -66,6 +77,7 @@ def test_a_run_writes_everything_it_promises(small_run):
         assert {f"figure-{number}.png", f"figure-{number}.svg"} <= figures
 
 
+@pytest.mark.slow
 def test_progress_off_a_terminal_is_plain_lines_on_stderr(small_run):
     _, done = small_run
     assert "1 of 8 trials, about " in done.stderr
@@ -74,6 +86,7 @@ def test_progress_off_a_terminal_is_plain_lines_on_stderr(small_run):
     assert "lowest test loss" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_call_runs_nothing_and_gives_the_same(small_run):
     out, _ = small_run
     before = numbers(out)
@@ -84,6 +97,7 @@ def test_a_second_call_runs_nothing_and_gives_the_same(small_run):
     assert [r["trial"] for r in json.loads(done.stdout)["rows"]] == [r["trial"] for r in before[:4]]
 
 
+@pytest.mark.slow
 def test_other_seeds_and_jobs_add_to_what_was_done(small_run):
     out, _ = small_run
     before = {row["trial"]: row for row in numbers(out)}
@@ -94,6 +108,7 @@ def test_other_seeds_and_jobs_add_to_what_was_done(small_run):
     assert all(row == before[row["trial"]] for row in after if row["seed"] == 1)
 
 
+@pytest.mark.slow
 def test_kill_9_and_the_same_command_ends_with_the_numbers_of_an_unbroken_run(tmp_path):
     options = ["paper", "--preset", "smoke", *TINY, "--seeds", "2", "--jobs", "2", "--out"]
     agileact(*options, tmp_path / "whole")
@@ -113,6 +128,7 @@ def test_kill_9_and_the_same_command_ends_with_the_numbers_of_an_unbroken_run(tm
     assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path):
     command = [sys.executable, "-m", "agileact.cli", "paper", "--iterations", "100000", "--out", str(tmp_path / "o")]
     process = subprocess.Popen(
@@ -177,13 +193,27 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(module, code, tmp_path):
         (["papr"], 2, "invalid choice"),
     ],
 )
-def test_errors_are_one_line_with_the_right_code(tmp_path, arguments, code, part):
+def test_errors_are_one_line_with_the_right_code(tmp_path, monkeypatch, capsys, arguments, code, part):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(arguments) == code
+    printed = capsys.readouterr()
+    assert part in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [(["paper", "--preset", "quik"], 1, "did you mean 'quick'"), (["papr"], 2, "invalid choice")],
+)
+def test_a_shell_sees_the_code_and_one_line(tmp_path, arguments, code, part):
     done = agileact(*arguments, check=code, cwd=tmp_path)
     assert part in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_an_output_folder_that_cannot_be_is_one_line(tmp_path):
     (tmp_path / "file").write_text("mine")
     done = agileact("paper", "--preset", "smoke", "--out", tmp_path / "file", check=1)
@@ -191,6 +221,7 @@ def test_an_output_folder_that_cannot_be_is_one_line(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_folder_that_the_system_refuses_is_one_line(tmp_path):
     (tmp_path / "file").write_text("mine")
     done = agileact("xor", "--starts", "2", "--epochs", "2", "--out", tmp_path / "file" / "below", check=1)
@@ -198,6 +229,7 @@ def test_a_folder_that_the_system_refuses_is_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_help_explains_itself():
     whole = agileact("--help").stdout
     assert "paper" in whole
@@ -210,6 +242,7 @@ def test_help_explains_itself():
     assert agileact("--version").stdout.startswith("agileact 0.")
 
 
+@pytest.mark.slow
 def test_xor_prints_rates_and_writes_its_figure(tmp_path):
     done = agileact("xor", "--starts", "20", "--epochs", "300", "--out", tmp_path)
     assert "solved" in done.stdout
@@ -219,6 +252,7 @@ def test_xor_prints_rates_and_writes_its_figure(tmp_path):
     assert document == json.loads((tmp_path / "xor.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error_message(tmp_path):
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = f"{sys.executable} -m agileact.cli xor --starts 5 --epochs 5 --out {tmp_path} --json | head -c 1"
@@ -227,6 +261,7 @@ def test_a_closed_pipe_is_no_error_message(tmp_path):
     assert "BrokenPipe" not in done.stderr
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_error_names_it(tmp_path):
     code = (
         "import sys\n"

@@ -183,6 +183,7 @@ def test_several_at_once_do_not_disturb_each_other(server: Server, tmp_path: Pat
     assert left(tmp_path) == {"digits"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signal.SIGKILL is missing on Windows")
 def test_killed_process_leaves_no_file_of_that_name(server: Server, tmp_path: Path) -> None:
     server.script = ["stall"]

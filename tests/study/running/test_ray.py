@@ -18,20 +18,22 @@ from agileact.study.data import dataset as data
 from agileact.study.running.conduct import identified
 from agileact.study.running.executors import Advanced, Event, Failed, Finished, FinishedTogether, Started
 from agileact.study.running.executors.local import LocalExecutor
+from agileact.study.running.executors.ray import RayExecutor
 from agileact.study.running.planner import plan
 from agileact.study.running.store import Store
 from agileact.study.training.run import run_trial
 from tests.study.builders import make_spec
 from tests.study.running.test_engine import SEEDS, STUDY
 
-pytest.importorskip("ray", reason='Ray is not installed: pip install "agileact[ray]"')
-
-from agileact.study.running.executors.ray import RayExecutor
-
 # Ray's own use of what newer versions of Python and of its libraries deprecate.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 SPECS = [make_spec(seed) for seed in range(2)]
+
+
+@pytest.fixture(autouse=True)
+def _ray() -> None:
+    pytest.importorskip("ray", reason='Ray is missing: pip install "agileact[ray]"')
 
 
 def workers() -> Iterator[int]:

@@ -67,6 +67,7 @@ def test_a_second_owner_is_refused_and_told_who_holds_it(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_killed_owner_leaves_no_lock_and_no_half_trial(tmp_path):
     code = (
         "import sys\n"
