@@ -113,6 +113,8 @@ class ChannelFinder:
 
     def _made(self, value: Value) -> _Found:
         call = value.maker
+        if not value.dense or (call is not None and not all(one.dense for one in call.inputs)):
+            return _UNKNOWN
         if call is None:
             # What comes from elsewhere may be the result of code that cannot be seen.
             return _UNKNOWN if value.kind == "constant" and value.shape.numel() > 1 else _RAW

@@ -34,6 +34,8 @@ class Geometry:
         values = [call.inputs[0] for call in calls]
         note = f"called {len(calls)} times, always with the same pair" if len(calls) > 1 else ""
         for value in values:
+            if not value.dense:
+                raise MisfitError("its input is a sparse or nested tensor, and an agile activation takes dense ones")
             if value.dtype not in WIDE:
                 raise MisfitError(f"its input is of {value.dtype}, and scale and location need floating-point numbers")
         if self.granularity == "layer" or not values:

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, fx, nn
 
 from agileact._common import checks
@@ -164,12 +165,12 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
 
 def copied(model: nn.Module) -> nn.Module:
     """Return a deep copy of a model that does what the model does."""
-    # Pruned modules keep their weight as a result with a history, which deepcopy refuses.
+    # Pruned modules keep their weight as a result with a history, which deepcopy refuses, as it does some sparse ones.
     memo: dict[int, Any] = {
         id(value): value.detach().clone()
         for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
+        for value in (*vars(module).values(), *vars(module).get("_buffers", {}).values())
+        if isinstance(value, Tensor) and (not value.is_leaf or value.layout not in (torch.strided, torch.sparse_coo))
     }
     result = copy.deepcopy(model, memo)
     # A copy of nn.TransformerDecoderLayer brings F.relu along, which then hides an activation that is a module.

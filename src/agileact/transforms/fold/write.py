@@ -18,7 +18,7 @@ def write(model: nn.Module, maps: Iterable[Map], gauges: Numbers, targets: Seque
     for target in targets:
         if target.created:
             _create(model, target.name, like)
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     new: dict[str, Tensor] = {}
 
     def current(name: str) -> Tensor:

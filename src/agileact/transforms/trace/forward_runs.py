@@ -26,6 +26,10 @@ def outputs(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:
 
 def same(one: Tensor, other: Tensor, *, signs: bool = True) -> bool:
     """Return whether two tensors are equal to the bit, where any two NaN are; without ``signs`` 0 equals -0."""
+    if one.is_nested or other.is_nested:
+        return one.is_nested and other.is_nested and all(map(same, one.unbind(), other.unbind()))
+    if one.layout is not torch.strided and one.layout is other.layout:
+        one, other = one.to_dense(), other.to_dense()
     if one.shape != other.shape or one.dtype != other.dtype or one.device != other.device:
         return False
     if one.is_meta:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from agileact._common.errors import ArgumentTypeError
 from agileact.transforms.trace.operations import DROPPING, PASSING, SHAPED_BY
 from agileact.transforms.trace.recording import (
     Arguments,
@@ -80,6 +81,11 @@ def record(
         recorder = _Recorder(model, leaf, stack.enter_context(_slots_apart(model, apart)))
         stack.enter_context(recorder.entered())
         for value in tensors((args, kwargs)):
+            if value.is_nested:
+                raise ArgumentTypeError(
+                    "example_inputs holds a nested tensor, and agile activations take dense ones; "
+                    "pass x.to_padded_tensor(0.0)"
+                )
             recorder.recording.inputs.append(recorder.value(value, "input"))
         with recorder:
             output = model(*args, **kwargs)
@@ -167,7 +173,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 module.training = mode
             with torch.no_grad():
                 for module, name, buffer, before in buffers:
-                    if not torch.equal(buffer, before):
+                    if buffer.layout is not torch.strided or not torch.equal(buffer, before):
                         buffer.copy_(before)
                     if module._buffers[name] is not buffer and not isinstance(module, torch.jit.ScriptModule):
                         module._buffers[name] = buffer
@@ -208,7 +214,9 @@ class _Recorder(TorchFunctionMode):
             return known[1]
         if not name and kind == "constant":
             kind, name = self._late(tensor)
-        value = Value(len(self.recording.values), kind, tensor.shape, tensor.dtype, name, device=tensor.device)
+        shape = torch.Size() if tensor.is_nested else tensor.shape
+        value = Value(len(self.recording.values), kind, shape, tensor.dtype, name, device=tensor.device)
+        value.dense = tensor.layout is torch.strided and not tensor.is_nested
         # What torch.func makes of it when it leaves, nobody calls for.
         value.tainted = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         self.recording.values.append(value)

@@ -120,6 +120,7 @@ class Value:
         tainted: Whether its numbers were seen or changed by ways that a recording cannot follow: by another tensor
             that shares its memory, or by Python.
         device: Its device.
+        dense: Whether it is neither sparse nor nested; a nested tensor has no shape here.
     """
 
     index: int
@@ -132,6 +133,7 @@ class Value:
     returned: bool = False
     tainted: bool = False
     device: torch.device | None = None
+    dense: bool = True
 
 
 @dataclass(frozen=True)
