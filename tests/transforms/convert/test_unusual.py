@@ -132,3 +132,64 @@ def test_a_layer_under_two_names_converts_and_folds(norm: nn.Module, which: str)
     set_pairs(agile, 1)
     plain, _ = ag.fold(agile, x)
     torch.testing.assert_close(plain(x), agile(x), rtol=1e-5, atol=1e-5)
+
+
+class _Lambda(nn.Module):
+    """A closure over the model itself: a copy of the model would run the original's modules."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.fc, self.act, self.out = nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)
+        self.hooked = 0
+        if kind == "lambda":
+            self.run = lambda x: self.out(self.act(self.fc(x)))
+        elif kind == "inner function":
+
+            def run(x: Tensor) -> Tensor:
+                return self.out(F.relu(self.fc(x)))  # type: ignore[no-any-return]
+
+            self.run = run
+        elif kind == "one module":
+            act = self.act
+            self.run = lambda x: act(x)
+        else:
+            self.table = {"act": lambda x: self.act(x)}
+            self.run = lambda x: x
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.out.in_features == x.shape[-1]:
+            return self.out(self.run(x))  # type: ignore[no-any-return, no-untyped-call]
+        x = self.table["act"](x) if hasattr(self, "table") else x
+        return self.run(x)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@pytest.mark.parametrize("kind", ["lambda", "inner function", "one module", "in a dict"])
+def test_a_closure_over_the_model_is_refused_by_a_copy_and_works_in_place(kind: str):
+    model, x = _Lambda(kind), torch.randn(2, 3)
+    expected = model(x)
+    with pytest.raises(ag.ConversionError, match="holds on to it, such as a lambda"):
+        ag.convert(model, example_inputs=x)
+    assert type(model.act) is nn.ReLU
+    if kind == "lambda":
+        agile, report = ag.convert(model, example_inputs=x, inplace=True)
+        assert len(report.converted) == 1
+        assert torch.equal(agile(x), expected)
+
+
+class _Hidden(nn.Module):
+    """A network in a list, so that its parameters are not the model's: a copy has a copy of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.relu = nn.Linear(3, 4), nn.ReLU()
+        self.teacher = [nn.Sequential(nn.Linear(3, 4), nn.Tanh())]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.layer(x)) - self.teacher[0](x)  # type: ignore[no-any-return]
+
+
+def test_a_network_that_is_kept_out_of_the_model_stays_as_it_is():
+    agile, report = converted(_Hidden(), torch.randn(2, 3))
+    assert [site.name for site in report.converted] == ["relu"]
+    assert isinstance(agile.teacher[0][1], nn.Tanh)  # type: ignore[index]
+    assert any(site.base == "tanh" and site.reason for site in report.skipped)

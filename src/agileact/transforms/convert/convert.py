@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from torch import nn
@@ -13,8 +15,10 @@ from agileact.functional import Granularity, check_granularity
 from agileact.transforms.convert.plan import BaseArgument, Placement, Planner, new_base, put_in, take_out
 from agileact.transforms.convert.sites import FilterFn, find
 from agileact.transforms.convert.verify import Verifier
+from agileact.transforms.convert.wrappers import check_wrappers
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.report import ConversionReport, ConvertedSite
+from agileact.transforms.trace.forward_runs import refuse_closures
 from agileact.transforms.trace.recording import Arguments
 
 Sharing = Literal["per_use", "shared"]
@@ -76,9 +80,11 @@ def convert(
         report.
 
     Raises:
-        ArgumentError: If an argument has a wrong value, or an example is needed.
+        ArgumentError: If an argument has a wrong value, an example is needed, or the model is wrapped in what does not
+            learn of new parameters (DistributedDataParallel, FSDP, AveragedModel): convert before wrapping.
         ArgumentTypeError: If an argument has a wrong type.
-        ConversionError: If the outputs would change; the model is then as it was.
+        ConversionError: If the outputs would change, or a closure ties the copy to ``model``'s own modules; the model
+            is then as it was.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -113,10 +119,29 @@ def convert(
             "where the channels lie is seen in a run: pass example_inputs, a tensor or a tuple or dict of arguments "
             "that the model takes; or dim, the channel axis of every activation; or granularity='layer'"
         )
-    if not inplace:
-        model = copied(model)
+    check_wrappers(model, inplace)
+    if isinstance(model, nn.DataParallel):
+        # Its replicas are made anew in every run: what is inside is converted, and put back.
+        inner, report = convert(
+            model.module,
+            base,
+            example_inputs=example_inputs,
+            filter_fn=filter_fn,
+            granularity=granularity,
+            terms=terms,
+            inplace=inplace,
+            sharing=sharing,
+            dim=dim,
+        )
+        wrapper = model if inplace else copy.copy(model)
+        wrapper._modules = {"module": inner}
+        sites = [replace(site, name=f"module.{site.name}".rstrip(".")) for site in report.sites]
+        return wrapper, replace(report, sites=tuple(sites))
+    given, model = model, model if inplace else copied(model)
     planner = Planner(model, new_base(base), granularity, terms, dim)
     sites, recording = find(model, example_inputs, sharing, filter_fn)
+    if not inplace:
+        refuse_closures(recording, given, "convert")
     plan = planner.plan(sites)
     if example_inputs is None:
         return put_in(model, plan), _report(plan, granularity, _UNSEEN)

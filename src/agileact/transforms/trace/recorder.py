@@ -234,8 +234,9 @@ class _Recorder(TorchFunctionMode):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Let every module of the model tell when it is entered and left."""
+        """Let every module of the model tell when it is entered and left, and every other one that it runs."""
         wrapped: list[tuple[nn.Module, Any]] = []
+        handle = nn.modules.module.register_module_forward_pre_hook(self._met)
         try:
             for module in self.modules.values():
                 if isinstance(module, torch.jit.ScriptModule):
@@ -244,11 +245,16 @@ class _Recorder(TorchFunctionMode):
                 module.__dict__["forward"] = self._wrapped(module, module.forward)
             yield
         finally:
+            handle.remove()
             for module, before in wrapped:
                 if before is None:
                     module.__dict__.pop("forward", None)
                 else:
                     module.__dict__["forward"] = before
+
+    def _met(self, module: nn.Module, args: Any) -> None:
+        if id(module) not in self.modules and not self.paused:
+            self.recording.strangers[id(module)] = module
 
     def _wrapped(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         names = self.recording.names[id(module)]

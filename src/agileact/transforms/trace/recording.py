@@ -247,6 +247,7 @@ class Recording:
         runs: How often each module's forward ran, by its first name.
         visits: The runs of modules that were looked into, in the order in which they ended.
         outcome: What the run made.
+        strangers: Modules that ran and are not in the model, by ``id``.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -256,3 +257,4 @@ class Recording:
     runs: dict[str, int] = field(default_factory=dict)
     visits: list[Visit] = field(default_factory=list)
     outcome: Outcome = field(default_factory=lambda: Outcome([], {}))
+    strangers: dict[int, nn.Module] = field(default_factory=dict)
