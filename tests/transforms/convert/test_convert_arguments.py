@@ -101,10 +101,12 @@ def test_one_place_with_several_numbers_of_channels():
             return x
 
     x = torch.randn(2, 3)
-    _, report = converted(Net(), x)
+    _, report = converted(Net(), x, sharing="shared")
     assert "4 and 5 channels" in report.skipped[0].reason
-    _, report = converted(Net(), x, granularity="layer")
+    _, report = converted(Net(), x, granularity="layer", sharing="shared")
     assert len(report.converted) == 1
+    _, report = converted(Net(), x)
+    assert [site.channels for site in report.converted] == [4, 5]
 
 
 def test_without_an_example():

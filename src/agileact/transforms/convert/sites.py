@@ -57,6 +57,7 @@ class Candidate:
         original: The module or function that stands there.
         function: What computes f.
         reason: Why it cannot become agile; empty if it can. For one that can, ``note`` says what is to be known.
+        turn: For a call that runs several times in each run of its method, with a pair for each: which one it is.
         already: Whether it is agile.
     """
 
@@ -74,6 +75,7 @@ class Candidate:
     function: Callable[..., Any] | None = None
     reason: str = ""
     note: str = ""
+    turn: int | None = None
     already: bool = False
 
     @property
@@ -286,7 +288,7 @@ class _Finder:
             if call.name in FUNCTIONS and call.index not in self.inside:
                 owner = self._caller(call) or self.model.get_submodule(call.owner)
                 groups.setdefault((id(owner), call.place, call.name), []).append(call)
-        found = [self._function(calls) for calls in groups.values()]
+        found = [one for calls in groups.values() for one in self._function(calls)]
         attributes: dict[tuple[int, str], int] = {}
         for one in found:
             if one.source is not None and one.source.attribute:
@@ -307,7 +309,39 @@ class _Finder:
             else:
                 yield one
 
-    def _function(self, calls: list[Call]) -> Candidate:
+    def _function(self, calls: list[Call]) -> list[Candidate]:
+        """Return the site of the calls from one place, or a site for each turn of a loop over layers."""
+        one = self._called(calls)
+        turns = self._turns(calls) if one.source is not None and one.source.countable else []
+        if len(turns) < 2 or self.sharing == "shared":
+            return [replace(one, reason=one.reason or _varying(calls))]
+        each = [self._called(turn) for turn in turns]
+        reason = next((other.reason for other in each if other.reason), "")
+        return [replace(other, source=one.source, turn=turn, reason=reason) for turn, other in enumerate(each)]
+
+    def _turns(self, calls: list[Call]) -> list[list[Call]]:
+        """Return the calls by their turn in a run of the method, if each turn has a layer of its own before it."""
+        frames: dict[int, list[Call]] = {}
+        for call in calls:
+            frames.setdefault(call.frame, []).append(call)
+        turns = [list(turn) for turn in zip(*frames.values(), strict=False)]
+        layers = [{self._layer(call) for call in turn} for turn in turns]
+        apart = all(len(one) == 1 and None not in one for one in layers) and len(set.union(set(), *layers)) == len(
+            turns
+        )
+        return turns if apart and len({len(frame) for frame in frames.values()}) == 1 else []
+
+    def _layer(self, call: Call) -> str | None:
+        """Return the name of the parameter that made what a call takes, the nearest one; None if there is none."""
+        value = call.inputs[0] if call.inputs else None
+        while value is not None and value.maker is not None:
+            name = next((one.name for one in value.maker.inputs if one.kind == "parameter"), None)
+            if name is not None:
+                return name
+            value = value.maker.inputs[0] if value.maker.inputs else None
+        return None
+
+    def _called(self, calls: list[Call]) -> Candidate:
         call = calls[0]
         base = FUNCTIONS[call.name]
         owner = call.owner if call.caller is None else call.caller
@@ -425,8 +459,6 @@ def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
         return "used as a gate: its result only multiplies another signal"
     if any(one is None for one in known):
         return "it is called with options for which there is no base function"
-    if any(one != known[0] for one in known):
-        return "its options differ from call to call"
     if any(each.reread for each in calls):
         return _REREAD
     if any(len(each.inputs) != 1 or len(each.outputs) != 1 for each in calls):
@@ -437,6 +469,11 @@ def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
             "for it and keep that in the model"
         )
     return ""
+
+
+def _varying(calls: list[Call]) -> str:
+    known = [known_call(call) for call in calls]
+    return "" if all(one == known[0] for one in known) else "its options differ from call to call"
 
 
 def _is_gate(call: Call) -> bool:

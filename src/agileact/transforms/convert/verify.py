@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from agileact import bases
 from agileact._common.errors import ConversionError
-from agileact.transforms.convert.plan import Placement, Planner, put_in, take_out
+from agileact.transforms.convert.plan import Placement, Planner, put_in, take_out, together
 from agileact.transforms.convert.sites import Candidate
 from agileact.transforms.trace.forward_runs import outputs, same
 from agileact.transforms.trace.recorder import calling_place
@@ -52,7 +52,7 @@ class Verifier:
             if not changed:
                 break
             take_out(self.model, self.plan)
-            self.plan = [changed.get(id(one), one) for one in self.plan]
+            self.plan = together([changed.get(id(one), one) for one in self.plan])
         if self.planner.base is not None or self._equal(made):
             return result
         take_out(self.model, self.plan)

@@ -18,6 +18,8 @@ from agileact.transforms.trace.writable import hooked
 
 _ORIGIN = "_agileact_origin"
 _FAST = "_agileact_fast_path"
+# In a list whose modules take turns: it computes what the call computed before.
+_AS_BEFORE = "_agileact_as_before"
 
 
 @dataclass
@@ -102,7 +104,15 @@ def restore(model: nn.Module, module: AgileModule, residual: nn.Module | None, *
         if origin is None:
             plain = with_hooks_of(module, plain)
     for parent, key in slots_of(model, module):
-        if plain is not None:
+        turns = [owner for owner in model.modules() if _takes_turns(owner, parent)]
+        if turns:
+            # The others of its list go on, and it with them.
+            parent._modules[key] = plain if plain is not None else plain_module(module)
+            if residual is None:
+                parent._modules[key].__dict__[_AS_BEFORE] = True  # type: ignore[union-attr]
+            for owner in turns:
+                _tidy(owner)
+        elif plain is not None:
             parent._modules[key] = plain
         elif origin is not None and origin.kind == "attribute":
             del parent._modules[key]
@@ -112,6 +122,10 @@ def restore(model: nn.Module, module: AgileModule, residual: nn.Module | None, *
         _tidy(parent)
 
 
+def _takes_turns(owner: nn.Module, turns: nn.Module) -> bool:
+    return any(edit.turns and owner._modules.get(edit.child) is turns for edit in edits_of(type(owner)))
+
+
 def _tidy(parent: nn.Module) -> None:
     """Drop the edits of a module's class that change nothing any more."""
     edits = edits_of(type(parent))
@@ -119,7 +133,8 @@ def _tidy(parent: nn.Module) -> None:
     for edit in edits:
         child = parent._modules.get(edit.child)
         as_before = edit.slot and child is parent._modules.get(edit.slot) and not isinstance(child, AgileModule)
-        if child is None or as_before:
+        turned = edit.turns and child is not None and all(_AS_BEFORE in one.__dict__ for one in child.children())
+        if child is None or as_before or turned:
             done.add(edit)
     for edit in done:
         parent._modules.pop(edit.child, None)

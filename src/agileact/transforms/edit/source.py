@@ -28,6 +28,7 @@ class Edit:
     text: str  # the call as it stands in the source: a file that has changed is noticed
     child: str
     slot: str = ""  # the child that is called in the source
+    turns: bool = False  # the child is a list, of which each call in a run of the method takes the next
 
 
 class CannotRewriteError(Exception):
@@ -41,13 +42,23 @@ class SourceCall:
     method: str
     node: ast.Call
     argument: ast.expr  # what is activated: the first argument, or what a method is called on
+    definition: ast.FunctionDef
     attribute: str  # of the module, if one is called
     lines: tuple[str, ...]
 
-    def edit(self, child: str, slot: str = "") -> Edit:
-        """Return the edit that calls ``child`` instead of ``slot`` or of a function."""
-        start, stop = _span(self.node)
-        return Edit(self.method, start, stop, *_span(self.argument), cut(self.lines, start, stop), child, slot)
+    def edit(self, child: str, slot: str = "", turns: bool = False) -> Edit:
+        """Return the edit that calls ``child``, or the next of it, instead of ``slot`` or of a function."""
+        start, stop = span_of(self.node)
+        text = cut(self.lines, start, stop)
+        return Edit(self.method, start, stop, *span_of(self.argument), text, child, slot, turns)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the runs of the call in one run of its method can be counted."""
+        inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+        nested = (one for one in ast.walk(self.definition) if isinstance(one, inner) and one is not self.definition)
+        within = any(part is self.node for one in nested for part in ast.walk(one))
+        return not within and entry_of(self.definition) is not None
 
     @property
     def alone(self) -> bool:
@@ -66,7 +77,7 @@ def source_call(module: nn.Module, place: Place, names: frozenset[str]) -> Sourc
         )
     place = _before_edits(place)
     lines, tree = source_of(original_file(place.code))
-    definition = _definition(tree, place.code)
+    definition = definition_of(tree, place.code)
     node = _call_at(definition, place, module, names)
     own = place.code.co_varnames[0]
     meanings = [one.arg for one in ast.walk(definition) if isinstance(one, ast.arg)]
@@ -78,7 +89,7 @@ def source_call(module: nn.Module, place: Place, names: frozenset[str]) -> Sourc
     for wrapper, wrapped in itertools.pairwise(chain):
         if not any(content(cell) is wrapped for cell in wrapper.__closure__ or ()):
             raise CannotRewriteError(f"{method} is decorated in a way that hides it ({wrapper.__code__.co_filename})")
-    return SourceCall(method, node, argument, attribute, lines)
+    return SourceCall(method, node, argument, definition, attribute, lines)
 
 
 def _argument(node: ast.Call, function: FunctionType, own: str, names: frozenset[str]) -> tuple[ast.expr, str]:
@@ -99,6 +110,27 @@ def _argument(node: ast.Call, function: FunctionType, own: str, names: frozenset
     if given:
         return given[0], attribute
     raise CannotRewriteError(f"the source does not say what is activated in {ast.unparse(node)}")
+
+
+def entry_of(definition: ast.FunctionDef) -> tuple[int, int] | ast.expr | None:
+    """Return where a statement can be put that runs once at the start of a method, or what is evaluated first there.
+
+    None if there is no such place, as in a method that begins with ``while`` or ``try``.
+    """
+    first = definition.body[0]
+    doc = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    if doc and len(definition.body) > 1:
+        return first.end_lineno or first.lineno, first.end_col_offset or 0
+    if isinstance(first, ast.For):
+        return first.iter
+    if isinstance(first, ast.If):
+        return first.test
+    if isinstance(first, ast.With):
+        return first.items[0].context_expr
+    compound = (ast.While, ast.Try, ast.FunctionDef, ast.ClassDef, ast.AsyncFor, ast.AsyncWith)
+    if isinstance(first, compound) or getattr(first, "cases", None) is not None:
+        return None
+    return first.lineno, first.col_offset
 
 
 def _global(expression: ast.expr, function: FunctionType) -> Any:
@@ -171,7 +203,8 @@ def source_of(filename: str) -> tuple[tuple[str, ...], ast.Module]:
         raise CannotRewriteError(f"its source is no Python ({filename})") from None
 
 
-def _definition(tree: ast.Module, code: CodeType) -> ast.FunctionDef:
+def definition_of(tree: ast.Module, code: CodeType) -> ast.FunctionDef:
+    """Return the definition of a method in the syntax tree of its file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
@@ -184,7 +217,7 @@ def _call_at(definition: ast.FunctionDef, place: Place, module: nn.Module, names
     calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call)]
     if place.column is not None and place.end_column is not None and place.end_line is not None:
         span = (place.line, place.column), (place.end_line, place.end_column)
-        found = [node for node in calls if span in (_span(node), _span_of_attribute(node))]
+        found = [node for node in calls if span in (span_of(node), _span_of_attribute(node))]
     else:  # Python 3.10 knows the line alone: of what is called there, the name must tell.
         found = [node for node in calls if node.lineno == place.line and _may_be(node.func, module, names)]
     if len(found) != 1:
@@ -200,7 +233,8 @@ def _may_be(called: ast.expr, module: nn.Module, names: frozenset[str]) -> bool:
     return name in names or getattr(getattr(kept, "func", kept), "__name__", "") in names
 
 
-def _span(node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
+def span_of(node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return where an expression begins and ends: lines, and columns in bytes."""
     return (node.lineno, node.col_offset), (node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
 
 
@@ -209,7 +243,7 @@ def _span_of_attribute(node: ast.Call) -> tuple[tuple[int, int], tuple[int, int]
     called = node.func
     if not isinstance(called, ast.Attribute) or called.end_lineno == node.lineno:
         return None
-    start, stop = _span(called)[1], _span(node)[1]
+    start, stop = span_of(called)[1], span_of(node)[1]
     return (start[0], start[1] - len(called.attr)), stop
 
 

@@ -46,8 +46,8 @@ def refuse_closures(recording: Recording, original: nn.Module, what: str) -> Non
     for name, module in original.named_modules():
         if id(module) in recording.strangers:
             raise ConversionError(
-                f"{what} works on a copy, and the copy runs {name or 'the model'} of the model itself: something not copied "
-                "holds on to it, such as a lambda in an attribute; make it a method"
+                f"{what} works on a copy, and the copy runs {name or 'the model'} of the model itself: something not "
+                "copied holds on to it, such as a lambda in an attribute; make it a method"
             )
 
 

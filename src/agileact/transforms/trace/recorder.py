@@ -10,6 +10,7 @@ import copy
 import functools
 import random
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import CodeType, FrameType
@@ -79,6 +80,7 @@ def record(
         stack.enter_context(untouched(model, training=training))
         stack.enter_context(torch.no_grad())
         recorder = _Recorder(model, leaf, stack.enter_context(_slots_apart(model, apart)))
+        stack.enter_context(warnings.catch_warnings())
         stack.enter_context(recorder.entered())
         for value in tensors((args, kwargs)):
             if value.is_nested:
@@ -202,6 +204,7 @@ class _Recorder(TorchFunctionMode):
         # When the memory of a tensor was last written to by an in-place call, and by which.
         self.written: dict[int, tuple[int, Call]] = {}
         self.born: dict[int, int] = {}
+        self.frames: dict[int, tuple[FrameType, int]] = {}
         for kind, entries in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
             for name, tensor in entries:
                 if not is_lazy(tensor):
@@ -237,6 +240,7 @@ class _Recorder(TorchFunctionMode):
         """Let every module of the model tell when it is entered and left, and every other one that it runs."""
         wrapped: list[tuple[nn.Module, Any]] = []
         handle = nn.modules.module.register_module_forward_pre_hook(self._met)
+        warnings.filterwarnings("ignore", message="Using `torch.compile")  # for the hook
         try:
             for module in self.modules.values():
                 if isinstance(module, torch.jit.ScriptModule):
@@ -275,7 +279,7 @@ class _Recorder(TorchFunctionMode):
                 call.slot = name
                 return out
             original, *slot = self.apart.get(id(module), (module,))
-            caller, place = self._where(_calling_frame(sys._getframe(1)))
+            where = self._where(_calling_frame(sys._getframe(1)))
             self.stack.append(name)
             start = len(self.recording.calls)
             try:
@@ -284,7 +288,7 @@ class _Recorder(TorchFunctionMode):
                 self.stack.pop()
             taken, made = ([self.value(tensor) for tensor in tensors(some)] for some in ((args, kwargs), result))
             stop = len(self.recording.calls)
-            self.recording.visits.append(Visit(name, original, taken, made, start, stop, caller, place, tuple(slot)))
+            self.recording.visits.append(Visit(name, original, taken, made, start, stop, *where, tuple(slot)))
             return result
 
         return entered
@@ -334,7 +338,7 @@ class _Recorder(TorchFunctionMode):
         recording.calls.append(call)
         for value in taken:
             value.users.append(call)
-        call.caller, call.place = self._where(frame)
+        call.caller, call.place, call.frame = self._where(frame)
         given = {id(tensor): tensor for tensor in tensors((args, kwargs))}
         made = list(tensors(result))
         returns_it = name in _RETURNS_ITS_ARGUMENT and not getattr(func, "inplace", False)
@@ -382,10 +386,10 @@ class _Recorder(TorchFunctionMode):
             for output in writer.outputs:
                 output.tainted = True
 
-    def _where(self, frame: FrameType | None) -> tuple[str | None, Place | None]:
-        """Return the name of the module whose method makes a call, and the place of the call in it."""
+    def _where(self, frame: FrameType | None) -> tuple[str | None, Place | None, int]:
+        """Return the name of the module whose method makes a call, the place in it, and which run of it that is."""
         if frame is None:
-            return None, None
+            return None, None, 0
         method = _method_of(frame)
         code = method.f_code
         module = method.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
@@ -393,7 +397,8 @@ class _Recorder(TorchFunctionMode):
         if isinstance(module, nn.Module) and id(module) in self.modules:
             names = self.recording.names[id(module)]
             caller = next((name for name in reversed(self.stack) if name in names), names[0])
-        return caller, _place(frame, code)
+        _, number = self.frames.setdefault(id(method), (method, len(self.frames) + 1))
+        return caller, _place(frame, code), number
 
 
 # These may give back what they got, unchanged; that is not writing to it.

@@ -165,6 +165,7 @@ class Call:
         owner: The name of the innermost module in whose ``forward`` the call was made; "" is the model itself.
         caller: The module whose method made the call (the first argument of the calling frame), by name, or None.
         place: Where in that method.
+        frame: The number of the run of that method; 0 if there is none.
         slot: For "module": the name under which it was reached, if only one of several names is possible; else "".
         reread: For an in-place call: whether its argument was used again afterwards by its old name.
     """
@@ -180,6 +181,7 @@ class Call:
     owner: str = ""
     caller: str | None = None
     place: Place | None = None
+    frame: int = 0
     slot: str = ""
     reread: bool = False
 
@@ -207,7 +209,7 @@ class Visit:
         outputs: The tensors among its results.
         start: The index of the first call made in it.
         stop: The index behind the last one.
-        caller, place: Who called it from where, as for a :class:`Call`.
+        caller, place, frame: Who called it from where, as for a :class:`Call`.
         slot: The parent and the key by which it was reached, where slots were told apart; else empty.
     """
 
@@ -219,6 +221,7 @@ class Visit:
     stop: int
     caller: str | None = None
     place: Place | None = None
+    frame: int = 0
     slot: tuple[Any, ...] = ()
 
     @property
