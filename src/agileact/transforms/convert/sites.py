@@ -287,7 +287,8 @@ class _Finder:
         for call in self.recording.calls:
             if call.name in FUNCTIONS and call.index not in self.inside:
                 owner = self._caller(call) or self.model.get_submodule(call.owner)
-                groups.setdefault((id(owner), call.place, call.name), []).append(call)
+                exact = call.place is not None and call.place.column is not None
+                groups.setdefault((id(owner), call.place, "" if exact else call.name), []).append(call)
         found = [one for calls in groups.values() for one in self._function(calls)]
         attributes: dict[tuple[int, str], int] = {}
         for one in found:
@@ -350,7 +351,7 @@ class _Finder:
         one = Candidate(
             "call",
             owner,
-            f"{call.name}{_where(call)}",
+            f"{_called(call)}{_where(call)}",
             base,
             options,
             uses=tuple(calls),
@@ -363,7 +364,8 @@ class _Finder:
         assert call.place is not None
         assert one.owner is not None
         try:
-            return replace(one, source=source_call(one.owner, call.place, frozenset({call.name, f"{call.name}_"})))
+            names = frozenset({call.name, f"{call.name}_"})
+            return replace(one, source=source_call(one.owner, call.place, names, made=call.stranger is not None))
         except CannotRewriteError as error:
             return replace(one, reason=str(error))
 
@@ -463,6 +465,9 @@ def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
         return _REREAD
     if any(len(each.inputs) != 1 or len(each.outputs) != 1 for each in calls):
         return "it is called on something else than one tensor"
+    if call.caller is None and call.stranger is not None:
+        kind = type(call.stranger).__name__
+        return f"it is in a {kind} that runs and is not in the model; keep that as an attribute or in a ModuleList"
     if call.caller is None or call.place is None:
         return (
             "it is called outside the methods of the model's modules; call it in a method, or write a module "
@@ -473,6 +478,8 @@ def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
 
 def _varying(calls: list[Call]) -> str:
     known = [known_call(call) for call in calls]
+    if any(call.name != calls[0].name for call in calls):
+        return "what is called there changes from call to call"
     return "" if all(one == known[0] for one in known) else "its options differ from call to call"
 
 
@@ -492,6 +499,10 @@ def _is_gate(call: Call) -> bool:
             else:
                 return False
     return multiplies
+
+
+def _called(call: Call) -> str:
+    return call.name if call.stranger is None or call.caller is None else f"nn.{type(call.stranger).__name__}"
 
 
 def _where(call: Call) -> str:

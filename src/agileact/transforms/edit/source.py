@@ -66,8 +66,11 @@ class SourceCall:
         return len(self.node.args) == 1 and not self.node.keywords
 
 
-def source_call(module: nn.Module, place: Place, names: frozenset[str]) -> SourceCall:
-    """Return the call expression at a place in a method of a module, where one of these names is called."""
+def source_call(module: nn.Module, place: Place, names: frozenset[str], made: bool = False) -> SourceCall:
+    """Return the call expression at a place in a method of a module, where one of these names is called.
+
+    What is called may also be ``made``: a module that is made there, or taken from a list or a dict.
+    """
     method, function = _method(type(module), place.code)
     if method in module.__dict__:
         raise CannotRewriteError(f"{method} was replaced on the module itself, by {module.__dict__[method]!r}")
@@ -84,7 +87,7 @@ def source_call(module: nn.Module, place: Place, names: frozenset[str]) -> Sourc
     meanings += [one.id for one in ast.walk(definition) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
     if meanings.count(own) > 1:
         raise CannotRewriteError(f"{method} gives {own!r} another meaning")
-    argument, attribute = _argument(node, function, own, names)
+    argument, attribute = (node.args[0], "") if made and node.args else _argument(node, function, own, names)
     chain = wrapping(member_of(type(module), method))
     for wrapper, wrapped in itertools.pairwise(chain):
         if not any(content(cell) is wrapped for cell in wrapper.__closure__ or ()):

@@ -23,6 +23,7 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from agileact._common.errors import ArgumentTypeError
+from agileact.transforms.trace.activation_tables import MODULES
 from agileact.transforms.trace.operations import DROPPING, PASSING, SHAPED_BY
 from agileact.transforms.trace.recording import (
     Arguments,
@@ -338,6 +339,7 @@ class _Recorder(TorchFunctionMode):
         recording.calls.append(call)
         for value in taken:
             value.users.append(call)
+        call.stranger, frame = self._past_stranger(frame)
         call.caller, call.place, call.frame = self._where(frame)
         given = {id(tensor): tensor for tensor in tensors((args, kwargs))}
         made = list(tensors(result))
@@ -386,15 +388,22 @@ class _Recorder(TorchFunctionMode):
             for output in writer.outputs:
                 output.tainted = True
 
+    def _past_stranger(self, frame: FrameType | None) -> tuple[nn.Module | None, FrameType | None]:
+        """Return the module that makes a call, if it is not in the model; and past an activation the frame before."""
+        module = None if frame is None else _self_of(_method_of(frame))
+        if frame is None or module is None or id(module) in self.modules:
+            return None, frame
+        passes = type(module) in MODULES and frame.f_code.co_name == "forward"
+        return module, _calling_frame(frame.f_back) if passes else frame
+
     def _where(self, frame: FrameType | None) -> tuple[str | None, Place | None, int]:
         """Return the name of the module whose method makes a call, the place in it, and which run of it that is."""
         if frame is None:
             return None, None, 0
         method = _method_of(frame)
         code = method.f_code
-        module = method.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        caller = None
-        if isinstance(module, nn.Module) and id(module) in self.modules:
+        module, caller = _self_of(method), None
+        if module is not None and id(module) in self.modules:
             names = self.recording.names[id(module)]
             caller = next((name for name in reversed(self.stack) if name in names), names[0])
         _, number = self.frames.setdefault(id(method), (method, len(self.frames) + 1))
@@ -453,6 +462,12 @@ def _calling_frame(frame: FrameType | None) -> FrameType | None:
     while frame is not None and _between(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+def _self_of(frame: FrameType) -> nn.Module | None:
+    """Return the module that a method runs for."""
+    module = frame.f_locals.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
+    return module if isinstance(module, nn.Module) else None
 
 
 def calling_place(frame: FrameType | None) -> Place | None:

@@ -166,6 +166,7 @@ class Call:
         caller: The module whose method made the call (the first argument of the calling frame), by name, or None.
         place: Where in that method.
         frame: The number of the run of that method; 0 if there is none.
+        stranger: The module that makes the call and is not in the model, if one does.
         slot: For "module": the name under which it was reached, if only one of several names is possible; else "".
         reread: For an in-place call: whether its argument was used again afterwards by its old name.
     """
@@ -182,6 +183,7 @@ class Call:
     caller: str | None = None
     place: Place | None = None
     frame: int = 0
+    stranger: nn.Module | None = None
     slot: str = ""
     reread: bool = False
 
