@@ -98,7 +98,8 @@ class Planner:
         """Return a placement whose f is computed by what computed it before."""
         one, module = placement.site, placement.module
         assert module is not None
-        plain = one.original if isinstance(one.original, nn.Module) else plain_module(module)
+        here = next((each for each in (one.original, one.function) if isinstance(each, nn.Module)), None)
+        plain = here if here is not None else plain_module(module)
         size = module.num_parameters if self.granularity != "layer" else None
         wrapped = AgileWrapped(
             plain,

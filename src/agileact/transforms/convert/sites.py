@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from agileact import bases
 from agileact.bases import Value
 from agileact.nn import AgileModule
+from agileact.transforms.convert.formulas import formulas, layer_before, varies
 from agileact.transforms.edit.source import CannotRewriteError, SourceCall, original_file, source_call
 from agileact.transforms.trace.activation_tables import (
     ACTIVATING,
@@ -33,6 +35,7 @@ from agileact.transforms.trace.recording import Arguments, Call, Recording, Visi
 
 FilterFn = Callable[[nn.Module, str], bool]
 Known = tuple[str, dict[str, Value]]
+Use = TypeVar("Use", Call, Visit)
 Slot = tuple[nn.Module, str]
 
 _REREAD = "it works in place, and what it overwrites is used again: an agile module does not work in place"
@@ -89,7 +92,7 @@ def find(
 ) -> tuple[list[Candidate], Recording]:
     """Return all activations that run, or that can be seen without a run, in order of time; and the recording."""
     finder = _Finder(model, example_inputs, sharing)
-    found = [*finder.modules(), *finder.functions(), *finder.refused(), *finder.scripted()]
+    found = [*finder.modules(), *finder.functions(), *finder.written_out(), *finder.refused(), *finder.scripted()]
     if filter_fn is not None:
         for index, one in enumerate(found):
             module = one.original if one.kind == "module" else one.owner
@@ -121,6 +124,8 @@ class _Finder:
         self.known |= self._composites()
         visits = [visit for one in self.known for visit in self.visits.get(one, ())]
         self.inside = {index for visit in visits for index in range(visit.start, visit.stop)}
+        self.formulas, self.missed = formulas(model, self.recording, self.inside)
+        self.inside |= {index for formula in self.formulas for index in formula.calls}
 
     def _apart(self, module: nn.Module) -> bool:
         return self.sharing == "per_use" and (id(module) in self.known or _may_be_composite(module))
@@ -320,27 +325,52 @@ class _Finder:
         reason = next((other.reason for other in each if other.reason), "")
         return [replace(other, source=one.source, turn=turn, reason=reason) for turn, other in enumerate(each)]
 
-    def _turns(self, calls: list[Call]) -> list[list[Call]]:
-        """Return the calls by their turn in a run of the method, if each turn has a layer of its own before it."""
-        frames: dict[int, list[Call]] = {}
+    def written_out(self) -> Iterator[Candidate]:
+        """Yield activations that are written as mathematics."""
+        for formula in self.formulas:
+            first = formula.uses[0]
+            one = Candidate(
+                "call",
+                first.caller or "",
+                f"{_shortened(ast.unparse(formula.source.node))}{_where(first)}",
+                formula.known[0] if formula.known else formula.name,
+                formula.known[1] if formula.known else None,
+                uses=formula.uses,
+                owner=self.model.get_submodule(first.caller or ""),
+                source=formula.source,
+                function=first.module,
+                reason="its numbers change from run to run" if varies(formula) else "",
+            )
+            turns = self._turns(formula.uses) if formula.source.countable and self.sharing == "per_use" else []
+            if len(turns) < 2:
+                yield one
+            else:
+                for number, turn in enumerate(turns):
+                    yield replace(one, uses=tuple(turn), function=turn[0].module, turn=number)
+        for calls in self.missed:
+            why = "it has no base function, and no expression around it depends on one tensor alone, element by element"
+            owner = calls[0].caller or calls[0].owner
+            yield Candidate(
+                "call",
+                owner,
+                f"{calls[0].name}{_where(calls[0])}",
+                calls[0].name,
+                uses=tuple(calls),
+                owner=self.model.get_submodule(owner),
+                reason=f"{why}; write a module for it",
+            )
+
+    def _turns(self, calls: Sequence[Use]) -> list[list[Use]]:
+        """Return the uses by their turn in a run of the method, if each turn has a layer of its own before it."""
+        frames: dict[int, list[Use]] = {}
         for call in calls:
             frames.setdefault(call.frame, []).append(call)
         turns = [list(turn) for turn in zip(*frames.values(), strict=False)]
-        layers = [{self._layer(call) for call in turn} for turn in turns]
+        layers = [{layer_before(call.inputs[0]) if call.inputs else None for call in turn} for turn in turns]
         apart = all(len(one) == 1 and None not in one for one in layers) and len(set.union(set(), *layers)) == len(
             turns
         )
         return turns if apart and len({len(frame) for frame in frames.values()}) == 1 else []
-
-    def _layer(self, call: Call) -> str | None:
-        """Return the name of the parameter that made what a call takes, the nearest one; None if there is none."""
-        value = call.inputs[0] if call.inputs else None
-        while value is not None and value.maker is not None:
-            name = next((one.name for one in value.maker.inputs if one.kind == "parameter"), None)
-            if name is not None:
-                return name
-            value = value.maker.inputs[0] if value.maker.inputs else None
-        return None
 
     def _called(self, calls: list[Call]) -> Candidate:
         call = calls[0]
@@ -452,11 +482,13 @@ def _is_slot(visit: Visit, slot: tuple[str, nn.Module, str]) -> bool:
 def _position(source: SourceCall) -> tuple[str, int, int, int]:
     # Of calls that begin together the inner one runs first.
     node = source.node
-    return source.method, node.end_lineno or node.lineno, node.end_col_offset or 0, node.col_offset
+    return source.method.name, node.end_lineno or node.lineno, node.end_col_offset or 0, node.col_offset
 
 
 def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
     call = calls[0]
+    if call.name in GATES and all(_gates_its_own(each) for each in calls):
+        return "it gates its own argument over several statements; write it as one expression, or as F.silu is written"
     if call.name in GATES and all(_is_gate(each) for each in calls):
         return "used as a gate: its result only multiplies another signal"
     if any(one is None for one in known):
@@ -483,6 +515,11 @@ def _varying(calls: list[Call]) -> str:
     return "" if all(one == known[0] for one in known) else "its options differ from call to call"
 
 
+def _gates_its_own(call: Call) -> bool:
+    users = [user for output in call.outputs for user in output.users if user.name == "mul"]
+    return any(value in user.inputs for user in users for value in call.inputs)
+
+
 def _is_gate(call: Call) -> bool:
     """Return whether all that becomes of a result, also in another shape, is to multiply another signal."""
     outputs = list(call.outputs)
@@ -494,6 +531,8 @@ def _is_gate(call: Call) -> bool:
         for user in output.users:
             if user.name in REARRANGING and len(user.inputs) == 1:
                 outputs += user.outputs
+            elif user.name in ("add", "sub", "rsub", "neg") and len(user.inputs) == 1:
+                outputs += user.outputs  # as in 1 - z
             elif user.name == "mul" and all(value.kind in ("result", "input") for value in user.inputs):
                 multiplies = multiplies or len(user.inputs) == 2
             else:
@@ -505,7 +544,11 @@ def _called(call: Call) -> str:
     return call.name if call.stranger is None or call.caller is None else f"nn.{type(call.stranger).__name__}"
 
 
-def _where(call: Call) -> str:
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _where(call: Call | Visit) -> str:
     if call.place is None:
         return ""
     code = call.place.code

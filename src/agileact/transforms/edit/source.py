@@ -36,34 +36,47 @@ class CannotRewriteError(Exception):
 
 
 @dataclass(frozen=True)
-class SourceCall:
-    """A call expression in a method of a module's class."""
+class Method:
+    """A method of a module's class whose text can be changed."""
 
-    method: str
-    node: ast.Call
-    argument: ast.expr  # what is activated: the first argument, or what a method is called on
+    name: str
+    function: FunctionType
     definition: ast.FunctionDef
-    attribute: str  # of the module, if one is called
     lines: tuple[str, ...]
+    own: str  # its first argument
+
+
+@dataclass(frozen=True)
+class SourceCall:
+    """A call, or another expression, in a method of a module's class."""
+
+    method: Method
+    node: ast.expr
+    argument: ast.expr  # what is activated: the first argument, or what a method is called on
+    attribute: str = ""  # of the module, if one is called
 
     def edit(self, child: str, slot: str = "", turns: bool = False) -> Edit:
         """Return the edit that calls ``child``, or the next of it, instead of ``slot`` or of a function."""
         start, stop = span_of(self.node)
-        text = cut(self.lines, start, stop)
-        return Edit(self.method, start, stop, *span_of(self.argument), text, child, slot, turns)
+        text = cut(self.method.lines, start, stop)
+        return Edit(self.method.name, start, stop, *span_of(self.argument), text, child, slot, turns)
 
     @property
     def countable(self) -> bool:
         """Whether the runs of the call in one run of its method can be counted."""
         inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
-        nested = (one for one in ast.walk(self.definition) if isinstance(one, inner) and one is not self.definition)
+        nested = (
+            one
+            for one in ast.walk(self.method.definition)
+            if isinstance(one, inner) and one is not self.method.definition
+        )
         within = any(part is self.node for one in nested for part in ast.walk(one))
-        return not within and entry_of(self.definition) is not None
+        return not within and entry_of(self.method.definition) is not None
 
     @property
     def alone(self) -> bool:
         """Whether the call has one argument and nothing else."""
-        return len(self.node.args) == 1 and not self.node.keywords
+        return isinstance(self.node, ast.Call) and len(self.node.args) == 1 and not self.node.keywords
 
 
 def source_call(module: nn.Module, place: Place, names: frozenset[str], made: bool = False) -> SourceCall:
@@ -71,6 +84,15 @@ def source_call(module: nn.Module, place: Place, names: frozenset[str], made: bo
 
     What is called may also be ``made``: a module that is made there, or taken from a list or a dict.
     """
+    method = method_at(module, place)
+    node = _call_at(method.definition, before_edits(place), module, names)
+    function = method.function
+    argument, attribute = (node.args[0], "") if made and node.args else _argument(node, function, method.own, names)
+    return SourceCall(method, node, argument, attribute)
+
+
+def method_at(module: nn.Module, place: Place) -> Method:
+    """Return the method of a module in which a place is, if it can be given another text."""
     method, function = _method(type(module), place.code)
     if method in module.__dict__:
         raise CannotRewriteError(f"{method} was replaced on the module itself, by {module.__dict__[method]!r}")
@@ -78,21 +100,18 @@ def source_call(module: nn.Module, place: Place, names: frozenset[str], made: bo
         raise CannotRewriteError(
             f"{type(module).__name__} has its own way of being copied, which would lose the change"
         )
-    place = _before_edits(place)
     lines, tree = source_of(original_file(place.code))
     definition = definition_of(tree, place.code)
-    node = _call_at(definition, place, module, names)
     own = place.code.co_varnames[0]
     meanings = [one.arg for one in ast.walk(definition) if isinstance(one, ast.arg)]
     meanings += [one.id for one in ast.walk(definition) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
     if meanings.count(own) > 1:
         raise CannotRewriteError(f"{method} gives {own!r} another meaning")
-    argument, attribute = (node.args[0], "") if made and node.args else _argument(node, function, own, names)
     chain = wrapping(member_of(type(module), method))
     for wrapper, wrapped in itertools.pairwise(chain):
         if not any(content(cell) is wrapped for cell in wrapper.__closure__ or ()):
             raise CannotRewriteError(f"{method} is decorated in a way that hides it ({wrapper.__code__.co_filename})")
-    return SourceCall(method, node, argument, definition, attribute, lines)
+    return Method(method, function, definition, lines, own)
 
 
 def _argument(node: ast.Call, function: FunctionType, own: str, names: frozenset[str]) -> tuple[ast.expr, str]:
@@ -280,7 +299,7 @@ def original_file(code: CodeType) -> str:
     return code.co_filename if entry is None else entry[0]
 
 
-def _before_edits(place: Place) -> Place:
+def before_edits(place: Place) -> Place:
     """Return where in its file a call stands that was seen in a rewritten method."""
     entry = REWRITTEN.get(place.code.co_filename)
     if entry is None or place.column is None or place.end_column is None or place.end_line is None:
