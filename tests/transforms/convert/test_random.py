@@ -25,6 +25,11 @@ def check(drawn: Drawn) -> None:
         for before, after in zip(one, other, strict=True):
             assert torch.equal(bits(before), bits(after)), str(report)
     assert all(site.reason for site in report.skipped)
+    for index, part in enumerate(model.parts):
+        here = [site for site in report.sites if f"{site.name}.".startswith(f"parts.{index}.")]
+        assert here, f"{type(part).__name__} {index} is missed\n{report}"
+        if type(part).__name__ in ("Layers", "Functional", "Loop", "Shared", "TwoNames", "Listed", "Formula"):
+            assert all(site.status == "converted" for site in here), f"{type(part).__name__} {index}\n{report}"
     made = {id(module) for module in agile.modules() if isinstance(module, ag.AgileModule)}
     assert len(made) == len(report.converted)
     # Every pair is used: with other numbers other results, or the activation has a constant before it.
