@@ -135,8 +135,8 @@ def convert(
         )
         wrapper = model if inplace else copy.copy(model)
         wrapper._modules = {"module": inner}
-        sites = [replace(site, name=f"module.{site.name}".rstrip(".")) for site in report.sites]
-        return wrapper, replace(report, sites=tuple(sites))
+        renamed = (replace(site, name=f"module.{site.name}".rstrip(".")) for site in report.sites)
+        return wrapper, replace(report, sites=tuple(renamed))
     given, model = model, model if inplace else copied(model)
     planner = Planner(model, new_base(base), granularity, terms, dim)
     sites, recording = find(model, example_inputs, sharing, filter_fn)

@@ -109,7 +109,7 @@ def restore(model: nn.Module, module: AgileModule, residual: nn.Module | None, *
             # The others of its list go on, and it with them.
             parent._modules[key] = plain if plain is not None else plain_module(module)
             if residual is None:
-                parent._modules[key].__dict__[_AS_BEFORE] = True  # type: ignore[union-attr]
+                parent._modules[key].__dict__[_AS_BEFORE] = True
             for owner in turns:
                 _tidy(owner)
         elif plain is not None:
