@@ -208,6 +208,28 @@ def test_a_model_that_is_not_the_same_twice():
     assert isinstance(model.relu, nn.ReLU)
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_model_that_updates_a_parameter_in_evaluation(inplace: bool):
+    """As a power iteration does that forgets to look at the mode."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.relu = nn.Linear(3, 4), nn.ReLU()
+            self.u = nn.Parameter(torch.randn(4), requires_grad=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.layer.weight
+            with torch.no_grad():
+                v = F.normalize(weight.t() @ self.u, dim=0)
+                self.u.copy_(F.normalize(weight @ v, dim=0))
+            return self.relu(self.layer(x) / torch.dot(self.u, weight @ v))  # type: ignore[no-any-return]
+
+    with pytest.raises(ag.ConversionError, match="each run changes u, also in evaluation mode") as caught:
+        ag.convert(Net(), example_inputs=torch.randn(2, 3), inplace=inplace)
+    assert "deterministic" not in str(caught.value)
+
+
 def test_a_model_that_looks_at_its_modules_is_refused_and_left_as_it_was():
     class Net(nn.Module):
         def __init__(self) -> None:

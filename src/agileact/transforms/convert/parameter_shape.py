@@ -45,7 +45,7 @@ class Geometry:
         found = [self._channels(value) for value in values]
         lost = next((one for one in found if one.axis is None), None)
         if lost is not None:
-            raise MisfitError(f"{lost.reason}; granularity='layer' always works")
+            raise MisfitError(f"{lost.reason}; give it by dim=, or granularity='layer', which always works")
         counts = {one.count for one in found}
         if len(counts) > 1:
             shown = " and ".join(map(str, sorted(counts)))

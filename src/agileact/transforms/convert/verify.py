@@ -139,10 +139,17 @@ class Verifier:
 
     def _explain(self) -> None:
         """Raise, with the first place after whose conversion the outputs differ, or with another cause."""
+        before = {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
         if not self._equal(outputs(self.model, self.example_inputs)):
+            changed = [name for name, one in self.model.named_parameters() if not same(before[name], one.detach())]
+            way = (
+                f"each run changes {changed[0]}, also in evaluation mode; let it do so in training mode alone"
+                if changed
+                else "make it deterministic, such as by torch.use_deterministic_algorithms(True), and let no run change "
+                "what the next one does"
+            )
             raise ConversionError(
-                "the model does not give the same outputs twice on one example, so that nothing can be compared; "
-                "make it deterministic, such as by torch.use_deterministic_algorithms(True)"
+                f"the model does not give the same outputs twice on one example, so that nothing can be compared; {way}"
             )
         first = next((one for one in self.plan if one.module is not None), None)
         for stop in range(1, len(self.plan) + 1):
