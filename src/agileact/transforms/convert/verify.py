@@ -145,8 +145,7 @@ class Verifier:
             way = (
                 f"each run changes {changed[0]}, also in evaluation mode; let it do so in training mode alone"
                 if changed
-                else "make it deterministic, such as by torch.use_deterministic_algorithms(True), and let no run change "
-                "what the next one does"
+                else "make it deterministic, such as by torch.use_deterministic_algorithms(True)"
             )
             raise ConversionError(
                 f"the model does not give the same outputs twice on one example, so that nothing can be compared; {way}"
