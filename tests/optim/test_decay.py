@@ -77,26 +77,6 @@ def test_decay_follows_a_schedule():
     assert model.scale.item() == pytest.approx(expected)
 
 
-def test_a_further_call_for_an_optimizer_replaces_the_earlier_one():
-    model = ag.AgileReLU(1)
-    optimizer = torch.optim.SGD(ag.param_groups(model, 1.0, activation_decay=0.5))
-    first = ag.decay_activations(optimizer, model)
-    second = ag.decay_activations(optimizer, model)
-    with torch.no_grad():
-        model.scale.fill_(3.0)
-    _pulled(model, torch.zeros(1, 1))
-    optimizer.step()
-    assert model.scale.item() == pytest.approx(2.0), "one decay, not two"
-    first.remove()  # has no effect any more
-    _pulled(model, torch.zeros(1, 1))
-    optimizer.step()
-    assert model.scale.item() == pytest.approx(1.5)
-    second.remove()
-    _pulled(model, torch.zeros(1, 1))
-    optimizer.step()
-    assert model.scale.item() == pytest.approx(1.5)
-
-
 def test_decay_leaves_alone_what_has_no_gradient_and_ends_when_removed():
     model = ag.AgileReLU(1)
     optimizer = torch.optim.SGD(ag.param_groups(model, 1.0, activation_decay=0.5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,7 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
     has its effect. The start is the module's: 1 and 0, except for the later terms of a
     :class:`~agileact.nn.CombinedAgile`. As in AdamW the decay is apart from the gradient, so
     adaptive optimizers do not rescale it. Nothing of it is kept in the optimizer's state: after a state
-    is loaded into a new optimizer, call this function for that one too. A further call for the same optimizer
-    replaces the earlier one, so that nothing decays twice.
+    is loaded into a new optimizer, call this function for that one too.
 
     Args:
         optimizer: An optimizer over the groups of :func:`~agileact.param_groups`.
@@ -86,15 +84,7 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
         # A decay that overshoots, or a start out of range, must not leave a constrained scale there.
         project(optimizer)
 
-    before = _handles.pop(optimizer, None)
-    if before is not None:
-        before.remove()
-    handle = _handles[optimizer] = optimizer.register_step_post_hook(decay)
-    return handle
-
-
-# Of the last call for each optimizer.
-_handles: WeakKeyDictionary[Optimizer, RemovableHandle] = WeakKeyDictionary()
+    return optimizer.register_step_post_hook(decay)
 
 
 def _as_laid_out(start: Tensor, parameter: Any) -> Tensor:
