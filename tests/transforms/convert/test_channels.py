@@ -204,6 +204,19 @@ def test_channels_that_are_picked_are_no_channels_any_more(then: Callable[[Tenso
     assert "give it by dim=" in report.skipped[0].reason
 
 
+class _Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.bmm(x, self.weight)
+
+
+def test_channels_of_experts():
+    assert channels(_Experts(), lambda y: y, 3, 5, 4) == (2, 6)
+
+
 def test_a_batch_norm_over_flattened_tokens():
     """As in LeViT: (B, N, C) becomes (B * N, C) and comes back."""
 

@@ -23,7 +23,7 @@ from agileact.transforms.trace.recording import Call, Value, tensors, words
 # The first result of these has its channels along the last axis.
 _LAST = words(
     "embedding embedding_bag bilinear lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell "
-    "multi_head_attention_forward mm _sparse_mm matmul addmm"
+    "multi_head_attention_forward mm _sparse_mm matmul addmm _grouped_mm grouped_mm"
 )
 # By their own definition these leave (N, C, H, W), whatever they made the channels of.
 _THIRD_LAST = words("pixel_shuffle pixel_unshuffle")
@@ -281,6 +281,8 @@ def _made_along(call: Call) -> int | None:
     """Return the axis along which a call makes channels of its own; None if it makes none."""
     if call.name == "layer_norm" and len(call.argument(1, "normalized_shape", ())) != 1:
         return None  # a norm over whole maps knows no channels
+    if call.name in ("bmm", "baddbmm") and call.inputs[-1].kind == "parameter":
+        return -1  # a layer for each part of a batch, as experts have
     return _MAKING.get(call.name)
 
 

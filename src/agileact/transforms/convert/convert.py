@@ -44,18 +44,20 @@ def convert(
 
     The model is run once on the example, in evaluation mode, and what it calls is written down: modules and their
     subclasses, wrappers and modules of the user's own that compute an elementwise function, functions and methods
-    (``F.relu(x)``, ``x.relu()``), functions kept as attributes. Modules are replaced in their slots. For calls of
+    (``F.relu(x)``, ``x.relu()``), functions kept as attributes, modules made in ``forward`` or kept in lists, and
+    formulas in one expression (``h * torch.sigmoid(h)``). Modules are replaced in their slots. For calls of
     functions, and for a module used at several places, the source of the method is compiled again with a call
     of the new child: the module gets a subclass of its class, of the same name, that pickles, copies, compiles
-    and exports like any other. How many channels there are, and along which axis, is followed from the layers that made
-    them. Afterwards the model is run again, and its outputs and those of every activation are compared.
+    and exports like any other. A call in a loop over layers calls a child for each turn. How many channels there are,
+    and along which axis, is followed from the layers that made them. Afterwards the model is run again, and its outputs
+    and those of every activation are compared.
 
     f stays what it was. Where Agileact has it as a base function, the agile module of that base is used; otherwise
     :class:`~agileact.AgileWrapped` around the module that was there.
 
     Not converted, and in the report with the reason: what is not elementwise (softmax, attention, GLU), fused recurrent
-    layers, what learns or draws its own slope (PReLU, RReLU), gates written as functions (``x * torch.sigmoid(y)``;
-    a gate that is a module is converted), what works in place on values used again, code that cannot be seen or changed
+    layers, what learns or draws its own slope (PReLU, RReLU), gates written as functions (``x * torch.sigmoid(y)`` and
+    cells made of them; a gate that is a module is converted), what works in place on values used again, code that cannot be seen or changed
     (scripted modules, helper functions), and what the example does not reach.
 
     Args:
