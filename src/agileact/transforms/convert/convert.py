@@ -55,10 +55,11 @@ def convert(
     f stays what it was. Where Agileact has it as a base function, the agile module of that base is used; otherwise
     :class:`~agileact.AgileWrapped` around the module that was there.
 
-    Not converted, and in the report with the reason: what is not elementwise (softmax, attention, GLU), fused recurrent
-    layers, what learns or draws its own slope (PReLU, RReLU), gates written as functions (``x * torch.sigmoid(y)`` and
-    cells made of them; a gate that is a module is converted), what works in place on values used again, code that cannot be seen or changed
-    (scripted modules, helper functions), and what the example does not reach.
+    Not converted, and in the report with the reason: what is not elementwise (softmax, attention, GLU), fused
+    recurrent layers, what learns or draws its own slope (PReLU, RReLU), gates written as functions (``x *
+    torch.sigmoid(y)`` and cells made of them; a gate that is a module is converted), what works in place on values
+    used again, code that cannot be seen or changed (scripted modules, helper functions), and what the example does
+    not reach.
 
     Args:
         model: The model, or an activation.

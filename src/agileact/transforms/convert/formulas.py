@@ -39,6 +39,7 @@ class Formula:
     known: tuple[str, dict[str, Option]] | None
     name: str
     calls: frozenset[int]
+    varies: bool  # whether its numbers change from run to run
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class _Region:
     @property
     def names(self) -> set[str]:
         return {call.name for call in self.calls}
+
+    def at(self, x: Tensor) -> Tensor:
+        """Compute it again for other numbers."""
+        values = {self.root.index: x.to(self.root.device)}
+        with torch.no_grad():
+            for call in self.calls:
+                values[call.outputs[0].index] = call.again(values)
+        return values[self.result.index].to("cpu", torch.float64)
 
     @property
     def multiplied(self) -> bool:
@@ -102,12 +111,6 @@ def layer_before(value: Value) -> str | None:
             return name
         value = value.maker.inputs[0]
     return None
-
-
-def varies(formula: Formula) -> bool:
-    """Return whether the numbers in a formula change from run to run."""
-    regions = [visit.module for visit in formula.uses]
-    return any(not torch.equal(_values(one), _values(regions[0])) for one in regions[1:])
 
 
 # --- The text ---
@@ -246,32 +249,27 @@ def _accepted(region: _Region) -> bool | None:
     """Return whether a region is a base function; None if it is no activation, or not written out."""
     names = region.names
     plain = names & frozenset(FUNCTIONS)
-    known = _identified(graph_of(region)) is not None
     if plain:
         # A function with a base is a site of its own, unless it gates its own argument or is shifted to 0 at 0.
         shifted = len(region.calls) > 1 and names <= plain | {"sub", "add"} and _shifted(region)
-        return known if region.multiplied or shifted else None
-    if layer_before(region.root) is None:
-        return None
-    if names & _SPECIAL:
-        return known
-    if names & _BENDING:
-        return True if known and len(names - {"clamp", "clip", "clamp_min"}) + _is_relu(region) else None
+        return _identified(region) is not None if region.multiplied or shifted else None
     bell = "exp" in names and names & {"pow", "square", "abs"}
-    return known if bell else None
-
-
-def _is_relu(region: _Region) -> bool:
-    found = _identified(graph_of(region))
-    return found is not None and found[0] == "relu"
+    if not (names & (_SPECIAL | _BENDING) or bell) or layer_before(region.root) is None:
+        return None
+    known = _identified(region)
+    if names & _SPECIAL or bell:
+        return known is not None
+    # A range that is limited is no activation, but for a ReLU.
+    limits = names <= {"clamp", "clip", "clamp_min"}
+    return True if known is not None and (not limits or known[0] == "relu") else None
 
 
 def _shifted(region: _Region) -> bool:
     inner = next(call for call in region.calls if call.name in FUNCTIONS)
-    zero = torch.zeros((), dtype=torch.float64)
+    zero = torch.zeros((), dtype=torch.float64, device=region.root.device)
     with torch.no_grad():
         first = inner.again({value.index: zero for value in inner.inputs})
-        return abs(float(first)) > 1e-3 and abs(float(graph_of(region)(zero))) < 1e-6
+    return abs(float(first)) > 1e-3 and abs(float(region.at(zero))) < 1e-6
 
 
 # --- What it is ---
@@ -300,24 +298,23 @@ def _name(region: _Region) -> str:
     )
 
 
-def _values(function: nn.Module) -> Tensor:
-    with torch.no_grad():
-        made: Tensor = function(_GRID)
-    return made.to(torch.float64)
+_GRID = torch.cat([torch.tensor([-1.0, -30.0, 30.0, -1e-3, 1e-3]), torch.linspace(-9, 9, 181)]).double()
 
 
-_GRID = torch.cat([torch.linspace(-9, 9, 181, dtype=torch.float64), torch.tensor([-30.0, 30.0, -1e-3, 1e-3]).double()])
-
-
-def _identified(function: fx.GraphModule) -> tuple[str, dict[str, Option]] | None:
-    """Return the base function that has the same values, and its options."""
+def _values(region: _Region) -> Tensor | None:
     try:
-        made = _values(function)
-        at = {x: float(function(torch.tensor(x, dtype=torch.float64))) for x in (-1.0, -30.0, 30.0)}
-    except (RuntimeError, TypeError):
+        made = region.at(_GRID)
+    except (RuntimeError, TypeError):  # a function that takes no float64
         return None
-    if made.shape != _GRID.shape:
+    return made if made.shape == _GRID.shape else None
+
+
+def _identified(region: _Region) -> tuple[str, dict[str, Option]] | None:
+    """Return the base function that has the same values, and its options."""
+    made = _values(region)
+    if made is None:
         return None
+    at = {x: float(made[index]) for index, x in enumerate((-1.0, -30.0, 30.0))}
     options = {
         "leaky_relu": {"negative_slope": round(-at[-1.0], 6)},
         "elu": {"alpha": round(-at[-30.0], 6)},
@@ -345,4 +342,7 @@ def _formula(runs: Sequence[tuple[SourceCall, _Region]]) -> Formula:
         where = last.caller, last.place, last.frame
         uses.append(Visit("", graph_of(region), [region.root], [region.result], first, last.index + 1, *where))
     calls = frozenset(call.index for _, region in runs for call in region.calls)
-    return Formula(source, tuple(uses), _identified(graph_of(runs[0][1])), _name(runs[0][1]), calls)
+    first_run = runs[0][1]
+    made = [_values(region) for _, region in runs]
+    varies = any(one is None or made[0] is None or not torch.equal(one, made[0]) for one in made[1:])
+    return Formula(source, tuple(uses), _identified(first_run), _name(first_run), calls, varies)

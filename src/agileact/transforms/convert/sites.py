@@ -16,7 +16,7 @@ from torch import nn
 from agileact import bases
 from agileact.bases import Value
 from agileact.nn import AgileModule
-from agileact.transforms.convert.formulas import formulas, layer_before, varies
+from agileact.transforms.convert.formulas import formulas, layer_before
 from agileact.transforms.edit.source import CannotRewriteError, SourceCall, original_file, source_call
 from agileact.transforms.trace.activation_tables import (
     ACTIVATING,
@@ -339,7 +339,7 @@ class _Finder:
                 owner=self.model.get_submodule(first.caller or ""),
                 source=formula.source,
                 function=first.module,
-                reason="its numbers change from run to run" if varies(formula) else "",
+                reason="its numbers change from run to run" if formula.varies else "",
             )
             turns = self._turns(formula.uses) if formula.source.countable and self.sharing == "per_use" else []
             if len(turns) < 2:
