@@ -115,7 +115,7 @@ class _Rules:
             self._set(call, [self._grounded(value) for value in call.outputs])
         elif call.name == "module":
             self._module(call)
-        elif all(value.index in self.static for value in call.inputs):
+        elif all(value.index in self.static for value in call.inputs[: 1 if call.name in SHAPED_BY else None]):
             self.static.update(value.index for value in call.outputs)
             if call.name == "zeros" or (call.name in REARRANGING and call.inputs and call.inputs[0].index in self.zero):
                 self.zero.update(value.index for value in call.outputs)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact.transforms.fold.labels import again
-from agileact.transforms.trace.operations import JOINING, PASSING, REARRANGING
+from agileact.transforms.trace.operations import JOINING, PASSING, REARRANGING, SHAPED_BY
 from agileact.transforms.trace.recording import Recording, Ref, Value, words
 from agileact.transforms.trace.writable import Writable
 
@@ -39,7 +39,7 @@ class Weights:
         current = value
         while current.kind == "result" and current.maker is not None:
             maker = current.maker
-            if maker.name not in PASSING | _CUTTING or len(maker.inputs) != 1:
+            if maker.name not in PASSING | _CUTTING or (len(maker.inputs) > 1 and maker.name not in SHAPED_BY):
                 break
             if maker.inputs[0].dtype != current.dtype:
                 break
@@ -60,7 +60,8 @@ class Weights:
         for one in reversed(chain):
             assert one.maker is not None
             if one.maker.name not in PASSING:
-                made = again(one.maker, {one.maker.inputs[0].index: places})
+                given = {taken.index: torch.zeros(taken.shape, dtype=torch.int64) for taken in one.maker.inputs}
+                made = again(one.maker, {**given, one.maker.inputs[0].index: places})
                 if made is None:
                     return f"{current.name} is turned in a way that cannot be followed"
                 places = made[one.maker.outputs.index(one)]

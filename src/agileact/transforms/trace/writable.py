@@ -11,18 +11,18 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from agileact.transforms.trace.recording import Recording, Value
 
-_COMPUTING = (BasePruningMethod, SpectralNorm, WeightNorm)
 
-
-def computing(hook: object) -> bool:
-    """Return whether a hook computes a parameter of its module before each run, and looks at no signal."""
-    return isinstance(hook, _COMPUTING)
+def computes(hook: object) -> str:
+    """Return the name of the parameter that a hook computes before each run, looking at no signal; else empty."""
+    if isinstance(hook, BasePruningMethod):
+        return hook._tensor_name
+    return hook.name if isinstance(hook, (SpectralNorm, WeightNorm)) else ""
 
 
 def hooked(module: nn.Module, *, behind: bool = False) -> bool:
     """Return whether code of the user sees what goes in and out of a module, or with ``behind`` what goes out."""
     kinds = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks") + ("_forward_pre_hooks",) * (not behind)
-    return any(not computing(hook) for kind in kinds for hook in (getattr(module, kind, None) or {}).values())
+    return any(not computes(hook) for kind in kinds for hook in (getattr(module, kind, None) or {}).values())
 
 
 class Writable:
