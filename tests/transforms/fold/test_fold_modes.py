@@ -96,7 +96,7 @@ def test_what_only_training_does(kind: type[Auxiliary], status: list[str]):
     assert alone.training is None
     assert "evaluation alone" in str(alone)
     assert_close(run(plain, X), run(model, X), BARS[DOUBLE])
-    assert alone.sites[0].status == "folded"
+    assert alone.sites[0].status == ("refused" if kind is OnlyInTraining else "folded")
 
 
 def test_the_reason_names_training():
