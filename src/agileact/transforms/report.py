@@ -139,6 +139,13 @@ class FoldReport:
         """The names in the state that the architecture did not have: biases that were made, and what stays."""
         return tuple(dict.fromkeys(name for site in self.sites for name in site.new_parameters))
 
+    @property
+    def fit(self) -> str:
+        """Whether the state fits the original class, in words, and what is new in it."""
+        if self.same_architecture:
+            return "the state fits the original class"
+        return f"the state does not fit the original class; new: {few(self.new_parameters)}"
+
     def __str__(self) -> str:
         rows = [
             (
@@ -151,10 +158,7 @@ class FoldReport:
             )
             for site in self.sites
         ]
-        fits = "the state fits the original class"
-        if not self.same_architecture:
-            fits = f"the state does not fit the original class; new: {few(self.new_parameters)}"
-        head = f"{fits}\n{len(self.folded)} folded, {len(self.refused)} refused"
+        head = f"{self.fit}\n{len(self.folded)} folded, {len(self.refused)} refused"
         measured = f"largest difference: {self.absolute:.1e} absolute, {self.relative:.1e} relative"
         if self.training is not None:
             measured += f"; in training mode {self.training:.1e} relative"

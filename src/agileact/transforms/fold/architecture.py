@@ -1,4 +1,4 @@
-"""Which switch of a model's configuration gives it the biases that folding made."""
+"""Which switch of a model's configuration gives it the biases that folding wants."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import nn
 from agileact.transforms.report import few
 
 
-def switches(model: nn.Module, created: Sequence[str]) -> list[str]:
-    """Return a sentence on each switch of ``model.config`` that gives the class biases which folding had to make.
+def switches(model: nn.Module, wanted: Sequence[str]) -> list[str]:
+    """Return a sentence on each switch of ``model.config`` that gives the class biases which folding wants.
 
     The class is built without values to see which state it has then; where it cannot be, nothing is said.
     """
     config: Any = getattr(model, "config", None)
-    if not created or not hasattr(config, "__dict__"):
+    if not wanted or not hasattr(config, "__dict__"):
         return []
     found = []
     for name, value in vars(config).items():
@@ -31,7 +31,7 @@ def switches(model: nn.Module, created: Sequence[str]) -> list[str]:
                 state = type(model)(other).state_dict()
         except Exception:  # a class that is made in another way
             continue
-        given = [one for one in created if one in state]
+        given = [one for one in wanted if one in state]
         if given:
-            found.append(f"with config.{name} = True the class has {few(given)}, and the state loads into it")
+            found.append(f"config.{name} = True gives the class a bias where one is missing: {few(given)}")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -113,8 +114,9 @@ def fold(
         # A run makes what is still open, the same for both models.
         for method, example in examples(example_inputs):
             outcome(agile, example, method=method)
-    plain, sites, runs = _folded(agile, example_inputs, architecture, training)
-    return plain, _checked(agile, plain, example_inputs, sites, runs, tolerance, architecture, training)
+    plain, sites, runs, wanted = _folded(agile, example_inputs, architecture, training)
+    report = _checked(agile, plain, example_inputs, sites, runs, tolerance, architecture, training)
+    return plain, replace(report, note="\n".join(filter(None, [report.note, *switches(agile, wanted)])))
 
 
 def _agile(model: nn.Module) -> dict[str, AgileModule]:
@@ -127,8 +129,8 @@ def _numbers(parameter: Tensor) -> Tensor:
 
 def _folded(
     agile: nn.Module, example_inputs: Examples, architecture: str, training: bool
-) -> tuple[nn.Module, list[FoldedSite], list[tuple[Run, Outcome]]]:
-    """Record a model; return a plain copy, what became of each site, and what the runs made."""
+) -> tuple[nn.Module, list[FoldedSite], list[tuple[Run, Outcome]], list[str]]:
+    """Record a model; return a plain copy, what became of each site, what the runs made, and missing biases."""
     plain = copied(agile)
     analysis = analysed(agile, example_inputs, training=training)
     modules = _agile(plain)
@@ -181,7 +183,8 @@ def _folded(
             restore_site(plain, name, replacement)
         else:
             plain = replacement or original_module(modules[name])
-    return plain, list(described.values()), analysis.runs
+    wanted = [one.name for some in targets.values() for one in some if one.created]
+    return plain, list(described.values()), analysis.runs, wanted
 
 
 def _obstacle(site: Activation, solution: Solution, located: list[Target], location_stays: str, scale: Numbers) -> str:
@@ -324,7 +327,6 @@ def _checked(
             raise FoldError(f"{message}; {proof}: allow more, or fold the model in float64")
         notes.append(f"{message}; {proof}")
     evaluation, trained = measured[False], measured.get(True)
-    notes += switches(agile, [name for site in sites for name in site.created])
     return FoldReport(
         tuple(sites),
         evaluation.absolute,
@@ -346,7 +348,7 @@ def _proof(
     """Return how it is known that differences are rounding: by folding in float64; empty if it is not known of one."""
     try:
         agile = copied(model).double()
-        plain, _, runs = _folded(agile, wide(example_inputs), architecture, training)
+        plain, _, runs, _ = _folded(agile, wide(example_inputs), architecture, training)
         run, exact = runs[number]
         exact.buffers = {name: buffer for name, buffer in exact.buffers.items() if name in expected.buffers}
         gaps = compared(exact, again(plain, run), buffers=run[2])

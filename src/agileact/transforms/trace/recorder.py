@@ -116,9 +116,9 @@ def _kept(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors in plain attributes of modules, but for weights that are computed and kept by the way."""
     for owner, module in model.named_modules():
         for name, value in vars(module).items():
-            if name.startswith("_") and name.lstrip("_") in _STATE:
+            if not isinstance(value, (Tensor, tuple, list, dict)) or name in _STATE:
                 continue
-            if any(f"{name}_{kind}" in module._parameters for kind in ("orig", "g", "v")):
+            if any(f"{name}_{kind}" in module._parameters for kind in ("orig", "g")):
                 continue
             path = f"{owner}.{name}" if owner else name
             if isinstance(value, Tensor):
@@ -129,7 +129,7 @@ def _kept(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 # What nn.Module itself keeps.
-_STATE = words("parameters buffers modules non_persistent_buffers_set")
+_STATE = words("_parameters _buffers _modules")
 _MANY = 1000
 
 
