@@ -202,7 +202,9 @@ def test_a_class_that_cannot_hold_the_location_is_kept(tmp_path: Path):
             self.network[0] = nn.Linear(4, 8, bias=False)
 
     for architecture, kinds in (("keep", (nn.Linear, ag.AgileReLU)), ("extend", (nn.Linear, nn.ReLU))):
-        callback = callbacks.AgileCallback("network", example_inputs=torch.ones(1, 4), alerts=False, architecture=architecture)
+        callback = callbacks.AgileCallback(
+            "network", example_inputs=torch.ones(1, 4), alerts=False, architecture=architecture
+        )
         with pytest.warns(UserWarning, match="the state does not fit the original class; new: "):
             L.Trainer(
                 accelerator="cpu", max_epochs=2, enable_progress_bar=False, enable_model_summary=False, logger=False,
