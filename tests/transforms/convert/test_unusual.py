@@ -174,6 +174,10 @@ def test_a_closure_over_the_model_is_refused_by_a_copy_and_works_in_place(kind: 
         agile, report = ag.convert(model, example_inputs=x, inplace=True)
         assert len(report.converted) == 1
         assert torch.equal(agile(x), expected)
+        # The plain copy would run the agile module of the original, and hide what it is.
+        for way_out in (ag.fold, ag.lint):
+            with pytest.raises(ag.FoldError, match="not in the model"):
+                way_out(agile, x)
 
 
 class _Hidden(nn.Module):

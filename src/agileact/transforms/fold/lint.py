@@ -20,7 +20,7 @@ from agileact.transforms.fold.labels import Activation, Constraints, is_agile
 from agileact.transforms.fold.locations import Target
 from agileact.transforms.fold.solve import Solution, solve
 from agileact.transforms.report import Site, few
-from agileact.transforms.trace.recording import Arguments
+from agileact.transforms.trace.recording import Examples
 
 ADDS = "adds capacity"
 REPARAMETRISES = "only reparametrises"
@@ -82,7 +82,7 @@ class LintReport:
         return "\n".join([head, table, self.note] if self.sites else [head])
 
 
-def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
+def lint(model: nn.Module, example_inputs: Examples) -> LintReport:
     """Tell for each agile activation which of scale and location adds to what the model can compute.
 
     The same analysis as that of :func:`agileact.fold`, for scales and locations in general rather than those that the
@@ -125,7 +125,7 @@ def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
         scale[0] = -abs(scale[0])
     targets, stays = analysis.locations({name: torch.from_numpy(draw.normal(size=n)) for name, n in sizes.items()})
     unnormalised = solve(_unnormalised(analysis.found), positive)
-    solutions = [analysis.scales(positive), analysis.scales(both), unnormalised]
+    solutions = [solve(analysis.found, positive), solve(analysis.found, both), unnormalised]
     sites = []
     for name, site in analysis.sites.items():
         of_scale, of_location = _scale(site, *solutions), _location(name, targets, stays)
