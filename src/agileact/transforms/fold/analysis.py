@@ -55,8 +55,8 @@ def analysed(model: nn.Module, example_inputs: Examples, *, training: bool = Tru
                 continue  # such as batch normalisation of a single number
             if any(is_agile(module) for module in recording.strangers.values()):
                 raise FoldError(
-                    "an agile module runs that is not in the model, so that nothing can take its place: a lambda or a list "
-                    "in an attribute holds it; make it a module in an attribute, called in a method"
+                    "an agile module runs that is not in the model, so that nothing can take its place: a lambda or a "
+                    "list in an attribute holds it; make it a module in an attribute, called in a method"
                 )
             runs.append(((method, example, mode), recording.outcome))
             steps = _steps(recording)
