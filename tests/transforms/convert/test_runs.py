@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import agileact as ag
+from agileact.transforms.trace.recording import tensors
 from tests.transforms.convert.test_enumeration import Behind, Children
 from tests.transforms.converting import Attribute, Block, Functional, OwnGELU, SqueezeExcite, Swish
 
@@ -91,10 +92,10 @@ def test_a_fault_in_the_comparison_leaves_the_model_as_it_was(name: str, monkeyp
     before = copy.deepcopy(model)
     kinds, slots = [type(one) for one in model.modules()], [dict(one._modules) for one in model.modules()]
 
-    def fails(*args: Any) -> Any:
+    def fails(*args: Any, **kwargs: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("agileact.transforms.convert.verify"), "outputs", fails)
+    monkeypatch.setattr(importlib.import_module("agileact.transforms.convert.verify"), "outcome", fails)
     with pytest.raises(KeyboardInterrupt):
         ag.convert(model, example_inputs=torch.randn(shape), inplace=True)
     assert [type(one) for one in model.modules()] == kinds
@@ -142,6 +143,71 @@ def test_a_list_and_an_attribute_hold_one_module():
     agile, report = ag.convert(Net(), example_inputs=torch.randn(2, 3))
     assert len(report.converted) == len(report.sites) == 1
     assert agile.act is agile.also is agile.layers[1]  # type: ignore[index]
+
+
+class _Auxiliary(nn.Module):
+    """A head that training alone has, with activations as a module and as functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.out, self.aux, self.tanh = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 5), nn.Tanh()
+        self.drop = nn.Dropout(0.5)
+
+    def note(self, x: Tensor) -> None: ...
+
+    def forward(self, x: Tensor) -> Any:
+        self.note(x)
+        h = F.relu(self.fc(x))
+        y = self.out(self.drop(h))
+        if self.training:
+            return y, F.silu(self.aux(self.tanh(h)))
+        return y
+
+
+class _Momentum(_Auxiliary):
+    """Training moves a parameter on without an optimizer, and needs what the example has not."""
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.mean, self.fails, self.steps = nn.Parameter(torch.zeros(4), requires_grad=False), fails, 0
+
+    def note(self, x: Tensor) -> None:
+        if self.training:
+            self.steps, self.last = self.steps + 1, x
+            with torch.no_grad():
+                self.mean.lerp_(self.fc(x).mean(0), 0.5)
+            assert not self.fails, "training needs a target"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_in_training_leaves_no_trace(fails: bool):
+    model = _Momentum(fails)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    _, report = ag.convert(model, example_inputs=torch.randn(4, 3), inplace=True)
+    assert len(report.converted) == (1 if fails else 3)
+    state = model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in before.items())
+    assert model.steps == 0
+    assert not hasattr(model, "last")
+
+
+def test_what_runs_in_training_alone_is_converted_too():
+    model, x = _Auxiliary(), torch.randn(4, 3)
+    agile, report = ag.convert(model, example_inputs=x)
+    assert {site.name: site.reason for site in report.sites} == {
+        "relu": "",
+        "tanh": "it runs in training mode alone",
+        "silu": "it runs in training mode alone",
+    }
+    assert [(site.channels, site.dim) for site in report.converted] == [(4, -1), (4, -1), (5, -1)]
+    for training in (False, True):
+        made = []
+        for one in (model, agile):
+            torch.manual_seed(0)
+            made.append(list(tensors(one.train(training)(x))))
+        assert len(made[0]) == 1 + training
+        assert all(torch.equal(*pair) for pair in zip(*made, strict=True))
+    assert type(ag.revert(agile)) is _Auxiliary
 
 
 def test_a_functional_loop_runs_as_often_as_before():

@@ -142,13 +142,14 @@ def convert(
         return wrapper, replace(report, sites=tuple(renamed))
     given, model = model, model if inplace else copied(model)
     planner = Planner(model, new_base(base), granularity, terms, dim)
-    sites, recording = find(model, example_inputs, sharing, filter_fn)
+    sites, recordings = find(model, example_inputs, sharing, filter_fn)
     if not inplace:
-        refuse_closures(recording, given, "convert")
+        for recording in recordings:
+            refuse_closures(recording, given, "convert")
     plan = planner.plan(sites)
     if example_inputs is None:
         return put_in(model, plan), _report(plan, granularity, _UNSEEN)
-    verifier = Verifier(planner, plan, example_inputs, recording.outcome.outputs)
+    verifier = Verifier(planner, plan, example_inputs, [one.outcome.outputs for one in recordings])
     try:
         return verifier.run(), _report(verifier.plan, granularity, "")
     except BaseException:

@@ -62,10 +62,11 @@ class Planner:
 
     def plan(self, sites: Iterable[Candidate]) -> list[Placement]:
         """Return what is put where; the model stays as it is."""
-        where = Geometry(self.model, self.granularity, self.dim)
+        # Each for the values of one recording.
+        where = [Geometry(self.model, self.granularity, self.dim) for _ in range(2)]
         names = _Names()
         with torch.inference_mode(False):  # parameters made in it could never be trained
-            return together([self._placement(one, where, names) for one in sites])
+            return together([self._placement(one, where[one.training], names) for one in sites])
 
     def _placement(self, one: Candidate, where: Geometry, names: _Names) -> Placement:
         if one.reason or one.already:

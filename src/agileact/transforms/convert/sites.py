@@ -30,7 +30,7 @@ from agileact.transforms.trace.activation_tables import (
     torch_activation,
 )
 from agileact.transforms.trace.operations import REARRANGING
-from agileact.transforms.trace.recorder import record
+from agileact.transforms.trace.recorder import as_before_training, record
 from agileact.transforms.trace.recording import Arguments, Call, Recording, Visit
 
 FilterFn = Callable[[nn.Module, str], bool]
@@ -61,6 +61,7 @@ class Candidate:
         function: What computes f.
         reason: Why it cannot become agile; empty if it can. For one that can, ``note`` says what is to be known.
         turn: For a call that runs several times in each run of its method, with a pair for each: which one it is.
+        training: Whether it runs in training mode alone.
         already: Whether it is agile.
     """
 
@@ -79,6 +80,7 @@ class Candidate:
     reason: str = ""
     note: str = ""
     turn: int | None = None
+    training: bool = False
     already: bool = False
 
     @property
@@ -89,22 +91,59 @@ class Candidate:
 
 def find(
     model: nn.Module, example_inputs: Arguments | None, sharing: str, filter_fn: FilterFn | None
-) -> tuple[list[Candidate], Recording]:
-    """Return all activations that run, or that can be seen without a run, in order of time; and the recording."""
+) -> tuple[list[Candidate], list[Recording]]:
+    """Return all activations that run, or that can be seen without a run, in order of time; and the recordings.
+
+    There is a second one, in training mode, of a model with code that asks for its mode.
+    """
     finder = _Finder(model, example_inputs, sharing)
-    found = [*finder.modules(), *finder.functions(), *finder.written_out(), *finder.refused(), *finder.scripted()]
+    found, recordings = finder.all(), [finder.recording]
+    if example_inputs is not None and any(_asks_for_its_mode(type(module)) for module in model.modules()):
+        try:
+            with as_before_training(model):
+                other = _Finder(model, example_inputs, sharing, training=True)
+        except Exception:
+            pass  # training may need what the example has not, such as targets
+        else:
+            found = _with_training(found, other.all())
+            recordings.append(other.recording)
     if filter_fn is not None:
         for index, one in enumerate(found):
             module = one.original if one.kind == "module" else one.owner
             if not one.reason and not one.already and not filter_fn(module or model, one.name):
                 found[index] = replace(one, reason="left out by filter_fn")
-    return sorted(found, key=lambda one: one.first), finder.recording
+    return sorted(found, key=lambda one: one.first), recordings
+
+
+def _with_training(found: list[Candidate], training: list[Candidate]) -> list[Candidate]:
+    """Return the sites of a run in evaluation and those that run in training alone."""
+    reached = {id(one.original) for one in found if one.kind == "module" and one.uses}
+    places = {(id(one.owner), use.place) for one in found for use in one.uses}
+    new = [
+        replace(one, training=True, note="; ".join(filter(None, ["it runs in training mode alone", one.note])))
+        for one in training
+        if one.uses
+        and not one.already
+        and (one.kind != "module" or id(one.original) not in reached)
+        and (one.kind == "module" or (id(one.owner), one.uses[0].place) not in places)
+    ]
+    late = {id(one.original) for one in new if one.kind == "module"}
+    return [one for one in found if one.kind != "module" or one.uses or id(one.original) not in late] + new
+
+
+def _asks_for_its_mode(kind: type[nn.Module]) -> bool:
+    if kind.__module__.startswith("torch."):
+        return False
+    codes = (getattr(inspect.unwrap(member), "__code__", None) for member in vars(kind).values() if callable(member))
+    return any(code is not None and "training" in code.co_names for code in codes)
 
 
 class _Finder:
     """Which modules and calls of a run are activations."""
 
-    def __init__(self, model: nn.Module, example_inputs: Arguments | None, sharing: str) -> None:
+    def __init__(
+        self, model: nn.Module, example_inputs: Arguments | None, sharing: str, *, training: bool = False
+    ) -> None:
         self.model = model
         self.sharing = sharing
         self.seen = example_inputs is not None
@@ -117,7 +156,7 @@ class _Finder:
                 self.known[id(module)] = known
         self.recording = Recording()
         if example_inputs is not None:
-            self.recording = record(model, example_inputs, leaf=_agile, apart=self._apart)
+            self.recording = record(model, example_inputs, leaf=_agile, apart=self._apart, training=training)
         self.visits: dict[int, list[Visit]] = {}
         for visit in sorted(self.recording.visits, key=lambda visit: visit.start):
             self.visits.setdefault(id(visit.module), []).append(visit)
@@ -126,6 +165,10 @@ class _Finder:
         self.inside = {index for visit in visits for index in range(visit.start, visit.stop)}
         self.formulas, self.missed = formulas(model, self.recording, self.inside)
         self.inside |= {index for formula in self.formulas for index in formula.calls}
+
+    def all(self) -> list[Candidate]:
+        """Return what is an activation, and what cannot be agile."""
+        return [*self.modules(), *self.functions(), *self.written_out(), *self.refused(), *self.scripted()]
 
     def _apart(self, module: nn.Module) -> bool:
         return self.sharing == "per_use" and (id(module) in self.known or _may_be_composite(module))

@@ -16,8 +16,8 @@ from agileact import bases
 from agileact._common.errors import ConversionError
 from agileact.transforms.convert.plan import Placement, Planner, put_in, take_out, together
 from agileact.transforms.convert.sites import Candidate
-from agileact.transforms.trace.forward_runs import outputs, same
-from agileact.transforms.trace.recorder import calling_place
+from agileact.transforms.trace.forward_runs import outcome, outputs, same
+from agileact.transforms.trace.recorder import as_before_training, calling_place
 from agileact.transforms.trace.recording import Arguments, tensors
 
 _ENUMERATES = (
@@ -32,13 +32,13 @@ class Verifier:
     """Compares a converted model with the recording of the model, and leaves out of the plan what does not work."""
 
     def __init__(
-        self, planner: Planner, plan: Sequence[Placement], example_inputs: Arguments, expected: list[Tensor]
+        self, planner: Planner, plan: Sequence[Placement], example_inputs: Arguments, expected: list[list[Tensor]]
     ) -> None:
         self.planner = planner
         self.model = planner.model
         self.plan = list(plan)
         self.example_inputs = example_inputs
-        self.expected = expected
+        self.expected, *self.in_training = expected
         self.signs = planner.terms == 1  # with several terms zeros may lose their sign
 
     def run(self) -> nn.Module:
@@ -49,6 +49,8 @@ class Verifier:
         while True:
             result = put_in(self.model, self.plan)
             made, changed = self._compared(result)
+            if not changed:
+                changed = self._trained(result)
             if not changed:
                 break
             take_out(self.model, self.plan)
@@ -61,7 +63,18 @@ class Verifier:
             self._explain()
         return put_in(self.model, self.plan)
 
-    def _compared(self, model: nn.Module) -> tuple[list[Tensor], dict[int, Placement]]:
+    def _trained(self, model: nn.Module) -> dict[int, Placement]:
+        """Compare in training mode, where something runs in it alone: that is left if anything differs."""
+        late = [one for one in self.plan if one.module is not None and one.site.training]
+        if not late:
+            return {}
+        with as_before_training(model):
+            made, changed = self._compared(model, training=True)
+        if not changed and self.planner.base is None and not self._equal(made, self.in_training[0]):
+            return {id(one): one.left("in training mode the outputs would change") for one in late}
+        return changed
+
+    def _compared(self, model: nn.Module, training: bool = False) -> tuple[list[Tensor], dict[int, Placement]]:
         """Run the model, and return what it makes and the placements that change, by ``id``."""
         placements = {id(one.module): one for one in self.plan if one.module is not None}
         runs = dict.fromkeys(placements, 0)
@@ -93,14 +106,14 @@ class Verifier:
             if one.module is not None
         ]
         try:
-            made = outputs(model, self.example_inputs)
+            made = outcome(model, self.example_inputs, training=training).outputs
         except Exception as error:
             return [], self._failing(error)
         finally:
             for handle in handles:
                 handle.remove()
         for key, one in placements.items():
-            if not runs[key]:
+            if not runs[key] and one.site.training == training:
                 changed[id(one)] = one.left(_PASSED_BY)
             elif one.edit is not None and sys.version_info < (3, 11) and runs[key] > len(one.site.uses):
                 changed[id(one)] = one.left(_ENUMERATES)
@@ -132,9 +145,10 @@ class Verifier:
             if one.module is not None and one.site.kind != "module" and one.site.owner is owner
         }
 
-    def _equal(self, made: list[Tensor]) -> bool:
-        return len(self.expected) == len(made) and all(
-            same(*pair, signs=self.signs) for pair in zip(self.expected, made, strict=True)
+    def _equal(self, made: list[Tensor], expected: list[Tensor] | None = None) -> bool:
+        wanted = self.expected if expected is None else expected
+        return len(wanted) == len(made) and all(
+            same(*pair, signs=self.signs) for pair in zip(wanted, made, strict=True)
         )
 
     def _explain(self) -> None:

@@ -219,6 +219,24 @@ def preserved(model: nn.Module) -> Iterator[None]:
                         module._buffers[name] = buffer
 
 
+@contextmanager
+def as_before_training(model: nn.Module) -> Iterator[None]:
+    """Put back what a forward pass in training mode moves on: parameters (a momentum encoder), attributes (a count)."""
+    before = [(one, one.detach().clone()) for one in model.parameters() if not is_lazy(one)]
+    plain = [(one, {key: value for key, value in vars(one).items() if key[0] != "_"}) for one in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in plain:
+            for key in [key for key in vars(module) if key[0] != "_" and key not in attributes]:
+                del module.__dict__[key]
+            module.__dict__.update(attributes)
+        with torch.no_grad():
+            for parameter, value in before:
+                if not parameter.is_meta and not torch.equal(parameter, value):
+                    parameter.copy_(value)
+
+
 class _Recorder(TorchFunctionMode):
     def __init__(
         self,
