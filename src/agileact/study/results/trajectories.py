@@ -101,7 +101,8 @@ def _even(curves: Sequence[Sequence[float]]) -> np.ndarray[Any, np.dtype[np.floa
 
 
 def _longest(results: Sequence[TrialResult]) -> tuple[int, ...]:
-    return tuple(max((result.curve.iteration for result in results), key=len))
+    iterations = [result.curve.iteration for result in results]
+    return tuple(max(iterations, key=len))
 
 
 def _whole(results: Sequence[TrialResult]) -> list[TrialResult]:
