@@ -54,6 +54,8 @@ class Here:
     def __init__(self, data):
         self.data = data
 
+    code = None
+
     def run(self, specs):
         for spec in specs:
             yield Started(spec)

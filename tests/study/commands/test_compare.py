@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError, DataError, cli
-from agileact.study.commands.compare import duration, fitted, proposed
+from agileact.study.commands.compare import duration, fitted, proposed, usual_validation
 from agileact.study.data import dataset as data
 from agileact.study.running.cost import START_SECONDS
 from agileact.study.spec.arms import arm
 from agileact.study.spec.trial import DataSpec, freeze
+from tests.study import networks_of_a_user
 
 HERE = "tests.study.networks_of_a_user"
 
@@ -79,6 +80,20 @@ def test_a_budget_that_is_too_small_says_what_would_do():
         ArgumentError, match=r"3 arms need at least 8 trials each .* 22 min 34 s; the budget is 10 min 00 s"
     ):
         fitted(study(), each, 600.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("pairs", 40), ("three", 500), ("many", 500)], ids=["a fifth", "a part of its own", "500"]
+)
+def test_what_is_set_aside_where_nobody_says(name, expected, monkeypatch):
+    x, y = torch.randn(4000, 4), torch.arange(4000) % 3
+    parts = {
+        "pairs": [(x[:200], y[:200]), (x[:50], y[:50])],
+        "three": [(x[:200], y[:200]), (x[:30], y[:30]), (x[:50], y[:50])],
+        "many": [(x, y), (x[:50], y[:50])],
+    }
+    monkeypatch.setattr(networks_of_a_user, "chosen", lambda: parts[name], raising=False)
+    assert usual_validation(f"{HERE}:chosen") == expected
 
 
 def test_times_as_people_write_them():

@@ -21,6 +21,8 @@ STUDY = small_study(tasks=small_study().tasks[1:])
 
 
 class MadeUp:
+    code = None
+
     def run(self, specs):
         for spec in specs:
             yield Started(spec)

@@ -54,11 +54,13 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     for name, default, what in (
         ("iterations", 1000, "steps of a trial"),
         ("batch-size", 100, "samples a step"),
-        ("validation", 500, "samples to set aside"),
     ):
         parser.add_argument(
             f"--{name}", type=count, default=default, metavar="N", help=f"{what} (default: %(default)s)"
         )
+    parser.add_argument(
+        "--validation", type=count, metavar="N", help="samples to set aside (default: 500, and at most a fifth)"
+    )
     add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
     parser.set_defaults(run=_compare, data_dir=None, resumes=True)
 
@@ -84,7 +86,7 @@ def _compare(options: argparse.Namespace) -> None:
         fingerprint=models.model_fingerprint(options.model),
         iterations=options.iterations,
         batch_size=options.batch_size,
-        validation=options.validation,
+        validation=options.validation or usual_validation(options.data),
     )
     study, data = identified(as_asked(study, options), options.data_dir)
     context = Context(study, data, options.out or Path("runs") / "compare")
@@ -148,6 +150,17 @@ def proposed(
     study = Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec),), protocol)
     seeds = tuple(range(study.least_seeds))
     return dataclasses.replace(study, protocol=dataclasses.replace(protocol, seeds=seeds))
+
+
+def usual_validation(data: str) -> int:
+    """Return how many samples are set aside where the user does not say: 500, and at most a fifth."""
+    from agileact.study.data.dataset import load
+    from agileact.study.spec.trial import DataSpec, freeze
+
+    usual, loaded = DataSpec("custom").validation, load(DataSpec("custom", 1, options=freeze({"target": data})))
+    if len(loaded.validation_y) > 1:
+        return usual  # it has a part of its own, and the number means nothing
+    return max(1, min(usual, (len(loaded.train_y) + 1) // 5))
 
 
 def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget: float, jobs: int) -> Study:

@@ -69,7 +69,15 @@ class Context:
         """Where the trials are; without a store there are none yet."""
         from agileact.study.results.source import told
 
+        self.tell_of_lost_store()
         return told(self.study, self.path, begun=False)
+
+    def tell_of_lost_store(self) -> None:
+        """Say that the store is gone, if there was one: its record is written once there is a store."""
+        from agileact.study.spec.record import FILE
+
+        if not self.path.exists() and (self.out / FILE).exists():
+            say(f"Note: {self.path} was deleted or moved away; its trials must be run again.")
 
     def run(self, executor: Executor, *, command: str = "", matters: float | None = None) -> Outcome:
         """Run what is missing of the study and return its outcome; each stored trial is read and checked once.
@@ -88,19 +96,24 @@ class Context:
         from agileact.study.running.progress import display
         from agileact.study.running.store import Store
         from agileact.study.spec.record import write_record
+        from agileact.study.spec.user_code import UserCode
         from agileact.study.training.dry_run import check_arms
 
         for task in self.study.tasks:
             say(f"{task.name}: {self.data[task.name].summary}. {self.data[task.name].description}.")
         if warning := self.study.warning():
             say(f"Note: {warning}.")
+        self.tell_of_lost_store()
         with Store(self.path) as store, display(self.study) as shown, failures_kept(self.out):
             results = Results(store)
+            # Whatever becomes of the user's files while they wait: workers run the modules as they are now.
+            code = UserCode.of(self.study)
+            executor.code = code.write(self.out / "code") if code.modules else None
             if not plan(self.study, results).finished:
                 check_arms(self.study, self.data)
             # Before the first trial, so that "agileact study watch" knows what it sees.
             described = {name: data.description for name, data in self.data.items()}
-            around = write_record(self.out, self.study, command=command, data=described)
+            around = write_record(self.out, self.study, command=command, data=described, code=code.hash)
 
             def begin(current: Plan) -> Any:
                 if current.finished:

@@ -79,7 +79,7 @@ def _check(arm: Arm, spec: ArmSpec, task: Task, data: DataSet) -> None:
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ArgumentError("the model has no parameter to train")
         build_optimizer(model, spec)
-        loss = loss_function(data.kind)
+        loss = loss_function(data.kind, spec.label_smoothing)
         # What a network draws, such as dropout, must not shift the caller's stream.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             few = min(_SAMPLES, task.spec.budget.batch_size)

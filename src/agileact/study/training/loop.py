@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 import statistics
 import time
@@ -20,7 +21,7 @@ from agileact.study import models
 from agileact.study.data.dataset import DataSet
 from agileact.study.spec.result import Curve, LayerTrace, Probe, Shape, TrialResult
 from agileact.study.spec.trial import TrialSpec
-from agileact.study.training.setup import Steps, build_network, build_optimizer
+from agileact.study.training.setup import Steps, build_network, build_optimizer, build_scheduler
 from agileact.study.training.shapes import sampled, shapes
 
 Evaluation = tuple[float, float | None]
@@ -66,6 +67,13 @@ class Measured:
         trace.scale_max.append(float(scale.max()))
         trace.location_min.append(float(location.min()))
         trace.location_max.append(float(location.max()))
+
+    @property
+    def ends(self) -> bool:
+        """Whether the trial is over before its last iteration: diverged, or without progress for long enough."""
+        losses, patience = self.curve.validation_loss, self.spec.task.budget.patience
+        best = lowest(losses)
+        return self.status == "diverged" or (patience > 0 and best is not None and len(losses) - 1 - best >= patience)
 
     @property
     def to_be_kept(self) -> bool:
@@ -134,7 +142,7 @@ class Trial:
         self.device = device or torch.device(self.budget.device)
         self.data = data if self.device.type == "cpu" else data.to(self.device)
         self.progress = progress
-        self.loss = loss_function(data.kind)
+        self.loss = loss_function(data.kind, spec.arm.label_smoothing)
         self.model = build_network(
             spec.task.model,
             spec.arm,
@@ -146,6 +154,7 @@ class Trial:
         # Built and calibrated on the CPU: the same start on every device.
         self.saved_bytes = self.place(self.data.train_x[: self.budget.batch_size])
         self.optimizer = build_optimizer(self.model, spec.arm)
+        self.scheduler = build_scheduler(self.optimizer, spec.arm, self.budget.iterations)
         self.agile = {short(name): module for name, module in agile_modules(self.model).items()}
         self.measured = Measured(spec, self.agile)
         self.best_state: dict[str, Tensor] | None = None
@@ -186,6 +195,8 @@ class Trial:
             x, y = self.data.train_x[chosen], self.data.train_y[chosen]
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.backward(x, y)
+            if self.spec.arm.clip_norm is not None:
+                self.clip(self.spec.arm.clip_norm)
             if budget.probe_every and (iteration - 1) % budget.probe_every == 0:
                 self._probed_step(iteration, float(self.whole(loss)), x, y)
             else:
@@ -193,6 +204,8 @@ class Trial:
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
                 durations.append(time.perf_counter() - begin)
+            if self.scheduler is not None:
+                self.scheduler.step()
             total += loss
             since += 1
             last = iteration == budget.iterations
@@ -201,7 +214,7 @@ class Trial:
                 self._measure(iteration, mean)
                 total.zero_()
                 since = 0
-                if self.agreed(self.measured.status == "diverged"):
+                if self.agreed(self.measured.ends):
                     return
             now = time.perf_counter()
             if self.progress and (last or now - reported > _SECONDS_BETWEEN_REPORTS):
@@ -213,6 +226,10 @@ class Trial:
         loss = self.loss(self.model(x), y)
         loss.backward()
         return loss.detach()
+
+    def clip(self, norm: float) -> None:
+        """Shorten the gradient of all parameters together to this norm, if it is longer."""
+        nn.utils.clip_grad_norm_(self.model.parameters(), norm)
 
     def place(self, x: Tensor) -> int:
         """Put the network where it trains, before the optimizer sees its parameters; return what a pass of x keeps."""
@@ -267,13 +284,15 @@ class Trial:
         return self._evaluate("test")
 
 
-def loss_function(kind: str) -> Callable[[Tensor, Tensor], Tensor]:
+def loss_function(kind: str, smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the training loss of a kind of data, as a mean over a batch."""
     if kind == "regression":
+        if smoothing:
+            raise ArgumentError("label_smoothing is for classes, and the data is a regression")
         return _squared_error
     if kind == "text":
-        return lambda output, y: cross_entropy(output.flatten(0, 1), y.flatten())
-    return cross_entropy
+        return lambda output, y: cross_entropy(output.flatten(0, 1), y.flatten(), label_smoothing=smoothing)
+    return functools.partial(cross_entropy, label_smoothing=smoothing)
 
 
 def _squared_error(output: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:

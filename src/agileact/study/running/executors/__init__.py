@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from agileact.study.spec.result import TrialResult
@@ -63,7 +64,13 @@ def ended(message: Mapping[str, Any], group: Sequence[TrialSpec]) -> Iterator[Ev
 
 
 class Executor(Protocol):
-    """Runs trials somewhere; local processes, a cluster and a test double look alike to the runner."""
+    """Runs trials somewhere; local processes, a cluster and a test double look alike to the runner.
+
+    Attributes:
+        code: Folder with the copy of the user's modules that trials run; None for the modules as they are found.
+    """
+
+    code: Path | None
 
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event | FinishedTogether]:
         """Run ``specs``, started in their order, and yield what happens; closing the iterator stops all."""
