@@ -318,3 +318,43 @@ def test_a_hook_before_a_module_sees_only_what_goes_in():
     model[0].register_forward_pre_hook(lambda module, args: None)
     _, report = checked(model, X)
     assert statuses(report) == ["folded"]
+
+
+def _old_name(how: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def gathering(h: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        out = torch.zeros_like(h)
+        if how == "index_add_":
+            out.index_add_(0, target, h[source])
+        elif how == "scatter_add_":
+            out.scatter_add_(0, target.view(-1, 1).expand(-1, 8), h[source])
+        elif how == "add_":
+            out.add_(h)
+        else:
+            out += h
+            out.mul_(2.0)
+        return out
+
+    return gathering
+
+
+@pytest.mark.parametrize("how", ["index_add_", "scatter_add_", "add_", "twice"])
+@pytest.mark.parametrize("last", [False, True])
+def test_what_is_written_into_zeros_and_read_by_its_old_name(how: str, last: bool):
+    model = drawn(Graph(_old_name(how)).double(), negative=True)
+    if last:
+        model.two, model.out, model.head = nn.Identity(), nn.Identity(), nn.Identity()
+    _, report = checked(model, X)
+    assert report.sites[0].status == ("partly folded" if last else "folded"), report
+    assert not last or "the model returns it" in report.sites[0].reason
+
+
+def test_a_view_of_what_is_overwritten_is_not_followed():
+    def gathering(h: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        out = torch.zeros_like(h)
+        rows = out[:4]
+        out.index_add_(0, target, h[source])
+        return rows
+
+    _, report = checked(drawn(Graph(gathering).double()), X)
+    assert report.sites[0].kept == ("scale",)
+    assert "its memory is changed" in report.sites[0].reason

@@ -320,7 +320,8 @@ def _checked(
         if not proof:
             raise FoldError(
                 f"the folded model is not the agile one: {message}, and not by rounding. If what the model does "
-                "depends on its mode or on the values of its input, fold the part that does not. Sites: "
+                "depends on the values of its input, or on what no recording sees, fold the part that does not"
+                + ("; training=False folds for evaluation alone. Sites: " if mode else ". Sites: ")
                 + ", ".join(site.name or "(the model itself)" for site in sites)
             )
         if tolerance is not None and not mode:

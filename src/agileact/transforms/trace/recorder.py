@@ -86,10 +86,10 @@ def record(
         with recorder:
             output = entry(model, method)(*args, **kwargs)
         for tensor in tensors(output):
-            recorder.value(tensor).returned = True
+            recorder.newest(tensor).returned = True
         for name, tensor in _kept(model):
-            if id(tensor) in recorder.objects and recorder.value(tensor).kind == "result":
-                recorder.value(tensor).kept = name
+            if id(tensor) in recorder.objects and recorder.newest(tensor).kind == "result":
+                recorder.newest(tensor).kept = name
         recorder.recording.training = training
         recorder.recording.outcome = outcome_of(model, output)
     return recorder.recording
@@ -254,6 +254,14 @@ class _Recorder(TorchFunctionMode):
         self.born[value.index] = len(self.recording.calls)
         return value
 
+    def newest(self, tensor: Tensor) -> Value:
+        """Return what a tensor object is when it is read: by its old name, what was last written into it."""
+        value = self.value(tensor)
+        while value.overwritten is not None and value.overwritten.outputs:
+            value.overwritten.reread = True
+            value = value.overwritten.outputs[0]
+        return value
+
     def _late(self, tensor: Tensor) -> tuple[str, str]:
         # A lazy module makes its parameters only in the run.
         if isinstance(tensor, nn.Parameter):
@@ -348,7 +356,7 @@ class _Recorder(TorchFunctionMode):
         taken: list[Value] = []
 
         def taking(tensor: Tensor) -> Ref:
-            value = self.value(tensor)
+            value = self.newest(tensor)
             self._check_memory(tensor, value)
             taken.append(value)
             return Ref(value.index)
@@ -370,6 +378,8 @@ class _Recorder(TorchFunctionMode):
         call.inplace = bool(overwritten)
         for tensor in {id(t): t for t in overwritten}.values():
             self._overwrite(tensor, call)
+        if call.inplace and isinstance(result, Tensor) and args and result is args[0]:
+            taken[0].overwritten = call
         if isinstance(result, Tensor) and id(result) in given:
             # A new object for what came back tells whoever uses it from whoever still uses the old name.
             self.paused += 1

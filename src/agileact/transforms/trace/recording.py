@@ -146,6 +146,7 @@ class Value:
         users: The calls that take it, one entry for each time.
         returned: Whether it is part of the model's output.
         kept: The attribute of a module that it is kept in; empty for most.
+        overwritten: The in-place call that put its result in the place of these numbers, or None.
         tainted: Whether its numbers were seen or changed by ways that a recording cannot follow: by another tensor
             that shares its memory, or by Python.
         device: Its device.
@@ -160,6 +161,7 @@ class Value:
     users: list[Call] = field(default_factory=list)
     returned: bool = False
     kept: str = ""
+    overwritten: Call | None = None
     tainted: bool = False
     device: torch.device | None = None
 
