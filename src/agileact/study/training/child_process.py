@@ -30,12 +30,7 @@ runpy.run_module(module, run_name="__main__")
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module in a process that does not outlive this one.
-
-    Example:
-        >>> command("json.tool")[3:] == [str(os.getpid()), "json.tool"]
-        True
-    """
+    """Return the command that runs a module in a process that does not outlive this one."""
     return [sys.executable, "-c", _START, str(os.getpid()), module, *arguments]
 
 
