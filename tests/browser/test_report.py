@@ -54,8 +54,6 @@ class Here:
     def __init__(self, data):
         self.data = data
 
-    code = None
-
     def run(self, specs):
         for spec in specs:
             yield Started(spec)

@@ -76,8 +76,6 @@ class HereExecutor:
 class ScriptedExecutor:
     """An executor that returns made-up results at once, fails where told, and records what it was given."""
 
-    code = None
-
     def __init__(self, fail: Sequence[TrialSpec] = (), stop_after: int | None = None) -> None:
         self.fail = set(fail)
         self.stop_after = stop_after

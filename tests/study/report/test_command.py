@@ -33,8 +33,6 @@ STUDY = small_study(tasks=small_study().tasks[1:])
 
 
 class MadeUp:
-    code = None
-
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
         for spec in specs:
             yield Started(spec)

@@ -38,8 +38,6 @@ class MadeUp:
         self.ran = []
         self.stop_after = stop_after
 
-    code = None
-
     def run(self, specs):
         for spec in specs:
             if self.stop_after is not None and len(self.ran) >= self.stop_after:

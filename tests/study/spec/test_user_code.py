@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_several_processes_of_a_trial_run_the_copy_too(folder):
 
 @pytest.mark.slow
 def test_the_copy_and_its_hash_are_part_of_the_record(folder, capsys):
-    raw = {"arms": ["original", "agile-relu"], "protocol": {"tune": False, "seeds": 1}}
+    raw: dict[str, Any] = {"arms": ["original", "agile-relu"], "protocol": {"tune": False, "seeds": 1}}
     task = study().tasks[0].spec
     raw["tasks"] = [
         {
@@ -147,7 +148,9 @@ def test_what_is_installed_is_shown_by_inspect_and_tracebacks_and_keeps_its_plac
     spoil(folder)
     code = (
         "import importlib, inspect\n"
+        "from agileact.study.spec.user_code import install_from_environment\n"
         "from agileact.study.spec.user_targets import find\n"
+        "install_from_environment()\n"
         "build = find('own_model:build', 'model')\n"
         "print(inspect.getsource(build).strip().splitlines()[0])\n"
         "print(inspect.getsource(importlib.import_module('own_parts.layers').Layer).strip().splitlines()[-1])\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from agileact.study.training.setup import build_network, build_optimizer
 from agileact.study.training.stacked import stackable
 from tests.study.builders import make_data, make_spec
 
-NEW = {
+NEW: dict[str, Any] = {
     "schedule": "cosine",
     "warmup": 0.25,
     "clip_norm": 0.1,
@@ -29,9 +30,9 @@ NEW = {
 }
 
 
-def trained(**fields: object) -> TrialSpec:
+def trained(**fields: Any) -> TrialSpec:
     spec = make_spec(iterations=8, evaluate_every=4, probe_every=0)
-    return dataclasses.replace(spec, arm=dataclasses.replace(spec.arm, **fields))  # type: ignore[arg-type]
+    return dataclasses.replace(spec, arm=dataclasses.replace(spec.arm, **fields))
 
 
 def rates(schedule: str, warmup: float, iterations: int) -> list[float]:
@@ -69,9 +70,8 @@ def test_a_trial_agrees_with_a_plain_loop():
     result = run_trial(spec, data)
     # The same network, stepped by hand.
     model = models.build(spec.task.model, spec.arm, input_shape=(1, 8, 8), classes=4, seed=0)
-    options = {"betas": (0.8, 0.95), "eps": 1e-6}
     groups = [{"params": [p], "lr": 0.01} for p in model.parameters()]
-    optimizer = torch.optim.Adam(groups, **options)
+    optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95), eps=1e-6)
     stream, losses = batches(60, 10, 0), []
     for t in range(8):
         factor = (t + 1) / 2 if t < 2 else (1 + math.cos(math.pi * (t - 2) / 6)) / 2

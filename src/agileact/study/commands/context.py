@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agileact.study.data.dataset import DataSet
     from agileact.study.results.outcome import Outcome
     from agileact.study.results.source import Source
-    from agileact.study.running.executors import Executor
+    from agileact.study.running.executors import Elsewhere
     from agileact.study.running.planner import Plan
     from agileact.study.spec.protocol import Study
 
@@ -79,7 +79,7 @@ class Context:
         if not self.path.exists() and (self.out / FILE).exists():
             say(f"Note: {self.path} was deleted or moved away; its trials must be run again.")
 
-    def run(self, executor: Executor, *, command: str = "", matters: float | None = None) -> Outcome:
+    def run(self, executor: Elsewhere, *, command: str = "", matters: float | None = None) -> Outcome:
         """Run what is missing of the study and return its outcome; each stored trial is read and checked once.
 
         Args:

@@ -101,8 +101,7 @@ def _even(curves: Sequence[Sequence[float]]) -> np.ndarray[Any, np.dtype[np.floa
 
 
 def _longest(results: Sequence[TrialResult]) -> tuple[int, ...]:
-    iterations = [result.curve.iteration for result in results]
-    return tuple(max(iterations, key=len))
+    return max((tuple(result.curve.iteration) for result in results), key=lambda one: len(one))
 
 
 def _whole(results: Sequence[TrialResult]) -> list[TrialResult]:

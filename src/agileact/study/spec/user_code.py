@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.abc
 import importlib.util
@@ -113,9 +112,8 @@ class UserCode:
             linecache.cache[one.path] = (len(one.source), None, one.source.splitlines(True), one.path)
 
 
-@functools.cache
 def install_from_environment() -> None:
-    """Use the modules of the folder that the environment names, if it names one; once in a process."""
+    """Use the modules of the folder that the environment names, if it names one."""
     if VARIABLE in os.environ:
         UserCode.read(Path(os.environ[VARIABLE])).install()
 

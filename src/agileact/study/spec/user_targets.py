@@ -17,7 +17,6 @@ import torch
 
 from agileact._common.errors import AgileactError, ArgumentError
 from agileact._common.names import hint
-from agileact.study.spec.user_code import install_from_environment
 
 
 def call(target: str, what: str, seed: int | None = None) -> Any:
@@ -95,7 +94,6 @@ def find(target: str, what: str) -> Callable[..., Any]:
     module, colon, name = target.partition(":")
     if not colon or not module or not name:
         raise ArgumentError(f"the {what} must be named as package.module:function, not {target!r}")
-    install_from_environment()
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)

@@ -41,16 +41,6 @@ def check_arms(study: Study, data: Mapping[str, DataSet]) -> None:
     """Build every arm's network on every task, and take a few samples of each part through it.
 
     So what cannot work is said before the first trial, not by the trials of one arm in the middle of a study.
-
-    Example:
-        >>> from agileact.study.spec.arms import arm
-        >>> from agileact.study.running.conduct import identified
-        >>> from agileact.study.commands.yaml_file import study_from
-        >>> arms = ["relu", {"name": "mixed", "activations": {"fc": "relu", "con": "gelu"}}]
-        >>> check_arms(*identified(study_from({"name": "x", "arms": arms, "tasks": ["digits-mlp"]})))
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: arm 'mixed': no task has the role 'con', only fc
     """
     with one_thread():
         for arm in study.arms:

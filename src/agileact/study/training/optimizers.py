@@ -30,13 +30,7 @@ def names() -> list[str]:
 
 
 def build(name: str, groups: Iterable[dict[str, Any]], options: Mapping[str, Any] = {}) -> torch.optim.Optimizer:
-    """Build the optimizer ``name`` over parameter groups that carry their learning rates.
-
-    Example:
-        >>> weight = torch.nn.Parameter(torch.zeros(3))
-        >>> build("momentum", [{"params": [weight], "lr": 0.1}], {"nesterov": True}).param_groups[0]["momentum"]
-        0.9
-    """
+    """Build the optimizer ``name`` over parameter groups that carry their learning rates."""
     if name not in _KINDS:
         raise ArgumentError(unknown("optimizer", name, _KINDS))
     kind, usual = _KINDS[name]

@@ -64,14 +64,18 @@ def ended(message: Mapping[str, Any], group: Sequence[TrialSpec]) -> Iterator[Ev
 
 
 class Executor(Protocol):
-    """Runs trials somewhere; local processes, a cluster and a test double look alike to the runner.
-
-    Attributes:
-        code: Folder with the copy of the user's modules that trials run; None for the modules as they are found.
-    """
-
-    code: Path | None
+    """Runs trials somewhere; local processes, a cluster and a test double look alike to the runner."""
 
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event | FinishedTogether]:
         """Run ``specs``, started in their order, and yield what happens; closing the iterator stops all."""
         ...
+
+
+class Elsewhere(Executor, Protocol):
+    """An executor of other processes, which import the user's modules anew.
+
+    Attributes:
+        code: Folder with the copy of these modules that trials run; None for the modules as they are found.
+    """
+
+    code: Path | None
