@@ -210,7 +210,7 @@ TRANSFORMS = _faults(
     ),
     (
         "a sample without a batch has one number",
-        "transforms/convert/test_channels.py",
+        "transforms/convert/test_convert.py",
         "convert/parameter_shape.py",
         "shapes = {value.shape[min(1, len(value.shape) - 1) :]",
         "shapes = {value.shape[1:]",

@@ -58,6 +58,12 @@ def test_trials_that_were_stored_are_found_again():
     assert list(written["arm"]) == ["activation_lr", "activations", "lr", "optimizer"]
 
 
+def test_one_meaning_has_one_identity():
+    one, other = (ArmSpec((), freeze=names) for names in (("scale", "location"), ("location", "scale")))
+    assert one == other
+    assert one.freeze == ("location", "scale")
+
+
 @pytest.mark.slow
 def test_identity_is_the_same_in_another_process():
     code = "from tests.study.builders import make_spec; print(make_spec().key)"
