@@ -29,7 +29,7 @@ def test_contrasts_hold_what_the_losses_say(found):
     by_name = {(cell.arm, cell.task): cell for cell in found.cells}
     first, second = (by_name[name, "digits-mlp"].losses for name in ("agile-relu", "relu"))
     differences = np.array(first) - np.array(second)
-    assert one.seeds == STUDY.protocol.seeds
+    assert one.units == STUDY.protocol.seeds
     assert one.differences == pytest.approx(differences.tolist())
     assert one.effect is not None
     assert one.effect.d == pytest.approx(statistics.fmean(differences) / statistics.stdev(differences))

@@ -92,8 +92,9 @@ class Context:
 
         for task in self.study.tasks:
             say(f"{task.name}: {self.data[task.name].description}.")
-        if warning := self.study.warning():
-            say(f"Note: {warning}.")
+        for note in (self.study.warning(), self.study.caveat()):
+            if note:
+                say(f"Note: {note}.")
         with Store(self.path) as store, contextlib.ExitStack() as shown, failures_kept(self.out):
             results = Results(store)
             if not plan(self.study, results).finished:

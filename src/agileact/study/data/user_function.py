@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
     for x, y in pairs[1:]:
         tensors += [_input(target, x, kind), _target(y, kind)]
     text = f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test samples from {target}"
-    return assembled(spec, tensors, text, classes, kind)
+    # Parts that the user has divided stay divided.
+    return dataclasses.replace(assembled(spec, tensors, text, classes, kind), mixable=len(pairs) == 2)
 
 
 def _pairs(target: str, loaded: Any) -> list[tuple[Tensor, Tensor]]:

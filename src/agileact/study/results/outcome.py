@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,11 +11,12 @@ import numpy as np
 
 from agileact.study.results.contrasts import Cell, Comparison, compare, time_to
 from agileact.study.results.idle import idle_seeds
-from agileact.study.running.planner import Lookup, final_trials, plan, tuned
+from agileact.study.running.planner import Lookup, Part, plan
 from agileact.study.spec.arms import Arm
 from agileact.study.spec.protocol import Study
 from agileact.study.spec.record import Circumstances
 from agileact.study.spec.result import TrialResult
+from agileact.study.spec.trial import TrialSpec
 from agileact.study.statistics import Estimate, Ranking, TimesToLoss, average_ranks, interquartile_mean
 
 _RESAMPLES = 1000
@@ -43,6 +44,7 @@ class Outcome:
 
     Attributes:
         current: What is done and what comes next.
+        unit: What intervals and tests are over: "seed" or "replicate".
         trials: Every finished trial, tuning and final ones, task after task and arm after arm.
         cells: One for each task and arm, task after task.
 
@@ -67,27 +69,37 @@ class Outcome:
         self.study, self.around = study, around or Circumstances()
         self.current = plan(study, lookup)
         self._matters, self._level = matters, level
+        self.unit = study.protocol.unit
         trials: list[Row] = []
         cells: list[Cell] = []
         for task in study.tasks:
-            found = []
+            found: list[tuple[Arm, list[Part], list[TrialResult]]] = []
             for arm in study.arms:
-                choice = self.current.choices.get((arm.name, task.name))
-                # What is done of a tuning that is not finished, too.
-                tried = tuned(study.protocol, arm, task, lookup)[2] if study.protocol.tune else []
-                point = choice.point if choice else None
-                specs = final_trials(study.protocol, arm, task, point) if choice or not study.protocol.tune else []
-                final = tuple(result for spec in specs if (result := lookup(spec)) is not None)
-                found.append((arm, choice, final))
-                phases = (("tuning", [lookup(spec) for spec in tried]), ("final", final))
-                trials += [Row(task.name, arm.name, phase, one) for phase, results in phases for one in results if one]
+                parts = [one for one in self.current.parts if (one.task, one.arm) == (task.name, arm.name)]
+                phases = [(name, [spec for one in parts for spec in getattr(one, name)]) for name in ("tried", "final")]
+                tried, final = ([one for spec in specs if (one := lookup(spec)) is not None] for _, specs in phases)
+                found.append((arm, parts, final))
+                trials += [Row(task.name, arm.name, "tuning", result) for result in tried]
+                trials += [Row(task.name, arm.name, "final", result) for result in final]
             whole = [result for _, _, results in found for result in results]
             baseline = {result.spec.seed: result for result in found[0][2]}
-            for arm, choice, results in found:
-                losses = tuple(loss(result, study.protocol.select) for result in results)
-                idle = idle_seeds(results, whole)
-                cells.append(Cell(arm.name, task.name, results, losses, _times(results, baseline), choice, idle))
+            for arm, parts, results in found:
+                units, losses = self._units(parts, {result.spec: result for result in results})
+                choices = tuple(one.choice for one in parts if one.choice is not None)
+                times, idle = _times(results, baseline), idle_seeds(results, whole)
+                cells.append(Cell(arm.name, task.name, tuple(results), units, losses, times, choices, idle, self.unit))
         self.trials, self.cells = tuple(trials), tuple(cells)
+
+    def _units(
+        self, parts: Sequence[Part], results: Mapping[TrialSpec, TrialResult]
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return the units that are done, and the loss of each: of a seed, or the mean of a whole replicate's seeds."""
+        select = self.study.protocol.select
+        if self.unit == "seed":
+            return tuple(one.seed for one in results), tuple(loss(one, select) for one in results.values())
+        whole = [one for one in parts if one.final and all(spec in results for spec in one.final)]
+        means = [sum(loss(results[spec], select) for spec in one.final) / len(one.final) for one in whole]
+        return tuple(one.replicate for one in whole), tuple(means)
 
     @property
     def baseline(self) -> Arm:
@@ -105,7 +117,7 @@ class Outcome:
 
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """Every arm against the baseline, task by task, over the seeds that both have."""
+        """Every arm against the baseline, task by task, over the seeds, or replicates, that both have."""
         count = len(self.study.arms)
         pairs = [(cell, self.cells[place - place % count]) for place, cell in enumerate(self.cells) if place % count]
         return compare(pairs, level=self._level, matters=self._matters)
@@ -143,6 +155,11 @@ class Outcome:
                 estimates[arm.name] = interquartile_mean(matrix, resamples=_RESAMPLES)
         return estimates
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the whole study, as sentences without a full stop."""
+        return [note for note in (self.study.caveat(),) if note and self.comparisons]
+
     @cached_property
     def flags(self) -> list[tuple[str, str, str]]:
         """What a reader must know beside the numbers, as (task, arm, sentence without a full stop).
@@ -150,7 +167,10 @@ class Outcome:
         Notes of the tuning; and how many final runs have learned nothing, as a ReLU network does whose units have all
         died: one such run among ten moves a mean, and its interval, more than any activation does.
         """
-        notes = [(one.task, one.arm, flag) for one in self.current.choices.values() for flag in one.flags]
+        notes = []
+        for one in self.current.choices.values():
+            where = f"replicate {one.replicate}: " * (self.unit == "replicate")
+            notes += [(one.task, one.arm, where + flag) for flag in one.flags]
         for cell in self.cells:
             if cell.idle:
                 runs = f"{len(cell.idle)} of {len(cell.results)} final runs"

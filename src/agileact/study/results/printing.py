@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from agileact._common.json_text import print_json
@@ -22,7 +23,6 @@ def row(cell: Cell) -> tuple[str, ...]:
     results = cell.results
     if not results:
         return (cell.task, cell.arm, *["–"] * (len(HEADER) - 3), "0")
-    spec = results[0].spec.arm
     summary = cell.summary()
     accuracies = summarise([value * 100 for value in cell.accuracies])
     lost = [f"{n} {what}" for n, what in ((cell.diverged, "diverged"), (len(cell.idle), "did not learn")) if n]
@@ -35,16 +35,25 @@ def row(cell: Cell) -> tuple[str, ...]:
     return (
         cell.task,
         cell.arm,
-        f"{spec.lr:g}",
-        "–" if spec.activation_lr is None else f"{spec.activation_lr:g}",
+        _range([result.spec.arm.lr for result in results]),
+        _range([result.spec.arm.activation_lr for result in results]),
         "–" if summary is None else summary.format(4),
         "–" if accuracies is None else accuracies.format(2),
         time,
         f"{sum(result.seconds_per_iteration * 1000 for result in results) / len(results):.2f}",
         f"{results[0].parameters:,}",
         "–" if results[0].saved_bytes is None else f"{results[0].saved_bytes / 1000:,.0f}",
-        f"{len(results)}" + (f" ({', '.join(lost)})" if lost else ""),
+        (f"{len(results)}" if cell.unit == "seed" else f"{len(results)} in {len(cell.units)} replicates")
+        + (f" ({', '.join(lost)})" if lost else ""),
     )
+
+
+def _range(rates: Sequence[float | None]) -> str:
+    """Return the rates that were chosen, from the smallest to the largest; None is the learning rate itself."""
+    known = sorted({rate for rate in rates if rate is not None})
+    if not known:
+        return "–"
+    return f"{known[0]:g}" if len(known) == 1 else f"{known[0]:g} to {known[-1]:g}"
 
 
 def show(outcome: Outcome, *, as_json: bool = False) -> None:
@@ -66,6 +75,8 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
         print(f"  Time {one.times}.")
         if one.common is not None:
             print(f"  Time {one.common.describe(one.arm, outcome.baseline.name)}.")
+    for note in outcome.notes:
+        print(f"Note: {note}.")
     for task, arm, note in outcome.flags:
         print(f"Note, {task}, {arm}: {note}.")
     if ranks is not None:
@@ -93,6 +104,7 @@ def _document(outcome: Outcome) -> dict[str, Any]:
             }
             for one in outcome.comparisons
         ],
+        "notes": outcome.notes,
         "flags": [list(flag) for flag in outcome.flags],
         "contrasts": [one.to_dict() for one in outcome.comparisons],
         # Infinite, because runs diverged, is None.

@@ -47,14 +47,12 @@ def estimate(study: Study, current: Plan, data: Mapping[str, DataSet], jobs: int
         data: Data by task.
         jobs: Trials side by side.
     """
-    protocol = study.protocol
-    tuning = protocol.trials * len(protocol.tuning_seeds) if protocol.tune else 0
     seconds: dict[tuple[str, str], float] = {}
     with one_thread():
         for task in study.tasks:
             for arm in study.arms:
                 seconds[arm.name, task.name] = trial_seconds(task.spec, arm.spec, data[task.name])
-    whole = sum(seconds.values()) * (tuning + len(protocol.seeds))
+    whole = sum(seconds.values()) * study.pair_trials
     left = 1 - current.done / study.most_trials
     return Cost(0.0 if current.finished else START_SECONDS + whole / jobs * left, seconds)
 

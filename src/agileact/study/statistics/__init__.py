@@ -9,6 +9,7 @@ from agileact.study.statistics.paired import effect_size as effect_size
 from agileact.study.statistics.paired import holm as holm
 from agileact.study.statistics.paired import paired_difference as paired_difference
 from agileact.study.statistics.paired import sign_flip_test as sign_flip_test
+from agileact.study.statistics.power import detectable as detectable
 from agileact.study.statistics.power import smallest_effect as smallest_effect
 from agileact.study.statistics.summary import Summary as Summary
 from agileact.study.statistics.summary import pairs_in_same_order as pairs_in_same_order

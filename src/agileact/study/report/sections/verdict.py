@@ -35,7 +35,8 @@ def verdict(outcome: Outcome) -> Block:
             )
         )
     blocks.append(paragraph(headline(outcome), tone="lead"))
-    blocks += [paragraph(note, tone="note") for note in outcome.around.notes]
+    own = [f"{note[0].upper()}{note[1:]}." for note in outcome.notes]
+    blocks += [paragraph(note, tone="note") for note in (*outcome.around.notes, *own)]
     if outcome.study.protocol.select == "test":
         blocks.append(
             paragraph(
