@@ -112,7 +112,7 @@ class Protocol:
         Example:
             >>> protocol = Protocol(replicates=3, seeds=(0,))
             >>> [protocol.replicate(number).lr[0] for number in range(3)]
-            [0.0003, 0.000167185, 0.000401874]
+            [0.0003, 0.000167228, 0.000401817]
             >>> protocol.replicate(2).seeds, protocol.replicate(2).tuning_seeds
             ((2000000,), (2001000, 2001001))
         """

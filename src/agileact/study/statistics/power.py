@@ -73,7 +73,7 @@ def detectable(
 
     Example:
         >>> detectable(5) is None, f"{detectable(8):.1f}"
-        (True, '1.3')
+        (True, '1.2')
     """
     check_level(level)
     if not 0 < power < 1:
