@@ -7,9 +7,12 @@ STAMP  := $(VENV)/.agileact-ready
 FIRST  := $(VENV)/.agileact-paper-ready
 OUT    ?= runs/paper
 PAPER  ?=
+# Two processes, each with half of the tests in their order, so that what a module sets up is set up once; who is done
+# first takes over from the other.
+WORKERS = -n 2 --dist worksteal
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check format lint types doctest docs paper-full setup wheel bench clean
+.PHONY: run test test-all mutation check format lint types doctest docs paper-full setup wheel bench clean
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
@@ -37,8 +40,17 @@ run: $(FIRST)
 paper-full: $(FIRST)
 	$(BIN)/agileact paper --preset full --out runs/paper-full $(PAPER)
 
+# What a change is tried with: all but what carries the mark slow (CONTRIBUTING.md, "Tests").
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
+
+# Everything, as a bare `pytest` does in one process.
+test-all: $(STAMP)
+	$(BIN)/python -m pytest $(WORKERS)
+
+# Seeded faults, and which tests find them.
+mutation: $(STAMP)
+	$(BIN)/python tests/mutation.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -29,14 +29,11 @@ from torch.nn.functional import cross_entropy
 
 import agileact as ag
 from agileact._common.files import write_atomically
-from agileact._common.table import format_table
+from agileact._common.terminal import format_table
 from agileact.bench.timing import environment
-from agileact.study import models
+from agileact.study import ArmSpec, DataSpec, ModelSpec, evaluate, models, paired_difference
 from agileact.study.data import dataset as data
-from agileact.study.spec.trial import ArmSpec, DataSpec, ModelSpec
-from agileact.study.statistics import paired_difference
 from agileact.study.training import optimizers
-from agileact.study.training.loop import evaluate
 
 
 @dataclass(frozen=True)

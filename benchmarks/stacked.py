@@ -12,12 +12,8 @@ import statistics
 import time
 
 from agileact.bench.timing import keep_freed_memory
+from agileact.study import TrialSpec, arm, run_stack, run_trial, task
 from agileact.study.data import dataset as data_room
-from agileact.study.spec.arms import arm
-from agileact.study.spec.tasks import task
-from agileact.study.spec.trial import TrialSpec
-from agileact.study.training.run import run_trial
-from agileact.study.training.stacked import run_stack
 
 TASKS = ("paper-mlp", "deep-mlp", "mnist1d-mlp", "digits-mlp")
 ARMS = ("relu", "agile-sigmoid", "combined-relu:terms=2", "prelu")

@@ -1,14 +1,40 @@
-"""The tables that tests run over: base functions with options, and inputs with their layouts."""
+"""The tables that tests run over: base functions with options, inputs with their layouts, and how to combine them."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 import torch.nn.functional as F
+from allpairspy import AllPairs
 from torch import Tensor
+
+
+def pairwise(**axes: Sequence[Any]) -> pytest.MarkDecorator:
+    """Parametrise a test so that every pair of values of two axes occurs, instead of every combination of all axes.
+
+    Faults that need three values at once are rare, and the tests that draw at random look for those.
+    """
+    named = [[(_name(value), value) for value in values] for values in axes.values()]
+    rows = list(AllPairs(named))
+    # A generator that left a pair out would weaken every test that it serves.
+    for i, j in itertools.combinations(range(len(named)), 2):
+        wanted = {(a, b) for a, _ in named[i] for b, _ in named[j]}
+        assert wanted == {(row[i][0], row[j][0]) for row in rows}
+    return pytest.mark.parametrize(
+        list(axes),
+        [[value for _, value in row] for row in rows],
+        ids=["-".join(name for name, _ in row) for row in rows],
+    )
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "id", None) or getattr(value, "name", None) or value)
+
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

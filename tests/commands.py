@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
-LANGUAGES = ("python", "yaml", "sh", "")
-"""What a fenced block may be; each is run, read or parsed by a test."""
+LANGUAGES = ("python", "yaml", "sh", "text", "")
+"""What a fenced block may be; each is run, read or parsed by a test (the text, a tree of folders, by test_layers)."""
 
 _SHELL = ("", "sh")
 _BLOCK = re.compile(r"^([ ]*)```(\S*)[^\n]*\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)

@@ -14,10 +14,8 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-import nbformat
 import pytest
 import torch
-from nbclient import NotebookClient
 
 import agileact as ag
 from agileact.cli import _parser, main
@@ -48,6 +46,7 @@ def hook(module: str) -> ModuleType:
 # -- code ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in PAGES if blocks(path, "python")], ids=name)
 def test_the_code_of_a_page_runs_from_its_top_to_its_end(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # From a file, as users run it: convert reads the source of methods.
@@ -61,29 +60,30 @@ def test_the_code_of_a_page_runs_from_its_top_to_its_end(path: Path, tmp_path: P
         runpy.run_path(str(script))
 
 
-@pytest.mark.parametrize("path", [path for path in PAGES if commands(path)], ids=name)
-def test_the_commands_of_a_page_parse(path: Path):
-    for command in commands(path):
-        assert _parser().parse_args(command).run, command
+def test_the_commands_of_the_pages_parse():
+    typed = [(name(path), command) for path in PAGES for command in commands(path)]
+    assert len(typed) > 40
+    for path, command in typed:
+        assert _parser().parse_args(command).run, (path, command)
 
 
-@pytest.mark.parametrize("path", [README, ROOT / "CONTRIBUTING.md", *PAGES], ids=name)
-def test_nothing_that_a_page_shows_goes_unchecked(path: Path):
-    # A block in another language would run in no test.
-    assert [language for language, _ in fences(path) if language not in LANGUAGES] == []
-    assert path.read_text(encoding="utf-8").count("```") == 2 * len(fences(path))
+def test_nothing_that_a_page_shows_goes_unchecked():
+    for path in (README, ROOT / "CONTRIBUTING.md", *PAGES):
+        # A block in another language would run in no test.
+        assert [language for language, _ in fences(path) if language not in LANGUAGES] == [], name(path)
+        assert path.read_text(encoding="utf-8").count("```") == 2 * len(fences(path)), name(path)
 
 
-@pytest.mark.parametrize("path", [path for path in (README, *PAGES) if lines(path)], ids=name)
-def test_what_else_a_page_types_is_there(path: Path):
+def test_what_else_the_pages_type_is_there():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    for program, *words in lines(path):
-        if program == "make":
-            assert targets >= {word for word in words if "=" not in word}
-        elif program.rpartition("/")[2] == "python":
-            assert (ROOT / words[0]).is_file(), words
-        else:
-            assert program in SHELLS_OWN or program.rpartition("/")[2] == "agileact", program
+    for path in (README, *PAGES):
+        for program, *words in lines(path):
+            if program == "make":
+                assert targets >= {word for word in words if "=" not in word}, name(path)
+            elif program.rpartition("/")[2] == "python":
+                assert (ROOT / words[0]).is_file(), (name(path), words)
+            else:
+                assert program in SHELLS_OWN or program.rpartition("/")[2] == "agileact", (name(path), program)
 
 
 def test_every_extra_that_is_named_exists():
@@ -122,15 +122,16 @@ def test_the_study_guide_can_be_planned_as_printed(
 # -- links -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
-def test_links_to_files_of_the_repository_lead_somewhere(path: Path):
+def test_links_to_files_of_the_repository_lead_somewhere():
     # In the repository; `make docs` checks those within the site.
-    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-    links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text)
     made = {"benchmarks.md", "quickstart.md"}
     missing = [
-        link
-        for link in links
+        (name(path), link)
+        for path in PAGES
+        for link in re.findall(
+            r"\]\((?!https?:|mailto:|#)([^)#\s]+)",
+            re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL),
+        )
         if not (path.parent / link).exists() and Path(link).name not in made and "images" not in Path(link).parts
     ]
     assert missing == []
@@ -138,7 +139,7 @@ def test_links_to_files_of_the_repository_lead_somewhere(path: Path):
 
 def test_every_public_name_is_in_the_reference():
     shown = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
-    names = {name for name in vars(ag) if not name.startswith("_") and not isinstance(vars(ag)[name], ModuleType)}
+    names = [name for name in ag.__all__ if name[0] != "_" and not isinstance(getattr(ag, name), ModuleType)]
     assert len(names) > 40
     assert sorted(one for one in names if f"::: agileact.{one}\n" not in shown + "\n") == []
 
@@ -151,25 +152,36 @@ SHOWN_TOGETHER = ("conduct", "run_study", "show")
 """Functions that need a whole study, which docs/guides/study.md has."""
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_an_entry_of_the_reference_says_what_it_should(entry: str):
+def test_every_entry_of_the_reference_says_what_it_should():
+    assert len(ENTRIES) > 100
+    assert {entry: lacking for entry in ENTRIES if (lacking := what_lacks(entry))} == {}
+
+
+def what_lacks(entry: str) -> str:
     found = pkgutil.resolve_name(entry)
-    # A module would be shown with all that it holds, also in place of a function of the same name.
-    assert not isinstance(found, ModuleType)
+    if isinstance(found, ModuleType):
+        return "a module would be shown with all that it holds, also in place of a function of the same name"
     text = inspect.getdoc(found) or ""
-    assert text
+    if not text:
+        return "it has no docstring"
     if inspect.isfunction(found):
-        assert "Example:" in text or found.__name__ in SHOWN_TOGETHER
-        raises = re.search(r"^ +raise \w", inspect.getsource(found), re.MULTILINE)
-        assert "Raises:" in text or raises is None
-    elif issubclass(found, torch.nn.Module) and entry not in BASE_CLASSES:
-        assert "Example:" in text
+        if "Example:" not in text and found.__name__ not in SHOWN_TOGETHER:
+            return "it has no example"
+        if "Raises:" not in text and re.search(r"^ +raise \w", inspect.getsource(found), re.MULTILINE):
+            return "it does not say what it raises"
+    elif issubclass(found, torch.nn.Module) and entry not in BASE_CLASSES and "Example:" not in text:
+        return "it has no example"
+    return ""
 
 
 # -- the notebook ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_is_committed_with_its_outputs():
+    import nbformat
+    from nbclient import NotebookClient
+
     path = DOCS / "quickstart.ipynb"
     assert path.stat().st_size < 400_000
     notebook = nbformat.read(path, as_version=4)
@@ -234,6 +246,7 @@ def test_links_beyond_docs_are_found():
     assert beyond("concepts/page.md", text) == {"../../src/agileact/cli.py": "src/agileact/cli.py"}
 
 
+@pytest.mark.slow
 def test_every_picture_that_a_page_shows_is_drawn(tmp_path: Path):
     draw = runpy.run_path(str(DOCS / "draw.py"))
     drawn = {path.name for path in draw["draw_site"](tmp_path)}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import agileact as ag
 from agileact import functional
-from tests.cases import CASES, DTYPES, IDS, INPUT_IDS, INPUTS, Case, Input, parameters
+from tests.cases import CASES, DTYPES, IDS, INPUT_IDS, INPUTS, Case, Input, pairwise, parameters
 from tests.tolerances import assert_gradients, assert_sums, assert_values
 
 # Called with lists of arguments and with arguments that are wrong on purpose.
@@ -101,9 +101,7 @@ def test_start_has_the_gradient_of_f(case):
 # --- Values and gradients over the table ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("entry", INPUTS, ids=INPUT_IDS)
-@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pairwise(entry=INPUTS, dtype=DTYPES, granularity=GRANULARITIES)
 def test_values_and_gradients(entry: Input, dtype: torch.dtype, granularity: str):
     for name in ("relu", "sigmoid", "silu", "gelu"):
         case = next(case for case in CASES if case.base == name)

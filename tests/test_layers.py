@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import agileact
+from tests.commands import ROOT, blocks
 
 PACKAGE = Path(agileact.__file__).parent
 # From the bottom to the top; a room may import from the rooms before it, and within itself.
@@ -42,7 +45,8 @@ FILES = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in sorte
 MODULES = {".".join(("agileact", *parts)).removesuffix(".__init__"): path for path, parts in FILES.items()}
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     """Return the modules of this package that a file imports, wherever in the file it does."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -54,7 +58,7 @@ def imported(path: Path) -> set[str]:
             names |= {name if name in MODULES else str(node.module) for name in full}
     found = {name for name in names if name.partition(".")[0] == "agileact"}
     assert "agileact" not in found or path == PACKAGE / "__init__.py", f"{path} imports the whole package"
-    return found
+    return frozenset(found)
 
 
 def test_imports_go_downward():
@@ -91,6 +95,18 @@ def test_no_circle_of_files():
 def test_no_folder_is_crowded():
     counts = {folder: len(list(folder.glob("*.py"))) - 1 for folder in {path.parent for path in FILES}}
     assert {str(folder): count for folder, count in counts.items() if count > 13} == {}
+
+
+def test_the_layout_that_contributing_draws_is_that_of_the_package():
+    (tree,) = blocks(ROOT / "CONTRIBUTING.md", "text")
+    package = re.findall(r"^( *)((?:\w+(?:/|\.py) *)+)", tree.split("tests/")[0], flags=re.MULTILINE)
+    drawn: list[str] = []
+    for indentation, names in package[1:]:
+        above = drawn[-1].split("/")[0] + "/" if len(indentation) > 2 and drawn else ""
+        drawn += [above + name for name in names.split()]
+    assert [name for name in drawn if not (PACKAGE / name).exists()] == []
+    rooms = {f"{path.name}/" for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert rooms - set(drawn) == set()
 
 
 def test_importing_needs_torch_and_numpy_alone_and_touches_no_gpu():

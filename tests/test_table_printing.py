@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from agileact._common.table import print_table
+from agileact._common.terminal import print_table
 
 HEADER = ("n", "convolutional", "lowest test loss", "at iteration", "accuracy, %")
 ROWS = [("1", "agile-sigmoid", "0.1500 ± 0.0200", "9800 ± 200", "96.20 ± 0.20"), ("–", "relu", "0.1", "5", "9")]

@@ -14,11 +14,15 @@ from typing import Any, NoReturn
 import pytest
 
 from agileact._common.errors import MissingExtraError
-from agileact._common.json_text import format_json, print_json
-from agileact._common.table import print_table
-from agileact._common.text import cell_width, printable
+from agileact._common.terminal import cell_width, format_json, print_json, print_table, printable
 from agileact.bench import monitor, step
 from agileact.cli import main
+from agileact.study.commands.yaml_file import read_study
+from agileact.study.running.conduct import conduct, identified
+from agileact.study.running.store import Store
+from agileact.study.spec.record import write_record
+from tests.study.builders import HereExecutor
+from tests.test_cli import exit_code
 
 ARM = "애자일 [red]x[/] :smile:"
 STUDY = f"""
@@ -34,12 +38,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Run a study with names in Korean and in rich's markup, and return the arguments that name it."""
     folder = tmp_path_factory.mktemp("연구 폴더")
     (folder / "연구 α.yaml").write_text(STUDY, encoding="utf-8")
-    place = (str(folder / "연구 α.yaml"), "--out", str(folder / "결과" / "연구"))
+    out = folder / "결과" / "연구"
+    study, data = identified(read_study(folder / "연구 α.yaml"))
+    with Store(out / "store.sqlite") as store:
+        assert conduct(study, store, HereExecutor()).finished
+    descriptions = {name: one.description for name, one in data.items()}
+    write_record(out, study, command="agileact study run", data=descriptions)
+    return (str(folder / "연구 α.yaml"), "--out", str(out))
+
+
+@pytest.mark.slow
+def test_a_run_in_a_process_of_its_own_shows_the_names(tmp_path):
+    (tmp_path / "연구 α.yaml").write_text(STUDY, encoding="utf-8")
+    place = (str(tmp_path / "연구 α.yaml"), "--out", str(tmp_path / "결과" / "연구"))
     done = command("study", "run", *place, "--jobs", "1")
     assert done.returncode == 0, done.stderr
     assert ARM in done.stdout
     assert "짧은 과제" in done.stdout
-    return place
 
 
 def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -130,6 +145,7 @@ def test_json_is_strict_and_loses_nothing_in_another_encoding():
 # -- encodings -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_the_characters_tables_stay_aligned(finished):
     poor = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
     done = command("study", "show", *finished, env=poor)
@@ -140,6 +156,7 @@ def test_without_the_characters_tables_stay_aligned(finished):
     assert done.stdout.isascii()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
 def test_a_full_disk_behind_standard_output_is_one_line():
     with open("/dev/full", "w") as full:
@@ -229,7 +246,7 @@ def test_without_rich_the_table_is_plain_text(monkeypatch):
     def absent(module: str, extra: str) -> NoReturn:
         raise MissingExtraError(module)
 
-    monkeypatch.setattr("agileact._common.table.require", absent)
+    monkeypatch.setattr("agileact._common.terminal.require", absent)
     stream = io.StringIO()
     print_table("Title", ("이름", "n"), [("가나다", "1")], keys=1, stream=stream)
     assert stream.getvalue().splitlines() == ["Title", "이름    n", "------  -", "가나다  1"]
@@ -242,13 +259,6 @@ def test_names_cannot_move_the_cursor():
 
 
 # -- errors ----------------------------------------------------------------------------------------------
-
-
-def exit_code(arguments: list[str]) -> object:
-    try:
-        return main(arguments)
-    except SystemExit as left:
-        return left.code
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agileact.study.statistics import holm, paired_difference, sign_flip_test
+from agileact.study import holm, paired_difference, sign_flip_test
 
 WORDS = {"better": "**lower**", "worse": "**higher**", "same": "no difference found", "undecided": "undecided"}
 

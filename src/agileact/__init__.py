@@ -1,58 +1,13 @@
 """Agile activation functions, a f(x - b) for any f, with a size a and a position b learned by gradient descent."""
 
-from agileact import bases as bases
-from agileact import functional as functional
-from agileact import nn as nn
-from agileact._common import interrupt as interrupt
-from agileact._common.errors import AgileactError as AgileactError
-from agileact._common.errors import ArgumentError as ArgumentError
-from agileact._common.errors import ArgumentTypeError as ArgumentTypeError
-from agileact._common.errors import ConversionError as ConversionError
-from agileact._common.errors import DataError as DataError
-from agileact._common.errors import FoldError as FoldError
-from agileact._common.errors import MissingExtraError as MissingExtraError
-from agileact._common.errors import StoreError as StoreError
-from agileact._common.errors import TrialError as TrialError
-from agileact._common.version import __version__ as __version__
-from agileact.bases import register_base as register_base
-from agileact.calibration import calibrate as calibrate
-from agileact.monitor import Monitor as Monitor
-from agileact.monitor import MonitorWarning as MonitorWarning
-from agileact.nn import Agile as Agile
-from agileact.nn import AgileCELU as AgileCELU
-from agileact.nn import AgileELU as AgileELU
-from agileact.nn import AgileGELU as AgileGELU
-from agileact.nn import AgileHardshrink as AgileHardshrink
-from agileact.nn import AgileHardsigmoid as AgileHardsigmoid
-from agileact.nn import AgileHardswish as AgileHardswish
-from agileact.nn import AgileHardtanh as AgileHardtanh
-from agileact.nn import AgileIdentity as AgileIdentity
-from agileact.nn import AgileLeakyReLU as AgileLeakyReLU
-from agileact.nn import AgileLogSigmoid as AgileLogSigmoid
-from agileact.nn import AgileMaxPool2d as AgileMaxPool2d
-from agileact.nn import AgileMish as AgileMish
-from agileact.nn import AgileModule as AgileModule
-from agileact.nn import AgileReLU as AgileReLU
-from agileact.nn import AgileReLU6 as AgileReLU6
-from agileact.nn import AgileSELU as AgileSELU
-from agileact.nn import AgileSigmoid as AgileSigmoid
-from agileact.nn import AgileSiLU as AgileSiLU
-from agileact.nn import AgileSine as AgileSine
-from agileact.nn import AgileSoftplus as AgileSoftplus
-from agileact.nn import AgileSoftshrink as AgileSoftshrink
-from agileact.nn import AgileSoftsign as AgileSoftsign
-from agileact.nn import AgileTanh as AgileTanh
-from agileact.nn import AgileTanhshrink as AgileTanhshrink
-from agileact.nn import AgileThreshold as AgileThreshold
-from agileact.nn import AgileWrapped as AgileWrapped
-from agileact.nn import CombinedAgile as CombinedAgile
-from agileact.optim import constrain_scale as constrain_scale
-from agileact.optim import decay_activations as decay_activations
-from agileact.optim import param_groups as param_groups
-from agileact.transforms import ConversionReport as ConversionReport
-from agileact.transforms import FoldReport as FoldReport
-from agileact.transforms import LintReport as LintReport
-from agileact.transforms import convert as convert
-from agileact.transforms import fold as fold
-from agileact.transforms import lint as lint
-from agileact.transforms import revert as revert
+import sys
+
+from agileact._common.interrupt import is_command  # first: from here on Ctrl-C ends the command without a traceback
+from agileact._common.optional import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)
+
+if not is_command(sys.orig_argv):
+    # A program may load a saved model next, which finds its operators only if they are registered. The command prints
+    # help, and refuses what it does not understand, without PyTorch.
+    from agileact import ops as ops

@@ -11,10 +11,10 @@ import threading
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from agileact._common.errors import AgileactError
-from agileact._common.text import HelpFormatter, printable, replace_unprintable
+from agileact._common.terminal import HelpFormatter, printable, replace_unprintable
 from agileact._common.version import __version__
 
 _EPILOG = """\
@@ -119,7 +119,7 @@ def _abandon_stdout() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    from agileact import completion, doctor
+    from agileact import completion
     from agileact._common.arguments import count
     from agileact.bench import command as bench_command
     from agileact.lab import command as lab_command
@@ -138,9 +138,26 @@ def _parser() -> argparse.ArgumentParser:
     study_command.add_command(commands, count)
     bench_command.add_bench(commands)
     lab_command.add_lab(commands)
-    doctor.add_command(commands)
+    _add_doctor(commands)
     completion.add_command(commands, parser)
     return parser
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="say which kernels run here and why",
+        description="Print versions, the processor, which kernel serves which base function, dtype and device, and how "
+        "to get the faster one.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from agileact import doctor  # it needs PyTorch, which help and completion do without
+
+    doctor.run(options.json)
 
 
 if __name__ == "__main__":

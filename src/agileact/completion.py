@@ -6,13 +6,12 @@ The script is made from the parser once, by shtab, so that pressing Tab never wa
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 from agileact._common.optional import require
-from agileact._common.text import HelpFormatter
+from agileact._common.terminal import HelpFormatter
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -49,20 +48,21 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
         MissingExtraError: If shtab is not installed.
     """
     shtab = require("shtab", "completion")
-    lists = _lists()
+    values, lists = _values(), _lists()
     for action in _actions(parser):
-        kind = None if action.metavar == _OWN else _KINDS.get(action.dest)
-        if kind in lists:
-            action.complete = {shell: _call(shell, kind)}  # type: ignore[attr-defined]
+        own = action.metavar == "PKG.MODULE:FUNCTION"  # names something of the user's
+        if action.dest in lists and not own:
+            action.complete = lists[action.dest]  # type: ignore[attr-defined]
         elif "|" in str(action.metavar or ""):
             action.choices = str(action.metavar).split("|")
-        elif kind is not None:
-            action.choices = _values(kind)
+        elif action.dest in values and not own:
+            action.choices = values[action.dest]
+        elif action.metavar == "SPEC":
+            action.complete = shtab.glob("*.yaml", "*.yml")  # type: ignore[attr-defined]
         elif action.type is Path:
-            action.complete = _paths(shtab, action)  # type: ignore[attr-defined]
-    return str(
-        shtab.complete(parser, shell, preamble={shell: "".join(_FUNCTIONS[shell](*one) for one in lists.items())})
-    )
+            folder = action.metavar == "DIR" or (action.dest == "out" and not action.metavar)
+            action.complete = shtab.DIRECTORY if folder else shtab.FILE  # type: ignore[attr-defined]
+    return str(shtab.complete(parser, shell))
 
 
 def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -76,118 +76,73 @@ def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     return found
 
 
-_KINDS = {
-    "preset": "presets",
-    "base": "bases",
-    "optimizer": "optimizers",
-    "data": "data",
-    "on": "places",
-    "device": "devices",
-    "precision": "precisions",
-    "conv": "activations",
-    "fc": "activations",
-    "arms": "arms",
-}
-"""What the values of an option are, by the name under which it is stored."""
-_OWN = "PKG.MODULE:FUNCTION"
-"""Marks an option that names something of the user's."""
-
-
-def _values(kind: str) -> list[str]:
+def _values() -> dict[str, list[str]]:
+    """Return what an option can be, by the name under which it is stored."""
     from agileact import bases
     from agileact.paper import recipe
     from agileact.study.training import optimizers
 
     return {
-        "presets": list(recipe.PRESETS),
-        "bases": list(bases.names()),
-        "optimizers": optimizers.names(),
+        "preset": list(recipe.PRESETS),
+        "base": list(bases.names()),
+        "optimizer": optimizers.names(),
         "data": ["mnist5k-split", "mnist5k"],
-        "places": ["local", "ray"],
-        "devices": ["cpu", "cuda"],
-        "precisions": ["fp32", "bf16", "fp16"],
-    }[kind]
+        "on": ["local", "ray"],
+        "device": ["cpu", "cuda"],
+        "precision": ["fp32", "bf16", "fp16"],
+    }
 
 
-def _lists() -> dict[str, list[str]]:
-    """Return what may stand in lists with commas; of arms also what may stand behind a plus sign, with the plus."""
+def _lists() -> dict[str, dict[str, Any]]:
+    """Return how to complete what may stand in lists with commas, by the option's name; of arms also behind a plus."""
     from agileact import baselines, bases
     from agileact.study.spec import arms
 
     activations = [form + base for base in bases.names() for form in ("", "agile-")] + list(baselines.names())
     combined = [f"combined-{base}:terms=2" for base in bases.names()]
-    behind = [f"+{word.removesuffix('NUMBER')}" for word in arms.modifiers()]
-    return {"activations": activations, "arms": ["original", *activations, *combined, *behind]}
-
-
-def _paths(shtab: Any, action: argparse.Action) -> Any:
-    if action.metavar == "SPEC":
-        return shtab.glob("*.yaml", "*.yml")
-    return shtab.DIRECTORY if action.metavar == "DIR" or (action.dest == "out" and not action.metavar) else shtab.FILE
-
-
-# -- lists with commas, in the language of each shell ------------------------------------------------------
-
-
-def _name(kind: str) -> str:
-    return f"_agileact_{kind}"
-
-
-def _call(shell: str, kind: str) -> str:
-    return f"({_name(kind)})" if shell == "fish" else _name(kind)
-
-
-def _bash(kind: str, words: Sequence[str]) -> str:
-    plain, behind = _split(words)
-    return dedent(f"""
-        # $1: what is typed; the part behind the last comma, or plus, is completed
-        {_name(kind)}() {{
-          local head="" word="$1"
-          [[ "$word" == *,* ]] && head="${{word%,*}}," && word="${{word##*,}}"
-          if [[ "$word" == *+* ]]; then
-            head+="${{word%+*}}" && word="+${{word##*+}}"
-            compgen -P "$head" -W "{" ".join(behind)}" -- "$word"
-          else
-            compgen -P "$head" -W "{" ".join(plain)}" -- "$word"
-          fi
-        }}
-        """)
-
-
-def _zsh(kind: str, words: Sequence[str]) -> str:
-    plain, behind = _split(words)
-    return dedent(f"""
-        {_name(kind)}() {{
-          compset -P '*,'
-          if compset -P '*+'; then
-            compadd -S '' -- {" ".join(word.removeprefix("+") for word in behind)}
-          else
-            compadd -S '' -- {" ".join(plain)}
-          fi
-        }}
-        """)
-
-
-def _fish(kind: str, words: Sequence[str]) -> str:
-    plain, behind = _split(words)
-    return dedent(f"""
-        function {_name(kind)}
-          set -l typed (string replace -r -- '^--[a-z-]+=' '' (commandline -ct))
-          set -l head (string replace -r -- '[^,]*$' '' "$typed")
-          set -l word (string replace -r -- '^.*,' '' "$typed")
-          if string match -q -- '*+*' "$word"
-            printf '%s\\n' $head(string replace -r -- '[+][^+]*$' '' "$word"){{{",".join(behind)}}}
-          else
-            printf '%s\\n' $head{{{",".join(plain)}}}
-          end
-        end
-        """)
-
-
-def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    plain = [word for word in words if not word.startswith("+")]
     # Where nothing may stand behind a plus sign, a list of nothing would not be a list in every shell.
-    return plain, [word for word in words if word.startswith("+")] or ["+"]
+    named = _completer("activations", activations, [""])
+    behind = [word.removesuffix("NUMBER") for word in arms.modifiers()]
+    return {"conv": named, "fc": named, "arms": _completer("arms", ["original", *activations, *combined], behind)}
 
 
-_FUNCTIONS: dict[str, Callable[[str, Sequence[str]], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}
+# The part behind the last comma, or plus, is completed: shtab completes single words alone.
+_BASH = """
+NAME() {
+  local head="" word="$1"
+  [[ "$word" == *,* ]] && head="${word%,*}," && word="${word##*,}"
+  if [[ "$word" == *+* ]]; then
+    compgen -P "$head${word%+*}+" -W "BEHIND" -- "${word##*+}"
+  else
+    compgen -P "$head" -W "PLAIN" -- "$word"
+  fi
+}
+"""
+_ZSH = """
+NAME() {
+  compset -P '*,'
+  if compset -P '*+'; then compadd -S '' -- BEHIND; else compadd -S '' -- PLAIN; fi
+}
+"""
+_FISH = """
+function NAME
+  set -l typed (string replace -r -- '^--[a-z-]+=' '' (commandline -ct))
+  set -l head (string replace -r -- '[^,]*$' '' "$typed")
+  set -l word (string replace -r -- '^.*,' '' "$typed")
+  if string match -q -- '*+*' "$word"
+    printf '%s\\n' $head(string replace -r -- '[+][^+]*$' '+' "$word")(string split ' ' 'BEHIND')
+  else
+    printf '%s\\n' $head(string split ' ' 'PLAIN')
+  end
+end
+"""
+
+
+def _completer(kind: str, plain: Sequence[str], behind: Sequence[str]) -> dict[str, Any]:
+    name = f"_agileact_{kind}"
+    words = {"NAME": name, "PLAIN": " ".join(plain), "BEHIND": " ".join(behind)}
+    functions = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+    for shell in functions:
+        for word, meaning in words.items():
+            functions[shell] = functions[shell].replace(word, meaning)
+    return {"bash": name, "zsh": name, "fish": f"({name})", "preamble": functions}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
+import contextlib
 import platform
 import shutil
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from agileact import bases, ops
-from agileact._common.json_text import print_json
-from agileact._common.table import print_table
-from agileact._common.version import __version__
+from agileact._common.machine import versions
+from agileact._common.terminal import print_json, print_table
 from agileact.ops.fused import FUSED
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -30,13 +29,7 @@ def report() -> dict[str, Any]:
         ['advice', 'kernels', 'libraries', 'processor', 'versions']
     """
     return {
-        "versions": {
-            "agileact": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "triton": _version("triton"),
-            "cuda": torch.version.cuda,
-        },
+        "versions": {**versions(), "triton": _version("triton"), "cuda": torch.version.cuda},
         "processor": {
             "machine": platform.machine(),
             "capability": torch.backends.cpu.get_cpu_capability(),
@@ -46,9 +39,7 @@ def report() -> dict[str, Any]:
         "libraries": {
             "cpu": {
                 "loaded": ops.CPU.loaded,
-                "capability": ops.CPU.capability or None,
-                "path": ops.CPU.path or None,
-                "reason": ops.CPU.reason or None,
+                **{name: getattr(ops.CPU, name) or None for name in ("capability", "path", "reason")},
             },
         },
         "kernels": kernels(),
@@ -129,32 +120,13 @@ def _by_kernel(rows: list[dict[str, str]]) -> list[tuple[str, ...]]:
     ]
 
 
-def add_command(commands: Any) -> None:
-    """Add ``agileact doctor``."""
-    parser = commands.add_parser(
-        "doctor",
-        help="say which kernels run here and why",
-        description="Print versions, the processor, which kernel serves which base function, dtype and device, and how "
-        "to get the faster one.",
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.set_defaults(run=_print)
-
-
-def _print(options: argparse.Namespace) -> None:
+def run(as_json: bool = False) -> None:
+    """Print the report, as tables or as JSON."""
     found = report()
-    if options.json:
-        print_json(found)
-    else:
-        show(found)
+    print_json(found) if as_json else show(found)
 
 
 def _version(package: str) -> str | None:
-    if importlib.util.find_spec(package) is None:
-        return None
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
+    with contextlib.suppress(PackageNotFoundError):
         return version(package)
-    except PackageNotFoundError:
-        return None
+    return None

@@ -89,17 +89,10 @@ def combined_agile(
 ) -> Tensor:
     r"""Apply a sum of agile activations, :math:`\sum_j a_j f(x - b_j)`.
 
-    The "combined parametric activation function" of the same group (2022, doi 10.3745/KTSDE.2022.11.1.1).
-
-    Args:
-        x: As for :func:`agile`.
-        scale: a, with the terms along a leading axis: ``(terms, C)`` for granularity "channel", ``(terms,)`` or
-            ``(terms, 1)`` for "layer", ``(terms, *x.shape[1:])`` or ``(terms, elements)`` for "element".
-        location: b, of the same shape.
-        base: As for :func:`agile`.
-        dim: As for :func:`agile`.
-        granularity: As for :func:`agile`.
-        **options: As for :func:`agile`.
+    The "combined parametric activation function" of the same group (2022, doi 10.3745/KTSDE.2022.11.1.1). The
+    arguments are those of :func:`agile`, but ``scale`` and ``location`` have the terms along a leading axis:
+    ``(terms, C)`` for granularity "channel", ``(terms,)`` or ``(terms, 1)`` for "layer", ``(terms, *x.shape[1:])`` or
+    ``(terms, elements)`` for "element".
 
     Returns:
         As for :func:`agile`; the terms are added in their order before the one rounding to the input's dtype.
@@ -287,15 +280,10 @@ def check_granularity(granularity: Any) -> None:
         raise ArgumentError(f"granularity must be one of {allowed}, not {granularity!r}")
 
 
-def check_dim(dim: Any) -> None:
-    """Raise unless this is the number of an axis."""
-    checks.integer("dim", dim)
-
-
 def check_placement(granularity: Any, dim: Any, dtype: Any) -> None:
     """Raise unless these are the granularity, the channel axis and the dtype of parameters."""
     check_granularity(granularity)
-    check_dim(dim)
+    checks.integer("dim", dim)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ArgumentTypeError(f"dtype must be a floating-point dtype, not {dtype!r}")
 
@@ -304,10 +292,6 @@ def find_axes(x: Tensor, size: tuple[int, ...], dim: int, granularity: str) -> t
     """Return the axes of ``x`` that a parameter of shape ``size`` belongs to, as first and one behind the last.
 
     A shape without axes always fits, and belongs to no axis.
-
-    Raises:
-        ArgumentError: If the axis does not exist, the shape does not fit, or the granularity is unknown.
-        ArgumentTypeError: If ``dim`` is no integer.
     """
     check_granularity(granularity)
     if granularity == "channel":
@@ -338,7 +322,7 @@ def find_axes(x: Tensor, size: tuple[int, ...], dim: int, granularity: str) -> t
 
 def channel_axis(x: Tensor, dim: int) -> int:
     """Return ``dim`` counted from the front; the one axis of an unbatched sample is also axis 1."""
-    check_dim(dim)
+    checks.integer("dim", dim)
     if x.ndim == 1 and dim == 1:
         return 0
     if not -x.ndim <= dim < x.ndim:

@@ -16,8 +16,8 @@ import agileact as ag
 from tests.browser.conftest import DESKTOP, PHONE, Visit
 from tests.browser.lab_charts import OVERLAPS, drawn, last_value, says
 
-pytest.importorskip("dash", reason="the package dash is not installed")
-werkzeug = pytest.importorskip("werkzeug.serving", reason="the package werkzeug is not installed")
+pytestmark = pytest.mark.slow
+
 
 CHARTS = {
     "activation": ("activation-values", "activation-slopes", "activation-fold"),
@@ -43,9 +43,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
+    pytest.importorskip("dash", reason="the package dash is missing")
+    from werkzeug import serving
+
     from agileact.lab.app import build_app
 
-    server = werkzeug.make_server("127.0.0.1", 0, build_app().server, threaded=True)
+    server = serving.make_server("127.0.0.1", 0, build_app().server, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/"

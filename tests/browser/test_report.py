@@ -27,6 +27,9 @@ from tests.browser.conftest import DESKTOP, PHONE
 from tests.browser.reports import marks, see_all
 from tests.study.report.builders import EVIL, big_study, evil_study, made_up, outcome_of, small_study
 
+pytestmark = pytest.mark.slow
+
+
 REAL = """
 name: 진짜 study
 arms: [relu, agile-relu, combined-relu:terms=2]

@@ -17,6 +17,8 @@ from tests.browser.conftest import DESKTOP, PHONE
 from tests.browser.reports import marks, see_all
 from tests.study.report.builders import made_up, small_study
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def serving(folder):

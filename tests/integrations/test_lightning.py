@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +13,17 @@ from torch.utils.data import DataLoader
 
 import agileact as ag
 from agileact._common.errors import ArgumentError
+from tests.packages import Package
+from tests.packages import lightning as L
 
-L: Any = pytest.importorskip(
-    "lightning.pytorch", reason='Lightning is not installed: pip install "agileact[lightning]"'
-)
-
-from agileact.integrations.lightning import AgileCallback  # noqa: E402
-
+callbacks: Any = Package("agileact.integrations.lightning")
 # What Lightning says about the machine and about its own dependencies.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(autouse=True)
+def _lightning() -> None:
+    pytest.importorskip("lightning.pytorch", reason='Lightning is missing: pip install "agileact[lightning]"')
 
 
 def samples() -> DataLoader[torch.Tensor]:
@@ -28,22 +31,28 @@ def samples() -> DataLoader[torch.Tensor]:
     return DataLoader(rows, 16)
 
 
-class Task(L.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.network = nn.Sequential(nn.Linear(4, 8), ag.AgileReLU(8), nn.Linear(8, 1))
+@functools.cache
+def task_class() -> Any:
+    """A class of Lightning's, which is imported by the first test that trains."""
 
-    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
-        loss: torch.Tensor = (self.network(batch) - batch.sum(1, keepdim=True)).square().mean()
-        return loss
+    class Task(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.network = nn.Sequential(nn.Linear(4, 8), ag.AgileReLU(8), nn.Linear(8, 1))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(ag.param_groups(self, lr=0.05, weight_decay=0.05))
+        def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+            loss: torch.Tensor = (self.network(batch) - batch.sum(1, keepdim=True)).square().mean()
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(ag.param_groups(self, lr=0.05, weight_decay=0.05))
+
+    return Task
 
 
-def fit(callback: AgileCallback, folder: Path, **arguments: Any) -> tuple[Any, Task]:
-    task = Task()
+def fit(callback: Any, folder: Path, **arguments: Any) -> tuple[Any, Any]:
+    task = task_class()()
     settings = {
         "accelerator": "cpu",
         "max_epochs": 2,
@@ -64,7 +73,7 @@ def fit(callback: AgileCallback, folder: Path, **arguments: Any) -> tuple[Any, T
 def test_watched_logged_and_folded(tmp_path: Path):
     logged: list[tuple[dict[str, float], int]] = []
     x = torch.randn(5, 4)
-    callback = AgileCallback(
+    callback = callbacks.AgileCallback(
         "network", example_inputs=x, loggers=[lambda metrics, step: logged.append((metrics, step))], every_n_steps=3
     )
     _, task = fit(callback, tmp_path)
@@ -77,7 +86,7 @@ def test_watched_logged_and_folded(tmp_path: Path):
 
 
 def test_with_accumulated_gradients_only_steps_of_the_optimizer_count(tmp_path: Path):
-    callback = AgileCallback("network")
+    callback = callbacks.AgileCallback("network")
     fit(callback, tmp_path, accumulate_grad_batches=2)
     assert callback.monitor is not None
     assert max(record.step for record in callback.monitor.records) == 4
@@ -85,12 +94,12 @@ def test_with_accumulated_gradients_only_steps_of_the_optimizer_count(tmp_path: 
 
 
 def test_a_resumed_training_goes_on_counting(tmp_path: Path):
-    trainer, _ = fit(AgileCallback("network"), tmp_path)
+    trainer, _ = fit(callbacks.AgileCallback("network"), tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.save_checkpoint(tmp_path / "last.ckpt")
-        callback = AgileCallback("network")
-        task = Task()
+        callback = callbacks.AgileCallback("network")
+        task = task_class()()
         again = L.Trainer(
             accelerator="cpu",
             max_epochs=3,
@@ -108,7 +117,7 @@ def test_a_resumed_training_goes_on_counting(tmp_path: Path):
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_the_weights_that_another_callback_averages_are_folded(tmp_path: Path, ours_first: bool):
     x = torch.randn(5, 4)
-    callback = AgileCallback("network", example_inputs=x)
+    callback = callbacks.AgileCallback("network", example_inputs=x)
     both = [callback, L.callbacks.EMAWeightAveraging(decay=0.9)]
     _, task = fit(callback, tmp_path, callbacks=both if ours_first else both[::-1])
     assert callback.folded is not None
@@ -117,18 +126,19 @@ def test_the_weights_that_another_callback_averages_are_folded(tmp_path: Path, o
 
 def test_the_example_follows_the_precision_of_the_trainer(tmp_path: Path):
     x = torch.randn(5, 4)
-    callback = AgileCallback("network", example_inputs=x)
+    callback = callbacks.AgileCallback("network", example_inputs=x)
     _, task = fit(callback, tmp_path, precision="64-true")
     assert callback.folded is not None
     torch.testing.assert_close(callback.folded(x.double()), task.network(x.double()))
 
 
 def test_the_same_callback_goes_on_after_a_training_an_error_and_a_test(tmp_path: Path):
-    class Breaks(Task):
+    class Breaks(task_class()):  # type: ignore[misc]
         def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
             if self.trainer.global_step == 6:
                 raise ZeroDivisionError
-            return super().training_step(batch, index)
+            loss: torch.Tensor = super().training_step(batch, index)
+            return loss
 
         def test_step(self, batch: torch.Tensor, index: int) -> None:
             pass
@@ -137,7 +147,7 @@ def test_the_same_callback_goes_on_after_a_training_an_error_and_a_test(tmp_path
         assert callback.monitor is not None
         return {record.step for record in callback.monitor.records}
 
-    callback = AgileCallback("network")
+    callback = callbacks.AgileCallback("network")
     trainer, task = fit(callback, tmp_path, max_epochs=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -151,15 +161,15 @@ def test_the_same_callback_goes_on_after_a_training_an_error_and_a_test(tmp_path
         with pytest.raises(ZeroDivisionError):
             trainer.fit(broken, samples(), ckpt_path=tmp_path / "4.ckpt", weights_only=False)
         assert steps() == set(range(7))
-        trainer.fit(Task(), samples(), ckpt_path=tmp_path / "4.ckpt", weights_only=False)
+        trainer.fit(task_class()(), samples(), ckpt_path=tmp_path / "4.ckpt", weights_only=False)
     assert steps() == set(range(13))
 
 
 def test_one_process_of_several_writes():
     calls: list[int] = []
     for first in (True, False):
-        callback = AgileCallback("network", loggers=[lambda metrics, step: calls.append(step)])
-        task = Task()
+        callback = callbacks.AgileCallback("network", loggers=[lambda metrics, step: calls.append(step)])
+        task = task_class()()
         plugin = SimpleNamespace(convert_input=lambda example: example)
         trainer: Any = SimpleNamespace(
             global_step=0, is_global_zero=first, loggers=[], optimizers=[], precision_plugin=plugin
@@ -171,4 +181,4 @@ def test_one_process_of_several_writes():
 
 def test_a_wrong_name_says_what_there_is(tmp_path: Path):
     with pytest.raises(ArgumentError, match="no submodule 'net'; the first level has 'network'"):
-        fit(AgileCallback("net"), tmp_path)
+        fit(callbacks.AgileCallback("net"), tmp_path)

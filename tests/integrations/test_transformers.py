@@ -8,13 +8,16 @@ import torch
 from torch.utils.data import Dataset
 
 import agileact as ag
+from tests.packages import Package, transformers
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-pytest.importorskip("accelerate", reason="Accelerate is not installed, which the Trainer needs")
+callbacks: Any = Package("agileact.integrations.transformers")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
-from agileact.integrations.transformers import AgileTrainerCallback, agile_optimizers  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("default")
+@pytest.fixture(autouse=True)
+def _transformers() -> None:
+    pytest.importorskip("transformers", reason="transformers is missing")
+    pytest.importorskip("accelerate", reason="Accelerate is missing, which the Trainer needs")
 
 
 class Words(Dataset[dict[str, torch.Tensor]]):
@@ -48,7 +51,7 @@ def test_watched_logged_and_folded_under_the_trainer(tmp_path: Path):
     model = bert()
     example = EXAMPLE
     logged: list[int] = []
-    callback = AgileTrainerCallback(
+    callback = callbacks.AgileTrainerCallback(
         example_inputs=example, loggers=[lambda metrics, step: logged.append(step)], alerts=False
     )
     arguments = transformers.TrainingArguments(
@@ -91,13 +94,13 @@ def test_a_resumed_training_goes_on_counting(tmp_path: Path):
             disable_tqdm=True,
             use_cpu=True,
         )
-        callback = AgileTrainerCallback(loggers=[lambda metrics, step: logged.append(step)], alerts=False)
+        callback = callbacks.AgileTrainerCallback(loggers=[lambda metrics, step: logged.append(step)], alerts=False)
         trainer = transformers.Trainer(
             model,
             arguments,
             train_dataset=Words(),
             callbacks=[callback],
-            optimizers=agile_optimizers(model, arguments),
+            optimizers=callbacks.agile_optimizers(model, arguments),
         )
         trainer.train(resume_from_checkpoint=steps == 8)
     assert callback.monitor is not None
@@ -123,13 +126,13 @@ def test_mixed_precision_is_not_folded_in(tmp_path: Path):
         disable_tqdm=True,
         use_cpu=True,
     )
-    callback = AgileTrainerCallback(example_inputs=EXAMPLE, alerts=False)
+    callback = callbacks.AgileTrainerCallback(example_inputs=EXAMPLE, alerts=False)
     transformers.Trainer(
         model,
         arguments,
         train_dataset=Words(),
         callbacks=[callback],
-        optimizers=agile_optimizers(model, arguments, activation_lr=0.1),
+        optimizers=callbacks.agile_optimizers(model, arguments, activation_lr=0.1),
     ).train()
     plain: Any = callback.folded
     # The Trainer leaves its model computing in bfloat16; the class's own forward does not.

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from agileact.lab.app import build_app
-
 LOCAL = "http://127.0.0.1:8060"
 
 
 @pytest.fixture(scope="module")
 def client():
+    from agileact.lab.app import build_app
+
     return build_app().server.test_client()
 
 

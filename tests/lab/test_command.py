@@ -26,6 +26,7 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str | Path) -> str:
     return errors
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a child's Ctrl-C is another signal on Windows")
 def test_it_serves_this_machine_and_ends_on_ctrl_c(capsys):
     process = subprocess.Popen(

@@ -23,8 +23,8 @@ def numbers(folded):
 def test_b_goes_into_the_bias_before_and_a_into_the_weights_behind():
     a, b = -1.5, 0.75
     folded = fold_circuit("linear", "sigmoid", [a], [b], {})
-    assert folded.status == "folded"
-    assert not folded.left
+    assert folded.site.status == "folded"
+    assert not folded.site.kept
     found = numbers(folded)
     assert found["before.bias"].after == pytest.approx((C[0] - b, C[1]), abs=1e-15)
     assert found["behind.weight"].after == pytest.approx((V[0] * a, V[1]), abs=1e-15)
@@ -44,7 +44,7 @@ def test_b_goes_into_the_bias_before_and_a_into_the_weights_behind():
 def test_both_networks_compute_the_same_whatever_folds(circuit, base):
     folded = fold_circuit(circuit, base, [-1.5], [1.0], bases.get(base).resolve({}))
     assert folded.difference <= 1e-12
-    assert bool(folded.reason) == (folded.status != "folded")
+    assert bool(folded.site.reason) == (folded.site.status != "folded")
     assert len(folded.x) == len(folded.agile) == len(folded.plain)
     assert max(folded.agile) > min(folded.agile)
 
@@ -62,12 +62,12 @@ def test_both_networks_compute_the_same_whatever_folds(circuit, base):
 )
 def test_what_cannot_be_folded_says_why(circuit, scales, status, reason, left):
     folded = fold_circuit(circuit, "sigmoid", scales, [0.5, 1.0][: len(scales)], {})
-    assert folded.status == status
-    assert reason in folded.reason
-    assert folded.left == left
+    assert folded.site.status == status
+    assert reason in folded.site.reason
+    assert tuple(folded.site.kept) == left
     sentence = fold_sentence(folded)
     assert sentence.startswith(status.capitalize())
-    assert folded.reason in sentence
+    assert folded.site.reason in sentence
     assert ("must stay" in sentence) == bool(left)
 
 

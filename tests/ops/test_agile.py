@@ -14,7 +14,7 @@ import agileact as ag
 from agileact import bases, reference
 from agileact.ops import CPU
 from agileact.ops.fused import FUSED, fused_name, unfused
-from tests.cases import CASES, INPUT_IDS, INPUTS, Case, Input, parameters
+from tests.cases import CASES, INPUTS, Case, Input, pairwise, parameters
 
 FUSED_CASES = [case for case in CASES if case.base in FUSED]
 FUSED_IDS = [case.id for case in FUSED_CASES]
@@ -51,9 +51,7 @@ def assert_close(actual: list[Tensor], wanted: list[Tensor], dtype: torch.dtype,
         )
 
 
-@pytest.mark.parametrize("dtype", list(CLOSE), ids=str)
-@pytest.mark.parametrize("entry", [entry for entry in INPUTS if entry.name != "special"], ids=INPUT_IDS[:-1])
-@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
+@pairwise(case=FUSED_CASES, entry=[entry for entry in INPUTS if entry.name != "special"], dtype=list(CLOSE))
 def test_values_and_gradients(case: Case, entry: Input, dtype: torch.dtype) -> None:
     x = entry.make(dtype)
     dim = entry.dim % x.ndim if x.ndim > 1 else 0
@@ -65,9 +63,11 @@ def test_values_and_gradients(case: Case, entry: Input, dtype: torch.dtype) -> N
     assert_close(result, expected(x, scale, location, grad, case, dim), dtype)
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-30, -1e-30, 1e-6, -0.25, 1.0, 3.0, -1e6, 1e30])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
+@pairwise(
+    case=FUSED_CASES,
+    size=[0.0, 1e-30, -1e-30, 1e-6, -0.25, 1.0, 3.0, -1e6, 1e30],
+    dtype=[torch.float64, torch.float32, torch.bfloat16],
+)
 def test_any_scale_gives_exact_gradients(case: Case, dtype: torch.dtype, size: float) -> None:
     x = torch.linspace(-6, 6, 96, dtype=torch.float64).reshape(2, 3, 16).to(dtype)
     scale = torch.full((3,), size, dtype=torch.promote_types(dtype, torch.float32))

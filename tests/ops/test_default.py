@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +15,7 @@ from agileact import bases
 from agileact.ops import default as _default
 from agileact.ops import pool as _pool
 from agileact.ops.fused import FUSED, fused_name
-from tests.cases import CASES, Case
+from tests.cases import CASES, Case, pairwise
 
 DOUBLE = torch.float64
 FUSED_CASES = [case for case in CASES if case.base in FUSED]
@@ -40,10 +39,9 @@ def total(x: Tensor, scale: Tensor | None, location: Tensor | None, case: Case, 
     return sum((a[j] * case.formula(x - b[j]) for j in range(terms)), torch.zeros_like(x))
 
 
-@pytest.mark.parametrize("present", [(True, True), (False, True), (True, False)], ids=["both", "location", "scale"])
-@pytest.mark.parametrize("terms", [1, 3])
-@pytest.mark.parametrize("case", FUSED_CASES, ids=[case.id for case in FUSED_CASES])
-def test_value_gradients_and_their_gradients(case: Case, terms: int, present: tuple[bool, bool]) -> None:
+@pairwise(case=FUSED_CASES, parameters=["both", "location", "scale"], terms=[1, 3])
+def test_value_gradients_and_their_gradients(case: Case, parameters: str, terms: int) -> None:
+    present = (parameters != "location", parameters != "scale")
     dim = 2
     inputs: list[Any] = [3 * random(2, 5, 4), random(terms * 4, seed=1), random(terms * 4, seed=2)]
     inputs = [inputs[0], *(one if there else None for one, there in zip(inputs[1:], present, strict=True))]
@@ -74,18 +72,20 @@ def test_value_gradients_and_their_gradients(case: Case, terms: int, present: tu
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
-WINDOWS: list[dict[str, Any]] = [
-    {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil": False},
-    {"kernel": (3, 2), "stride": (1, 2), "padding": (1, 1), "dilation": (1, 1), "ceil": False},
-    {"kernel": (2, 3), "stride": (2, 1), "padding": (0, 1), "dilation": (2, 1), "ceil": True},
-]
+WINDOWS: dict[str, dict[str, Any]] = {
+    "usual": {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil": False},
+    "overlapping": {"kernel": (3, 2), "stride": (1, 2), "padding": (1, 1), "dilation": (1, 1), "ceil": False},
+    "dilated": {"kernel": (2, 3), "stride": (2, 1), "padding": (0, 1), "dilation": (2, 1), "ceil": True},
+}
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("size", ["channel", "all", "none"])
-@pytest.mark.parametrize("window", WINDOWS, ids=["usual", "overlapping", "dilated"])
-@pytest.mark.parametrize("base", ["relu", "leaky_relu", "silu"])
-def test_pooling_and_its_gradients(base: str, window: dict[str, Any], size: str, layout: str) -> None:
+@pairwise(
+    base=["relu", "leaky_relu", "silu"],
+    window=list(WINDOWS),
+    size=["channel", "all", "none"],
+    layout=["contiguous", "channels_last"],
+)
+def test_pooling_and_its_gradients(base: str, window: str, size: str, layout: str) -> None:
     case = next(case for case in FUSED_CASES if case.base == base)
     x = random(2, 3, 7, 8)
     if layout == "channels_last":
@@ -101,8 +101,9 @@ def test_pooling_and_its_gradients(base: str, window: dict[str, Any], size: str,
     live = [one for one in (x, scale, location) if one is not None]
     a: Any = 1.0 if scale is None else scale.view(-1, 1, 1)
     b: Any = 0.0 if location is None else location.view(-1, 1, 1)
-    places = (window["kernel"], window["stride"], window["padding"], window["dilation"])
-    wanted, where = F.max_pool2d(a * case.formula(x - b), *places, window["ceil"], return_indices=True)
+    kernel, stride, padding, dilation, ceil = WINDOWS[window].values()
+    places = (kernel, stride, padding, dilation)
+    wanted, where = F.max_pool2d(a * case.formula(x - b), *places, ceil, return_indices=True)
     grad = random(*wanted.shape, seed=2)
     gradients = torch.autograd.grad(wanted, live, grad)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 import agileact as ag
 from agileact.functional import windows_have_elements
 from agileact.ops import CPU
-from tests.cases import CASES, Case, parameters
-from tests.ops.test_agile import CLOSE, FUSED_CASES, FUSED_IDS, needs_compiled
+from tests.cases import CASES, Case, pairwise, parameters
+from tests.ops.test_agile import CLOSE, FUSED_CASES, needs_compiled
 
 agile: Any = ag.functional.agile
 agile_max_pool2d: Any = ag.functional.agile_max_pool2d
@@ -59,14 +59,12 @@ def compare(x: Tensor, case: Case, window: dict[str, Any], scale: Tensor, locati
             torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * size)
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
-@pytest.mark.parametrize("window", WINDOWS, ids=str)
-@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
-def test_same_as_two_steps(case: Case, window: dict[str, Any], last: bool) -> None:
+@pairwise(case=FUSED_CASES, window=WINDOWS, layout=["contiguous", "channels-last"])
+def test_same_as_two_steps(case: Case, window: dict[str, Any], layout: str) -> None:
     scale, location = parameters(5, torch.float32)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         x = (2 * torch.randn(3, 5, 9, 37, generator=torch.Generator().manual_seed(0))).to(dtype)
-        if last:
+        if layout == "channels-last":
             x = x.contiguous(memory_format=torch.channels_last)
         compare(x, case, window, scale, location)
 

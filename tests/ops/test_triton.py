@@ -21,6 +21,9 @@ from agileact.ops import triton as _triton
 from agileact.ops.fused import unfused
 from tests.cases import INPUTS, parameters
 
+pytestmark = pytest.mark.slow
+
+
 failures, count = [], 0
 
 def compare(name, x, grad, call, wide, close):

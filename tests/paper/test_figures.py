@@ -9,10 +9,8 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
-import matplotlib
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from agileact import AgileactError
 from agileact._common.errors import MissingExtraError
@@ -22,8 +20,10 @@ from agileact.paper.figures.run import Combination, NothingToDrawError, Run
 from agileact.paper.figures.style import Palette, rc, settle
 from agileact.paper.xor import XorSpec, run_xor
 from agileact.study.spec.result import Probe
+from tests.packages import Package, matplotlib
 from tests.paper import synthetic
 
+backend_agg = Package("matplotlib.backends.backend_agg")
 NAMES = [f"figure-{number:02d}.{form}" for number in FIGURES for form in ("png", "svg")]
 
 
@@ -98,7 +98,7 @@ def test_layout(number, scenario, xor):
     run = Run.of(SCENARIOS[scenario](), "made-up", xor)
     with rc():
         figure = FIGURES[number](run)
-        FigureCanvasAgg(figure)
+        backend_agg.FigureCanvasAgg(figure)
         settle(figure)
         figure.draw_without_rendering()
     canvas = figure.bbox

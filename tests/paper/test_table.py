@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from agileact._common.json_text import format_json
+from agileact._common.terminal import format_json
 from agileact.paper import table
 from agileact.paper.recipe import PAPER_TABLE, Recipe
 from agileact.paper.run import results_document, table_document

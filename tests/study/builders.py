@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from agileact.study.data.dataset import DataSet
+from agileact.study.data.dataset import DataSet, load
 from agileact.study.running.executors import Event, Failed, Finished, Started
 from agileact.study.spec.result import Curve, TrialResult
 from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
+from agileact.study.training.run import run_trial
 
 
 def make_spec(
@@ -61,6 +62,15 @@ def make_result(spec: TrialSpec, **changes: Any) -> TrialResult:
 
         fields["probe"] = Probe()
     return TrialResult(**fields)
+
+
+class HereExecutor:
+    """Runs trials in this process, one after the other."""
+
+    def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
+        for spec in specs:
+            yield Started(spec)
+            yield Finished(spec, run_trial(spec, load(spec.task.data)))
 
 
 class ScriptedExecutor:

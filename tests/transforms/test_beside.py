@@ -200,6 +200,7 @@ def test_an_exported_module_is_left_as_it_is():
     assert torch.equal(agile(x), program(x))
 
 
+@pytest.mark.slow
 def test_a_compiled_training_step_equals_the_eager_one():
     model = converted()
     compiled: Any = torch.compile(copy.deepcopy(model), fullgraph=True)

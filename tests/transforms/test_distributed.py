@@ -16,7 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 import agileact as ag
 
-pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="PyTorch was built without gloo")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="PyTorch was built without gloo"),
+]
 
 
 def build() -> nn.Module:

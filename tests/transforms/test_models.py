@@ -13,8 +13,10 @@ from torch import nn
 
 import agileact as ag
 from agileact.transforms.trace.recording import tensors
+from tests.packages import transformers
 
-transformers = importlib.import_module("transformers")
+pytestmark = pytest.mark.slow
+
 
 Made = tuple[nn.Module, dict[str, torch.Tensor]]
 _TOKENS = torch.arange(14).view(2, 7) % 50

@@ -1,4 +1,4 @@
-"""Ctrl-C while the command still imports PyTorch: for seconds, nothing of the command line is there to catch it.
+"""Ctrl-C while the command's own modules are imported: nothing of the command line is there yet to catch it.
 
 Imported first by the package, and of consequence for the command ``agileact`` alone.
 """

@@ -1,9 +1,13 @@
-"""Deferred imports: the core needs torch and numpy alone, everything else is an extra."""
+"""Deferred imports: of extras (the core needs torch and numpy alone), and of a package's own names."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from agileact._common.errors import MissingExtraError
@@ -64,3 +68,35 @@ def _missing(package: str, extra: str) -> MissingExtraError:
     return MissingExtraError(
         f'this needs the package {package!r}, which is not installed; install it with: pip install "agileact[{extra}]"'
     )
+
+
+def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package that imports its names when they are first used.
+
+    The stub beside its ``__init__`` is their one list. As lazy_loader does it, which would be a third package for the
+    core to depend on.
+
+    Args:
+        package: ``__name__`` of the package.
+        file: ``__file__`` of the package.
+    """
+    homes = {
+        alias.name: str(node.module)
+        for node in ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+    def resolve(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if homes[name] == package:
+            return importlib.import_module(f"{package}.{name}")
+        value = getattr(importlib.import_module(homes[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def listed() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *homes})
+
+    return resolve, listed, sorted(homes)

@@ -18,23 +18,13 @@ class Swish(ParametricActivation):
     Source: P. Ramachandran, B. Zoph, Q. V. Le, *Searching for Activation Functions*, arXiv 1710.05941. With
     :math:`\beta = 1`, the start here, it is :func:`torch.nn.functional.silu`.
 
-    Shapes:
-        As for :class:`~agileact.baselines.PReLU`.
+    Shapes, errors and the other arguments are those of :class:`~agileact.baselines.PReLU`.
 
     Args:
-        num_parameters: As for :class:`~agileact.baselines.PReLU`.
         beta: The steepness at the start.
-        granularity: As for :class:`~agileact.baselines.PReLU`.
-        dim: As for :class:`~agileact.baselines.PReLU`.
-        device: As for :class:`~agileact.baselines.PReLU`.
-        dtype: As for :class:`~agileact.baselines.PReLU`.
 
     Attributes:
         beta: The steepness of the gate.
-
-    Raises:
-        ArgumentError: As for :class:`~agileact.baselines.PReLU`.
-        ArgumentTypeError: As for :class:`~agileact.baselines.PReLU`.
 
     Example:
         >>> import torch
@@ -54,9 +44,7 @@ class Swish(ParametricActivation):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            num_parameters, {"beta": (beta,)}, granularity=granularity, dim=dim, device=device, dtype=dtype
-        )
+        super().__init__(num_parameters, {"beta": (beta,)}, granularity, dim, device, dtype)
 
     def formula(self, x: Tensor, **coefficients: Tensor) -> Tensor:
         """Return x sigmoid(beta x)."""
@@ -70,27 +58,17 @@ class ACONC(ParametricActivation):
     ACON-C. For growing beta it becomes max(p1 x, p2 x). The authors' code draws p1 and p2 from a standard normal
     distribution; here they start at 1 and 0 with beta = 1, which is Swish, so that no start depends on chance.
 
-    Shapes:
-        As for :class:`~agileact.baselines.PReLU`.
+    Shapes, errors and the other arguments are those of :class:`~agileact.baselines.PReLU`.
 
     Args:
-        num_parameters: As for :class:`~agileact.baselines.PReLU`.
         p1: Slope of the first line at the start.
         p2: Slope of the second line at the start.
         beta: Sharpness of the maximum at the start.
-        granularity: As for :class:`~agileact.baselines.PReLU`.
-        dim: As for :class:`~agileact.baselines.PReLU`.
-        device: As for :class:`~agileact.baselines.PReLU`.
-        dtype: As for :class:`~agileact.baselines.PReLU`.
 
     Attributes:
         p1: Slopes of the first line.
         p2: Slopes of the second line.
         beta: Sharpness of the maximum.
-
-    Raises:
-        ArgumentError: As for :class:`~agileact.baselines.PReLU`.
-        ArgumentTypeError: As for :class:`~agileact.baselines.PReLU`.
 
     Example:
         >>> import torch
@@ -114,14 +92,7 @@ class ACONC(ParametricActivation):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            num_parameters,
-            {"p1": (p1,), "p2": (p2,), "beta": (beta,)},
-            granularity=granularity,
-            dim=dim,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(num_parameters, {"p1": (p1,), "p2": (p2,), "beta": (beta,)}, granularity, dim, device, dtype)
 
     def formula(self, x: Tensor, **coefficients: Tensor) -> Tensor:
         """Return (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x."""
@@ -139,25 +110,16 @@ class AGLU(ParametricActivation):
     They draw lambda and kappa uniformly from 0 to 1; here both start at 1, which is Swish with beta = 1, so that
     no start depends on chance.
 
-    Shapes:
-        As for :class:`~agileact.baselines.PReLU`.
+    Shapes, errors and the other arguments are those of :class:`~agileact.baselines.PReLU`.
 
     Args:
-        num_parameters: As for :class:`~agileact.baselines.PReLU`.
         lam: Lambda, the asymmetry of the gate, at the start.
         kappa: The steepness of the gate at the start.
         granularity: As for :class:`~agileact.baselines.PReLU`; the authors have one pair per layer.
-        dim: As for :class:`~agileact.baselines.PReLU`.
-        device: As for :class:`~agileact.baselines.PReLU`.
-        dtype: As for :class:`~agileact.baselines.PReLU`.
 
     Attributes:
         lam: Lambda.
         kappa: Kappa.
-
-    Raises:
-        ArgumentError: As for :class:`~agileact.baselines.PReLU`.
-        ArgumentTypeError: As for :class:`~agileact.baselines.PReLU`.
 
     Example:
         >>> import torch
@@ -180,14 +142,7 @@ class AGLU(ParametricActivation):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            num_parameters,
-            {"lam": (lam,), "kappa": (kappa,)},
-            granularity=granularity,
-            dim=dim,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(num_parameters, {"lam": (lam,), "kappa": (kappa,)}, granularity, dim, device, dtype)
 
     def formula(self, x: Tensor, **coefficients: Tensor) -> Tensor:
         """Return x (lambda exp(-kappa x) + 1)^(-1/lambda)."""

@@ -11,10 +11,10 @@ from torch.nn.parameter import Parameter
 
 from agileact._common import checks
 from agileact._common.broadcasting import WIDE
-from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact._common.errors import ArgumentError
 from agileact.functional import Granularity, channel_axis, check_input, check_placement
-
-Device = torch.device | str | int | None
+from agileact.nn.module import Device as Device
+from agileact.nn.module import number_of_pairs
 
 
 class ParametricActivation(nn.Module):
@@ -34,7 +34,6 @@ class ParametricActivation(nn.Module):
         self,
         num_parameters: int | tuple[int, ...] | None,
         starts: Mapping[str, Sequence[float]],
-        *,
         granularity: Granularity,
         dim: int,
         device: Device,
@@ -45,7 +44,10 @@ class ParametricActivation(nn.Module):
         self.granularity: Granularity = granularity
         self.dim = dim
         self.sample_shape = num_parameters if isinstance(num_parameters, tuple) else None
-        self.num_parameters = _size(num_parameters, granularity)
+        size = number_of_pairs(num_parameters, granularity)
+        if size is None:
+            raise ArgumentError(f"num_parameters must be given with granularity {granularity!r}: how many channels?")
+        self.num_parameters = size
         self._starts = {name: tuple(_finite(name, value) for value in values) for name, values in starts.items()}
         for name, values in self._starts.items():
             empty = torch.empty(len(values) * self.num_parameters, device=device, dtype=dtype)
@@ -120,19 +122,3 @@ def _finite(name: str, value: float) -> float:
     if not math.isfinite(checks.number(name, value)):
         raise ArgumentError(f"{name} must be finite, not {value}")
     return float(value)
-
-
-def _size(num_parameters: int | tuple[int, ...] | None, granularity: Granularity) -> int:
-    if granularity == "layer":
-        if num_parameters not in (None, 1):
-            raise ArgumentError(f"num_parameters must be 1 or None with granularity 'layer', not {num_parameters!r}")
-        return 1
-    if num_parameters is None:
-        raise ArgumentError(f"num_parameters must be given with granularity {granularity!r}: how many channels?")
-    if isinstance(num_parameters, tuple) and granularity != "element":
-        raise ArgumentTypeError(
-            f"num_parameters must be the number of channels, not the shape {num_parameters}; "
-            "a shape is for granularity 'element'"
-        )
-    sizes = num_parameters if isinstance(num_parameters, tuple) else (num_parameters,)
-    return math.prod(checks.integer("num_parameters", size, least=1) for size in sizes)

@@ -18,23 +18,13 @@ class Snake(ParametricActivation):
     arXiv 2006.08195. Frequency 1 at the start is the x + sin²(x) of its abstract. At frequency 0 the function is its
     limit, the identity.
 
-    Shapes:
-        As for :class:`~agileact.baselines.PReLU`.
+    Shapes, errors and the other arguments are those of :class:`~agileact.baselines.PReLU`.
 
     Args:
-        num_parameters: As for :class:`~agileact.baselines.PReLU`.
         frequency: a at the start.
-        granularity: As for :class:`~agileact.baselines.PReLU`.
-        dim: As for :class:`~agileact.baselines.PReLU`.
-        device: As for :class:`~agileact.baselines.PReLU`.
-        dtype: As for :class:`~agileact.baselines.PReLU`.
 
     Attributes:
         frequency: a.
-
-    Raises:
-        ArgumentError: As for :class:`~agileact.baselines.PReLU`.
-        ArgumentTypeError: As for :class:`~agileact.baselines.PReLU`.
 
     Example:
         >>> import torch
@@ -55,9 +45,7 @@ class Snake(ParametricActivation):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            num_parameters, {"frequency": (frequency,)}, granularity=granularity, dim=dim, device=device, dtype=dtype
-        )
+        super().__init__(num_parameters, {"frequency": (frequency,)}, granularity, dim, device, dtype)
 
     def formula(self, x: Tensor, **coefficients: Tensor) -> Tensor:
         """Return x + sin²(a x) / a."""

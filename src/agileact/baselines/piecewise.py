@@ -54,9 +54,7 @@ class PReLU(ParametricActivation):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            num_parameters, {"weight": (weight,)}, granularity=granularity, dim=dim, device=device, dtype=dtype
-        )
+        super().__init__(num_parameters, {"weight": (weight,)}, granularity, dim, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return max(0, x) + w min(0, x)."""
@@ -89,25 +87,16 @@ class APL(ParametricActivation):
     function is exactly ReLU, and the hinges b are spread evenly from -1 to 1 (0 for a single one), so that training
     tells them apart; these start values are our choice.
 
-    Shapes:
-        As for :class:`PReLU`.
+    Shapes, errors and the other arguments are those of :class:`PReLU`.
 
     Args:
-        num_parameters: As for :class:`PReLU`.
         hinges: S, at least 1.
         granularity: As for :class:`PReLU`; the paper learns one function per node ("element", or "channel" after a
             dense layer).
-        dim: As for :class:`PReLU`.
-        device: As for :class:`PReLU`.
-        dtype: As for :class:`PReLU`.
 
     Attributes:
         slope: All a, hinge after hinge.
         hinge: All b, likewise.
-
-    Raises:
-        ArgumentError: As for :class:`PReLU`.
-        ArgumentTypeError: As for :class:`PReLU`.
 
     Example:
         >>> import torch
@@ -131,14 +120,7 @@ class APL(ParametricActivation):
     ) -> None:
         checks.integer("hinges", hinges, least=1)
         spread = [2 * s / (hinges - 1) - 1 for s in range(hinges)] if hinges > 1 else [0.0]
-        super().__init__(
-            num_parameters,
-            {"slope": [0.0] * hinges, "hinge": spread},
-            granularity=granularity,
-            dim=dim,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(num_parameters, {"slope": [0.0] * hinges, "hinge": spread}, granularity, dim, device, dtype)
         self.hinges = hinges
 
     def formula(self, x: Tensor, **coefficients: Tensor) -> Tensor:

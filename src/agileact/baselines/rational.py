@@ -39,24 +39,15 @@ class Rational(ParametricActivation):
     0.01, and by at most 0.01326 from ReLU. Outside it leaves them: at x = -10 the start of ``"leaky_relu"`` is -2.5,
     at 10 it is 7.6.
 
-    Shapes:
-        As for :class:`~agileact.baselines.PReLU`.
+    Shapes, errors and the other arguments are those of :class:`~agileact.baselines.PReLU`.
 
     Args:
-        num_parameters: As for :class:`~agileact.baselines.PReLU`.
         start: The function that is approximated at the start, "leaky_relu" or "relu".
         granularity: As for :class:`~agileact.baselines.PReLU`; the paper learns one function per "layer".
-        dim: As for :class:`~agileact.baselines.PReLU`.
-        device: As for :class:`~agileact.baselines.PReLU`.
-        dtype: As for :class:`~agileact.baselines.PReLU`.
 
     Attributes:
         numerator: All p, coefficient after coefficient.
         denominator: All q, likewise.
-
-    Raises:
-        ArgumentError: As for :class:`~agileact.baselines.PReLU`.
-        ArgumentTypeError: As for :class:`~agileact.baselines.PReLU`.
 
     Example:
         >>> import torch
@@ -83,12 +74,7 @@ class Rational(ParametricActivation):
             raise ArgumentError(f"start must be {' or '.join(map(repr, get_args(Start)))}, not {start!r}")
         numerator, denominator = _STARTS[start]
         super().__init__(
-            num_parameters,
-            {"numerator": numerator, "denominator": denominator},
-            granularity=granularity,
-            dim=dim,
-            device=device,
-            dtype=dtype,
+            num_parameters, {"numerator": numerator, "denominator": denominator}, granularity, dim, device, dtype
         )
 
     def formula(self, x: Tensor, **coefficients: Tensor) -> Tensor:

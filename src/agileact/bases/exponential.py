@@ -22,24 +22,12 @@ def _exponential(x: Tensor, slope: float | Tensor, rate: float) -> Tensor:
     return slope * torch.exp(rate * torch.clamp(x, max=0.0))
 
 
-def _elu(x: Tensor, alpha: float) -> Tensor:
-    return F.elu(x, alpha)
-
-
 def _elu_derivative(x: Tensor, alpha: float) -> Tensor:
     return torch.where(x <= 0, _exponential(x, alpha, 1.0), 1.0)
 
 
 def _elu_second_derivative(x: Tensor, alpha: float) -> Tensor:
     return torch.where(x <= 0, _exponential(x, alpha, 1.0), 0.0)
-
-
-def _elu_monotone(alpha: float) -> Monotone:
-    return "increasing" if alpha >= 0 else None
-
-
-def _celu(x: Tensor, alpha: float) -> Tensor:
-    return F.celu(x, alpha)
 
 
 def _celu_derivative(x: Tensor, alpha: float) -> Tensor:
@@ -58,10 +46,6 @@ def _selu_second_derivative(x: Tensor) -> Tensor:
     return torch.where(x <= 0, _exponential(x, SELU_SCALE * SELU_ALPHA, 1.0), 0.0)
 
 
-def _softplus(x: Tensor, beta: float, threshold: float) -> Tensor:
-    return F.softplus(x, beta, threshold)
-
-
 def _softplus_derivative(x: Tensor, beta: float, threshold: float) -> Tensor:
     return torch.where(beta * x > threshold, 1.0, torch.sigmoid(beta * x))
 
@@ -77,49 +61,49 @@ def _softplus_monotone(beta: float, threshold: float) -> Monotone:
     return "increasing" if threshold > 0 and math.log1p(math.exp(-threshold)) < threshold * 2**-53 else None
 
 
-ELU = Base(
-    "elu",
-    _elu,
-    _elu_derivative,
-    _elu_second_derivative,
-    formula="x where x > 0, else alpha (exp(x) - 1)",
-    options={"alpha": Option(1.0)},
-    monotone=_elu_monotone,
-    positively_homogeneous=lambda alpha: alpha == 0.0,
-    bounds=lambda alpha: (min(0.0, -alpha), math.inf),
-    kinks=(0.0,),
+EXPONENTIAL = (
+    Base(
+        "elu",
+        F.elu,
+        _elu_derivative,
+        _elu_second_derivative,
+        formula="x where x > 0, else alpha (exp(x) - 1)",
+        options={"alpha": Option(1.0)},
+        monotone=lambda alpha: "increasing" if alpha >= 0 else None,
+        positively_homogeneous=lambda alpha: alpha == 0.0,
+        bounds=lambda alpha: (min(0.0, -alpha), math.inf),
+        kinks=(0.0,),
+    ),
+    Base(
+        "celu",
+        F.celu,
+        _celu_derivative,
+        _celu_second_derivative,
+        formula="max(0, x) + min(0, alpha (exp(x / alpha) - 1))",
+        options={"alpha": Option(1.0, nonzero=True)},
+        monotone="increasing",
+        bounds=lambda alpha: (-alpha if alpha > 0 else -math.inf, math.inf),
+        kinks=(0.0,),
+    ),
+    Base(
+        "selu",
+        F.selu,
+        _selu_derivative,
+        _selu_second_derivative,
+        formula="1.0507 (x where x > 0, else 1.6733 (exp(x) - 1))",
+        monotone="increasing",
+        bounds=(-SELU_SCALE * SELU_ALPHA, math.inf),
+        kinks=(0.0,),
+    ),
+    Base(
+        "softplus",
+        F.softplus,
+        _softplus_derivative,
+        _softplus_second_derivative,
+        formula="log(1 + exp(beta x)) / beta where beta x <= threshold, else x",
+        options={"beta": Option(1.0, least=0.0, above=True), "threshold": Option(20.0)},
+        monotone=_softplus_monotone,
+        bounds=lambda beta, threshold: (min(0.0, threshold / beta), math.inf),
+        kinks=lambda beta, threshold: (threshold / beta,) if math.isfinite(threshold) else (),
+    ),
 )
-CELU = Base(
-    "celu",
-    _celu,
-    _celu_derivative,
-    _celu_second_derivative,
-    formula="max(0, x) + min(0, alpha (exp(x / alpha) - 1))",
-    options={"alpha": Option(1.0, nonzero=True)},
-    monotone="increasing",
-    bounds=lambda alpha: (-alpha if alpha > 0 else -math.inf, math.inf),
-    kinks=(0.0,),
-)
-SELU = Base(
-    "selu",
-    F.selu,
-    _selu_derivative,
-    _selu_second_derivative,
-    formula="1.0507 (x where x > 0, else 1.6733 (exp(x) - 1))",
-    monotone="increasing",
-    bounds=(-SELU_SCALE * SELU_ALPHA, math.inf),
-    kinks=(0.0,),
-)
-SOFTPLUS = Base(
-    "softplus",
-    _softplus,
-    _softplus_derivative,
-    _softplus_second_derivative,
-    formula="log(1 + exp(beta x)) / beta where beta x <= threshold, else x",
-    options={"beta": Option(1.0, least=0.0, above=True), "threshold": Option(20.0)},
-    monotone=_softplus_monotone,
-    bounds=lambda beta, threshold: (min(0.0, threshold / beta), math.inf),
-    kinks=lambda beta, threshold: (threshold / beta,) if math.isfinite(threshold) else (),
-)
-
-EXPONENTIAL = (ELU, CELU, SELU, SOFTPLUS)

@@ -21,14 +21,6 @@ def _sigmoid_second_derivative(x: Tensor) -> Tensor:
     return s * (1 - s) * (1 - 2 * s)
 
 
-def _log_sigmoid_derivative(x: Tensor) -> Tensor:
-    return torch.sigmoid(-x)
-
-
-def _log_sigmoid_second_derivative(x: Tensor) -> Tensor:
-    return -torch.sigmoid(x) * torch.sigmoid(-x)
-
-
 def _tanh_derivative(x: Tensor) -> Tensor:
     t = torch.tanh(x)
     return 1 - t * t
@@ -78,10 +70,6 @@ def _mish_second_derivative(x: Tensor) -> Tensor:
     return s * (1 - t * t) * (2 + x * ((1 - s) - 2 * t * s))
 
 
-def _gelu(x: Tensor, approximate: str) -> Tensor:
-    return F.gelu(x, approximate=approximate)
-
-
 _GELU_RATE = math.sqrt(2 / math.pi)
 _GELU_CUBE = 0.044715
 
@@ -110,99 +98,91 @@ def _gelu_second_derivative(x: Tensor, approximate: str) -> Tensor:
     return _normal_density(x) * (2 - x * x)
 
 
-def _gelu_bounds(approximate: str) -> tuple[float, float]:
-    return (-0.1700409 if approximate == "tanh" else -0.1699713, math.inf)
-
-
-def _sine_second_derivative(x: Tensor) -> Tensor:
-    return -torch.sin(x)
-
-
-SIGMOID = Base(
-    "sigmoid",
-    torch.sigmoid,
-    _sigmoid_derivative,
-    _sigmoid_second_derivative,
-    formula="1 / (1 + exp(-x))",
-    rounds_inside=False,
-    monotone="increasing",
-    bounds=(0.0, 1.0),
+SMOOTH = (
+    Base(
+        "sigmoid",
+        torch.sigmoid,
+        _sigmoid_derivative,
+        _sigmoid_second_derivative,
+        formula="1 / (1 + exp(-x))",
+        rounds_inside=False,
+        monotone="increasing",
+        bounds=(0.0, 1.0),
+    ),
+    Base(
+        "log_sigmoid",
+        F.logsigmoid,
+        lambda x: torch.sigmoid(-x),
+        lambda x: -torch.sigmoid(x) * torch.sigmoid(-x),
+        formula="-log(1 + exp(-x))",
+        rounds_inside=False,
+        monotone="increasing",
+        bounds=(-math.inf, 0.0),
+    ),
+    Base(
+        "tanh",
+        torch.tanh,
+        _tanh_derivative,
+        _tanh_second_derivative,
+        formula="tanh(x)",
+        rounds_inside=False,
+        monotone="increasing",
+        odd=True,
+        bounds=(-1.0, 1.0),
+    ),
+    Base(
+        "tanhshrink",
+        F.tanhshrink,
+        _tanhshrink_derivative,
+        _tanhshrink_second_derivative,
+        formula="x - tanh(x)",
+        monotone="increasing",
+        odd=True,
+    ),
+    Base(
+        "softsign",
+        F.softsign,
+        _softsign_derivative,
+        _softsign_second_derivative,
+        formula="x / (1 + |x|)",
+        monotone="increasing",
+        odd=True,
+        bounds=(-1.0, 1.0),
+        kinks=(0.0,),
+    ),
+    Base(
+        "silu",
+        F.silu,
+        _silu_derivative,
+        _silu_second_derivative,
+        formula="x / (1 + exp(-x))",
+        rounds_inside=False,
+        bounds=(-0.2784646, math.inf),
+    ),
+    Base(
+        "mish",
+        F.mish,
+        _mish_derivative,
+        _mish_second_derivative,
+        formula="x tanh(log(1 + exp(x)))",
+        bounds=(-0.3088435, math.inf),
+    ),
+    Base(
+        "gelu",
+        F.gelu,
+        _gelu_derivative,
+        _gelu_second_derivative,
+        formula="x Phi(x), with the normal distribution function Phi or its approximation by tanh",
+        options={"approximate": Option("none", choices=("none", "tanh"))},
+        bounds=lambda approximate: (-0.1700409 if approximate == "tanh" else -0.1699713, math.inf),
+    ),
+    Base(
+        "sine",
+        torch.sin,
+        torch.cos,
+        lambda x: -torch.sin(x),
+        formula="sin(x)",
+        odd=True,
+        bounds=(-1.0, 1.0),
+    ),
 )
-LOG_SIGMOID = Base(
-    "log_sigmoid",
-    F.logsigmoid,
-    _log_sigmoid_derivative,
-    _log_sigmoid_second_derivative,
-    formula="-log(1 + exp(-x))",
-    rounds_inside=False,
-    monotone="increasing",
-    bounds=(-math.inf, 0.0),
-)
-TANH = Base(
-    "tanh",
-    torch.tanh,
-    _tanh_derivative,
-    _tanh_second_derivative,
-    formula="tanh(x)",
-    rounds_inside=False,
-    monotone="increasing",
-    odd=True,
-    bounds=(-1.0, 1.0),
-)
-TANHSHRINK = Base(
-    "tanhshrink",
-    F.tanhshrink,
-    _tanhshrink_derivative,
-    _tanhshrink_second_derivative,
-    formula="x - tanh(x)",
-    monotone="increasing",
-    odd=True,
-)
-SOFTSIGN = Base(
-    "softsign",
-    F.softsign,
-    _softsign_derivative,
-    _softsign_second_derivative,
-    formula="x / (1 + |x|)",
-    monotone="increasing",
-    odd=True,
-    bounds=(-1.0, 1.0),
-    kinks=(0.0,),
-)
-SILU = Base(
-    "silu",
-    F.silu,
-    _silu_derivative,
-    _silu_second_derivative,
-    formula="x / (1 + exp(-x))",
-    rounds_inside=False,
-    bounds=(-0.2784646, math.inf),
-)
-MISH = Base(
-    "mish",
-    F.mish,
-    _mish_derivative,
-    _mish_second_derivative,
-    formula="x tanh(log(1 + exp(x)))",
-    bounds=(-0.3088435, math.inf),
-)
-GELU = Base(
-    "gelu",
-    _gelu,
-    _gelu_derivative,
-    _gelu_second_derivative,
-    formula="x Phi(x), with the normal distribution function Phi or its approximation by tanh",
-    options={"approximate": Option("none", choices=("none", "tanh"))},
-    bounds=_gelu_bounds,
-)
-SINE = Base(
-    "sine",
-    torch.sin,
-    torch.cos,
-    _sine_second_derivative,
-    formula="sin(x)",
-    odd=True,
-    bounds=(-1.0, 1.0),
-)
-
-SMOOTH = (SIGMOID, LOG_SIGMOID, TANH, TANHSHRINK, SOFTSIGN, SILU, MISH, GELU, SINE)

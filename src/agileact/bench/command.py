@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agileact._common.json_text import format_json, print_json
-from agileact._common.table import print_table
+from agileact._common.terminal import format_json, print_json, print_table
 
 
 def add_bench(commands: Any) -> None:

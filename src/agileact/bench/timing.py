@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from agileact._common.machine import processor, versions
+
 
 def interleaved(
     contenders: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float = 0.004, budget: float = 20.0
@@ -60,20 +62,11 @@ def keep_freed_memory() -> bool:
 def environment() -> dict[str, Any]:
     """Return the hardware and the versions that a result belongs to."""
     from agileact import ops
-    from agileact._common.version import __version__
 
-    model = platform.processor()
-    try:
-        with open("/proc/cpuinfo") as lines:
-            model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        pass
     return {
-        "agileact": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        **versions(),
         "system": platform.platform(),
-        "cpu": model,
+        "cpu": processor(),
         "freed_memory": "kept" if keep_freed_memory() else "as the allocator likes",
         "capability": torch.backends.cpu.get_cpu_capability(),
         "kernels": "compiled" if ops.CPU.loaded else f"default ({ops.CPU.reason})",

@@ -11,6 +11,6 @@ package is in a module that is named after it, and nothing imports these but you
 """
 
 from agileact.integrations.logger import AgileLogger as AgileLogger
-from agileact.integrations.report import report as report
+from agileact.integrations.reporting import report as report
 
 __all__ = ["AgileLogger", "report"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
-from agileact.integrations.report import collect, delivery
+from agileact.integrations.reporting import collect, delivery
 from agileact.integrations.tensorboard import add_histograms, add_shapes
 from agileact.monitor import Monitor
 from agileact.monitor.units import agile_layers

@@ -40,15 +40,7 @@ _PAGE = """<!DOCTYPE html>
 
 
 def build_app(opened: Path | None = None) -> Dash:
-    """Return the lab as a Dash application, not yet served.
-
-    Args:
-        opened: A checkpoint or a store of trials that the tab "Network" shows from the start.
-
-    Example:
-        >>> build_app().title
-        'Agileact lab'
-    """
+    """Return the lab as a Dash application, not yet served."""
     app = Dash(
         __name__,
         title="Agileact lab",

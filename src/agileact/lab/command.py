@@ -60,20 +60,7 @@ def _lab(options: argparse.Namespace) -> None:
 
 
 def serve(port: int, opened: Path | None = None, *, browser: bool, notify: Callable[[str], None]) -> None:
-    """Serve the lab on 127.0.0.1 until Ctrl-C.
-
-    Args:
-        port: The port; 0 for any free one.
-        opened: A checkpoint or a store to show; read at once, so that a wrong one is an error here.
-        browser: Whether to open a browser, if there is a screen for one.
-        notify: Called with what a user should read.
-
-    Raises:
-        ArgumentError: If the port cannot be had.
-        DataError: If the checkpoint cannot be read.
-        StoreError: If the store cannot be read.
-        MissingExtraError: If Dash is not installed.
-    """
+    """Serve the lab on 127.0.0.1 until Ctrl-C."""
     import torch
 
     from agileact.lab.app import build_app

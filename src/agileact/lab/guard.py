@@ -38,12 +38,7 @@ def own_origin(origin: str | None, host: str) -> bool:
 
 
 def guard(server: Flask, script_hashes: Sequence[str]) -> None:
-    """Refuse what another site could send, and forbid the page to load anything from elsewhere.
-
-    Args:
-        server: The application.
-        script_hashes: The hashes of the scripts that stand in the page itself.
-    """
+    """Refuse what another site could send, and forbid the page to load anything from elsewhere."""
     policy = "; ".join(
         (
             "default-src 'self'",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,9 +19,6 @@ MOST_OPTION = 100
 def number(name: str, value: Any, least: float, most: float) -> float:
     """Return ``value`` as a float if it is a number from ``least`` to ``most``.
 
-    Raises:
-        ArgumentError: If it is not.
-
     Example:
         >>> number("a", 2, -3, 3)
         2.0
@@ -31,38 +27,20 @@ def number(name: str, value: Any, least: float, most: float) -> float:
         ...
         agileact.ArgumentError: a must be a number from -3 to 3
     """
-    fits = checks.is_number(value) and math.isfinite(value)
-    if not fits or not least <= value <= most:
+    if not checks.is_number(value) or not least <= value <= most:  # NaN is neither
         raise ArgumentError(f"{name} must be a number from {least:g} to {most:g}")
     return float(value)
 
 
 def whole(name: str, value: Any, least: int, most: int) -> int:
-    """Return ``value`` as an int if it is a whole number from ``least`` to ``most``.
-
-    Raises:
-        ArgumentError: If it is not.
-
-    Example:
-        >>> whole("the seed", 3.0, 0, 9)
-        3
-    """
-    fits = checks.is_number(value) and math.isfinite(value)
-    if not fits or value != int(value) or not least <= value <= most:
+    """Return ``value`` as an int if it is a whole number from ``least`` to ``most``."""
+    if not checks.is_number(value) or not least <= value <= most or value != int(value):
         raise ArgumentError(f"{name} must be a whole number from {least} to {most}")
     return int(value)
 
 
 def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
-    """Return ``value`` if it is one of the names that are allowed.
-
-    Raises:
-        ArgumentError: If it is not.
-
-    Example:
-        >>> choice("the optimizer", "adam", ("adam", "sgd"))
-        'adam'
-    """
+    """Return ``value`` if it is one of the names that are allowed."""
     names = tuple(allowed)
     if not isinstance(value, str) or value not in names:
         raise ArgumentError(f"{name} must be one of {', '.join(names)}")
@@ -73,9 +51,6 @@ def base_options(base: Any, given: Mapping[str, Any]) -> tuple[str, dict[str, An
     """Return the name of a base function and its options, the given ones and else the defaults.
 
     Options that the base does not have are left out: the page may still show those of the base chosen before.
-
-    Raises:
-        ArgumentError: If there is no such base, or a value does not fit.
 
     Example:
         >>> base_options("leaky_relu", {"negative_slope": 0.2, "alpha": 1.0})
@@ -92,3 +67,16 @@ def base_options(base: Any, given: Mapping[str, Any]) -> tuple[str, dict[str, An
         return name, known.resolve(options)
     except TypeError as error:
         raise ArgumentError(str(error)) from None
+
+
+def training(
+    base: Any, optimizer: Any, lr: Any, activation_lr: Any, seed: Any, *, optimizers: Iterable[str]
+) -> dict[str, Any]:
+    """Return what every training on the page has, by name."""
+    return {
+        "base": choice("f", base, bases.names()),
+        "optimizer": choice("the optimizer", optimizer, optimizers),
+        "lr": number("the learning rate of the weights", lr, 1e-6, 10),
+        "activation_lr": number("the learning rate of a and b", activation_lr, 0, 10),
+        "seed": whole("the seed", seed, 0, 99_999),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -16,18 +16,7 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 
 
 class Sessions(Generic[T]):
-    """A table from an open page to its state, which holds at most ``limit`` of them.
-
-    Args:
-        limit: The most pages that are kept.
-
-    Example:
-        >>> table = Sessions[str](limit=1)
-        >>> table.put("0" * 32, "first")
-        >>> table.put("1" * 32, "second")
-        >>> table.get("0" * 32) is None, table.get("1" * 32)
-        (True, 'second')
-    """
+    """A table from an open page to its state, which holds at most ``limit`` of them."""
 
     def __init__(self, limit: int = 32) -> None:
         self._limit = limit
@@ -41,11 +30,7 @@ class Sessions(Generic[T]):
             yield
 
     def get(self, key: Any) -> T | None:
-        """Return what is kept for the page, or None.
-
-        Raises:
-            ArgumentError: If ``key`` is not the key of a page.
-        """
+        """Return what is kept for the page, or None."""
         with self._lock:
             name = _checked(key)
             if name in self._kept:
@@ -53,16 +38,33 @@ class Sessions(Generic[T]):
             return self._kept.get(name)
 
     def put(self, key: Any, state: T) -> None:
-        """Keep ``state`` for the page.
-
-        Raises:
-            ArgumentError: If ``key`` is not the key of a page.
-        """
+        """Keep ``state`` for the page."""
         with self._lock:
             self._kept[_checked(key)] = state
             self._kept.move_to_end(key)
             while len(self._kept) > self._limit:
                 self._kept.popitem(last=False)
+
+
+def current_run(
+    table: Sessions[Any], key: Any, spec: Any, make: Callable[[Any], T], steps: int, taken: Any
+) -> tuple[T, bool]:
+    """Return the page's run, and whether the one that the page shows had been put away.
+
+    Args:
+        table: The runs.
+        key: The page's key.
+        spec: What the page asks to train; another one than the run's begins anew.
+        make: Makes a run of ``spec``.
+        steps: The steps that are asked for; 0 begins anew.
+        taken: How many steps the page's run has taken, as the page says.
+    """
+    run = table.get(key)
+    lost = steps > 0 and run is None and bool(taken)
+    if run is None or run.spec != spec or steps == 0:
+        run = make(spec)
+        table.put(key, run)
+    return run, lost
 
 
 def steps_asked(triggers: Iterable[str], steps: Mapping[str, int]) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from agileact import bases
-from agileact.lab.input_checks import MOST_OPTION
+from agileact._common.errors import AgileactError
+from agileact.lab.input_checks import MOST_OPTION, base_options
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#2f7fd1", "#d9661f", "#1f9d6b", "#9a5fc0", "#858b94"
 """Colours that can be told apart on a light and on a dark page."""
@@ -19,12 +20,7 @@ Figure = dict[str, Any]
 
 
 def aria(**given: str) -> Any:
-    """Return attributes whose names have hyphens, as Dash takes them; its types know none of these.
-
-    Example:
-        >>> aria(aria_label="curve", data_label="a")
-        {'aria-label': 'curve', 'data-label': 'a'}
-    """
+    """Return attributes whose names have hyphens, as Dash takes them; its types know none of these."""
     return {name.replace("_", "-"): value for name, value in given.items()}
 
 
@@ -135,6 +131,57 @@ def filled(key: str, drawn: Figure, label: str, *, size: str = "small") -> html.
     return frame
 
 
+def row(kind: str, *parts: Any, key: str = "", hidden: bool = False) -> html.Div:
+    """Return parts beside each other: "controls", "charts two", "buttons"."""
+    identity: Any = {"id": key} if key else {}
+    return html.Div(list(parts), className=kind, hidden=hidden, **identity)
+
+
+def tab_body(intro: str, *parts: Any) -> html.Div:
+    """Return the content of a tab."""
+    return html.Div([html.P(intro, className="intro"), *parts], className="tab-body")
+
+
+def sentence(key: str, text: str = "") -> html.P:
+    """Return the place of a sentence that a screen reader reads when it changes."""
+    return html.P(text, id=key, className="sentence", role="status")
+
+
+def base_choice(tab: str, chosen: str, hint: str = "") -> html.Div:
+    """Return the choice of f."""
+    return control("f: base function", dropdown(f"{tab}-base", bases.names(), chosen), hint=hint)
+
+
+def training_controls(
+    tab: str, *, base: str, optimizers: Sequence[str], lr: float, activation_lr: float, seed: int
+) -> list[html.Div]:
+    """Return what every training can choose, in the order of :func:`agileact.lab.input_checks.training`."""
+    return [
+        base_choice(tab, base),
+        control("Optimizer", dropdown(f"{tab}-optimizer", optimizers, "adam")),
+        control("Learning rate of the weights", rate(f"{tab}-lr", lr, 10)),
+        control("Learning rate of a and b", rate(f"{tab}-activation-lr", activation_lr, 10)),
+        control("Seed", number(f"{tab}-seed", seed, least=0, most=99999, step=1)),
+    ]
+
+
+def register_options(app: Dash, tab: str) -> None:
+    """Show the options of the f that is chosen on a tab."""
+
+    @app.callback(Output(f"{tab}-options", "children"), Input(f"{tab}-base", "value"))
+    def options(base: Any) -> Any:
+        try:
+            name, defaults = base_options(base, {})
+        except AgileactError:
+            return []
+        return [option_control(tab, name, key, value) for key, value in defaults.items()]
+
+
+def given_options(keys: Sequence[Any], values: Sequence[Any]) -> dict[str, Any]:
+    """Return the options of f by name, from the parts of :func:`option_control` on the page."""
+    return {key["option"]: value for key, value in zip(keys, values, strict=True)}
+
+
 def option_control(tab: str, base: str, key: str, value: Any) -> html.Div:
     """Return the control of one option of a base function."""
     option = bases.get(base).options[key]
@@ -187,6 +234,11 @@ def written(value: float, digits: int = 3) -> str:
 def message(text: str, *, bad: bool = False) -> html.P:
     """Return a sentence about what happened."""
     return html.P(text, className="message bad" if bad else "message", role="alert" if bad else "status")
+
+
+def put_away(lost: bool) -> html.P | None:
+    """Say that a page's run was not kept, if that is so."""
+    return message("The lab had put this run away (it keeps the last 32 pages); it starts anew.") if lost else None
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str, *, marked: Sequence[int] = ()) -> Any:

@@ -71,17 +71,7 @@ class Agile(AgileModule):
         inplace: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(
-            base,
-            num_parameters,
-            terms=1,
-            spread=1.0,
-            granularity=granularity,
-            dim=dim,
-            device=device,
-            dtype=dtype,
-            options=options,
-        )
+        super().__init__(base, num_parameters, 1, 1.0, granularity, dim, device, dtype, options)
         self.inplace = inplace
         self._call = ops.call_of(base, self.options) if granularity == "channel" else None
 
@@ -97,6 +87,5 @@ class Agile(AgileModule):
             x, self.scale, self.location, base, self.options, self.dim, self.granularity, inplace=self.inplace
         )
 
-    def _arguments(self) -> list[str]:
-        shown = [] if self.fixed_base else [repr(self.base)]
-        return shown + super()._arguments() + (["inplace=True"] if self.inplace else [])
+    def _own_arguments(self) -> tuple[list[str], list[str], list[str]]:
+        return [] if self.fixed_base else [repr(self.base)], [], ["inplace=True"] * self.inplace

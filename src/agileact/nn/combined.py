@@ -27,11 +27,7 @@ class CombinedAgile(AgileModule):
         num_parameters: As for :class:`Agile`; the number of pairs in each term.
         terms: The number of terms, at least 1.
         spread: The distance between the locations at the start; not 0.
-        granularity: As for :class:`Agile`.
-        dim: As for :class:`Agile`.
-        device: As for :class:`Agile`.
-        dtype: As for :class:`Agile`.
-        **options: The options of f.
+        **options: The options of f. The other arguments are those of :class:`Agile`.
 
     Attributes:
         scale: All a, a 1-D parameter of ``terms * num_parameters`` elements, term after term.
@@ -68,17 +64,7 @@ class CombinedAgile(AgileModule):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(
-            base,
-            num_parameters,
-            terms=terms,
-            spread=spread,
-            granularity=granularity,
-            dim=dim,
-            device=device,
-            dtype=dtype,
-            options=options,
-        )
+        super().__init__(base, num_parameters, terms, spread, granularity, dim, device, dtype, options)
         self._call = ops.call_of(base, self.options) if granularity == "channel" else None
 
     @property
@@ -103,7 +89,6 @@ class CombinedAgile(AgileModule):
             x, self.scale_by_term, self.location_by_term, base, self.options, self.dim, self.granularity
         )
 
-    def _arguments(self) -> list[str]:
-        first, *rest = super()._arguments() if self.granularity != "layer" else ["", *super()._arguments()]
-        own = [f"terms={self.terms}"] + ([f"spread={self.spread}"] if self.spread != 1.0 else [])
-        return [repr(self.base), *filter(None, [first]), *own, *rest]
+    def _own_arguments(self) -> tuple[list[str], list[str], list[str]]:
+        first, own, last = super()._own_arguments()
+        return first, own if self.terms > 1 else ["terms=1", *own], last

@@ -16,7 +16,6 @@ from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.bases import Facts, Value
 from agileact.functional import Granularity, channel_axis, check_input, check_placement
-from agileact.nn.init import identity_start
 
 Device = torch.device | str | int | None
 
@@ -47,7 +46,6 @@ class AgileModule(LazyModuleMixin, nn.Module):
         self,
         base: str,
         num_parameters: int | tuple[int, ...] | None,
-        *,
         terms: int,
         spread: float,
         granularity: Granularity,
@@ -67,7 +65,7 @@ class AgileModule(LazyModuleMixin, nn.Module):
         self.terms = terms
         self.spread = float(spread)
         self.sample_shape = num_parameters if isinstance(num_parameters, tuple) else None
-        size = _size(num_parameters, granularity)
+        size = number_of_pairs(num_parameters, granularity)
         if size is None:
             # The stubs of torch have neither these arguments nor their base class.
             lazy: Any = UninitializedParameter
@@ -95,7 +93,7 @@ class AgileModule(LazyModuleMixin, nn.Module):
         size = self.scale.numel() // self.terms
         scale, location = (
             torch.tensor(values, device=self.scale.device, dtype=self.scale.dtype).repeat_interleave(size)
-            for values in identity_start(self.terms, self.spread)
+            for values in _start(self.terms, self.spread)
         )
         return scale, location
 
@@ -126,19 +124,18 @@ class AgileModule(LazyModuleMixin, nn.Module):
 
     def extra_repr(self) -> str:
         """Return the arguments that differ from their defaults."""
-        return ", ".join(self._arguments())
+        first, own, last = self._own_arguments()
+        size = [] if self.granularity == "layer" else [repr(self.sample_shape or self.num_parameters)]
+        defaults = bases.get(self.base).options if self.options else {}
+        options = [f"{key}={value!r}" for key, value in self.options.items() if value != defaults[key].default]
+        layout = [f"granularity={self.granularity!r}"] * (self.granularity != "channel")
+        layout += [f"dim={self.dim}"] * (self.granularity == "channel" and self.dim != 1)
+        return ", ".join([*first, *size, *own, *options, *layout, *last])
 
-    def _arguments(self) -> list[str]:
-        parts = []
-        if self.granularity != "layer":
-            parts.append(repr(self.sample_shape or self.num_parameters))
-        defaults = bases.get(self.base).options
-        parts += [f"{key}={value!r}" for key, value in self.options.items() if value != defaults[key].default]
-        if self.granularity != "channel":
-            parts.append(f"granularity={self.granularity!r}")
-        elif self.dim != 1:
-            parts.append(f"dim={self.dim}")
-        return parts
+    def _own_arguments(self) -> tuple[list[str], list[str], list[str]]:
+        """Return what ``extra_repr`` shows of a class's own arguments: before the size, behind it, and at the end."""
+        own = [f"terms={self.terms}"] * (self.terms > 1) + [f"spread={self.spread}"] * (self.spread != 1.0)
+        return [repr(self.base)], own, []
 
     def _check_sample(self, x: Tensor) -> None:
         if self.sample_shape is not None:
@@ -181,8 +178,8 @@ def _check_terms(terms: Any, spread: Any) -> None:
         raise ArgumentError(f"spread must be a number other than 0, or the terms would stay equal, not {spread}")
 
 
-def _size(num_parameters: int | tuple[int, ...] | None, granularity: Granularity) -> int | None:
-    """Return the number of pairs, or None if it is left open."""
+def number_of_pairs(num_parameters: int | tuple[int, ...] | None, granularity: Granularity) -> int | None:
+    """Return how many pairs there are of each kind of parameter, or None if that is left open."""
     if granularity == "layer":
         if num_parameters not in (None, 1):
             raise ArgumentError(f"num_parameters must be 1 or None with granularity 'layer', not {num_parameters!r}")
@@ -196,3 +193,20 @@ def _size(num_parameters: int | tuple[int, ...] | None, granularity: Granularity
             "a shape is for granularity 'element'"
         )
     return math.prod(checks.integer("num_parameters", size, least=1) for size in sizes)
+
+
+def _start(terms: int = 1, spread: float = 1.0) -> tuple[list[float], list[float]]:
+    """Return the scale and the location of each term of a sum that is exactly f.
+
+    The first term has scale 1 and location 0. The others have scale 0, so that they add nothing yet, and
+    locations ``spread``, ``-spread``, ``2 spread``, ``-2 spread`` and so on. These are distinct, so the
+    gradient of each scale, the sum of g f(x - b_j), is another one, and the first step already tells the terms
+    apart; their locations move from the second step on.
+
+    Example:
+        >>> _start(4, spread=0.5)
+        ([1.0, 0.0, 0.0, 0.0], [0.0, 0.5, -0.5, 1.0])
+    """
+    scale = [1.0] + [0.0] * (terms - 1)
+    location = [0.0] + [spread * ((term + 1) // 2) * (1 if term % 2 else -1) for term in range(1, terms)]
+    return scale, location

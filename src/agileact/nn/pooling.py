@@ -71,17 +71,7 @@ class AgileMaxPool2d(AgileModule):
     ) -> None:
         if granularity == "element":
             raise ArgumentError("granularity must be 'channel' or 'layer', not 'element': pooling moves elements about")
-        super().__init__(
-            base,
-            num_parameters,
-            terms=1,
-            spread=1.0,
-            granularity=granularity,
-            dim=1,
-            device=device,
-            dtype=dtype,
-            options=options,
-        )
+        super().__init__(base, num_parameters, 1, 1.0, granularity, 1, device, dtype, options)
         self.kernel_size = pair("kernel_size", kernel_size)
         self.stride = self.kernel_size if stride is None else pair("stride", stride)
         self.padding = pair("padding", padding, 0)
@@ -106,15 +96,8 @@ class AgileMaxPool2d(AgileModule):
             **self.options,
         )
 
-    def _arguments(self) -> list[str]:
-        first, *rest = super()._arguments() if self.granularity != "layer" else ["", *super()._arguments()]
-        own = [f"kernel_size={self.kernel_size}"]
-        if self.stride != self.kernel_size:
-            own.append(f"stride={self.stride}")
-        own += [f"{name}={value}" for name, value, usual in (
-            ("padding", self.padding, (0, 0)),
-            ("dilation", self.dilation, (1, 1)),
-            ("ceil_mode", self.ceil_mode, False),
-            ("return_indices", self.return_indices, False),
-        ) if value != usual]  # fmt: skip
-        return [*filter(None, [first]), *own, f"base={self.base!r}", *rest]
+    def _own_arguments(self) -> tuple[list[str], list[str], list[str]]:
+        usual: dict[str, object] = {"stride": self.kernel_size, "padding": (0, 0), "dilation": (1, 1)}
+        usual |= {"ceil_mode": False, "return_indices": False}
+        own = [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return [], [f"kernel_size={self.kernel_size}", *own, f"base={self.base!r}"], []

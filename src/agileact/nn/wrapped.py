@@ -32,11 +32,7 @@ class AgileWrapped(AgileModule):
         function: m: a module or function of one tensor that works element by element. A module becomes a child.
         num_parameters: As for :class:`Agile`.
         terms: The number of terms, at least 1; they start as those of :class:`CombinedAgile`.
-        spread: As for :class:`CombinedAgile`.
-        granularity: As for :class:`Agile`.
-        dim: As for :class:`Agile`.
-        device: As for :class:`Agile`.
-        dtype: As for :class:`Agile`.
+        spread: As for :class:`CombinedAgile`. The other arguments are those of :class:`Agile`.
 
     Attributes:
         function: m.
@@ -73,17 +69,7 @@ class AgileWrapped(AgileModule):
         if isinstance(function, type):
             raise ArgumentTypeError(f"function must be a module, not its class: {function.__name__}(...)")
         # The identity has no options; what f is, is said below.
-        super().__init__(
-            "identity",
-            num_parameters,
-            terms=terms,
-            spread=spread,
-            granularity=granularity,
-            dim=dim,
-            device=device,
-            dtype=dtype,
-            options={},
-        )
+        super().__init__("identity", num_parameters, terms, spread, granularity, dim, device, dtype, {})
         self.function = function
         self.base = (
             type(function).__name__ if isinstance(function, nn.Module) else getattr(function, "__name__", "function")
@@ -121,12 +107,6 @@ class AgileWrapped(AgileModule):
         assert total is not None
         return total.to(dtype)
 
-    def _arguments(self) -> list[str]:
-        parts = [] if self.granularity == "layer" else [repr(self.sample_shape or self.num_parameters)]
-        parts += [f"terms={self.terms}"] * (self.terms > 1)
-        parts += [f"spread={self.spread}"] * (self.spread != 1.0)
-        if self.granularity != "channel":
-            parts.append(f"granularity={self.granularity!r}")
-        elif self.dim != 1:
-            parts.append(f"dim={self.dim}")
-        return parts if isinstance(self.function, nn.Module) else [self.base, *parts]
+    def _own_arguments(self) -> tuple[list[str], list[str], list[str]]:
+        _, own, last = super()._own_arguments()
+        return [] if isinstance(self.function, nn.Module) else [self.base], own, last

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agileact._common import arguments as _values
-from agileact._common.json_text import format_json, print_json
 from agileact._common.optional import expect
-from agileact._common.table import print_table
-from agileact._common.text import HelpFormatter
+from agileact._common.terminal import HelpFormatter, format_json, print_json, print_table
 
 _PAPER = "doi 10.3745/KTSDE.2020.9.7.213"
 

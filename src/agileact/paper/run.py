@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agileact._common.files import write_atomically
-from agileact._common.json_text import format_json
 from agileact._common.machine import hardware, versions
+from agileact._common.terminal import format_json
 from agileact.paper import table as paper_table
 from agileact.paper.figures import draw_all
 from agileact.paper.recipe import Recipe
@@ -78,7 +78,8 @@ def run_paper(
         # Before the first trial, so that "agileact study watch" knows what it sees.
         described = {study.tasks[0].name: data.description}
         around = write_record(out, study, command=command, data=described, notes=_notes(recipe))
-        with display(missing) as show:
+        with display(study) as show:
+            show.plan(missing, len(trials) - len(missing))
             results = run_study(trials, store, executor, show)
     rows = paper_table.rows(results)
     reading = paper_table.sentences(results, rows)

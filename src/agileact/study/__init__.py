@@ -1,1 +1,5 @@
-"""Run and store trials: what a trial is, where its result is kept, how it is run."""
+"""Compare activations fairly: what a trial is, how many are run and stored, what their numbers say."""
+
+from agileact._common.optional import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

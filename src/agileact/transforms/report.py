@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agileact._common.table import format_table
+from agileact._common.terminal import format_table
 
 
 @dataclass(frozen=True)

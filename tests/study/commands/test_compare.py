@@ -91,6 +91,7 @@ def test_times_as_people_write_them():
             duration(text)
 
 
+@pytest.mark.slow
 def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
     command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:pairs", "--arms", "original,agile-relu"]
     command += ["--iterations", "10", "--batch-size", "20", "--validation", "30", "--jobs", "1"]

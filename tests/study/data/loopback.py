@@ -13,10 +13,8 @@ from pathlib import PurePosixPath
 class Server(ThreadingHTTPServer):
     """Serves ``files`` by name. Each request takes the next word of ``script``; then all goes well.
 
-    Words: a number N (drop the connection after N bytes of the body), "500" and other statuses, "no-range"
-    (ignore Range), "lie" (a wrong Content-Range), "no-length" (neither length nor ranges), "cut" (the same,
-    and only half of it), "stall" (send half, then nothing), "416-bare" (without the total), "endless"
-    (never stop).
+    Words: a number N (drop the connection after N bytes of the body), "500" and other statuses, "no-length" (announce
+    none), "cut" (the same, and only half of it), "stall" (send half, then nothing), "endless" (never stop).
     """
 
     daemon_threads = True
@@ -25,7 +23,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = files
         self.script: list[int | str] = []
-        self.requests: list[tuple[str, str | None]] = []  # path and Range
+        self.requests: list[str] = []  # paths
         self.sent = 0
         self.over = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -41,26 +39,13 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        server, wanted = self.server, self.headers.get("Range")
-        server.requests.append((self.path, wanted))
+        server = self.server
+        server.requests.append(self.path)
         word = server.script.pop(0) if server.script else ""
-        content = server.files.get(PurePosixPath(self.path).name)
-        if content is None or (isinstance(word, str) and word.isdigit()):
-            return self.send_error(404 if content is None else int(word))
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
-        if wanted and start >= len(content):
-            self.send_response(416)
-            if word != "416-bare":
-                self.send_header("Content-Range", f"bytes */{len(content)}")
-            return self.end_headers()
-        if not wanted or word in ("no-range", "no-length", "cut"):
-            start = 0
-            self.send_response(200)
-        else:
-            self.send_response(206)
-            first = start + 7 if word == "lie" else start
-            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-        body = content[start:]
+        body = server.files.get(PurePosixPath(self.path).name)
+        if body is None or (isinstance(word, str) and word.isdigit()):
+            return self.send_error(404 if body is None else int(word))
+        self.send_response(200)
         if word == "endless":
             self.end_headers()
             while not server.over.is_set():

@@ -150,3 +150,13 @@ def test_cifar_files_that_do_not_fit(tmp_path):
     (tmp_path / "test_batch.bin").write_bytes(bytes([10]) + bytes(3072))
     with pytest.raises(DataError, match="label 10, expected 0 to 9"):
         load("cifar", tmp_path, folder=".")
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("idx", "folder"), ("npz", "file"), ("cifar", "folder"), ("text", "file")]
+)
+def test_where_the_data_is_must_be_told_and_be_there(tmp_path, name, option):
+    with pytest.raises(ArgumentError, match=f"the data set '{name}' needs the option '{option}'"):
+        load(name, tmp_path)
+    with pytest.raises(DataError, match=f"{name}: there is no .*nowhere"):
+        load(name, tmp_path, **{option: "nowhere"})

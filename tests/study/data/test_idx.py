@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agileact._common.errors import DataError
-from agileact.study.data.idx import DTYPES, content_sha256, parse_idx, read_idx
+from agileact.study.data.idx import DTYPES, content_sha256, read_idx
 
 
 def encode(array: npt.NDArray[Any], code: int) -> bytes:
@@ -49,7 +49,7 @@ def test_every_dtype(tmp_path: Path, code: int, shape: tuple[int, ...], pack: Ca
 
 def test_negative_and_wide_values() -> None:
     array = np.array([-(2**31), -1, 2**31 - 1], dtype=np.int32)
-    np.testing.assert_array_equal(parse_idx(encode(array, 0x0C)), array)
+    np.testing.assert_array_equal(read_idx(encode(array, 0x0C)), array)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_broken_content(tmp_path: Path, content: bytes, message: str) -> None:
         read_idx(path)
     assert str(path) in str(caught.value)
     with pytest.raises(DataError, match=message):
-        parse_idx(content)
+        read_idx(content)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["raw", "gzip"])
@@ -98,7 +98,7 @@ def test_absurd_sizes_take_no_memory(shape: tuple[int, ...], pack: Callable[[byt
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match="the header claims"):
-            parse_idx(content)
+            read_idx(content)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
@@ -159,7 +159,7 @@ def test_any_bytes_give_an_array_or_a_data_error(content: bytes) -> None:
     for start in (b"", b"\0\0", b"\x1f\x8b\x08", GOOD[:4]):
         for packed in (start + content, gzip.compress(start + content, compresslevel=1)):
             with contextlib.suppress(DataError):
-                parse_idx(packed)
+                read_idx(packed)
 
 
 @given(
@@ -175,7 +175,7 @@ def test_damaged_files_give_an_array_or_a_data_error(
     for position, value in changes:
         damaged[position % len(damaged)] = value
     with contextlib.suppress(DataError):
-        parse_idx(bytes(damaged[:length]))
+        read_idx(bytes(damaged[:length]))
 
 
 @given(st.data())
@@ -186,6 +186,6 @@ def test_round_trip(data: st.DataObject) -> None:
     dtype = DTYPES[code]
     size = int(np.prod(shape)) * dtype.itemsize
     array = np.frombuffer(data.draw(st.binary(min_size=size, max_size=size)), dtype=dtype).reshape(shape)
-    read = parse_idx(encode(array, code))
+    read = read_idx(encode(array, code))
     assert read.shape == shape
     assert read.astype(dtype).tobytes() == array.tobytes()

@@ -248,6 +248,7 @@ def test_what_is_no_port_is_refused(folder, port, capsys):
     assert "is not a port" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command(folder):
     command = [sys.executable, "-m", "agileact.cli", "study", "watch", str(folder), "--port", "0"]
     process = subprocess.Popen(

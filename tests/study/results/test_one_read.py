@@ -40,7 +40,7 @@ def counted(monkeypatch):
     """How often a result was parsed, and how often the text of a row was hashed, by its length and beginning."""
     parsed: Counter[str] = Counter()
     hashed: Counter[str] = Counter()
-    from_json, digest = TrialResult.from_json, store_room.digest
+    from_json, whole = TrialResult.from_json, store_room.whole
 
     def parse(text):
         parsed[hashlib.sha256(text.encode()).hexdigest()] += 1
@@ -48,10 +48,10 @@ def counted(monkeypatch):
 
     def hash_row(key, spec, status, result):
         hashed[key] += 1
-        return digest(key, spec, status, result)
+        return whole(key, spec, status, result)
 
     monkeypatch.setattr(TrialResult, "from_json", staticmethod(parse))
-    monkeypatch.setattr(store_room, "digest", hash_row)
+    monkeypatch.setattr(store_room, "whole", hash_row)
     return parsed, hashed
 
 

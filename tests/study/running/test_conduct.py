@@ -195,6 +195,7 @@ def undated(page: str) -> str:
     return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", page)
 
 
+@pytest.mark.slow
 def test_the_commands_as_a_user_types_them(tmp_path, capsys):
     spec, out = tmp_path / "tiny.yaml", tmp_path / "out"
     spec.write_text(YAML)
@@ -250,6 +251,7 @@ def test_the_commands_as_a_user_types_them(tmp_path, capsys):
     assert again == text
 
 
+@pytest.mark.slow
 def test_a_folder_goes_on_with_the_data_that_it_began_with_alone(tmp_path, capsys):
     spec, out = tmp_path / "tiny.yaml", tmp_path / "out"
     spec.write_text(YAML)

@@ -20,14 +20,16 @@ import pytest
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.models import subseed
 from agileact.study.running.conduct import conduct, identified
-from agileact.study.running.executors import Event, Finished, Started
 from agileact.study.running.store import Store
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import TrialSpec
-from agileact.study.training.run import run_trial
+from tests.study.builders import HereExecutor
 from tests.study.processes import Command, Forks, forks, until
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found in /proc (Linux)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found in /proc (Linux)"),
+]
 
 HERE = "tests.study.engine_of_a_user"
 SEEDS = 8
@@ -65,17 +67,6 @@ def commands(log: Path) -> Iterator[Forks]:
 def numbers(result: TrialResult) -> TrialResult:
     """Return a result without the times that were measured."""
     return dataclasses.replace(result, seconds=0.0, seconds_per_iteration=0.0)
-
-
-class HereExecutor:
-    """Runs trials in this process, one after the other."""
-
-    def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event]:
-        from agileact.study.data import dataset as data
-
-        for spec in specs:
-            yield Started(spec)
-            yield Finished(spec, run_trial(spec, data.load(spec.task.data)))
 
 
 @pytest.fixture(scope="module")

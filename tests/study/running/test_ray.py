@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 
@@ -17,20 +18,22 @@ from agileact.study.data import dataset as data
 from agileact.study.running.conduct import identified
 from agileact.study.running.executors import Advanced, Event, Failed, Finished, FinishedTogether, Started
 from agileact.study.running.executors.local import LocalExecutor
+from agileact.study.running.executors.ray import RayExecutor
 from agileact.study.running.planner import plan
 from agileact.study.running.store import Store
 from agileact.study.training.run import run_trial
 from tests.study.builders import make_spec
 from tests.study.running.test_engine import SEEDS, STUDY
 
-pytest.importorskip("ray", reason='Ray is not installed: pip install "agileact[ray]"')
-
-from agileact.study.running.executors.ray import RayExecutor
-
 # Ray's own use of what newer versions of Python and of its libraries deprecate.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 SPECS = [make_spec(seed) for seed in range(2)]
+
+
+@pytest.fixture(autouse=True)
+def _ray() -> None:
+    pytest.importorskip("ray", reason='Ray is missing: pip install "agileact[ray]"')
 
 
 def workers() -> Iterator[int]:
@@ -96,7 +99,7 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys):
     assert cli.main([*command, "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["finished"]
-    assert "[4/4] custom agile-relu, seed 1" in captured.err
+    assert re.search(r"4 of 4 trials, in .*; agile-relu; .*; rate .*; seed 1: ", captured.err)
     found, _ = identified(read_study(tmp_path / "ray.yaml"))
     specs = plan(found, lambda spec: None).next
     with Store(tmp_path / "out" / "store.sqlite", read_only=True) as store:

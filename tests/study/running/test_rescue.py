@@ -1,4 +1,4 @@
-"""A damaged store is found out, and all that is whole in it is saved."""
+"""A damaged store is found out, and all that can be read of it is saved."""
 
 from __future__ import annotations
 
@@ -45,24 +45,37 @@ def saved(path: Path) -> dict[TrialSpec, TrialResult]:
         return {spec: found for spec in RESULTS if (found := store.get(spec)) is not None}
 
 
-@settings(max_examples=25)
+def pages_of_one_row(data: bytes, start: int, length: int) -> bool:
+    """Whether what is overwritten is neither the header nor a page that leads to others."""
+    first, last = start // PAGE, (start + length - 1) // PAGE
+    return first > 0 and not {data[page * PAGE] for page in range(first, last + 1)} & {0x02, 0x05}
+
+
+@settings(max_examples=40)
 @given(st.floats(0, 1), st.binary(min_size=1, max_size=64))
 @example(0.0, b"\0" * 64)
 @example(0.0, b"SQLite format 3\0\x02\0\1\1\x30")  # another page size
-def test_bytes_overwritten_anywhere_cost_at_most_the_rows_there(original: Path, place: float, junk: bytes):
+def test_bytes_overwritten_anywhere_cost_the_rows_there(original: Path, place: float, junk: bytes):
     path = original.with_name("damaged.sqlite")
-    data = bytearray(original.read_bytes())
+    before = original.read_bytes()
+    data = bytearray(before)
     start = int(place * (len(data) - len(junk)))
     changed = bytes(data[start : start + len(junk)]) != junk
     data[start : start + len(junk)] = junk
     path.write_bytes(data)
     out = original.with_name("out.sqlite")
     out.unlink(missing_ok=True)
-    rescue(path, out)
+    small = pages_of_one_row(before, start, len(junk))
+    try:
+        rescue(path, out)
+    except StoreError as error:
+        if small or "can be read; the file was left as it is" not in str(error):
+            raise
+        return
     found = saved(out)
-    # Never another number; and no more lost than what two neighbouring pages can hold of rows.
-    assert all(RESULTS[spec] == result for spec, result in found.items())
-    assert len(found) >= len(RESULTS) - 2 * (PAGE // 1500)
+    # No row but those that were hit; and no more lost than what two neighbouring pages can hold of rows.
+    assert sum(RESULTS[spec] != result for spec, result in found.items()) <= 2
+    assert not small or len(found) >= len(RESULTS) - 2 * (PAGE // 1500)
     if changed and len(found) < len(RESULTS):
         with pytest.raises(StoreError, match="agileact study rescue"):
             saved(path)
@@ -75,8 +88,8 @@ def test_the_whole_rows_of_a_file_that_was_cut_short_are_saved(original: Path, s
     data = original.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     out.unlink(missing_ok=True)
-    with pytest.raises(StoreError, match="agileact study rescue"):
-        Store(path)
+    with pytest.raises(StoreError, match="agileact study rescue"), Store(path):
+        pass
     done = rescue(path, out)
     found = saved(out)
     assert done.trials == len(found)
@@ -86,23 +99,15 @@ def test_the_whole_rows_of_a_file_that_was_cut_short_are_saved(original: Path, s
 
 
 WRONG = {
-    "broken JSON": ("UPDATE trials SET result = substr(result, 1, 40) WHERE rowid = 3", "its text is not what was"),
-    "another number": ("UPDATE trials SET result = replace(result, '2.5', '2.4') WHERE rowid = 3", "its text is not"),
+    "broken JSON": ("UPDATE trials SET result = substr(result, 1, 40) WHERE rowid = 3", "its result cannot be read"),
+    "other JSON": ("UPDATE trials SET result = '[1]' WHERE rowid = 3", "its result cannot be read"),
     "another spec": (
         "UPDATE trials SET spec = (SELECT spec FROM trials WHERE rowid = 5) WHERE rowid = 3",
         "its key is not that of its spec",
     ),
     "another result": (
-        "UPDATE trials SET digest = NULL, result = (SELECT result FROM trials WHERE rowid = 5) WHERE rowid = 3",
+        "UPDATE trials SET result = (SELECT result FROM trials WHERE rowid = 5) WHERE rowid = 3",
         "its result is that of another trial",
-    ),
-    "no digest, broken JSON": (
-        "UPDATE trials SET digest = NULL, result = '{' WHERE rowid = 3",
-        "its result cannot be read",
-    ),
-    "no digest, other JSON": (
-        "UPDATE trials SET digest = NULL, result = '[1]' WHERE rowid = 3",
-        "its result cannot be read",
     ),
     "no text": ("UPDATE trials SET status = x'00' WHERE rowid = 3", "something else than text"),
 }
@@ -117,12 +122,11 @@ def test_one_wrong_row_is_found_and_left_out_and_the_damaged_file_is_kept(tmp_pa
         connection.execute(statement)
         connection.commit()
     spec = list(RESULTS)[2]
-    with pytest.raises(StoreError, match=words) as caught:
-        Store(path)
-    assert f"of trial '{spec.key}'" in str(caught.value)
-    assert f"'agileact study rescue {path}'" in str(caught.value)
-    with Store(path, read_only=True) as store, pytest.raises(StoreError, match="agileact study rescue"):
-        store.get(spec)
+    for read_only in (False, True):
+        with Store(path, read_only=read_only) as store, pytest.raises(StoreError, match=words) as caught:
+            store.get(spec)
+        assert f"of trial '{spec.key}'" in str(caught.value)
+        assert f"'agileact study rescue {path}'" in str(caught.value)
     before = path.read_bytes()
     assert cli.main(["study", "rescue", str(tmp_path)]) == 0  # its folder will do
     said = capsys.readouterr().out
@@ -141,13 +145,14 @@ def test_one_wrong_row_is_found_and_left_out_and_the_damaged_file_is_kept(tmp_pa
     }
 
 
-def test_a_store_of_before_gets_its_digests_and_can_be_read_before_that(tmp_path):
+@pytest.mark.parametrize("digest", ["", ", digest TEXT"])
+def test_a_store_of_before_can_be_read_continued_and_rescued(tmp_path, digest):
     path = tmp_path / "s"
-    result = make_result(make_spec())
+    result, other = make_result(make_spec()), make_result(make_spec(1))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(
             "CREATE TABLE trials (key TEXT PRIMARY KEY, spec TEXT NOT NULL, status TEXT NOT NULL, result TEXT NOT NULL,"
-            " stored_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')))"
+            f" stored_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')){digest})"
         )
         row = (result.spec.key, result.spec.to_json(), result.status, result.to_json())
         connection.execute("INSERT INTO trials (key, spec, status, result) VALUES (?, ?, ?, ?)", row)
@@ -155,12 +160,12 @@ def test_a_store_of_before_gets_its_digests_and_can_be_read_before_that(tmp_path
         connection.commit()
     with Store(path, read_only=True) as store:
         assert store.get(result.spec) == result
+    with Store(path) as store:
+        store.put(other)
     rescue(path, tmp_path / "other")
     for name in ("s", "other"):
         with Store(tmp_path / name) as store:
-            assert store.get(result.spec) == result
-        with closing(sqlite3.connect(tmp_path / name)) as connection:
-            assert connection.execute("SELECT length(digest) FROM trials").fetchall() == [(32,)]
+            assert store.collect([result.spec, other.spec]) == [result, other]
 
 
 def test_what_a_killed_process_had_half_written_is_taken_back_not_played_into_the_new_store(tmp_path, original):
@@ -181,7 +186,7 @@ def test_what_a_killed_process_had_half_written_is_taken_back_not_played_into_th
 def test_what_cannot_be_rescued_is_left_as_it_is(tmp_path, original, capsys):
     path = tmp_path / "store.sqlite"
     path.write_bytes(b"no store at all" * 1000)
-    with pytest.raises(StoreError, match=r"no trial in .* is whole; the file was left as it is"):
+    with pytest.raises(StoreError, match=r"no trial in .* can be read; the file was left as it is. Move"):
         rescue(path)
     assert path.read_bytes() == b"no store at all" * 1000
     assert cli.main(["study", "rescue", str(tmp_path / "nothing")]) == 1

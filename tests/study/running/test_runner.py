@@ -53,6 +53,7 @@ def test_an_interrupted_run_keeps_what_it_had(tmp_path):
         assert len(store) == 2
 
 
+@pytest.mark.slow
 def test_local_workers_return_the_same_bits_for_any_number_of_jobs():
     def run(jobs):
         events = list(LocalExecutor(jobs).run(SPECS[:2]))
@@ -63,6 +64,7 @@ def test_local_workers_return_the_same_bits_for_any_number_of_jobs():
     assert run(1) == run(2)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_trial_run_again():
     specs = [make_spec(iterations=300, evaluate_every=100), make_spec(1)]
     killed = False
@@ -78,6 +80,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_run_again():
     assert finished == specs
 
 
+@pytest.mark.slow
 def test_a_trial_that_loses_two_workers_fails_and_the_rest_goes_on():
     events = []
     with contextlib.closing(LocalExecutor(1).run(SPECS[:2])) as running:  # type: ignore[type-var]
@@ -98,6 +101,7 @@ def test_a_bad_trial_is_one_line_and_the_worker_lives_on():
     assert [e.spec for e in events if isinstance(e, Finished)] == [SPECS[0]]
 
 
+@pytest.mark.slow
 def test_closing_the_executor_ends_its_workers():
     events = LocalExecutor(2).run([make_spec(seed, iterations=100_000) for seed in range(2)])
     assert isinstance(next(events), Started)
@@ -107,6 +111,7 @@ def test_closing_the_executor_ends_its_workers():
     assert _children() == []
 
 
+@pytest.mark.slow
 def test_within_a_with_block_workers_live_on_and_are_replaced_when_they_died():
     with LocalExecutor(1) as executor:
         assert isinstance(list(executor.run(SPECS[:1]))[-1], Finished)
@@ -140,6 +145,7 @@ def _children() -> list[int]:
     return [pid for _, pid in sorted(found)]
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
     import subprocess
     import sys

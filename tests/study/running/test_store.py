@@ -6,11 +6,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from agileact._common.errors import StoreError
+from agileact.study.running import store as store_module
 from agileact.study.running.store import Store
 from tests.study.builders import make_result, make_spec
 
@@ -64,6 +67,7 @@ def test_a_second_owner_is_refused_and_told_who_holds_it(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_killed_owner_leaves_no_lock_and_no_half_trial(tmp_path):
     code = (
         "import sys\n"
@@ -73,7 +77,7 @@ def test_a_killed_owner_leaves_no_lock_and_no_half_trial(tmp_path):
         f"store = Store(Path({str(tmp_path)!r}) / 's')\n"
         "store.put(make_result(make_spec()))\n"
         "store._connection.execute('BEGIN')\n"
-        "half = \"SELECT 'half', spec, status, result, stored_at, digest FROM trials\"\n"
+        "half = \"SELECT 'half', spec, status, result, stored_at FROM trials\"\n"
         "store._connection.execute('INSERT INTO trials ' + half)\n"
         "print('ready', flush=True)\n"
         "sys.stdin.read()\n"
@@ -86,6 +90,44 @@ def test_a_killed_owner_leaves_no_lock_and_no_half_trial(tmp_path):
     with Store(tmp_path / "s") as store:
         assert make_spec() in store
         assert len(store) == 1
+
+
+@pytest.mark.parametrize("statement", ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE"])
+def test_a_store_that_another_program_has_locked_is_in_use_and_never_damaged(tmp_path, monkeypatch, statement):
+    monkeypatch.setattr(store_module, "SECONDS_TO_WAIT", 0.1)
+    with Store(tmp_path / "s") as store:
+        store.put(make_result(make_spec()))
+    with closing(sqlite3.connect(tmp_path / "s", isolation_level=None)) as other:
+        other.execute(statement)
+        with pytest.raises(StoreError, match=r"is in use by another program.*close that program") as caught:
+            Store(tmp_path / "s")
+        assert "rescue" not in str(caught.value)
+
+
+def test_a_readers_open_transaction_is_waited_for_and_then_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "SECONDS_TO_WAIT", 1.0)
+    with (
+        Store(tmp_path / "s") as store,
+        closing(sqlite3.connect(tmp_path / "s", isolation_level=None, check_same_thread=False)) as other,
+    ):
+        store.put(make_result(make_spec()))
+        other.execute("BEGIN")
+        assert other.execute("SELECT count(*) FROM trials").fetchone() == (1,)
+        with pytest.raises(StoreError, match="is in use by another program"):
+            store.put(make_result(make_spec(1)))
+        ends = threading.Timer(0.3, other.execute, ["COMMIT"])
+        ends.start()
+        store.put(make_result(make_spec(1)))
+        ends.join()
+        assert len(store) == 2
+
+
+def test_a_store_that_is_deleted_while_it_is_in_use_is_said_to_be(tmp_path):
+    with Store(tmp_path / "s") as store:
+        store.put(make_result(make_spec()))
+        (tmp_path / "s").unlink()
+        with pytest.raises(StoreError, match="was deleted or moved away while it was in use"):
+            store.put(make_result(make_spec(1)))
 
 
 @pytest.mark.parametrize(

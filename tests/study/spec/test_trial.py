@@ -49,6 +49,7 @@ def test_every_field_is_part_of_the_identity():
     assert len({other.key for other in [spec, *others]}) == len(others) + 1
 
 
+@pytest.mark.slow
 def test_identity_is_the_same_in_another_process():
     code = "from tests.study.builders import make_spec; print(make_spec().key)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -26,12 +26,15 @@ from agileact.study.training.run import run_trial
 from tests.study.builders import make_data, make_result, make_spec
 from tests.study.processes import until
 
-pytest.importorskip("accelerate", reason='Accelerate is not installed: pip install "agileact[accelerate]"')
-
 # Accelerate's and torch's own use of what newer versions of their libraries deprecate.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 DATA = make_data()
+
+
+@pytest.fixture(autouse=True)
+def _accelerate() -> None:
+    pytest.importorskip("accelerate", reason='Accelerate is missing: pip install "agileact[accelerate]"')
 
 
 def spec(**budget: Any) -> TrialSpec:

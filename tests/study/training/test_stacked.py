@@ -83,6 +83,7 @@ def test_the_paper_s_widths_too():
     assert together[3].best_test_loss == pytest.approx(alone.best_test_loss, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "name"),
     [

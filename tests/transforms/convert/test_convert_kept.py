@@ -161,6 +161,7 @@ def test_gradients_are_those_of_the_equation():
     torch.testing.assert_close(agile[0].weight.grad, model[0].weight.grad)  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [Functional(), nn.Sequential(nn.Linear(5, 4), Swish(), nn.ReLU())], ids=["f", "m"])
 def test_compile_and_export(model: nn.Module):
     x = torch.randn(4, 5)

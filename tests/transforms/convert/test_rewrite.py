@@ -275,6 +275,7 @@ def test_a_class_that_takes_no_subclass():
     assert list(model._modules) == ["layer"]
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_class_again(tmp_path: Path):
     torch.manual_seed(0)
     x = torch.randn(4, 5)

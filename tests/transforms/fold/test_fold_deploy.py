@@ -74,6 +74,7 @@ def tuned() -> tuple[nn.Module, nn.Module]:
     return agile, plain
 
 
+@pytest.mark.slow
 def test_fine_tuned_saved_and_loaded_where_agileact_is_not_installed(tmp_path: Path):
     agile, plain = tuned()
     with torch.no_grad():
@@ -100,6 +101,7 @@ assert "agileact" not in sys.modules
     )
 
 
+@pytest.mark.slow
 def test_what_stays_loads_without_agileact(tmp_path: Path):
     model = drawn(
         nn.Sequential(
@@ -123,6 +125,7 @@ assert "agileact" not in sys.modules
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["network", "transformer"])
 @pytest.mark.parametrize("folded", [False, True])
 def test_compiled_whole(kind: str, folded: bool):
@@ -134,6 +137,7 @@ def test_compiled_whole(kind: str, folded: bool):
     torch.testing.assert_close(compiled(IMAGE), model(IMAGE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["network", "transformer"])
 @pytest.mark.parametrize("folded", [False, True])
 def test_exported(kind: str, folded: bool, tmp_path: Path):

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers as tf
 from torch import Tensor, nn
 
 import agileact as ag
+from tests.packages import transformers as tf
 from tests.transforms.folding import BARS, assert_close, drawn, outputs
+
+pytestmark = pytest.mark.slow
+
 
 IDS = torch.randint(0, 50, (2, 7), generator=torch.Generator().manual_seed(0))
 IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

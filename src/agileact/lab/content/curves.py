@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from agileact import bases
-from agileact.functional import agile, combined_agile
+from agileact.functional import combined_agile
 
 REACH = 6.0
 """Curves are drawn from -REACH to REACH."""
@@ -21,15 +21,7 @@ _POINTS = 481
 
 @dataclass(frozen=True)
 class Curves:
-    """Values over ``x``, all of the same length; a value that is not finite is None.
-
-    Attributes:
-        x: Where the curves are drawn.
-        plain: f(x).
-        plain_slope: f'(x).
-        agile: The sum of a_j f(x - b_j).
-        agile_slope: Its slope, the sum of a_j f'(x - b_j).
-    """
+    """Values over ``x``, all of the same length; a value that is not finite is None."""
 
     x: list[float]
     plain: list[float | None]
@@ -40,16 +32,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Reading:
-    """What happens at one x.
-
-    Attributes:
-        plain: f(x).
-        plain_slope: f'(x).
-        value: The sum of a_j f(x - b_j).
-        slope: Its slope.
-        by_scale: The derivatives by each a_j, f(x - b_j): equations (11) and (19) of the paper.
-        by_location: The derivatives by each b_j, -a_j f'(x - b_j): equations (12) and (20).
-    """
+    """What happens at one x; the derivatives by each a_j are equations (11) and (19), by each b_j (12) and (20)."""
 
     plain: float
     plain_slope: float
@@ -60,19 +43,7 @@ class Reading:
 
 
 def curves(base: str, scales: Sequence[float], locations: Sequence[float], options: Mapping[str, Any]) -> Curves:
-    """Return the curves of f and of its agile form.
-
-    Args:
-        base: The name of f.
-        scales: a of each term.
-        locations: b of each term.
-        options: All options of f.
-
-    Example:
-        >>> drawn = curves("relu", [2.0], [1.0], {})
-        >>> drawn.x[-1], drawn.plain[-1], drawn.agile[-1], drawn.agile_slope[-1]
-        (6.0, 6.0, 10.0, 2.0)
-    """
+    """Return the curves of f and of its agile form."""
     x = torch.linspace(-REACH, REACH, _POINTS, dtype=torch.float64)
     f = bases.get(base)
     return Curves(
@@ -87,12 +58,7 @@ def curves(base: str, scales: Sequence[float], locations: Sequence[float], optio
 def reading(
     base: str, scales: Sequence[float], locations: Sequence[float], options: Mapping[str, Any], at: float
 ) -> Reading:
-    """Return values and derivatives at x = ``at``.
-
-    Example:
-        >>> reading("relu", [2.0], [1.0], {}, 4.0)
-        Reading(plain=4.0, plain_slope=1.0, value=6.0, slope=2.0, by_scale=(3.0,), by_location=(-2.0,))
-    """
+    """Return values and derivatives at x = ``at``."""
     x = torch.tensor([at], dtype=torch.float64)
     f = bases.get(base)
     return Reading(
@@ -105,14 +71,16 @@ def reading(
     )
 
 
+def agile_curves(x: Tensor, a: Tensor, b: Tensor, base: str, options: Mapping[str, Any]) -> Tensor:
+    """Return the curves (points, units) of a and b of shape (terms, units), by the operators that networks use."""
+    return combined_agile(x[:, None].expand(-1, a.shape[1]).contiguous(), a, b, base=base, dim=1, **options)
+
+
 def _values(
     x: Tensor, base: str, scales: Sequence[float], locations: Sequence[float], options: Mapping[str, Any]
 ) -> Tensor:
-    # The library's own operators, so that what is drawn is what a network computes.
-    a, b = (torch.tensor(values, dtype=torch.float64) for values in (scales, locations))
-    if len(scales) == 1:
-        return agile(x[:, None], a, b, base=base, dim=1, **options)[:, 0]
-    return combined_agile(x[:, None], a[:, None], b[:, None], base=base, dim=1, **options)[:, 0]
+    a, b = (torch.tensor(values, dtype=torch.float64)[:, None] for values in (scales, locations))
+    return agile_curves(x, a, b, base, options)[:, 0]
 
 
 def _slopes(

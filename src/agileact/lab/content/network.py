@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import math
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from agileact import bases
 from agileact._common.errors import ArgumentError, DataError
-from agileact.functional import agile, combined_agile
-from agileact.lab.content.safetensors import is_safetensors, read_safetensors
+from agileact._common.optional import require
+from agileact.lab.content.curves import agile_curves
 
 _POINTS = 121
 _LEAST_REACH, _MOST_REACH = 3.0, 20.0
@@ -31,14 +31,7 @@ _DEPTH = 4
 
 @dataclass(frozen=True)
 class Layer:
-    """What one activation has learned.
-
-    Attributes:
-        name: The module's name.
-        scale: All a.
-        location: All b.
-        terms: The number of terms of each unit; a and b lie term after term.
-    """
+    """What one activation has learned: all a and all b, term after term."""
 
     name: str
     scale: tuple[float, ...]
@@ -58,15 +51,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The curves of one layer.
-
-    Attributes:
-        layer: The layer.
-        x: Where they are drawn.
-        before: The curves at the start: one if all units are alike.
-        after: The learned ones, one for each of ``units``.
-        units: The number of each curve's unit.
-    """
+    """The curves of one layer: those at the start, one if all units are alike, and the learned ones of ``units``."""
 
     layer: Layer
     x: list[float]
@@ -75,43 +60,29 @@ class Drawn:
     units: tuple[int, ...]
 
 
-def read_checkpoint(source: Path | bytes, name: str) -> list[Layer]:
+def read_checkpoint(path: Path, name: str) -> list[Layer]:
     """Return the agile activations of a ``state_dict`` that ``torch.save`` wrote, or of a safetensors file.
 
-    Only tensors and plain containers are read (``weights_only=True``): nothing in the file can run. Of a file, no
-    more than the numbers of the activations comes into memory, however large it is.
-
-    Args:
-        source: The file, or its bytes.
-        name: What to call it in an error.
-
-    Raises:
-        DataError: If there is no such file, it is no such checkpoint, or it holds no agile activation.
+    Only tensors and plain containers are read (``weights_only=True``): nothing in the file can run. No more than the
+    numbers of the activations comes into memory, however large the file is.
     """
-    return layers_of(read_state(source, name), name)
+    return layers_of(read_state(path, name), name)
 
 
-def read_state(source: Path | bytes, name: str) -> dict[str, Tensor]:
-    """Return the tensors by name of a checkpoint.
-
-    Args:
-        source: The file, or its bytes.
-        name: What to call it in an error.
-
-    Raises:
-        DataError: If there is no such file, or it is no such checkpoint.
-    """
-    if isinstance(source, Path) and not source.is_file():
+def read_state(path: Path, name: str) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name; of a safetensors file, only scales and locations have values."""
+    if not path.is_file():
         raise DataError(f"there is no file {name}")
-    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    safetensors = require("safetensors", "lab")
+    with contextlib.suppress(safetensors.SafetensorError), safetensors.safe_open(path, "pt") as file:
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+        wanted = {key for key, shape in shapes.items() if len(shape) == 1 and key.endswith(("scale", "location"))}
+        return {
+            key: file.get_tensor(key) if key in wanted else torch.empty(shape, device="meta")
+            for key, shape in shapes.items()
+        }
     try:
-        opened: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-        with opened as stream:
-            start = stream.read(16)
-            stream.seek(0)
-            if is_safetensors(start):
-                return read_safetensors(stream, size)
-            loaded = _load(stream, source, size, name)
+        loaded = _load(path, name)
     except DataError:
         raise
     except pickle.UnpicklingError as error:
@@ -130,29 +101,21 @@ def read_state(source: Path | bytes, name: str) -> dict[str, Tensor]:
     return state
 
 
-def _load(stream: BinaryIO, source: Path | bytes, size: int, name: str) -> Any:
-    # A name that ends so would be taken for what it is not.
-    if isinstance(source, Path) and zipfile.is_zipfile(stream) and source.suffix != ".safetensors":
-        return torch.load(source, "cpu", weights_only=True, mmap=True)
-    if size > _MOST_BYTES:
+def _load(path: Path, name: str) -> Any:
+    # torch.load takes a name that ends in .safetensors for what it is not.
+    if zipfile.is_zipfile(path) and path.suffix != ".safetensors":
+        return torch.load(path, "cpu", weights_only=True, mmap=True)
+    if path.stat().st_size > _MOST_BYTES:
         raise DataError(
-            f"{name} has {size / 2**20:,.0f} MiB in the old format of torch.save, of which the lab reads up to "
-            f"{_MOST_BYTES // 2**20} MiB; save it again with a newer PyTorch"
+            f"{name} has {path.stat().st_size / 2**20:,.0f} MiB in the old format of torch.save, of which the lab "
+            f"reads up to {_MOST_BYTES // 2**20} MiB; save it again with a newer PyTorch"
         )
-    stream.seek(0)
-    return torch.load(stream, "cpu", weights_only=True)
+    with path.open("rb") as stream:
+        return torch.load(stream, "cpu", weights_only=True)
 
 
 def layers_of(state: Mapping[str, Tensor], name: str) -> list[Layer]:
-    """Return the agile activations of a ``state_dict``, in its order.
-
-    Args:
-        state: Tensors by name.
-        name: What to call it in an error.
-
-    Raises:
-        DataError: If there are none, or their numbers are not finite.
-    """
+    """Return the agile activations of a ``state_dict``, in its order."""
     layers = _layers(state)
     if not layers:
         raise DataError(
@@ -192,21 +155,7 @@ def _layers(state: Mapping[str, Tensor]) -> list[Layer]:
 
 
 def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
-    """Return the curves a f(x - b) of a layer's units.
-
-    Args:
-        layer: The layer.
-        base: The name of f.
-        options: The options of f.
-
-    Raises:
-        ArgumentError: If the layer's numbers are not a multiple of its terms.
-
-    Example:
-        >>> drawn = draw(Layer("fc", (2.0, -1.0), (0.0, 1.0)), "relu", {})
-        >>> drawn.units, drawn.x[-1], drawn.after[1][-1]
-        ((0, 1), 4.0, -3.0)
-    """
+    """Return the curves a f(x - b) of a layer's units."""
     terms = layer.terms
     if len(layer.scale) % terms:
         raise ArgumentError(
@@ -219,12 +168,7 @@ def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
     units = tuple(index * count // shown for index in range(shown))
     reach = min(max(_LEAST_REACH, float(b.abs().max()) + _LEAST_REACH), _MOST_REACH)
     x = torch.linspace(-reach, reach, _POINTS, dtype=torch.float64)
-    inputs = x[:, None].expand(-1, shown).contiguous()
-    chosen_a, chosen_b = a[:, list(units)], b[:, list(units)]
-    if terms == 1:
-        y = agile(inputs, chosen_a[0], chosen_b[0], base=base, dim=1, **options)
-    else:
-        y = combined_agile(inputs, chosen_a, chosen_b, base=base, dim=1, **options)
+    y = agile_curves(x, a[:, list(units)], b[:, list(units)], base, options)
     return Drawn(layer, x.tolist(), [bases.get(base).function(x, **options).tolist()], y.T.tolist(), units)
 
 

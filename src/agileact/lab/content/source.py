@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +16,12 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from agileact._common.errors import AgileactError, ArgumentError, DataError
-from agileact.lab.content.naming import labels
+from agileact._common.errors import AgileactError, ArgumentError, DataError, StoreError
 from agileact.lab.content.network import Drawn, Layer, draw, layers_of, read_checkpoint, read_state
+from agileact.study.running.naming import trial_names
 from agileact.study.running.store import Store
 from agileact.study.spec.activation_names import parse_activation
+from agileact.study.spec.record import read_record
 from agileact.study.spec.result import Shape
 from agileact.study.spec.trial import ArmSpec, TrialSpec
 
@@ -50,11 +53,7 @@ class Checkpoint:
     layers: tuple[Layer, ...]
 
     def drawn(self, base: str, options: Mapping[str, Any], terms: int, part: str = "") -> list[Drawn]:
-        """Return the curves of every layer whose name contains ``part``.
-
-        Raises:
-            ArgumentError: If there is none, or a layer's numbers are not a multiple of ``terms``.
-        """
+        """Return the curves of every layer whose name contains ``part``."""
         names = _containing(part, [layer.name for layer in self.layers])
         return [draw(replace(layer, terms=terms), base, options) for layer in self.layers if layer.name in names]
 
@@ -69,16 +68,14 @@ class Trials:
 
     def labels(self) -> dict[str, str]:
         """Return what to call each trial, by its key."""
-        return labels(self.specs, self.path.parent)
+        study = None
+        # The record only gives names; the trials can be shown without it.
+        with contextlib.suppress(StoreError, OSError):
+            study = read_record(self.path.parent)[0]
+        return trial_names(self.specs, study)
 
     def drawn(self, key: str, part: str = "") -> list[Drawn]:
-        """Return the curves of every learned activation of one trial whose name contains ``part``.
-
-        Raises:
-            ArgumentError: If there is no such trial, or no such activation.
-            DataError: If it keeps no shapes.
-            StoreError: If the store cannot be read.
-        """
+        """Return the curves of every learned activation of one trial whose name contains ``part``."""
         spec = next((spec for spec in self.specs if spec.key == key), None)
         if spec is None:
             raise ArgumentError("choose one of the trials in the list")
@@ -110,12 +107,7 @@ def _containing(part: str, names: list[str]) -> set[str]:
 
 
 def open_source(path: Path) -> Source:
-    """Return what a path leads to: a checkpoint, a store of trials, or a folder with either.
-
-    Raises:
-        DataError: If the file is missing, or neither.
-        StoreError: If it is a store that cannot be read, or has no trial with something learned.
-    """
+    """Return what a path leads to: a checkpoint, a store of trials, or a folder with either."""
     try:
         found = _in_folder(path) if path.is_dir() else path
         if not found.is_file():
@@ -163,11 +155,7 @@ def _parts(index: Path) -> list[str]:
 
 
 def open_upload(contents: Any, name: Any) -> Checkpoint:
-    """Return the checkpoint that the page sent, as a data URL.
-
-    Raises:
-        DataError: If it is none.
-    """
+    """Return the checkpoint that the page sent, as a data URL."""
     called = name if isinstance(name, str) and name else "the file"
     if not isinstance(contents, str) or ";base64," not in contents:
         raise DataError(f"{called} did not arrive whole; try again, or give its path")
@@ -175,14 +163,14 @@ def open_upload(contents: Any, name: Any) -> Checkpoint:
         data = base64.b64decode(contents.partition(";base64,")[2], validate=True)
     except (binascii.Error, ValueError):
         raise DataError(f"{called} did not arrive whole; try again, or give its path") from None
-    return Checkpoint(called, tuple(read_checkpoint(data, called)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "upload")
+        path.write_bytes(data)
+        return Checkpoint(called, tuple(read_checkpoint(path, called)))
 
 
 def refuse_upload(told: Any) -> NoReturn:
     """Say that a file was too large to be sent; ``told`` is its name and size, as the page says them.
-
-    Raises:
-        DataError: Always.
 
     Example:
         >>> refuse_upload({"name": "model.pt", "size": 2**27})

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from agileact._common.errors import ArgumentError
 from agileact.nn import AgileModule
-from agileact.study import models
-from agileact.study.data import dataset as data
+from agileact.study.data.dataset import DataSet, load
 from agileact.study.spec.activation_names import parse_activation
 from agileact.study.spec.trial import ArmSpec, DataSpec, ModelSpec
-from agileact.study.training.loop import loss_function
+from agileact.study.training.loop import batches, halved_step, loss_function
 from agileact.study.training.setup import build_network, build_optimizer
 
 NETWORKS: dict[str, tuple[str, ModelSpec, tuple[str, ...]]] = {
@@ -37,18 +32,7 @@ MOST_STEPS = 2000
 
 @dataclass(frozen=True)
 class StepSpec:
-    """What is trained, and how.
-
-    Attributes:
-        base: The name of f, with options as :func:`agileact.study.spec.activation_names.parse_activation` reads them.
-        form: "plain", "agile" or "combined" (a sum of two terms).
-        network: A name of :data:`NETWORKS`.
-        lr: Learning rate of the weights.
-        activation_lr: Learning rate of a and b.
-        batch: Samples in a batch.
-        seed: Source of the initial weights and of the batches.
-        optimizer: One of :data:`OPTIMIZERS`.
-    """
+    """What is trained, and how."""
 
     base: str = "sigmoid"
     form: str = "agile"
@@ -90,23 +74,7 @@ class Moment:
 
 
 class StepRun:
-    """The training of one network, a step at a time, with every step measured.
-
-    Args:
-        spec: What is trained, and how.
-
-    Attributes:
-        moments: The steps so far.
-
-    Raises:
-        MissingExtraError: If scikit-learn, which brings the digits, is not installed.
-
-    Example:
-        >>> run = StepRun(StepSpec())
-        >>> moment = run.step()
-        >>> moment.after_weights < moment.before, len(run.moments)
-        (True, 1)
-    """
+    """The training of one network, a step at a time, with every step measured."""
 
     def __init__(self, spec: StepSpec) -> None:
         self.spec = spec
@@ -134,7 +102,7 @@ class StepRun:
             if isinstance(module, AgileModule)
             for parameter in (module.scale, module.location)
         ]
-        self._batches = _batches(len(digits.train_y), spec.batch, spec.seed)
+        self._batches = batches(len(digits.train_y), spec.batch, spec.seed)
         self.moments: list[Moment] = []
 
     @property
@@ -154,27 +122,13 @@ class StepRun:
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._loss(self.model(x), y)
         loss.backward()
-        old = [parameter.detach().clone() for parameter in self._agile]
-        self._optimizer.step()
-        with torch.no_grad():
-            after = between = float(self._loss(self.model(x), y))
-            if self._agile:
-                # The optimizer moves everything at once; the moment between the halves is brought back.
-                new = [parameter.detach().clone() for parameter in self._agile]
-                _assign(self._agile, old)
-                between = float(self._loss(self.model(x), y))
-                _assign(self._agile, new)
-        moment = Moment(float(loss.detach()), between, after)
+        halves = halved_step(self._optimizer, self._agile, lambda: self._loss(self.model(x), y))
+        moment = Moment(float(loss.detach()), *halves)
         self.moments.append(moment)
         return moment
 
     def sentence(self) -> str:
-        """Say what the steps so far did to the loss.
-
-        Example:
-            >>> StepRun(StepSpec()).sentence()
-            'No step yet.'
-        """
+        """Say what the steps so far did to the loss."""
         if not self.moments:
             return "No step yet."
         last, count = self.moments[-1], len(self.moments)
@@ -196,17 +150,5 @@ def _percent(change: float) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _digits() -> data.DataSet:
-    return data.load(DataSpec("digits", validation=200))
-
-
-def _batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(models.subseed(seed, "lab/batches"))
-    while True:
-        order = torch.randperm(samples, generator=generator)
-        yield from order[: samples // size * size].split(size)
-
-
-def _assign(parameters: list[torch.nn.Parameter], values: list[Tensor]) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)
+def _digits() -> DataSet:
+    return load(DataSpec("digits", validation=200))

@@ -21,15 +21,7 @@ LINE = torch.linspace(-0.5, 1.5, _GRID, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Surfaces:
-    """One network's surfaces over the square, rows along the second input.
-
-    Attributes:
-        planes: z of both hidden nodes.
-        bent: h = a f(z - b) of both hidden nodes.
-        output: y.
-        at_points: The output at the four points.
-        network: The weights.
-    """
+    """One network's surfaces over the square, rows along the second input."""
 
     planes: tuple[list[list[float]], ...]
     bent: tuple[list[list[float]], ...]
@@ -39,20 +31,7 @@ class Surfaces:
 
 
 class XorRun:
-    """Both networks' training from the same start, and their losses so far.
-
-    Args:
-        spec: How to train; its ``starts`` is 1.
-
-    Attributes:
-        losses: The losses of each network by epoch, from the start on.
-
-    Example:
-        >>> run = XorRun(XorSpec(starts=1))
-        >>> run.advance(3)
-        >>> run.epoch, len(run.losses["agile"])
-        (3, 4)
-    """
+    """Both networks' training from the same start, and their losses so far."""
 
     def __init__(self, spec: XorSpec) -> None:
         self.spec = spec
@@ -103,12 +82,7 @@ class XorRun:
         )
 
     def sentence(self) -> str:
-        """Say how far both networks are.
-
-        Example:
-            >>> XorRun(XorSpec(starts=1)).sentence()
-            'Epoch 0. Plain: not solved, loss 0.932. Agile: not solved, loss 0.932.'
-        """
+        """Say how far both networks are."""
         parts = [f"Epoch {self.epoch:,}."]
         for arm in ARMS:
             loss, since = self.losses[arm][-1], self.solved_since(arm)

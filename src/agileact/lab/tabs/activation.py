@@ -7,7 +7,6 @@ from typing import Any
 
 from dash import ALL, Dash, Input, Output, State, html, no_update
 
-from agileact import bases
 from agileact._common.errors import AgileactError
 from agileact.lab import widgets as look
 from agileact.lab.content.curves import REACH, Curves, Reading, curves, reading
@@ -22,93 +21,64 @@ _SUBSCRIPTS = "₁₂₃"
 def layout() -> html.Div:
     """Return the tab's content."""
     sliders = []
-    for term in range(MOST_TERMS):
+    for term, (a, b) in enumerate(_STARTS):
         sign = _SUBSCRIPTS[term] if term else ""
-        a, b = _STARTS[term]
-        pair = [
-            look.control(f"a{sign}: size", look.slider(f"activation-a{term}", -_SCALE, _SCALE, a, 0.05)),
-            look.control(f"b{sign}: position", look.slider(f"activation-b{term}", -_LOCATION, _LOCATION, b, 0.05)),
-        ]
-        sliders.append(html.Div(pair, id=f"activation-term{term}", className="controls", hidden=term > 0))
-    return html.Div(
-        [
-            html.P(
-                "An agile activation is a·f(x − b): a stretches f and turns it over when it is negative, b moves it "
-                "along x. Drag a below 0 with ReLU, then with sigmoid, and watch where the slope is 0: there, nothing "
-                "in front of the activation learns.",
-                className="intro",
+        size = look.control(f"a{sign}: size", look.slider(f"activation-a{term}", -_SCALE, _SCALE, a, 0.05))
+        place = look.control(f"b{sign}: position", look.slider(f"activation-b{term}", -_LOCATION, _LOCATION, b, 0.05))
+        sliders.append(look.row("controls", size, place, key=f"activation-term{term}", hidden=term > 0))
+    terms = [{"label": "1, agile" if k == 1 else f"{k}, combined agile", "value": k} for k in range(1, MOST_TERMS + 1)]
+    circuits = [{"label": words, "value": name} for name, words in CIRCUITS.items()]
+    return look.tab_body(
+        "An agile activation is a·f(x − b): a stretches f and turns it over when it is negative, b moves it "
+        "along x. Drag a below 0 with ReLU, then with sigmoid, and watch where the slope is 0: there, nothing "
+        "in front of the activation learns.",
+        look.row(
+            "controls",
+            look.base_choice("activation", "relu"),
+            look.control(
+                "K: number of terms",
+                look.dropdown("activation-terms", terms, 1),
+                hint="a sum of K terms with a size and a position each",
             ),
-            html.Div(
-                [
-                    look.control("f: base function", look.dropdown("activation-base", bases.names(), "relu")),
-                    look.control(
-                        "K: number of terms",
-                        look.dropdown(
-                            "activation-terms",
-                            [{"label": "1, agile", "value": 1}]
-                            + [{"label": f"{k}, combined agile", "value": k} for k in range(2, MOST_TERMS + 1)],
-                            1,
-                        ),
-                        hint="a sum of K terms with a size and a position each",
-                    ),
-                    look.control("x: where to read", look.slider("activation-at", -REACH, REACH, 2.0, 0.1)),
-                ],
-                className="controls",
+            look.control("x: where to read", look.slider("activation-at", -REACH, REACH, 2.0, 0.1)),
+        ),
+        look.row("controls", key="activation-options"),
+        *sliders,
+        html.Div(id="activation-message"),
+        look.row(
+            "charts two",
+            look.chart("activation-values", "f and its agile form over x"),
+            look.chart("activation-slopes", "slope of f and of its agile form over x"),
+        ),
+        look.sentence("activation-reading"),
+        html.H2("The fold into the weights"),
+        html.P(
+            "After training, a and b can leave: b moves into the bias before the activation, a into the weights "
+            "behind it, and a plain network with the same outputs is left. Try max pooling with a negative a, or "
+            "BatchNorm behind: the fold says what it must leave, and why.",
+            className="intro",
+        ),
+        look.row(
+            "controls",
+            look.control(
+                "Network around the activation",
+                look.dropdown("activation-circuit", circuits, "linear"),
+                hint="two nodes: yours, and one with a = 1, b = 0",
+                wide=True,
             ),
-            html.Div(id="activation-options", className="controls"),
-            *sliders,
-            html.Div(id="activation-message"),
-            html.Div(
-                [
-                    look.chart("activation-values", "f and its agile form over x"),
-                    look.chart("activation-slopes", "slope of f and of its agile form over x"),
-                ],
-                className="charts two",
-            ),
-            html.P(id="activation-reading", className="sentence", role="status"),
-            html.H2("The fold into the weights"),
-            html.P(
-                "After training, a and b can leave: b moves into the bias before the activation, a into the weights "
-                "behind it, and a plain network with the same outputs is left. Try max pooling with a negative a, or "
-                "BatchNorm behind: the fold says what it must leave, and why.",
-                className="intro",
-            ),
-            html.Div(
-                look.control(
-                    "Network around the activation",
-                    look.dropdown(
-                        "activation-circuit",
-                        [{"label": words, "value": name} for name, words in CIRCUITS.items()],
-                        "linear",
-                    ),
-                    hint="two nodes: yours, and one with a = 1, b = 0",
-                    wide=True,
-                ),
-                className="controls",
-            ),
-            html.P(id="activation-verdict", className="sentence", role="status"),
-            html.Div(
-                [
-                    look.chart("activation-fold", "outputs of the agile and of the folded network over x"),
-                    html.Div(id="activation-numbers"),
-                ],
-                className="charts two",
-            ),
-        ],
-        className="tab-body",
+        ),
+        look.sentence("activation-verdict"),
+        look.row(
+            "charts two",
+            look.chart("activation-fold", "outputs of the agile and of the folded network over x"),
+            html.Div(id="activation-numbers"),
+        ),
     )
 
 
 def register(app: Dash, alone: Any) -> None:
     """Add the tab's callbacks; ``alone`` is a context in which one request computes at a time."""
-
-    @app.callback(Output("activation-options", "children"), Input("activation-base", "value"))
-    def options(base: Any) -> Any:
-        try:
-            name, defaults = base_options(base, {})
-        except AgileactError:
-            return []
-        return [look.option_control("activation", name, key, value) for key, value in defaults.items()]
+    look.register_options(app, "activation")
 
     @app.callback(
         [Output(f"activation-term{term}", "hidden") for term in range(MOST_TERMS)], Input("activation-terms", "value")
@@ -143,8 +113,7 @@ def register(app: Dash, alone: Any) -> None:
         base: Any, count: Any, at: Any, circuit: Any, pairs: list[Any], values: list[Any], keys: list[Any]
     ) -> tuple[Any, ...]:
         try:
-            given = {key["option"]: value for key, value in zip(keys, values, strict=True)}
-            name, chosen = base_options(base, given)
+            name, chosen = base_options(base, look.given_options(keys, values))
             k = whole("K", count, 1, MOST_TERMS)
             scales = [number("a", value, -_SCALE, _SCALE) for value in pairs[:k]]
             locations = [number("b", value, -_LOCATION, _LOCATION) for value in pairs[MOST_TERMS:][:k]]
@@ -245,8 +214,8 @@ def fold_table(folded: Folded) -> Any:
         (one.meaning, _numbers(one.before), _numbers(one.after), "changed" if one.changed else "")
         for one in folded.numbers
     ]
-    changed = [index for index, one in enumerate(folded.numbers) if one.changed]
     header = ("numbers", "agile network", "folded network", "fold")
+    changed = [index for index, one in enumerate(folded.numbers) if one.changed]
     return look.table(header, rows, "Weights before and after the fold", marked=changed)
 
 
@@ -261,18 +230,17 @@ def fold_sentence(folded: Folded) -> str:
         >>> fold_sentence(fold_circuit("linear", "relu", [2.0], [0.5], {})).partition(" Greatest")[0]
         'Folded: nothing is left of a and b. b went into before.bias, a into behind.'
     """
-    parts = []
-    if folded.location_into:
-        parts.append(f"b went into {', '.join(folded.location_into)}")
-    if folded.scale_into:
-        parts.append(
-            f"a into {', '.join(folded.scale_into)}" if parts else f"a went into {', '.join(folded.scale_into)}"
-        )
-    went = f" {', '.join(parts)}." if parts else ""
-    if folded.status == "folded":
+    site = folded.site
+    parts = [
+        f"{letter} went into {', '.join(into)}"
+        for letter, into in (("b", site.location_into), ("a", site.scale_into))
+        if into
+    ]
+    went = f" {', '.join(parts)}.".replace(", a went into", ", a into") if parts else ""
+    if site.status == "folded":
         head = "Folded: nothing is left of a and b."
     else:
         left = {"scale": "a", "location": "b"}
-        kept = " and ".join(sorted(left[name] for name in folded.left))
-        head = f"{folded.status.capitalize()}: {kept} must stay. The report says: “{folded.reason}”."
+        kept = " and ".join(sorted(left[name] for name in site.kept))
+        head = f"{site.status.capitalize()}: {kept} must stay. The report says: “{site.reason}”."
     return f"{head}{went} Greatest difference between the two outputs: {look.written(folded.difference, 1)}."

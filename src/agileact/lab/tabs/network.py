@@ -9,7 +9,6 @@ from typing import Any
 
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from agileact import bases
 from agileact._common.errors import AgileactError, ArgumentError
 from agileact.lab import widgets as look
 from agileact.lab.content.network import Drawn, summary
@@ -34,88 +33,74 @@ _BINS = 24
 
 def layout() -> html.Div:
     """Return the tab's content."""
-    return html.Div(
-        [
-            html.P(
-                "Open the weights of a network with agile activations (what torch.save(model.state_dict(), FILE) "
-                "writes, or a Trainer's folder), or the store of a study. Each layer shows how far its activations "
-                "have left f: look for units that are flipped (a below 0), nearly silent (a near 0), or moved far "
-                "from where their inputs are.",
-                className="intro",
+    field: Any = {"type": "text", "value": "", "className": "field", "spellCheck": False, "autoComplete": "off"}
+    return look.tab_body(
+        "Open the weights of a network with agile activations (what torch.save(model.state_dict(), FILE) "
+        "writes, or a Trainer's folder), or the store of a study. Each layer shows how far its activations "
+        "have left f: look for units that are flipped (a below 0), nearly silent (a near 0), or moved far "
+        "from where their inputs are.",
+        look.row(
+            "controls open",
+            look.control(
+                "Path of a checkpoint or a store",
+                dcc.Input(id="network-path", placeholder="model.pt or runs/paper/store.sqlite", **field),
             ),
-            html.Div(
-                [
-                    look.control(
-                        "Path of a checkpoint or a store",
-                        dcc.Input(
-                            id="network-path", type="text", value="", className="field", spellCheck=False,
-                            placeholder="model.pt or runs/paper/store.sqlite", autoComplete="off",
-                        ),
+            look.row("beside", look.button("network-open", "Open", main=True)),
+            look.control(
+                "Or a checkpoint from here",
+                # assets/lab.js tells of a larger file, which dcc.Upload passes over in silence.
+                html.Div(
+                    dcc.Upload(
+                        "Drop a file, or press to choose one",
+                        id="network-upload", className="upload", max_size=UPLOAD_BYTES, style={},
                     ),
-                    html.Div(look.button("network-open", "Open", main=True), className="beside"),
-                    look.control(
-                        "Or a checkpoint from here",
-                        # assets/lab.js tells of a larger file, which dcc.Upload passes over in silence.
-                        html.Div(
-                            dcc.Upload(
-                                "Drop a file, or press to choose one",
-                                id="network-upload", className="upload", max_size=UPLOAD_BYTES, style={},
-                            ),
-                            **look.aria(data_most=str(UPLOAD_BYTES)),
-                        ),
-                        hint=f"up to {mib(UPLOAD_BYTES)}; only tensors are read, nothing in it can run",
-                    ),
-                ],
-                className="controls open",
-            ),
-            html.Div(id="network-message"),
-            html.Div(
-                look.control("Trial", look.dropdown("network-trial", [], None), wide=True),
-                id="network-for-store", className="controls", hidden=True,
-            ),
-            html.Div(
-                [
-                    look.control(
-                        "f: base function",
-                        look.dropdown("network-base", bases.names(), "relu"),
-                        hint="a state_dict does not say which",
-                    ),
-                    look.control(
-                        "K: terms of each activation",
-                        look.dropdown("network-terms", list(range(1, MOST_TERMS + 1)), 1),
-                        hint="1 unless it is a combined agile activation",
-                    ),
-                    html.Div(id="network-options", className="control"),
-                ],
-                id="network-for-checkpoint", className="controls", hidden=True,
-            ),
-            html.P("Nothing is open yet.", id="network-sentence", className="sentence", role="status"),
-            html.Div(
-                look.control(
-                    "Layers whose name contains",
-                    dcc.Input(
-                        id="network-part", type="text", value="", className="field", debounce=True, spellCheck=False,
-                        placeholder="all", autoComplete="off",
-                    ),
-                    hint="to find one among many, or to draw those of one f together",
+                    **look.aria(data_most=str(UPLOAD_BYTES)),
                 ),
-                id="network-parts", className="controls", hidden=True,
+                hint=f"up to {mib(UPLOAD_BYTES)}; only tensors are read, nothing in it can run",
             ),
-            html.Div(
-                look.control("Page", look.number("network-page", 1, least=1, step=1), hint=f"{_PAGE} layers on each"),
-                id="network-pages", className="controls", hidden=True,
+        ),
+        html.Div(id="network-message"),
+        look.row(
+            "controls",
+            look.control("Trial", look.dropdown("network-trial", [], None), wide=True),
+            key="network-for-store", hidden=True,
+        ),
+        look.row(
+            "controls",
+            look.base_choice("network", "relu", hint="a state_dict does not say which"),
+            look.control(
+                "K: terms of each activation",
+                look.dropdown("network-terms", list(range(1, MOST_TERMS + 1)), 1),
+                hint="1 unless it is a combined agile activation",
             ),
-            html.Div(id="network-cards", className="cards"),
-            dcc.Store(id="network-opened"),
-            dcc.Store(id="network-too-large"),
-        ],
-        className="tab-body",
+            look.row("control", key="network-options"),
+            key="network-for-checkpoint", hidden=True,
+        ),
+        look.sentence("network-sentence", "Nothing is open yet."),
+        look.row(
+            "controls",
+            look.control(
+                "Layers whose name contains",
+                dcc.Input(id="network-part", debounce=True, placeholder="all", **field),
+                hint="to find one among many, or to draw those of one f together",
+            ),
+            key="network-parts", hidden=True,
+        ),
+        look.row(
+            "controls",
+            look.control("Page", look.number("network-page", 1, least=1, step=1), hint=f"{_PAGE} layers on each"),
+            key="network-pages", hidden=True,
+        ),
+        look.row("cards", key="network-cards"),
+        dcc.Store(id="network-opened"),
+        dcc.Store(id="network-too-large"),
     )  # fmt: skip
 
 
 def register(app: Dash, opened: Path | None) -> None:
     """Add the tab's callbacks; ``opened`` is what the page shows from the start."""
     sources: Sessions[Source] = Sessions()
+    look.register_options(app, "network")
 
     @app.callback(
         Output("network-opened", "data"),
@@ -154,14 +139,6 @@ def register(app: Dash, opened: Path | None) -> None:
             return count, said, trials, trials[0]["value"], False, True, 1
         return count, said, [], None, True, False, 1
 
-    @app.callback(Output("network-options", "children"), Input("network-base", "value"))
-    def options(base: Any) -> Any:
-        try:
-            name, defaults = base_options(base, {})
-        except AgileactError:
-            return []
-        return [look.option_control("network", name, key, value) for key, value in defaults.items()]
-
     @app.callback(
         Output("network-cards", "children"),
         Output("network-sentence", "children"),
@@ -178,15 +155,7 @@ def register(app: Dash, opened: Path | None) -> None:
         State("session", "data"),
     )
     def draw(
-        count: Any,
-        trial: Any,
-        base: Any,
-        terms: Any,
-        page: Any,
-        part: Any,
-        values: list[Any],
-        keys: list[Any],
-        key: Any,
+        count: Any, trial: Any, base: Any, terms: Any, page: Any, part: Any, values: Any, keys: Any, key: Any
     ) -> tuple[Any, ...]:
         if not count:
             return (no_update,) * 4
@@ -198,8 +167,7 @@ def register(app: Dash, opened: Path | None) -> None:
                     gone = "The lab had put this network away (it keeps those of the last 32 pages); open it again."
                     return [], gone, True, True
                 if isinstance(source, Checkpoint):
-                    given = {name["option"]: value for name, value in zip(keys, values, strict=True)}
-                    name, chosen = base_options(base, given)
+                    name, chosen = base_options(base, look.given_options(keys, values))
                     drawn = source.drawn(name, chosen, whole("K", terms, 1, MOST_TERMS), wanted)
                 else:
                     name = "before the training"

@@ -7,12 +7,11 @@ from typing import Any
 
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from agileact import bases
 from agileact._common.errors import AgileactError
 from agileact.lab import widgets as look
 from agileact.lab.content.step import FORMS, NETWORKS, OPTIMIZERS, Moment, StepRun, StepSpec
-from agileact.lab.input_checks import choice, number, whole
-from agileact.lab.sessions import Sessions, steps_asked
+from agileact.lab.input_checks import choice, training, whole
+from agileact.lab.sessions import Sessions, current_run, steps_asked
 
 _CONTROLS = ("base", "form", "network", "optimizer", "lr", "activation-lr", "batch", "seed")
 _FORM_WORDS = {"plain": "plain: f(x)", "agile": "agile: a·f(x − b)", "combined": "combined agile, K = 2"}
@@ -21,57 +20,42 @@ _SHOWN = 300
 
 def layout() -> html.Div:
     """Return the tab's content."""
-    return html.Div(
-        [
-            html.P(
-                "A training step moves the weights and, in an agile network, also a and b of its activations. Here "
-                "the loss of the step's own batch is measured at three moments: before, when the weights have moved, "
-                "and when a and b have moved as well. Take steps with both forms, then raise the learning rates until "
-                "one half of the step undoes the other.",
-                className="intro",
-            ),
-            html.Div(
-                [
-                    look.control("f: base function", look.dropdown("step-base", bases.names(), "sigmoid")),
-                    look.control(
-                        "Form",
-                        look.dropdown("step-form", [{"label": _FORM_WORDS[f], "value": f} for f in FORMS], "agile"),
-                    ),
-                    look.control(
-                        "Network on 8×8 digits",
-                        look.dropdown(
-                            "step-network", [{"label": v[0], "value": name} for name, v in NETWORKS.items()], "mlp"
-                        ),
-                    ),
-                    look.control("Optimizer", look.dropdown("step-optimizer", OPTIMIZERS, "adam")),
-                    look.control("Learning rate of the weights", look.rate("step-lr", 0.02, 10)),
-                    look.control("Learning rate of a and b", look.rate("step-activation-lr", 0.1, 10)),
-                    look.control("Samples in a batch", look.number("step-batch", 32, least=1, most=512, step=1)),
-                    look.control("Seed", look.number("step-seed", 0, least=0, most=99999, step=1)),
-                ],
-                className="controls",
-            ),
-            html.Div(
-                [
-                    look.button("step-one", "Step", main=True),
-                    look.button("step-ten", "10 steps"),
-                    look.button("step-reset", "Reset"),
-                ],
-                className="buttons",
-            ),
-            html.Div(id="step-message"),
-            html.P(id="step-sentence", className="sentence", role="status"),
-            html.Div(
-                [
-                    look.chart("step-last", "loss at the three moments of the last step"),
-                    look.chart("step-shares", "change of the loss by each half, over steps"),
-                ],
-                className="charts two",
-            ),
-            look.chart("step-losses", "loss before each step, over steps"),
-            dcc.Store(id="step-state"),
-        ],
-        className="tab-body",
+    base, optimizer, lr, activation_lr, seed = look.training_controls(
+        "step", base="sigmoid", optimizers=OPTIMIZERS, lr=0.02, activation_lr=0.1, seed=0
+    )
+    forms = [{"label": _FORM_WORDS[form], "value": form} for form in FORMS]
+    networks = [{"label": words, "value": name} for name, (words, _, _) in NETWORKS.items()]
+    return look.tab_body(
+        "A training step moves the weights and, in an agile network, also a and b of its activations. Here "
+        "the loss of the step's own batch is measured at three moments: before, when the weights have moved, "
+        "and when a and b have moved as well. Take steps with both forms, then raise the learning rates until "
+        "one half of the step undoes the other.",
+        look.row(
+            "controls",
+            base,
+            look.control("Form", look.dropdown("step-form", forms, "agile")),
+            look.control("Network on 8×8 digits", look.dropdown("step-network", networks, "mlp")),
+            optimizer,
+            lr,
+            activation_lr,
+            look.control("Samples in a batch", look.number("step-batch", 32, least=1, most=512, step=1)),
+            seed,
+        ),
+        look.row(
+            "buttons",
+            look.button("step-one", "Step", main=True),
+            look.button("step-ten", "10 steps"),
+            look.button("step-reset", "Reset"),
+        ),
+        html.Div(id="step-message"),
+        look.sentence("step-sentence"),
+        look.row(
+            "charts two",
+            look.chart("step-last", "loss at the three moments of the last step"),
+            look.chart("step-shares", "change of the loss by each half, over steps"),
+        ),
+        look.chart("step-losses", "loss before each step, over steps"),
+        dcc.Store(id="step-state"),
     )
 
 
@@ -98,24 +82,20 @@ def register(app: Dash) -> None:
         try:
             spec = read_spec(*given)
             with runs.alone():
-                run = runs.get(key)
-                lost = steps > 0 and run is None and isinstance(state, dict) and bool(state.get("steps"))
-                if run is None or run.spec != spec or steps == 0:
-                    run = StepRun(spec)
-                    runs.put(key, run)
+                taken = state.get("steps") if isinstance(state, dict) else 0
+                run, lost = current_run(runs, key, spec, StepRun, steps, taken)
                 for _ in range(steps):
                     if not run.finished:
                         run.step()
                 moments, sentence, plain = list(run.moments), run.sentence(), spec.form == "plain"
         except AgileactError as error:
             return (*[no_update] * 4, look.message(f"{error}.", bad=True), no_update)
-        said = look.message("The lab had put this run away (it keeps the last 32 pages); it starts anew.")
         return (
             last_figure(moments, plain=plain),
             shares_figure(moments, plain=plain),
             losses_figure(moments),
             sentence,
-            said if lost else None,
+            look.put_away(lost),
             {"steps": len(moments)},
         )
 
@@ -123,24 +103,12 @@ def register(app: Dash) -> None:
 def read_spec(
     base: Any, form: Any, network: Any, optimizer: Any, lr: Any, activation_lr: Any, batch: Any, seed: Any
 ) -> StepSpec:
-    """Return what to train, from what the page says.
-
-    Raises:
-        ArgumentError: If a value does not fit.
-
-    Example:
-        >>> read_spec("relu", "combined", "cnn", "sgd", 0.1, 0, 8, 1).activation
-        'combined-relu'
-    """
+    """Return what to train, from what the page says."""
     return StepSpec(
-        base=choice("f", base, bases.names()),
         form=choice("the form", form, FORMS),
         network=choice("the network", network, NETWORKS),
-        optimizer=choice("the optimizer", optimizer, OPTIMIZERS),
-        lr=number("the learning rate of the weights", lr, 1e-6, 10),
-        activation_lr=number("the learning rate of a and b", activation_lr, 0, 10),
         batch=whole("the batch", batch, 1, 512),
-        seed=whole("the seed", seed, 0, 99_999),
+        **training(base, optimizer, lr, activation_lr, seed, optimizers=OPTIMIZERS),
     )
 
 
@@ -154,36 +122,28 @@ def last_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
     levels = [last.before, last.after_weights, last.after_activations]
     shown = 2 if plain else 3
     data: list[Any] = []
-    for place, color in ((1, look.WEIGHTS), (2, look.ACTIVATIONS))[: shown - 1]:
-        data.append(
-            {
-                "type": "bar",
-                "x": [place],
-                "base": [levels[place - 1]],
-                "y": [levels[place] - levels[place - 1]],
-                "width": 0.62,
-                "marker": {"color": color},
-                "name": "by the weights" if place == 1 else "by a and b",
-                "hovertemplate": f"{names[place].replace('<br>', ' ')}: {levels[place]:.5g}<extra></extra>",
-            }
-        )
     for place in range(shown):
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers+text",
-                "x": [place - 0.42, place, place + 0.42],
-                "y": [levels[place]] * 3,
-                "text": ["", f"{levels[place]:.4g}", ""],
-                # Beside the bar, not on it.
-                "textposition": "bottom center" if place and levels[place] < levels[place - 1] else "top center",
-                "line": {"color": look.GREY, "width": 3},
-                # A mark that nobody sees keeps the number away from the line.
-                "marker": {"size": 8, "opacity": 0},
-                "showlegend": False,
-                "hoverinfo": "skip",
-            }
-        )
+        if place:
+            by, color = ("by the weights", look.WEIGHTS) if place == 1 else ("by a and b", look.ACTIVATIONS)
+            data.append(
+                {
+                    "type": "bar",
+                    "x": [place],
+                    "base": [levels[place - 1]],
+                    "y": [levels[place] - levels[place - 1]],
+                    "width": 0.62,
+                    "marker": {"color": color},
+                    "name": by,
+                    "hovertemplate": f"{names[place].replace('<br>', ' ')}: {levels[place]:.5g}<extra></extra>",
+                }
+            )
+    for place, level in enumerate(levels[:shown]):
+        # Beside the bar, not on it; a mark that nobody sees keeps the number away from the line.
+        below = place and level < levels[place - 1]
+        text = {"text": ["", f"{level:.4g}", ""], "textposition": "bottom center" if below else "top center"}
+        more: Any = {"mode": "lines+markers+text", "marker": {"size": 8, "opacity": 0}, "hoverinfo": "skip"}
+        x = [place - 0.42, place, place + 0.42]
+        data.append(look.line(x, [level] * 3, "", look.GREY, line={"width": 3}, showlegend=False, **text, **more))
     span = max(levels) - min(levels) or 0.01 * abs(levels[0]) or 1e-6
     return look.figure(
         data,
@@ -226,23 +186,15 @@ def losses_figure(moments: list[Moment]) -> look.Figure:
     """Return the loss of each batch before its step and after it."""
     first = max(0, len(moments) - _SHOWN)
     steps = list(range(first + 1, len(moments) + 1))
-    before = [m.before for m in moments[first:]]
-    after = [m.after_activations for m in moments[first:]]
+    more: Any = {"mode": "lines+markers", "marker": {"size": 4}}
+    before, after = ([getattr(m, name) for m in moments[first:]] for name in ("before", "after_activations"))
     data = [
-        look.line(steps, before, "before the step", look.GREY, mode="lines+markers", marker={"size": 4}),
-        look.line(
-            steps, after, "after it", look.GREEN, mode="lines+markers", marker={"size": 4}, line={"dash": "dash"}
-        ),
+        look.line(steps, before, "before the step", look.GREY, **more),
+        look.line(steps, after, "after it", look.GREEN, line={"dash": "dash"}, **more),
     ]
-    return look.figure(
-        data if moments else [],
-        "Loss of each step's batch",
-        "step",
-        "loss, nats",
-        xaxis=_steps_axis(len(moments)),
-        yaxis={"rangemode": "tozero"},
-        showlegend=True,
-    )
+    title, axis = "Loss of each step's batch", _steps_axis(len(moments))
+    shown = data if moments else []
+    return look.figure(shown, title, "step", "loss, nats", xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=True)
 
 
 def _course(steps: list[int], changes: list[float], name: str, color: str, symbol: str) -> dict[str, Any]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from agileact import bases
 from agileact._common.errors import AgileactError
 from agileact.lab import widgets as look
 from agileact.lab.content.xor import ARMS, LINE, Surfaces, XorRun
-from agileact.lab.input_checks import choice, number, whole
-from agileact.lab.sessions import Sessions, steps_asked
+from agileact.lab.input_checks import training
+from agileact.lab.sessions import Sessions, current_run, steps_asked
 from agileact.paper.xor import POINTS, TARGETS, XorSpec
 
 _SPEEDS = (5, 10, 50)
+_OPTIMIZERS = ("adam", "sgd")
 _CONTROLS = ("base", "optimizer", "lr", "activation-lr", "seed")
 _COLORS = {"plain": look.GREY, "agile": look.BLUE}
 _LEAST_LOSS = 1e-12
@@ -23,56 +24,40 @@ _NAMES = {"plain": "plain: a = 1, b = 0", "agile": "agile: a and b learned"}
 
 def layout() -> html.Div:
     """Return the tab's content."""
-    return html.Div(
-        [
-            html.P(
-                "Two hidden nodes fit a plane each, bend it by the activation, and the output adds the two: so four "
-                "points that no line separates are told apart. Both networks start from the same weights. Press Start "
-                "and watch the thick line, where the answer changes. Then try tanh, and other seeds: 3 is solved by "
-                "one of the two alone, 7 by the other.",
-                className="intro",
-            ),
-            html.Div(
-                [
-                    look.control("f: base function", look.dropdown("xor-base", bases.names(), "sigmoid")),
-                    look.control("Optimizer", look.dropdown("xor-optimizer", ("adam", "sgd"), "adam")),
-                    look.control("Learning rate of the weights", look.rate("xor-lr", 0.05, 10)),
-                    look.control("Learning rate of a and b", look.rate("xor-activation-lr", 0.05, 10)),
-                    look.control("Seed of the weights", look.number("xor-seed", 6, least=0, most=99999, step=1)),
-                    look.control(
-                        "Epochs in a picture",
-                        look.dropdown("xor-speed", [{"label": str(n), "value": n} for n in _SPEEDS], _SPEEDS[1]),
-                    ),
-                ],
-                className="controls",
-            ),
-            html.Div(
-                [
-                    look.button("xor-toggle", "Start", main=True),
-                    look.button("xor-step", "Step"),
-                    look.button("xor-reset", "Reset"),
-                ],
-                className="buttons",
-            ),
-            html.Div(id="xor-message"),
-            html.P(id="xor-sentence", className="sentence", role="status"),
-            look.chart("xor-losses", "loss of both networks over epochs"),
-            html.Div(
-                [
-                    look.chart(f"xor-{arm}", f"surfaces of the {arm} network over the two inputs", tall="surfaces")
-                    for arm in ARMS
-                ],
-                className="charts two",
-            ),
-            html.P(
-                "White points should be 1, black ones 0; beside each, the output there. Below the output: h, each "
-                "node's plane after the activation, and z, the plane itself, with the range that its colours span.",
-                className="hint",
-            ),
-            dcc.Store(id="xor-go"),
-            dcc.Store(id="xor-state"),
-        ],
-        className="tab-body",
+    speeds = [{"label": str(speed), "value": speed} for speed in _SPEEDS]
+    return look.tab_body(
+        "Two hidden nodes fit a plane each, bend it by the activation, and the output adds the two: so four "
+        "points that no line separates are told apart. Both networks start from the same weights. Press Start "
+        "and watch the thick line, where the answer changes. Then try tanh, and other seeds: 3 is solved by "
+        "one of the two alone, 7 by the other.",
+        look.row(
+            "controls",
+            *look.training_controls("xor", base="sigmoid", optimizers=_OPTIMIZERS, lr=0.05, activation_lr=0.05, seed=6),
+            look.control("Epochs in a picture", look.dropdown("xor-speed", speeds, _SPEEDS[1])),
+        ),
+        look.row(
+            "buttons",
+            look.button("xor-toggle", "Start", main=True),
+            look.button("xor-step", "Step"),
+            look.button("xor-reset", "Reset"),
+        ),
+        html.Div(id="xor-message"),
+        look.sentence("xor-sentence"),
+        look.chart("xor-losses", "loss of both networks over epochs"),
+        look.row(
+            "charts two",
+            *[
+                look.chart(f"xor-{arm}", f"surfaces of the {arm} network over the two inputs", tall="surfaces")
+                for arm in ARMS
+            ],
+        ),
+        html.P(
+            "White points should be 1, black ones 0; beside each, the output there. Below the output: h, each "
+            "node's plane after the activation, and z, the plane itself, with the range that its colours span.",
+            className="hint",
+        ),
+        dcc.Store(id="xor-go"),
+        dcc.Store(id="xor-state"),
     )
 
 
@@ -100,11 +85,7 @@ def register(app: Dash) -> None:
         try:
             spec = read_spec(*given)
             with runs.alone():
-                run = runs.get(key)
-                lost = epochs > 0 and run is None and isinstance(state, dict) and bool(state.get("epoch"))
-                if run is None or run.spec != spec or epochs == 0:
-                    run = XorRun(spec)
-                    runs.put(key, run)
+                run, lost = current_run(runs, key, spec, XorRun, epochs, _epoch(state))
                 # The clock asks for what follows the picture it has: a run that was reset meanwhile stays at its start.
                 late = set(ctx.triggered_prop_ids.values()) == {"xor-go"} and _epoch(go) != run.epoch
                 run.advance(0 if late else epochs)
@@ -114,8 +95,7 @@ def register(app: Dash) -> None:
                 epoch = run.epoch
         except AgileactError as error:
             return no_update, no_update, no_update, no_update, look.message(f"{error}.", bad=True), {"ended": True}
-        said = look.message("The lab had put this run away (it keeps the last 32 pages); it starts anew.")
-        return *figures, sentence, said if lost else None, {"epoch": epoch, "ended": ended}
+        return *figures, sentence, look.put_away(lost), {"epoch": epoch, "ended": ended}
 
     # The next picture is asked for when the last one is there: a slow machine draws fewer, and none pile up.
     app.clientside_callback(ClientsideFunction("lab", "arrived"), Input("xor-state", "data"))
@@ -129,23 +109,8 @@ def register(app: Dash) -> None:
 
 
 def read_spec(base: Any, optimizer: Any, lr: Any, activation_lr: Any, seed: Any) -> XorSpec:
-    """Return how to train, from what the page says.
-
-    Raises:
-        ArgumentError: If a value does not fit.
-
-    Example:
-        >>> read_spec("tanh", "adam", 0.1, 0, 3).starts
-        1
-    """
-    return XorSpec(
-        base=choice("f", base, bases.names()),
-        optimizer=choice("the optimizer", optimizer, ("adam", "sgd")),
-        lr=number("the learning rate of the weights", lr, 1e-6, 10),
-        activation_lr=number("the learning rate of a and b", activation_lr, 0, 10),
-        seed=whole("the seed", seed, 0, 99_999),
-        starts=1,
-    )
+    """Return how to train, from what the page says."""
+    return XorSpec(**training(base, optimizer, lr, activation_lr, seed, optimizers=_OPTIMIZERS), starts=1)
 
 
 def losses_figure(run: XorRun) -> look.Figure:
@@ -153,31 +118,23 @@ def losses_figure(run: XorRun) -> look.Figure:
     data: list[Any] = []
     every = max(1, run.epoch // 600)
     for arm in ARMS:
-        values = run.losses[arm]
-        shown = [*range(0, len(values) - 1, every), len(values) - 1]
-        dash = "dash" if arm == "plain" else "solid"
         # A logarithmic axis has no place for 0.
-        heights = [max(values[i], _LEAST_LOSS) for i in shown]
+        heights = [max(value, _LEAST_LOSS) for value in run.losses[arm]]
+        shown = [*range(0, len(heights) - 1, every), len(heights) - 1]
+        dash = {"dash": "dash" if arm == "plain" else "solid"}
         mode = "lines+markers" if len(shown) == 1 else "lines"
-        data.append(look.line(shown, heights, arm, _COLORS[arm], line={"dash": dash}, mode=mode))
+        data.append(look.line(shown, [heights[i] for i in shown], arm, _COLORS[arm], line=dash, mode=mode))
         since = run.solved_since(arm)
         if since is not None:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "x": [since],
-                    "y": [max(values[since], _LEAST_LOSS)],
-                    "name": f"{arm}: solved",
-                    "marker": {"color": _COLORS[arm], "size": 11, "symbol": "star" if arm == "agile" else "diamond"},
-                }
-            )
+            mark = {"color": _COLORS[arm], "size": 11, "symbol": "star" if arm == "agile" else "diamond"}
+            name = f"{arm}: solved"
+            data.append(look.line([since], [heights[since]], name, _COLORS[arm], mode="markers", marker=mark))
     return look.figure(
         data,
         "Loss on the four points",
         "epoch",
         "mean squared error",
-        yaxis={"type": "log", "tickformat": ".0e", "nticks": 6},
+        yaxis={"type": "log", "tickformat": ".2~g", "nticks": 6},
         xaxis={"rangemode": "tozero", "range": [0, max(20, run.epoch * 1.02)]},
     )
 
@@ -185,29 +142,32 @@ def losses_figure(run: XorRun) -> look.Figure:
 def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
     """Return one network's output over the square, and below it the surfaces of its hidden nodes."""
     line = [round(value, 3) for value in LINE.tolist()]
-    network = surfaces.network
+    network, w = surfaces.network, look.written
+
+    def map_of(kind: str, rows: list[list[float]], **more: Any) -> dict[str, Any]:
+        values = [[round(value, 4) for value in row] for row in rows]
+        return {"type": kind, "x": line, "y": line, "z": values, **more}
+
+    # White points should be 1, black ones 0.
+    inks = [("#ffffff", "#000000") if target else ("#000000", "#ffffff") for target in TARGETS]
     data: list[Any] = [
-        {
-            "type": "heatmap",
-            "x": line,
-            "y": line,
-            "z": _rounded(surfaces.output),
-            "colorscale": "Cividis",
-            "zmin": -0.25,
-            "zmax": 1.25,
-            "colorbar": {"thickness": 10, "len": 0.46, "y": 0.98, "yanchor": "top", "x": 1.0},
-            "hovertemplate": "x₁ %{x}, x₂ %{y}: y = %{z:.3f}<extra></extra>",
-        },
-        {
-            "type": "contour",
-            "x": line,
-            "y": line,
-            "z": _rounded(surfaces.output),
-            "showscale": False,
-            "contours": {"coloring": "none", "start": network.threshold, "end": network.threshold, "size": 1},
-            "line": {"width": 4, "color": "#ff5d73"},
-            "hoverinfo": "skip",
-        },
+        map_of(
+            "heatmap",
+            surfaces.output,
+            colorscale="Cividis",
+            zmin=-0.25,
+            zmax=1.25,
+            colorbar={"thickness": 10, "len": 0.46, "y": 0.98, "yanchor": "top", "x": 1.0},
+            hovertemplate="x₁ %{x}, x₂ %{y}: y = %{z:.3f}<extra></extra>",
+        ),
+        map_of(
+            "contour",
+            surfaces.output,
+            showscale=False,
+            contours={"coloring": "none", "start": network.threshold, "end": network.threshold, "size": 1},
+            line={"width": 4, "color": "#ff5d73"},
+            hoverinfo="skip",
+        ),
         {
             "type": "scatter",
             "mode": "markers+text",
@@ -218,43 +178,28 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
             "textfont": {"size": 13},
             "marker": {
                 "size": 13,
-                "color": ["#ffffff" if target else "#000000" for target in TARGETS],
-                "line": {"width": 2, "color": ["#000000" if target else "#ffffff" for target in TARGETS]},
+                "color": [inside for inside, _ in inks],
+                "line": {"width": 2, "color": [edge for _, edge in inks]},
             },
             "showlegend": False,
             "hoverinfo": "skip",
         },
     ]
     axes: dict[str, Any] = {}
+    small = {"tickvals": [0, 1], "zeroline": False, "showgrid": False}
     titles = [_title(f"y = {_sum(network.v, network.d)}", 0.0, 1.0)]
     panels = [("h", surfaces.bent, 0.24), ("z", surfaces.planes, 0.0)]
-    index = 1
-    for symbol, values, bottom in panels:
-        for node in (0, 1):
-            index += 1
-            left = 0.54 * node
-            low, high = _range(values[node])
-            data.append(
-                {
-                    "type": "heatmap",
-                    "x": line,
-                    "y": line,
-                    "z": _rounded(values[node]),
-                    "colorscale": "Cividis",
-                    "showscale": False,
-                    "xaxis": f"x{index}",
-                    "yaxis": f"y{index}",
-                    "hovertemplate": f"{symbol}{'₁₂'[node]} = %{{z:.3f}}<extra></extra>",
-                }
-            )
-            small = {"tickvals": [0, 1], "zeroline": False, "showgrid": False}
-            axes[f"xaxis{index}"] = {**small, "domain": [left, left + 0.4], "anchor": f"y{index}"}
-            axes[f"yaxis{index}"] = {**small, "domain": [bottom, bottom + 0.145], "anchor": f"x{index}"}
-            w = look.written
-            words = f"{symbol}{'₁₂'[node]}: {w(low, 2)} to {w(high, 2)}"
-            if symbol == "h":
-                words = f"a = {w(network.a[node], 2)}, b = {w(network.b[node], 2)}<br>{words}"
-            titles.append(_title(words, left, bottom + 0.148))
+    for index, ((symbol, values, bottom), node) in enumerate(itertools.product(panels, (0, 1)), 2):
+        rows, name, left = values[node], f"{symbol}{'₁₂'[node]}", 0.54 * node
+        hover = f"{name} = %{{z:.3f}}<extra></extra>"
+        place = {"xaxis": f"x{index}", "yaxis": f"y{index}"}
+        data.append(map_of("heatmap", rows, colorscale="Cividis", showscale=False, hovertemplate=hover, **place))
+        axes[f"xaxis{index}"] = {**small, "domain": [left, left + 0.4], "anchor": f"y{index}"}
+        axes[f"yaxis{index}"] = {**small, "domain": [bottom, bottom + 0.145], "anchor": f"x{index}"}
+        words = f"{name}: {w(min(map(min, rows)), 2)} to {w(max(map(max, rows)), 2)}"
+        if symbol == "h":
+            words = f"a = {w(network.a[node], 2)}, b = {w(network.b[node], 2)}<br>{words}"
+        titles.append(_title(words, left, bottom + 0.148))
     wide = {"tickvals": [-0.5, 0, 0.5, 1, 1.5], "zeroline": False, "showgrid": False}
     return look.figure(
         data,
@@ -280,15 +225,8 @@ def _epoch(go: Any) -> Any:
 
 
 def _title(text: str, x: float, y: float) -> dict[str, Any]:
-    place = {
-        "xref": "paper",
-        "yref": "paper",
-        "xanchor": "left",
-        "yanchor": "bottom",
-        "align": "left",
-        "showarrow": False,
-    }
-    return {"text": text, "x": x, "y": y - 0.028 if y == 1.0 else y, "font": {"size": 11.5}, **place}
+    frame = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "align": "left"}
+    return {"text": text, "x": x, "y": y - 0.028 * (y == 1.0), "font": {"size": 11.5}, "showarrow": False, **frame}
 
 
 def _sum(v: tuple[float, ...], d: float) -> str:
@@ -298,11 +236,3 @@ def _sum(v: tuple[float, ...], d: float) -> str:
         return f"{'−' if value < 0 else '+'} {size}"
 
     return f"{look.written(v[0], 3)} h₁ {signed(v[1])} h₂ {signed(d)}"
-
-
-def _range(rows: list[list[float]]) -> tuple[float, float]:
-    return min(map(min, rows)), max(map(max, rows))
-
-
-def _rounded(rows: list[list[float]]) -> list[list[float]]:
-    return [[round(value, 4) for value in row] for row in rows]

@@ -91,11 +91,11 @@ class Context:
         from agileact.study.training.dry_run import check_arms
 
         for task in self.study.tasks:
-            say(f"{task.name}: {self.data[task.name].description}.")
+            say(f"{task.name}: {self.data[task.name].summary}. {self.data[task.name].description}.")
         for note in (self.study.warning(), self.study.caveat()):
             if note:
                 say(f"Note: {note}.")
-        with Store(self.path) as store, contextlib.ExitStack() as shown, failures_kept(self.out):
+        with Store(self.path) as store, display(self.study) as shown, failures_kept(self.out):
             results = Results(store)
             if not plan(self.study, results).finished:
                 check_arms(self.study, self.data)
@@ -104,16 +104,29 @@ class Context:
             around = write_record(self.out, self.study, command=command, data=described)
 
             def begin(current: Plan) -> Any:
-                shown.close()
                 if current.finished:
                     return None
                 counts = ((len(current.tuning), "tuning"), (len(current.final), "final"))
                 phase = " and ".join(f"{number} {name}" for number, name in counts if number)
                 say(f"{current.done} of at most {self.study.most_trials} trials done; next: {phase}.")
-                return shown.enter_context(display(current.next))
+                later = self.study.most_trials - current.done - len(current.next) if current.tuning else 0
+                shown.plan(current.next, current.done, max(0, later))
+                return shown
 
             conduct(self.study, store, executor, results=results, on_plan=begin)
             return Outcome(self.study, results, around, matters=matters)
+
+    def say_one_answer(self, outcome: Outcome) -> None:
+        """Say where an accuracy tells no more than which class is the largest."""
+        from agileact.study.results.idle import one_answer_seeds
+
+        for cell in outcome.cells:
+            share = self.data[cell.task].largest_share
+            if seeds := one_answer_seeds(cell.results, share):
+                say(
+                    f"Note: {cell.task}, {cell.arm}: the accuracy of {len(seeds)} of {len(cell.results)} seeds, "
+                    f"{100 * (share or 0):.2f} %, is the share of the largest class: a network that always answers it."
+                )
 
 
 @contextlib.contextmanager
@@ -155,5 +168,6 @@ def carry_out(context: Context, options: argparse.Namespace) -> None:
     with make_executor(options) as executor:
         outcome = context.run(executor, command=options.command, matters=options.matters)
     show(outcome, as_json=options.json)
+    context.say_one_answer(outcome)
     if path := keep_report(outcome, context.out):
         say(f"Report: {path}")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
-from agileact._common.json_text import print_json
 from agileact._common.optional import expect
+from agileact._common.terminal import print_json
 from agileact.study.commands import compare
 from agileact.study.commands.context import STATISTICS, Context, carry_out, say
 from agileact.study.commands.options import PLACE, SOURCE, add, port
@@ -73,7 +73,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from agileact._common.table import print_table
+    from agileact._common.terminal import print_table
     from agileact.study.running.cost import estimate
     from agileact.study.running.executors.local import available_cores
     from agileact.study.running.progress import format_duration

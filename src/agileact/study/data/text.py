@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from agileact._common.errors import ArgumentError, DataError
-from agileact.study.data.dataset import Array, DataSet, register_data
+from agileact.study.data.dataset import DataSet, register_data
 from agileact.study.data.download import Progress
 from agileact.study.data.idx import open_regular
-from agileact.study.data.preparation import assembled, locate, options
+from agileact.study.data.preparation import Array, assembled, locate, options
 from agileact.study.spec.trial import DataSpec
 
 
@@ -34,16 +34,6 @@ def build_text(spec: DataSpec, data_dir: Path | None, progress: Progress | None)
     order: the last tenth of the pieces (option ``test``: how many) is for testing, the ``validation`` pieces before
     it for validation, so that no tested character was trained on. Characters that the training part does not have
     are one class of their own, "unknown"; the alphabet is known from the training part alone.
-
-    Raises:
-        ArgumentError: If the options do not fit, or the text is too short for them.
-        DataError: If the file is missing, not UTF-8 or empty.
-
-    Example:
-        >>> build_text(DataSpec("text"), None, None)
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: the data set 'text' needs the option 'file'
     """
     given = options(spec, {"file": None, "length": 64, "test": 0})
     length = given["length"]
@@ -75,11 +65,9 @@ def build_text(spec: DataSpec, data_dir: Path | None, progress: Progress | None)
             codes = np.searchsorted(alphabet, values).clip(max=unknown - 1)
             codes = np.where(alphabet[codes] == values, codes, unknown)
             tensors.append(torch.from_numpy(codes.astype(np.int64)))
-    # A file's name may hold braces, which the numbers would be looked up in.
-    where = path.name.replace("{", "{{").replace("}", "}}")
     description = (
         f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test pieces of {length} characters "
-        f"from {where}, in order, {unknown} different ones"
+        f"from {path.name}, in order, {unknown} different ones"
     )
     return assembled(spec, tensors, description, unknown + 1, "text")
 

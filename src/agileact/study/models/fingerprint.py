@@ -28,10 +28,6 @@ def network_fingerprint(model: nn.Module, function: Callable[..., Any]) -> str:
     user's from which those and the function come, with what these import of the user's. Comments and layout of code do
     not count. Of packages that are installed only the classes that the network is made of count, unless the function
     itself is of that package.
-
-    Args:
-        model: The network.
-        function: What built it.
     """
     digest = hashlib.sha256(repr(model).encode())
     for name, value in model.state_dict().items():

@@ -32,9 +32,6 @@ def names() -> tuple[str, ...]:
 def options(name: str) -> dict[str, Any]:
     """Return a model's options with their defaults.
 
-    Raises:
-        ArgumentError: If there is no such model.
-
     Example:
         >>> options("cnn")["filters"]
         (16, 8, 4)
@@ -69,9 +66,6 @@ def register_model(name: str, builder: Builder) -> None:
 
 def build(spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
     """Build the model of ``spec`` with the activations of ``arm``.
-
-    Raises:
-        ArgumentError: If the model, one of its options or an activation is unknown.
 
     Example:
         >>> arm = ArmSpec((("conv", "relu"), ("fc", "agile-sigmoid")))

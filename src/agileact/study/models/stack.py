@@ -19,9 +19,6 @@ class StackedLinear(nn.Module):
 
     Shapes:
         (S, N, inputs) to (S, N, outputs); an input of (1, N, inputs) is for all of them.
-
-    Args:
-        layers: The layers, whose values are copied.
     """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
@@ -46,14 +43,7 @@ class StackedLinear(nn.Module):
 
 
 class StackedChannels(nn.Module):
-    """S modules that work channel by channel, as one module over S times as many channels.
-
-    Args:
-        module: One with parameters and buffers for all channels; its values are overwritten.
-        parts: The modules whose values are copied. A tensor has coefficient after coefficient, and within one channel
-            after channel.
-        channels: Channels of one of them.
-    """
+    """S modules that work channel by channel, as one module over S times as many channels."""
 
     def __init__(self, module: nn.Module, parts: Sequence[nn.Module], channels: int) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from typing import Any
 from agileact._common.optional import require
 from agileact.study.results.idle import untrained_loss
 from agileact.study.results.outcome import Outcome
-from agileact.study.running.runner import describe
+from agileact.study.running.naming import trial_name
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -37,7 +37,7 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
             *(spec.seed, spec.arm.lr, spec.arm.activation_lr, spec.arm.optimizer, result.status),
             *(untrained_loss(result), lowest, result.selected_iteration, result.selected_test_loss),
             *(result.selected_test_accuracy, result.best_test_loss, result.parameters, result.saved_bytes),
-            *(result.seconds_per_iteration, result.seconds, describe(spec), spec.key),
+            *(result.seconds_per_iteration, result.seconds, trial_name(spec), spec.key),
         )
         row = {
             **dict(zip(COLUMNS, values, strict=True)),

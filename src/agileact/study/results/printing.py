@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from agileact._common.json_text import print_json
-from agileact._common.table import print_table
+from agileact._common.terminal import print_json, print_table
 from agileact.study.results.contrasts import Cell
 from agileact.study.results.outcome import Outcome
 from agileact.study.statistics import summarise

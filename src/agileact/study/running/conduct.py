@@ -46,6 +46,7 @@ def identified(study: Study, data_dir: Path | None = None) -> tuple[Study, dict[
         if spec not in loaded:
             try:
                 loaded[spec] = data_room.load(spec, data_dir=data_dir)
+                data_room.check_repeatable(spec, loaded[spec], data_dir=data_dir)
             except ArgumentError as error:
                 raise ArgumentError(f"task {task.name!r}: {error}") from error
         named = dataclasses.replace(spec, fingerprint=loaded[spec].fingerprint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,12 +26,7 @@ START_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate.
-
-    Attributes:
-        seconds: Of the whole study on so many workers, tuning to the last point.
-        trial_seconds: Of one final trial, by (arm, task).
-    """
+    """Seconds of the whole study, tuning to the last point, and of one final trial by (arm, task)."""
 
     seconds: float
     trial_seconds: dict[tuple[str, str], float]
@@ -39,22 +35,17 @@ class Cost:
 def estimate(study: Study, current: Plan, data: Mapping[str, DataSet], jobs: int) -> Cost:
     """Estimate how long what is left of a study takes, from a few timed steps of each arm and task.
 
-    Other load on the machine, and cores that share what they compute with, make it longer.
-
-    Args:
-        study: The study.
-        current: Its plan, whose finished trials are left out in proportion.
-        data: Data by task.
-        jobs: Trials side by side.
+    Other load on the machine, and cores that share what they compute with, make it longer. What is done is left out
+    in proportion; ``jobs`` trials run side by side.
     """
-    seconds: dict[tuple[str, str], float] = {}
     with one_thread():
-        for task in study.tasks:
-            for arm in study.arms:
-                seconds[arm.name, task.name] = trial_seconds(task.spec, arm.spec, data[task.name])
-    whole = sum(seconds.values()) * study.pair_trials
-    left = 1 - current.done / study.most_trials
-    return Cost(0.0 if current.finished else START_SECONDS + whole / jobs * left, seconds)
+        seconds = {
+            (arm.name, task.name): trial_seconds(task.spec, arm.spec, data[task.name])
+            for task in study.tasks
+            for arm in study.arms
+        }
+    left = statistics.mean(seconds.values()) * (study.most_trials - current.done)
+    return Cost(0.0 if current.finished else START_SECONDS + left / jobs, seconds)
 
 
 def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:

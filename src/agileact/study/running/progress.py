@@ -1,56 +1,84 @@
-"""What a person sees while trials run: a live display in a terminal, plain lines elsewhere."""
+"""What a person sees while trials run: bars in a terminal, elsewhere at most a line a minute."""
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import IO, Any, Protocol
+from contextlib import contextmanager
+from typing import IO, Any
 
 from agileact._common.optional import require
-from agileact._common.text import printable
+from agileact._common.terminal import printable
 from agileact.study.running.executors import Advanced, Event, Failed, Finished, Started
-from agileact.study.running.runner import describe
-from agileact.study.spec.trial import TrialSpec
+from agileact.study.running.naming import same_work, trial_name
+from agileact.study.spec.protocol import Study
+from agileact.study.spec.trial import TaskSpec, TrialSpec
 
-
-class Display(Protocol):
-    """Shows events of a running study."""
-
-    def __call__(self, event: Event) -> None:
-        """Take note of an event."""
-        ...
+_SECONDS_BETWEEN_LINES = 60.0
 
 
 class Remaining:
-    """Estimates the time left from the iterations that were taken since the start."""
+    """Counts the trials of a whole run, over all its rounds, and estimates the time left.
 
-    def __init__(self, specs: Sequence[TrialSpec]) -> None:
-        self.total = sum(spec.task.budget.iterations for spec in specs)
-        self.done = 0
-        self._running: dict[TrialSpec, int] = {}
-        self._start = time.monotonic()
+    A task's trials take as long as those that have ended, or as the running ones so far promise; how many run side by
+    side is what the work done so far took on the clock. rich's own estimate takes every iteration for as long as the
+    last ones, whatever the task.
+    """
+
+    def __init__(self) -> None:
+        self.done = self.failed = self.total = 0
+        self._waiting: Counter[TaskSpec] = Counter()
+        self._later = 0
+        self._running: dict[TrialSpec, tuple[float, float]] = {}  # since when, and seconds of an iteration, once known
+        self._took: defaultdict[TaskSpec, list[float]] = defaultdict(list)
+        self._begun: float | None = None
+
+    def plan(self, specs: Sequence[TrialSpec], done: int, later: int) -> None:
+        """Take note of a round of trials: those that come next, how many are done, and how many follow the round."""
+        self.done, self.total = done, done + len(specs) + later
+        self._waiting = Counter(same_work(spec.task) for spec in specs)
+        self._later = later
+        self._running.clear()
 
     def note(self, event: Event) -> None:
-        """Count what ``event`` tells of iterations."""
-        if isinstance(event, Advanced):
-            self._running[event.spec] = event.iteration
-        elif isinstance(event, (Finished, Failed)):
-            self._running.pop(event.spec, None)
-            self.done += event.spec.task.budget.iterations
-
-    @property
-    def iterations(self) -> int:
-        """Iterations taken so far, running trials included."""
-        return self.done + sum(self._running.values())
+        """Take note of an event."""
+        now, spec = time.monotonic(), event.spec
+        if isinstance(event, Started):
+            self._begun = now if self._begun is None else self._begun
+            self._running[spec] = (now, 0)
+        elif isinstance(event, Advanced):
+            since, _ = self._running.get(spec, (now, 0))
+            self._running[spec] = (since, (now - since) / event.iteration)
+        else:
+            since, _ = self._running.pop(spec, (now, 0))
+            self._waiting[same_work(spec.task)] -= 1
+            self.done, self.failed = self.done + isinstance(event, Finished), self.failed + isinstance(event, Failed)
+            if isinstance(event, Finished):
+                self._took[same_work(spec.task)].append(now - since)
 
     @property
     def seconds(self) -> float | None:
         """Estimated seconds to the end; None while nothing is known."""
-        if not self.iterations:
+        now = time.monotonic()
+        # Seconds of an iteration: of trials that have ended, else of those that run, else as in the other tasks.
+        rates = {task: statistics.mean(took) / task.budget.iterations for task, took in self._took.items()}
+        promised = defaultdict(list)
+        for spec, (_, rate) in self._running.items():
+            if rate:
+                promised[same_work(spec.task)].append(rate)
+        rates = {task: statistics.mean(found) for task, found in promised.items()} | rates
+        if not rates or self._begun is None:
             return None
-        return (time.monotonic() - self._start) * (self.total - self.iterations) / self.iterations
+        usual = statistics.mean(rates.values())
+        each = {task: rates.get(task, usual) * task.budget.iterations for task in self._waiting}
+        at_work = sum(min(now - since, each[same_work(spec.task)]) for spec, (since, _) in self._running.items())
+        work = sum(map(sum, self._took.values())) + at_work
+        left = sum(each[task] * count for task, count in self._waiting.items()) - at_work
+        left += self._later * statistics.mean(each.values())
+        return left * (now - self._begun) / work if work > 0 else None
 
 
 def format_duration(seconds: float | None) -> str:
@@ -68,112 +96,109 @@ def format_duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-@contextmanager
-def display(specs: Sequence[TrialSpec], stream: IO[str] | None = None) -> Iterator[Display]:
-    """Show the progress of ``specs`` on ``stream`` (standard error unless given) while the block runs."""
-    stream = sys.stderr if stream is None else stream
-    shown: AbstractContextManager[Display] = _live(specs, stream) if _can_draw(stream) else _lines(specs, stream)
-    with shown as show:
-        yield show
-
-
-def _can_draw(stream: IO[str]) -> bool:
-    """Return whether a stream is a terminal on which lines can be drawn anew."""
-    return stream.isatty() and not require("rich.console", "study").Console(file=stream).is_dumb_terminal
-
-
-@contextmanager
-def _lines(specs: Sequence[TrialSpec], stream: IO[str]) -> Iterator[Display]:
-    """Print a line when a trial ends, and one every 20 seconds while it runs."""
-    remaining = Remaining(specs)
-    ended = 0
-    spoken: dict[TrialSpec, float] = {}
-
-    def show(event: Event) -> None:
-        nonlocal ended
-        remaining.note(event)
-        name = printable(describe(event.spec), stream)
-        now = time.monotonic()
-        if isinstance(event, Started):
-            spoken[event.spec] = now
-            return
-        if isinstance(event, Advanced):
-            if now - spoken.get(event.spec, now) < 20:
-                return
-            spoken[event.spec] = now
-            text = f"{name}: iteration {event.iteration}, loss {event.loss:.4f}"
-        elif isinstance(event, Finished):
-            ended += 1
-            text = f"[{ended}/{len(specs)}] {name}: {outcome(event)}"
-        else:
-            ended += 1
-            text = f"[{ended}/{len(specs)}] {name}: FAILED, {event.reason}"
-        print(f"{text}; left {format_duration(remaining.seconds)}", file=stream, flush=True)
-
-    yield show
-
-
-def outcome(event: Finished) -> str:
+def outcome(event: Finished | Failed) -> str:
     """Return the outcome of a trial in a few words."""
+    if isinstance(event, Failed):
+        return f"FAILED, {event.reason}"
     result = event.result
     diverged = "diverged; " if result.status == "diverged" else ""
-    if result.best_test_loss is None:
-        if result.selected_iteration is None:
-            return result.status
-        lowest = result.curve.validation_loss[result.curve.iteration.index(result.selected_iteration)]
-        return f"{diverged}lowest validation loss {lowest:.4f} at iteration {result.selected_iteration}"
-    return f"{diverged}lowest test loss {result.best_test_loss:.4f} at iteration {result.best_iteration}"
+    if result.best_test_loss is not None:
+        return f"{diverged}lowest test loss {result.best_test_loss:.4f} at iteration {result.best_iteration}"
+    if result.selected_iteration is None:
+        return result.status
+    lowest = result.curve.validation_loss[result.curve.iteration.index(result.selected_iteration)]
+    return f"{diverged}lowest validation loss {lowest:.4f} at iteration {result.selected_iteration}"
+
+
+class Display:
+    """Shows the events of a run, with one counter over all its rounds.
+
+    Args:
+        study: Gives arms and tasks their names.
+        stream: Where to show it.
+        bars: rich's progress, where there is a terminal to draw it on.
+    """
+
+    def __init__(self, study: Study | None, stream: IO[str], bars: Any = None) -> None:
+        self._study, self._stream, self._bars = study, stream, bars
+        self._remaining = Remaining()
+        self._tasks: dict[TrialSpec, Any] = {}
+        self._whole = bars and bars.add_task("all trials", total=None, detail="")
+        self._spoken = -_SECONDS_BETWEEN_LINES
+        self._begun = time.monotonic()
+
+    def plan(self, specs: Sequence[TrialSpec], done: int = 0, later: int = 0) -> None:
+        """Show a round of trials; arguments as for :meth:`Remaining.plan`."""
+        self._remaining.plan(specs, done, later)
+        while self._tasks:
+            self._bars.remove_task(self._tasks.popitem()[1])
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        self._remaining.note(event)
+        (self._say if self._bars is None else self._draw)(event)
+
+    def _state(self) -> str:
+        known = self._remaining
+        failed = f", {known.failed} failed" if known.failed else ""
+        return f"{known.done} of {known.total} trials{failed}"
+
+    def _left(self) -> str:
+        seconds = self._remaining.seconds
+        return "" if seconds is None else f"about {format_duration(seconds)} left"
+
+    def _named(self, event: Event) -> str:
+        said = trial_name(event.spec, self._study)
+        if isinstance(event, Advanced):
+            return f"{said}: iteration {event.iteration}, loss {event.loss:.4f}"
+        return said if isinstance(event, Started) else f"{said}: {outcome(event)}"
+
+    def _say(self, event: Event) -> None:
+        now, known = time.monotonic(), self._remaining
+        end = known.done + known.failed == known.total and not isinstance(event, (Started, Advanced))
+        due = now - self._spoken >= _SECONDS_BETWEEN_LINES and not isinstance(event, Started)
+        # The first failure is said at once; all of them are listed at the end.
+        if not (due or end or (isinstance(event, Failed) and known.failed == 1)):
+            return
+        if isinstance(event, Advanced) and now - self._begun < _SECONDS_BETWEEN_LINES:
+            return
+        self._spoken = now
+        left = f"in {format_duration(now - self._begun)}" if end else self._left()
+        state = ", ".join(part for part in (self._state(), left) if part)
+        print(printable(f"{state}; {self._named(event)}", self._stream), file=self._stream, flush=True)
+
+    def _draw(self, event: Event) -> None:
+        spec, bars = event.spec, self._bars
+        if isinstance(event, Started):
+            text = printable(trial_name(spec, self._study), self._stream)
+            self._tasks[spec] = bars.add_task(text, total=spec.task.budget.iterations, detail="starting")
+        elif isinstance(event, Advanced) and spec in self._tasks:
+            detail = f"iteration {event.iteration}/{spec.task.budget.iterations}, loss {event.loss:.4f}"
+            bars.update(self._tasks[spec], completed=event.iteration, detail=detail)
+        elif isinstance(event, (Finished, Failed)):
+            if spec in self._tasks:
+                bars.remove_task(self._tasks.pop(spec))
+            text = printable(self._named(event), self._stream)
+            bars.console.print(text, highlight=False, markup=False, emoji=False)
+        known = self._remaining
+        detail = ", ".join(part for part in (self._state(), self._left()) if part)
+        bars.update(self._whole, completed=known.done + known.failed, total=known.total, detail=detail)
 
 
 @contextmanager
-def _live(specs: Sequence[TrialSpec], stream: IO[str]) -> Iterator[Display]:
-    """Draw a bar for all trials and one for each that runs."""
-    console = require("rich.console", "study").Console(file=stream)
-    bars = require("rich.progress", "study")
-    progress = bars.Progress(
+def display(study: Study | None = None, stream: IO[str] | None = None) -> Iterator[Display]:
+    """Show the progress of a run on ``stream`` (standard error unless given) while the block runs."""
+    stream = sys.stderr if stream is None else stream
+    console = require("rich.console", "study").Console(file=stream) if stream.isatty() else None
+    if console is None or console.is_dumb_terminal:
+        yield Display(study, stream)
+        return
+    rich = require("rich.progress", "study")
+    columns = (
         # Names are a user's text and never rich's markup.
-        bars.TextColumn("{task.description}", markup=False),
-        bars.BarColumn(bar_width=24),
-        bars.TextColumn("{task.fields[position]}", markup=False),
-        bars.TextColumn("{task.fields[detail]}", markup=False),
-        console=console,
-        transient=True,
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(bar_width=24),
+        rich.TextColumn("{task.fields[detail]}", markup=False),
     )
-    remaining = Remaining(specs)
-    ended = 0
-    tasks: dict[TrialSpec, Any] = {}
-    with progress:
-        whole = progress.add_task("all trials", total=remaining.total, position=f"0/{len(specs)}", detail="")
-
-        def show(event: Event) -> None:
-            nonlocal ended
-            remaining.note(event)
-            spec = event.spec
-            total = spec.task.budget.iterations
-            if isinstance(event, Started):
-                tasks[spec] = progress.add_task(
-                    printable(describe(spec), stream), total=total, position="starting", detail=""
-                )
-            elif isinstance(event, Advanced) and spec in tasks:
-                progress.update(
-                    tasks[spec],
-                    completed=event.iteration,
-                    position=f"iteration {event.iteration}/{total}",
-                    detail=f"loss {event.loss:.4f}",
-                )
-            elif isinstance(event, (Finished, Failed)):
-                ended += 1
-                if spec in tasks:
-                    progress.remove_task(tasks.pop(spec))
-                text = outcome(event) if isinstance(event, Finished) else f"FAILED, {event.reason}"
-                console.print(
-                    printable(f"{describe(spec)}: {text}", stream), highlight=False, markup=False, emoji=False
-                )
-            progress.update(
-                whole,
-                completed=remaining.iterations,
-                position=f"{ended}/{len(specs)}",
-                detail=f"left {format_duration(remaining.seconds)}",
-            )
-
-        yield show
+    with rich.Progress(*columns, console=console, transient=True) as bars:
+        yield Display(study, stream, bars)

@@ -1,4 +1,4 @@
-"""agileact study rescue: what is whole in a damaged store, in a new one; nothing of the old one is thrown away."""
+"""agileact study rescue: what can be read of a damaged store, in a new one; nothing of the old one is thrown away."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from agileact._common.errors import StoreError
-from agileact._common.json_text import print_json
-from agileact.study.running import pages as _pages
+from agileact._common.terminal import print_json
 from agileact.study.running.store import DamagedRowError, Store, lock, whole
+from agileact.study.spec.result import TrialResult
 
-_COLUMNS = ("key", "spec", "status", "result", "stored_at", "digest")
-_Row = tuple[str, str, str, str, str]
+_LEAST_BYTES = 200
+"""A row is longer: its spec alone is."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,9 @@ class Rescued:
 
 
 def rescue(path: Path, out: Path | None = None) -> Rescued:
-    """Save every trial of a store that is whole: its key fits its spec, its text its digest, its result can be read.
+    """Save every trial of a store that SQLite can still read; the study runs the others again, to the same numbers.
 
-    Rows are looked for by SQLite as far as it gets, and on every page of the file by itself, so that a lost header, a
-    missing end or a bad page in between costs only the rows that lie there.
+    Rows are asked for one by one, so that a bad page or a missing end costs only the rows that lie there.
 
     Args:
         path: The damaged store.
@@ -50,7 +49,7 @@ def rescue(path: Path, out: Path | None = None) -> Rescued:
             which is kept under another name beside it.
 
     Raises:
-        StoreError: If there is no such file, it is in use, nothing in it is whole, or ``out`` exists.
+        StoreError: If there is no such file, it is in use, nothing in it can be read, or ``out`` exists.
     """
     if not path.is_file():
         raise StoreError(f"there is no store of trials at {path}")
@@ -62,9 +61,13 @@ def rescue(path: Path, out: Path | None = None) -> Rescued:
         with lock(path), tempfile.TemporaryDirectory(dir=target.parent, prefix=".rescue.") as folder:
             found, damaged = _whole_rows(path, Path(folder))
             if not found:
-                raise StoreError(f"no trial in {path} is whole; the file was left as it is")
+                raise StoreError(
+                    f"no trial in {path} can be read; the file was left as it is. Move or delete it, and the study "
+                    "runs all of its trials"
+                )
             fresh = Path(folder) / "store"
-            _write(fresh, found)
+            with Store(fresh) as store:
+                store.put(*found)
             kept = None if out is not None else _set_aside(path)
             os.replace(fresh, target)
     except OSError as error:
@@ -72,65 +75,32 @@ def rescue(path: Path, out: Path | None = None) -> Rescued:
     return Rescued(len(found), damaged, target, kept)
 
 
-def _whole_rows(path: Path, folder: Path) -> tuple[list[_Row], int]:
-    """Return the rows that are whole, in the order in which they were stored, and how many others there are."""
+def _whole_rows(path: Path, folder: Path) -> tuple[list[TrialResult], int]:
+    """Return the trials that can be read, in the order in which they were stored, and how many rows cannot be."""
     copy = folder / "copy"
     shutil.copyfile(path, copy)
     journal = path.with_name(path.name + "-journal")
     if journal.exists():
+        # Opening the copy takes back what a killed process had half written.
         shutil.copyfile(journal, folder / "copy-journal")
-    # SQLite first: opening the copy takes back what a killed process had half written.
-    candidates: list[tuple[Any, ...]] = _read(copy)
-    for data in (copy.read_bytes(), path.read_bytes()):
-        candidates += [(row + (None,) * 6)[:6] for row in _pages.rows(data, len(_COLUMNS) - 1)]
-    found: dict[str, _Row] = {}
-    damaged = set()
-    for row in candidates:
-        key, spec, status, result, stored_at, digest = row
-        try:
-            whole(key, spec, status, result, digest)
-        except DamagedRowError:
-            damaged.add(row)
-            continue
-        # When it was stored is said by nothing else, and no number depends on it.
-        found.setdefault(key, (key, spec, status, result, stored_at if isinstance(stored_at, str) else "unknown"))
-    # A row is read in several ways; it counts as damaged only if none of them gives it whole.
-    lost = {row[0] for row in damaged} - found.keys()
-    return sorted(found.values(), key=lambda row: row[4]), len(lost)
-
-
-def _read(path: Path) -> list[tuple[Any, ...]]:
-    """Read rows through SQLite from both ends of the table, each until it fails."""
-    found: list[tuple[Any, ...]] = []
-    try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.text_factory = lambda raw: raw.decode(errors="replace")
-            columns = {column[1] for column in connection.execute("PRAGMA table_info(trials)")}
-            names = ", ".join(name if name in columns else "NULL" for name in _COLUMNS)
-            for order in ("ASC", "DESC"):
-                try:
-                    found.extend(connection.execute(f"SELECT {names} FROM trials NOT INDEXED ORDER BY rowid {order}"))
-                except sqlite3.Error:
-                    continue
-    except sqlite3.Error:
-        pass  # not even its header: its pages are read without SQLite
-    return found
-
-
-def _write(path: Path, found: list[_Row]) -> None:
-    with Store(path):
-        pass  # made as every store is made
-    try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("BEGIN")
-            insert = "INSERT INTO trials (key, spec, status, result, stored_at) VALUES (?, ?, ?, ?, ?)"
-            connection.executemany(insert, found)
-            connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise StoreError(f"the whole trials cannot be written ({error}); the damaged file was left as it is") from None
-    with Store(path):
-        pass  # checks all rows, and gives them digests
+    found: dict[str, TrialResult] = {}
+    damaged, unread, last = 0, [], 0
+    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        # With it SQLite reads what is there of a file that was cut short.
+        connection.execute("PRAGMA writable_schema = ON")
+        query = "SELECT key, spec, status, result FROM trials NOT INDEXED WHERE rowid = ?"
+        for number in range(1, copy.stat().st_size // _LEAST_BYTES + 2):
+            try:
+                row = connection.execute(query, (number,)).fetchone()
+                if row is not None:
+                    found.setdefault(row[0], whole(*row))
+                    last = number
+            except sqlite3.Error:
+                unread.append(number)
+            except DamagedRowError:
+                damaged, last = damaged + 1, number
+    # Behind the last row that is there a bad page answers for rows that never were.
+    return list(found.values()), damaged + sum(number < last for number in unread)
 
 
 def _set_aside(path: Path) -> Path:
@@ -150,11 +120,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def add_action(actions: Any) -> None:
-    """Add ``agileact study rescue``.
-
-    Args:
-        actions: The subparsers of ``agileact study``.
-    """
+    """Add ``agileact study rescue``."""
     text = "save the trials of a damaged store that are whole"
     action = actions.add_parser("rescue", help=text, description=text[0].upper() + text[1:] + ".")
     action.add_argument("store", type=Path, metavar="STORE", help="the damaged file, such as OUT/store.sqlite")

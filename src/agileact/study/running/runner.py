@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from agileact._common.errors import TrialError
 from agileact.study.running.executors import Event, Executor, Failed, Finished, FinishedTogether
+from agileact.study.running.naming import trial_name
 from agileact.study.running.store import Store
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import TrialSpec
@@ -56,26 +56,8 @@ def run_study(
     if failures:
         raise TrialError(
             f"{len(failures)} of {len(planned)} trials failed; what finished is stored in {store.path}. "
-            f"The first, {describe(failures[0].spec)}: {failures[0].reason}",
-            "\n".join(f"{describe(f.spec)}: {f.reason}\n{f.details}\n" for f in failures),
+            f"The first, {trial_name(failures[0].spec)}: {failures[0].reason}",
+            "\n".join(f"{trial_name(f.spec)}: {f.reason}\n{f.details}\n" for f in failures),
         )
     found = (ran.get(spec) or store.get(spec) for spec in specs)
     return [result for result in found if result is not None]
-
-
-def describe(spec: TrialSpec) -> str:
-    """Return a short name of a trial for people.
-
-    Example:
-        >>> from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec
-        >>> task = TaskSpec(DataSpec("mnist5k-split"), ModelSpec("cnn"), Budget(iterations=10))
-        >>> describe(TrialSpec(task, ArmSpec((("conv", "relu"), ("fc", "agile-sigmoid"))), seed=3))
-        'cnn relu / agile-sigmoid, seed 3'
-    """
-    names = " / ".join(str(name) for _, name in spec.arm.activations) or "original"
-    others = [
-        f"{field.name} {'+'.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for field in dataclasses.fields(spec.arm)
-        if field.name != "activations" and (value := getattr(spec.arm, field.name)) != field.default
-    ]
-    return ", ".join([f"{spec.task.model.name} {names}", *others, f"seed {spec.seed}"])

@@ -128,9 +128,6 @@ def activation(text: str, num_parameters: int, dim: int = 1) -> nn.Module:
 def agile_form(text: str) -> str:
     """Return the name of the agile form of a plain activation.
 
-    Raises:
-        ArgumentError: If the activation is not plain.
-
     Example:
         >>> agile_form("leaky_relu:negative_slope=0.2")
         'agile-leaky_relu:negative_slope=0.2'

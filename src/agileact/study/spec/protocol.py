@@ -160,9 +160,6 @@ class Study:
     def against(self, name: str) -> Study:
         """Return the study with another of its arms as the baseline; its trials are the same.
 
-        Raises:
-            ArgumentError: If there is no such arm.
-
         Example:
             >>> from agileact.study.spec.arms import arm
             >>> from agileact.study.spec.tasks import task

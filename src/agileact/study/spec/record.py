@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +14,11 @@ from agileact._common.errors import ArgumentError, StoreError
 from agileact._common.files import write_atomically
 from agileact._common.machine import hardware
 from agileact.study.spec.arms import Arm
-from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.options import Options, as_options
+from agileact.study.spec.protocol import Study
+from agileact.study.spec.reading import make_converter, mapping, number, read, text
 from agileact.study.spec.tasks import Task
-from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, TaskSpec, as_options
+from agileact.study.spec.trial import ArmSpec, TaskSpec
 
 FILE = "study.json"
 """The record's name; it lies beside the store."""
@@ -57,42 +60,30 @@ def study_record(study: Study) -> dict[str, Any]:
 
 
 def study_from_record(record: Mapping[str, Any]) -> Study:
-    """Rebuild the study of :func:`study_record`: the same one, so that it finds the same trials.
-
-    Args:
-        record: The record as plain JSON types; keys that are no part of the study are left alone.
-
-    Raises:
-        ArgumentError: If the record is not that of a study, or was written by a version with other settings.
-    """
+    """Rebuild the study of :func:`study_record`: the same one, so that it finds the same trials."""
+    for key in ("name", "arms"):
+        if key not in record:
+            raise ArgumentError(f"this is no record of a study: it has no {key!r}")
+    # A record tells its whole protocol: that of today's defaults may be another one.
+    given = {"protocol": None} | {key: record[key] for key in ("name", "arms", "tasks", "protocol") if key in record}
     try:
-        return Study(
-            record["name"],
-            tuple(Arm(one["name"], ArmSpec(**_values(one))) for one in record["arms"]),
-            tuple(_task(one) for one in record["tasks"]),
-            Protocol(**_values(record["protocol"])),
-        )
-    except KeyError as error:
-        raise ArgumentError(f"this is no record of a study: it has no {error.args[0]!r}") from None
-    except (TypeError, AttributeError) as error:
+        return read(Study, given, converter=_converter())
+    except ArgumentError as error:
         raise ArgumentError(f"this is no record of a study that this version reads ({error})") from None
 
 
-def _task(one: Mapping[str, Any]) -> Task:
-    model = one["model"]
-    return Task(
-        one["name"],
-        TaskSpec(
-            DataSpec(**_values(one["data"], keep=("name",))),
-            ModelSpec(model["name"], as_options(model["options"])),
-            Budget(**_values(one["budget"])),
-        ),
-    )
+@functools.cache
+def _converter() -> Any:
+    made = make_converter(number, text)
+    made.register_structure_hook_func(lambda kind: kind == Options, lambda raw, _: as_options(raw))
+    for kind, spec in ((Arm, ArmSpec), (Task, TaskSpec)):
 
+        def named(raw: Any, kind: Any, spec: Any = spec) -> Any:
+            given = mapping(raw)
+            return kind(text(given.pop("name", None)), made.structure(given, spec))
 
-def _values(fields: Mapping[str, Any], keep: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the fields with lists as tuples, without the name that the record adds to arms and tasks."""
-    return {name: as_options(value) for name, value in fields.items() if name != "name" or name in keep}
+        made.register_structure_hook(kind, named)
+    return made
 
 
 def write_record(
@@ -119,11 +110,7 @@ def write_record(
 
 
 def read_record(folder: Path) -> tuple[Study, Circumstances]:
-    """Return the study that ``folder``/study.json tells of, and how it was run as far as it says.
-
-    Raises:
-        StoreError: If there is no such file, or it is no record of a study.
-    """
+    """Return the study that ``folder``/study.json tells of, and how it was run as far as it says."""
     path = folder / FILE
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -137,19 +124,7 @@ def read_record(folder: Path) -> tuple[Study, Circumstances]:
     if not isinstance(document, dict):
         raise StoreError(f"{path} is no record of a study")
     try:
-        return study_from_record(document), _circumstances(document.get("circumstances"))
+        # Records of older versions do not tell how the study was run.
+        return study_from_record(document), read(Circumstances, document.get("circumstances") or {})
     except ArgumentError as error:
         raise StoreError(f"{path}: {error}") from None
-
-
-def _circumstances(found: Any) -> Circumstances:
-    """Return what is told of how the study was run; records of older versions tell nothing."""
-    if not isinstance(found, dict):
-        return Circumstances()
-    data = found.get("data")
-    return Circumstances(
-        str(found.get("command", "")),
-        str(found.get("hardware", "")),
-        {str(name): str(text) for name, text in data.items()} if isinstance(data, dict) else {},
-        tuple(str(note) for note in found.get("notes") or ()),
-    )

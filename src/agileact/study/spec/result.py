@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
+from agileact.study.spec.reading import read
 from agileact.study.spec.trial import TrialSpec
 
 
@@ -127,9 +128,4 @@ class TrialResult:
     def from_json(cls, text: str) -> TrialResult:
         """Rebuild a result from :meth:`to_json`."""
         raw = json.loads(text)
-        raw["spec"] = TrialSpec.from_json(raw["spec"])
-        raw["curve"] = Curve(**raw["curve"])
-        raw["probe"] = Probe(**raw["probe"])
-        raw["layers"] = {name: LayerTrace(**trace) for name, trace in raw["layers"]}
-        raw["shapes"] = {name: Shape(**{**shape, "x": tuple(shape["x"])}) for name, shape in raw.get("shapes", [])}
-        return cls(**raw)
+        return read(cls, {**raw, "spec": json.loads(raw["spec"])})

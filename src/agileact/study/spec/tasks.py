@@ -55,11 +55,7 @@ def names() -> tuple[str, ...]:
 
 
 def template(name: str) -> TaskSpec:
-    """Return the task of this name, without the file or folder that it may need.
-
-    Raises:
-        ArgumentError: If there is no such task.
-    """
+    """Return the task of this name, without the file or folder that it may need."""
     if name in _TASKS:
         return _TASKS[name]
     if name in _WITH_FILES:

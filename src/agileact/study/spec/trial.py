@@ -7,40 +7,14 @@ import fnmatch
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from agileact._common.errors import ArgumentError
 from agileact._common.names import suggestion
-
-Options = tuple[tuple[str, Any], ...]
-"""Named options in a form that is hashable and has one order: pairs sorted by name."""
-
-
-def freeze(options: Mapping[str, Any]) -> Options:
-    """Return ``options`` as sorted pairs, with lists turned into tuples.
-
-    Example:
-        >>> freeze({"kernel": 3, "filters": [16, 8, 4]})
-        (('filters', (16, 8, 4)), ('kernel', 3))
-    """
-    return tuple(sorted((name, as_options(value)) for name, value in options.items()))
-
-
-def as_options(value: Any) -> Any:
-    """Return a value in the form that options have: mappings as sorted pairs, lists as tuples, all the way down.
-
-    Raises:
-        ArgumentError: If it is, or holds, something else than numbers, strings, None, lists and mappings.
-    """
-    if isinstance(value, Mapping):
-        return freeze(value)
-    if isinstance(value, (list, tuple)):
-        return tuple(as_options(item) for item in value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise ArgumentError(f"an option must be a number, a string, None or a list of these, not {value!r}")
+from agileact.study.spec.options import Options as Options
+from agileact.study.spec.options import freeze as freeze
+from agileact.study.spec.reading import read
 
 
 def _check(name: str, value: float, *, least: float, exclusive: bool = False) -> None:
@@ -231,9 +205,6 @@ class ArmSpec:
     def activation(self, role: str, module: str = "") -> str | None:
         """Return the activation of a role, or of the pattern that fits the module's name; None if there is neither.
 
-        Raises:
-            ArgumentError: If several patterns fit that name different activations.
-
         Example:
             >>> arm = ArmSpec(freeze({"fc": "relu", "conv[12]*": "gelu"}))
             >>> arm.activation("conv", "conv2_activation"), arm.activation("fc"), arm.activation("conv")
@@ -288,18 +259,8 @@ class TrialSpec:
 
     @classmethod
     def from_json(cls, text: str) -> TrialSpec:
-        """Rebuild a spec from :meth:`to_json`."""
-        raw = json.loads(text)
-        task = raw["task"]
-        return cls(
-            TaskSpec(
-                DataSpec(**{name: as_options(value) for name, value in task["data"].items()}),
-                ModelSpec(task["model"]["name"], as_options(task["model"]["options"])),
-                Budget(**task["budget"]),
-            ),
-            ArmSpec(**{name: as_options(value) for name, value in raw["arm"].items()}),
-            raw["seed"],
-        )
+        """Rebuild a spec from :meth:`to_json`; an ArgumentError says what does not fit."""
+        return read(cls, json.loads(text))
 
     @property
     def key(self) -> str:

@@ -42,13 +42,6 @@ def check_arms(study: Study, data: Mapping[str, DataSet]) -> None:
 
     So what cannot work is said before the first trial, not by the trials of one arm in the middle of a study.
 
-    Args:
-        study: The study.
-        data: Data by task.
-
-    Raises:
-        ArgumentError: If an arm cannot run on a task, or names a role or a pattern that no task has.
-
     Example:
         >>> from agileact.study.spec.arms import arm
         >>> from agileact.study.running.conduct import identified

@@ -81,11 +81,7 @@ class Unit:
 
 
 def units(model: nn.Module) -> list[Unit]:
-    """Return the activations of a sequential network with the layers around them, in order.
-
-    Raises:
-        ArgumentError: If the network is no chain of layers, activations and poolings that can be folded.
-    """
+    """Return the activations of a sequential network with the layers around them, in order."""
     if not isinstance(model, nn.Sequential):
         raise ArgumentError(f"folded updates and starts need a sequential network, not a {type(model).__name__}")
     found: list[Unit] = []

@@ -7,7 +7,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,16 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from agileact._common.errors import ArgumentError
 from agileact._common.machine import versions
-from agileact.nn import Agile, CombinedAgile
+from agileact.nn import Agile, AgileModule, CombinedAgile
 from agileact.study import models
 from agileact.study.data.dataset import DataSet
-from agileact.study.spec.result import Curve, LayerTrace, Probe, TrialResult
+from agileact.study.spec.result import Curve, LayerTrace, Probe, Shape, TrialResult
 from agileact.study.spec.trial import TrialSpec
-from agileact.study.training.setup import build_network, build_optimizer
+from agileact.study.training.setup import Steps, build_network, build_optimizer
 from agileact.study.training.shapes import sampled, shapes
+
+Evaluation = tuple[float, float | None]
+"""Mean loss and accuracy, which a regression has not."""
 
 Progress = Callable[[int, float], None]
 """Called as ``progress(iteration, loss)`` about twice a second."""
@@ -31,15 +34,97 @@ _CALIBRATION_SAMPLES = 512
 _SECONDS_BETWEEN_REPORTS = 0.5
 
 
-class Trial:
-    """State of one running trial, in one process and in full precision.
+class Measured:
+    """What is measured of one running trial: its curves and traces, and at last its result."""
 
-    Args:
-        spec: What to run.
-        data: Its data.
-        progress: As for :func:`agileact.study.training.run.run_trial`.
-        device: What to train on; None for the device that the spec names.
-    """
+    def __init__(self, spec: TrialSpec, layers: Iterable[str]) -> None:
+        self.spec = spec
+        self.status = "finished"
+        self.curve, self.probe = Curve(), Probe()
+        self.layers = {name: LayerTrace() for name in layers}
+
+    def note(self, iteration: int, train_loss: float, validation: Evaluation, test: Evaluation | None = None) -> None:
+        """Note an evaluation; a trial of which a loss is no number has diverged."""
+        curve = self.curve
+        curve.iteration.append(iteration)
+        curve.train_loss.append(train_loss)
+        for losses, accuracies, found in (
+            (curve.validation_loss, curve.validation_accuracy, validation),
+            (curve.test_loss, curve.test_accuracy, test),
+        ):
+            if found is not None:
+                losses.append(found[0])
+                if found[1] is not None:
+                    accuracies.append(found[1])
+        if iteration and not (math.isfinite(train_loss) and math.isfinite(validation[0])):
+            self.status = "diverged"
+
+    def trace(self, name: str, scale: Tensor, location: Tensor) -> None:
+        """Note where the scales and locations of a layer are."""
+        trace = self.layers[name]
+        trace.scale_min.append(float(scale.min()))
+        trace.scale_max.append(float(scale.max()))
+        trace.location_min.append(float(location.min()))
+        trace.location_max.append(float(location.max()))
+
+    @property
+    def to_be_kept(self) -> bool:
+        """Whether the network as it is now is the best so far, and the test set, touched once, may need it."""
+        budget, losses = self.spec.task.budget, self.curve.validation_loss
+        return budget.use_test and not budget.test_curve and lowest(losses) == len(losses) - 1
+
+    def chosen_test(self) -> tuple[float | None, float | None]:
+        """Return what the test curve, if there is one, says at the iteration that validation chose."""
+        chosen = lowest(self.curve.validation_loss)
+        if chosen is None or not self.curve.test_loss:
+            return None, None
+        return self.curve.test_loss[chosen], self.curve.test_accuracy[chosen] if self.curve.test_accuracy else None
+
+    def result(
+        self,
+        model: nn.Module,
+        test: tuple[float | None, float | None],
+        learned: Mapping[str, Shape],
+        *,
+        step: float,
+        seconds: float,
+        saved: int,
+    ) -> TrialResult:
+        """Return the trial's result."""
+        curve = self.curve
+        chosen, best = lowest(curve.validation_loss), lowest(curve.test_loss)
+        return TrialResult(
+            spec=self.spec,
+            status=self.status,
+            curve=curve,
+            probe=self.probe,
+            layers=self.layers,
+            best_test_loss=None if best is None else curve.test_loss[best],
+            best_iteration=None if best is None else curve.iteration[best],
+            selected_iteration=None if chosen is None else curve.iteration[chosen],
+            selected_test_loss=test[0],
+            selected_test_accuracy=test[1],
+            parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            seconds_per_iteration=step,
+            seconds=seconds,
+            versions=versions(),
+            saved_bytes=saved,
+            shapes={short(name): shape for name, shape in learned.items()},
+        )
+
+
+def short(name: str) -> str:
+    """Return the name that an activation has in results."""
+    return name.removesuffix("_activation")
+
+
+def agile_modules(model: nn.Module) -> dict[str, AgileModule]:
+    """Return the agile activations of a network, by their names in it."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, (Agile, CombinedAgile))}
+
+
+class Trial:
+    """State of one running trial, in one process and in full precision."""
 
     def __init__(
         self, spec: TrialSpec, data: DataSet, progress: Progress | None, device: torch.device | None = None
@@ -61,14 +146,8 @@ class Trial:
         # Built and calibrated on the CPU: the same start on every device.
         self.saved_bytes = self.place(self.data.train_x[: self.budget.batch_size])
         self.optimizer = build_optimizer(self.model, spec.arm)
-        self.agile: dict[str, Agile | CombinedAgile] = {
-            name.removesuffix("_activation"): module
-            for name, module in self.model.named_modules()
-            if isinstance(module, (Agile, CombinedAgile))
-        }
-        self.curve = Curve()
-        self.probe = Probe()
-        self.layers = {name: LayerTrace() for name in self.agile}
+        self.agile = {short(name): module for name, module in agile_modules(self.model).items()}
+        self.measured = Measured(spec, self.agile)
         self.best_state: dict[str, Tensor] | None = None
 
     def run(self) -> TrialResult:
@@ -80,33 +159,21 @@ class Trial:
         # What a network draws while it trains, such as dropout, must not depend on what ran here before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(models.subseed(self.spec.seed, self.stream()))
-            status = self._train(durations)
+            self._train(durations)
         with self.gathered():
             learned = shapes(self.model, before) if self.budget.use_test else {}
-        chosen = lowest(self.curve.validation_loss)
-        best = lowest(self.curve.test_loss)
-        test_loss, test_accuracy = self._selected_test(chosen)
-        return TrialResult(
-            spec=self.spec,
-            status=status,
-            curve=self.curve,
-            probe=self.probe,
-            layers=self.layers,
-            best_test_loss=None if best is None else self.curve.test_loss[best],
-            best_iteration=None if best is None else self.curve.iteration[best],
-            selected_iteration=None if chosen is None else self.curve.iteration[chosen],
-            selected_test_loss=test_loss,
-            selected_test_accuracy=test_accuracy,
-            parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            seconds_per_iteration=statistics.median(durations) if durations else 0.0,
+        test = self._selected_test()
+        return self.measured.result(
+            self.model,
+            test,
+            learned,
+            step=statistics.median(durations) if durations else 0.0,
             seconds=time.perf_counter() - start,
-            versions=versions(),
-            saved_bytes=self.saved_bytes,
-            shapes={name.removesuffix("_activation"): shape for name, shape in learned.items()},
+            saved=self.saved_bytes,
         )
 
-    def _train(self, durations: list[float]) -> str:
-        """Take the budget's steps; return the status. ``durations`` receives the length of each step."""
+    def _train(self, durations: list[float]) -> None:
+        """Take the budget's steps; ``durations`` receives the length of each."""
         budget = self.budget
         train_loss, _ = self._evaluate("train")
         self._measure(0, train_loss)
@@ -134,13 +201,12 @@ class Trial:
                 self._measure(iteration, mean)
                 total.zero_()
                 since = 0
-                if self.agreed(not math.isfinite(mean) or not math.isfinite(self.curve.validation_loss[-1])):
-                    return "diverged"
+                if self.agreed(self.measured.status == "diverged"):
+                    return
             now = time.perf_counter()
             if self.progress and (last or now - reported > _SECONDS_BETWEEN_REPORTS):
                 self.progress(iteration, float(loss))
                 reported = now
-        return "finished"
 
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
         """Form the gradients of a batch, and return this process's part of its loss."""
@@ -173,58 +239,30 @@ class Trial:
         return "training"
 
     def _probed_step(self, iteration: int, before: float, x: Tensor, y: Tensor) -> None:
-        """Take the optimizer's step and measure the batch's loss between the two halves of it."""
         moved = [p for module in self.agile.values() for p in (module.scale, module.location)]
-        old = [p.detach().clone() for p in moved]
-        self.optimizer.step()
-        with torch.no_grad():
-            after = float(self.loss(self.model(x), y))
-            between = after
-            if moved:
-                new = [p.detach().clone() for p in moved]
-                _assign(moved, old)
-                between = float(self.loss(self.model(x), y))
-                _assign(moved, new)
-        self.probe.iteration.append(iteration)
-        self.probe.before.append(before)
-        self.probe.after_weights.append(between)
-        self.probe.after_activations.append(after)
+        between, after = halved_step(self.optimizer, moved, lambda: self.loss(self.model(x), y))
+        probe = self.measured.probe
+        probe.iteration.append(iteration)
+        probe.before.append(before)
+        probe.after_weights.append(between)
+        probe.after_activations.append(after)
 
     def _measure(self, iteration: int, train_loss: float) -> None:
-        curve = self.curve
-        loss, accuracy = self._evaluate("validation")
-        curve.iteration.append(iteration)
-        curve.train_loss.append(train_loss)
-        curve.validation_loss.append(loss)
-        if accuracy is not None:
-            curve.validation_accuracy.append(accuracy)
-        if self.budget.test_curve:
-            test_loss, test_accuracy = self._evaluate("test")
-            curve.test_loss.append(test_loss)
-            if test_accuracy is not None:
-                curve.test_accuracy.append(test_accuracy)
-        elif self.budget.use_test and lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
+        test = self._evaluate("test") if self.budget.test_curve else None
+        self.measured.note(iteration, train_loss, self._evaluate("validation"), test)
+        if self.measured.to_be_kept:
             self.best_state = copy.deepcopy(self.model.state_dict())
         for name, module in self.agile.items():
-            trace = self.layers[name]
-            scale, location = self.full(module.scale.detach()), self.full(module.location.detach())
-            trace.scale_min.append(float(scale.min()))
-            trace.scale_max.append(float(scale.max()))
-            trace.location_min.append(float(location.min()))
-            trace.location_max.append(float(location.max()))
+            self.measured.trace(name, self.full(module.scale.detach()), self.full(module.location.detach()))
 
-    def _evaluate(self, part: str) -> tuple[float, float | None]:
+    def _evaluate(self, part: str) -> Evaluation:
         x, y = getattr(self.data, f"{part}_x"), getattr(self.data, f"{part}_y")
         return evaluate(self.model, x, y, kind=self.data.kind)
 
-    def _selected_test(self, chosen: int | None) -> tuple[float | None, float | None]:
+    def _selected_test(self) -> tuple[float | None, float | None]:
         """Return test loss and accuracy at the iteration that validation chose."""
-        if chosen is None or not self.budget.use_test:
-            return None, None
-        if self.budget.test_curve:
-            accuracies = self.curve.test_accuracy
-            return self.curve.test_loss[chosen], accuracies[chosen] if accuracies else None
-        assert self.best_state is not None
+        if self.best_state is None:
+            return self.measured.chosen_test()
         self.model.load_state_dict(self.best_state)
         return self._evaluate("test")
 
@@ -247,14 +285,8 @@ def _squared_error(output: Tensor, y: Tensor, reduction: str = "mean") -> Tensor
     return mse_loss(output, y, reduction=reduction)
 
 
-def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classification") -> tuple[float, float | None]:
+def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classification") -> Evaluation:
     """Return the mean loss and the accuracy of ``model`` over all of ``x``, without gradients.
-
-    Args:
-        model: The network; evaluated in evaluation mode and left in the mode that it was in.
-        x: Inputs.
-        y: Targets.
-        kind: The kind of data; a regression has no accuracy, so that None is returned for it.
 
     Example:
         >>> evaluate(nn.Flatten(), torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]))[1]
@@ -308,6 +340,23 @@ def saved_bytes(model: nn.Module, x: Tensor) -> int:
         output = twin(x)
     del output
     return sum(kept.values())
+
+
+def halved_step(optimizer: Steps, moved: list[nn.Parameter], loss: Callable[[], Tensor]) -> tuple[float, float]:
+    """Take the optimizer's step; return the loss when all but ``moved`` had moved, and when these had moved as well.
+
+    The optimizer moves everything at once; the moment between the halves is brought back.
+    """
+    old = [p.detach().clone() for p in moved]
+    optimizer.step()
+    with torch.no_grad():
+        after = between = float(loss())
+        if moved:
+            new = [p.detach().clone() for p in moved]
+            _assign(moved, old)
+            between = float(loss())
+            _assign(moved, new)
+    return between, after
 
 
 def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:

@@ -13,16 +13,14 @@ import json
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +28,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from agileact._common.errors import AgileactError, ArgumentError, TrialError
+from agileact._common.errors import ArgumentError, TrialError
 from agileact._common.optional import require
 from agileact.study.data.dataset import DataSet
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import TrialSpec
-from agileact.study.training import child_process as _child
+from agileact.study.training import child_process
 from agileact.study.training.loop import Progress, Trial, saved_bytes
 from agileact.study.training.threads import one_thread
 
@@ -49,18 +47,7 @@ _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 def run_accelerated(spec: TrialSpec, data: DataSet, progress: Progress | None = None) -> TrialResult:
-    """Train one network by Accelerate, and return everything that was measured.
-
-    Args:
-        spec: What to run; its budget says in which precision and in how many processes.
-        data: The data set that ``spec.task.data`` names.
-        progress: As for :func:`agileact.study.training.run.run_trial`.
-
-    Raises:
-        ArgumentError: If there are fewer GPUs than processes, or the arm's updates cannot be had in fp16.
-        MissingExtraError: If Accelerate is not installed.
-        TrialError: If a process was lost twice, or failed.
-    """
+    """Train one network by Accelerate, and return everything that was measured."""
     require("accelerate", "accelerate")
     budget = spec.task.budget
     if budget.device == "cuda" and torch.cuda.device_count() < budget.processes:
@@ -208,7 +195,11 @@ class _LostError(Exception):
 
 
 class _Group:
-    """The processes of one trial; they end with the block, and with this process."""
+    """The processes of one trial; they end with the block, and with this process.
+
+    The launchers of Accelerate and torch restart or end a script of the user's. They neither hand on a trial's
+    progress while it runs nor tell a process that was killed, which is tried again, from one that failed.
+    """
 
     def __init__(self, spec: TrialSpec, data: DataSet) -> None:
         self._spec, self._data = spec, data
@@ -255,7 +246,7 @@ class _Group:
                 self._check()
                 raise TrialError(message["reason"], message["details"])
             else:
-                return TrialResult.from_json(message["result"])
+                return TrialResult.from_json(message["results"][0])
 
     def _check(self, *, ended: bool = False) -> None:
         for rank, process in enumerate(self._processes):
@@ -284,7 +275,7 @@ class _Group:
             "OMP_NUM_THREADS": "1",
         }
         return subprocess.Popen(
-            _child.command("agileact.study.training.mixed_precision", str(folder)),
+            child_process.command("agileact.study.training.mixed_precision", str(folder)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
             stderr=self._errors,
@@ -315,32 +306,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m agileact.study.training.mixed_precision")
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    # Ctrl-C reaches all processes of a terminal; the one that started this one decides what ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    say = child_process.answering()
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    # Whatever a library prints must not get between the lines.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def say(event: str, **fields: Any) -> None:
-        answers.write(json.dumps({"event": event, **fields}) + "\n")
-        answers.flush()
-
     with (folder / "trial").open("rb") as stream:
         text, data = pickle.load(stream)
     spec = TrialSpec.from_json(text)
-    try:
+
+    def run() -> list[TrialResult]:
         with _meeting(folder, spec.task.budget.device, rank, count), one_thread():
             progress = (lambda iteration, loss: say("advanced", iteration=iteration, loss=loss)) if rank == 0 else None
-            result = _AcceleratedTrial(spec, data, progress).run()
-    except AgileactError as error:
-        say("failed", reason=str(error), details="")
-        return 3
-    except Exception as error:
-        say("failed", reason=f"{type(error).__name__}: {error}", details=traceback.format_exc())
-        return 3
-    say("finished", result=result.to_json())
-    return 0
+            return [_AcceleratedTrial(spec, data, progress).run()]
+
+    last = child_process.outcome(run)
+    say(**last)
+    return 0 if last["event"] == "finished" else 3
 
 
 @contextlib.contextmanager

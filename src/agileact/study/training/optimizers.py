@@ -30,9 +30,6 @@ def names() -> list[str]:
 def build(name: str, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
     """Build the optimizer ``name`` over parameter groups that carry their learning rates.
 
-    Raises:
-        ArgumentError: If there is no such optimizer.
-
     Example:
         >>> weight = torch.nn.Parameter(torch.zeros(3))
         >>> type(build("momentum", [{"params": [weight], "lr": 0.1}])).__name__

@@ -42,11 +42,7 @@ def run_trial(spec: TrialSpec, data: DataSet, progress: Progress | None = None) 
 
 
 def check_device(budget: Budget) -> None:
-    """Raise if this process does not see the device that the budget names.
-
-    Raises:
-        ArgumentError: If it is so.
-    """
+    """Raise if this process does not see the device that the budget names."""
     if budget.device == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(
             "the trial is to run on the device 'cuda', but this process sees no CUDA device "

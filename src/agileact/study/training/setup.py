@@ -49,19 +49,7 @@ class Steps(Protocol):
 def build_network(
     spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classes: int, seed: int, sample: Sample
 ) -> nn.Module:
-    """Build the network of ``arm`` as it is when training starts.
-
-    Args:
-        spec: The model.
-        arm: Its activations, and how it starts.
-        input_shape: The shape of one sample.
-        classes: Number of outputs.
-        seed: Source of the initial weights.
-        sample: Gives training inputs, for a start from data.
-
-    Raises:
-        ArgumentError: If the arm asks for what the model or this version does not have.
-    """
+    """Build the network of ``arm`` as it is when training starts."""
     if arm.width == "matched":
         spec = matched(spec, arm, input_shape, classes)
     arguments: dict[str, Any] = {"input_shape": input_shape, "classes": classes, "seed": seed}
@@ -85,9 +73,6 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
     """Build the optimizer of ``arm`` over the network's parameters.
 
     What agile activations and baselines learn has the activation learning rate and no weight decay.
-
-    Raises:
-        ArgumentError: If the arm asks for what would do nothing: it would count as an arm of its own, and be none.
     """
     _check_effect(model, arm)
     activation_lr = arm.lr if arm.activation_lr is None else arm.activation_lr
@@ -160,9 +145,6 @@ def matched(spec: ModelSpec, arm: ArmSpec, input_shape: tuple[int, ...], classes
     """Return the model with one layer widened so that the plain arm has as many parameters as its agile form, or more.
 
     Every layer is tried; the one that gives the fewest parameters above is taken.
-
-    Raises:
-        ArgumentError: If the model has no option that sizes a layer.
 
     Example:
         >>> arm = ArmSpec((("fc", "relu"),), width="matched")

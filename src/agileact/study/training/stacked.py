@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,14 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
-from agileact._common.machine import versions
-from agileact.nn import Agile, CombinedAgile
 from agileact.study.data.dataset import DataSet
 from agileact.study.models.mapped import MappedNetwork
 from agileact.study.models.stack import StackedNetwork
-from agileact.study.spec.result import Curve, LayerTrace, Probe, TrialResult
+from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import ArmSpec, TrialSpec
-from agileact.study.training.loop import batches, calibration_sample, lowest, saved_bytes
+from agileact.study.training.loop import (
+    Evaluation,
+    Measured,
+    agile_modules,
+    batches,
+    calibration_sample,
+    saved_bytes,
+    short,
+)
 from agileact.study.training.run import check_device, run_trial
 from agileact.study.training.setup import build_network, build_optimizer
 from agileact.study.training.shapes import sampled, shapes
@@ -56,9 +61,6 @@ def stacks(specs: Sequence[TrialSpec]) -> list[list[TrialSpec]]:
     The last bits of a trial depend on its stack, so that stacks follow from the plan alone: ten seeds each, in their
     order, on every machine. What is stored is always a whole stack, and a study that goes on has the same ones.
 
-    Args:
-        specs: Planned trials.
-
     Example:
         >>> from agileact.study.spec.arms import arm
         >>> from agileact.study.spec.tasks import task
@@ -77,13 +79,7 @@ def run_group(
     data: DataSet,
     progress: Callable[[TrialSpec, int, float], None] | None = None,
 ) -> list[TrialResult]:
-    """Run one group of :func:`stacks`: as a stack if trials of this kind run in stacks.
-
-    Args:
-        specs: Trials that differ in their seed alone.
-        data: The data set that they name.
-        progress: Called with trial, iteration and loss about twice a second.
-    """
+    """Run one group of :func:`stacks`: as a stack if trials of this kind run in stacks."""
     if stackable(specs[0]):
         return run_stack(specs, data, progress)
     (spec,) = specs
@@ -146,15 +142,9 @@ class _Stack:
         self.model = MappedNetwork(self.singles) if mapped else self._written_out(arm)
         self.model.to(self.device)
         self.optimizer = build_optimizer(self.model, arm)
-        self.agile = {
-            name.removesuffix("_activation"): name
-            for name, module in self.singles[0].named_modules()
-            if isinstance(module, (Agile, CombinedAgile))
-        }
-        self.curves = [Curve() for _ in specs]
-        self.layers = [{name: LayerTrace() for name in self.agile} for _ in specs]
+        self.agile = agile_modules(self.singles[0])
+        self.measured = [Measured(spec, map(short, self.agile)) for spec in specs]
         self.best: list[dict[str, Tensor] | None] = [None for _ in specs]
-        self.status = ["finished" for _ in specs]
         self.saved_bytes = saved_bytes(self.singles[0], data.train_x[: self.budget.batch_size])
 
     def _written_out(self, arm: ArmSpec) -> StackedNetwork:
@@ -164,7 +154,7 @@ class _Stack:
     @property
     def running(self) -> list[int]:
         """Which trials have not diverged."""
-        return [index for index, status in enumerate(self.status) if status == "finished"]
+        return [index for index, one in enumerate(self.measured) if one.status == "finished"]
 
     def run(self) -> list[TrialResult]:
         """Train all, and return what was measured."""
@@ -173,44 +163,19 @@ class _Stack:
         before = [sampled(single) for single in self.singles] if final else []
         durations = self._train()
         ends = [self._single(index, self.model.part(index)) for index in range(len(self.specs))] if final else []
-        learned = [shapes(end, rows) for end, rows in zip(ends, before, strict=True)]
+        learned = [shapes(end, rows) for end, rows in zip(ends, before, strict=True)] or [{} for _ in self.specs]
         tests = self._tests()
         seconds = (time.perf_counter() - start) / len(self.specs)
         step = statistics.median(durations) / len(self.specs) if durations else 0.0
-        results = []
-        for index, spec in enumerate(self.specs):
-            curve = self.curves[index]
-            chosen, best = lowest(curve.validation_loss), lowest(curve.test_loss)
-            test_loss, test_accuracy = tests[index]
-            results.append(
-                TrialResult(
-                    spec=spec,
-                    status=self.status[index],
-                    curve=curve,
-                    probe=Probe(),
-                    layers=self.layers[index],
-                    best_test_loss=None if best is None else curve.test_loss[best],
-                    best_iteration=None if best is None else curve.iteration[best],
-                    selected_iteration=None if chosen is None else curve.iteration[chosen],
-                    selected_test_loss=test_loss,
-                    selected_test_accuracy=test_accuracy,
-                    parameters=sum(p.numel() for p in self.singles[index].parameters() if p.requires_grad),
-                    seconds_per_iteration=step,
-                    seconds=seconds,
-                    versions=versions(),
-                    saved_bytes=self.saved_bytes,
-                    shapes={
-                        name.removesuffix("_activation"): shape
-                        for name, shape in (learned[index] if final else {}).items()
-                    },
-                )
-            )
-        return results
+        return [
+            one.result(single, test, shape, step=step, seconds=seconds, saved=self.saved_bytes)
+            for one, single, test, shape in zip(self.measured, self.singles, tests, learned, strict=True)
+        ]
 
     def _train(self) -> list[float]:
         """Take the budget's steps; return the length of each."""
         budget, data, count = self.budget, self.data, len(self.specs)
-        self._measure(0, self._evaluate(data.train_x, data.train_y)[0])
+        self._measure(0, [loss for loss, _ in self._evaluate(data.train_x, data.train_y)])
         streams = [batches(len(data.train_y), budget.batch_size, spec.seed) for spec in self.specs]
         total = torch.zeros(count, device=self.device)
         since, durations, reported = 0, [], time.perf_counter()
@@ -248,71 +213,44 @@ class _Stack:
             return mse_loss(flat, y, reduction="none").view(len(output), -1).mean(1)
         return cross_entropy(flat, y, reduction="none").view(len(output), -1).mean(1)
 
-    def _evaluate(self, x: Tensor, y: Tensor) -> tuple[list[float], list[float] | None]:
+    def _evaluate(self, x: Tensor, y: Tensor) -> list[Evaluation]:
         """Return mean loss and accuracy of each network over all of ``x``."""
         count, training = len(self.specs), self.model.training
         self.model.eval()
         with torch.inference_mode():
             output = self.model(x.unsqueeze(0))
             losses = self._losses(output, y.repeat(count, *[1] * (y.ndim - 1))).tolist()
-            right = None if self.data.kind == "regression" else (output.argmax(2) == y).double().mean(1).tolist()
+            right = [None] * count
+            if self.data.kind != "regression":
+                right = (output.argmax(2) == y).double().mean(1).tolist()
         self.model.train(training)
-        return losses, right
+        return list(zip(losses, right, strict=True))
 
     def _measure(self, iteration: int, train_losses: Sequence[float]) -> None:
         """Note losses, and where the scales are; a trial whose loss is no number ends here."""
-        data, budget = self.data, self.budget
-        losses, accuracies = self._evaluate(data.validation_x, data.validation_y)
-        tests = self._evaluate(data.test_x, data.test_y) if budget.test_curve else None
-        for index in self.running:
-            curve = self.curves[index]
-            curve.iteration.append(iteration)
-            curve.train_loss.append(train_losses[index])
-            curve.validation_loss.append(losses[index])
-            if accuracies is not None:
-                curve.validation_accuracy.append(accuracies[index])
-            if tests is not None:
-                curve.test_loss.append(tests[0][index])
-                if tests[1] is not None:
-                    curve.test_accuracy.append(tests[1][index])
-            elif budget.use_test and lowest(curve.validation_loss) == len(curve.validation_loss) - 1:
-                part = self.model.part(index)
-                self.best[index] = {name: value.detach().clone() for name, value in part.items()}
-            self._trace(index)
-            if iteration and not (math.isfinite(train_losses[index]) and math.isfinite(losses[index])):
-                self.status[index] = "diverged"
-
-    def _trace(self, index: int) -> None:
-        if not self.agile:
-            return
-        part = self.model.part(index)
-        for name, trace in self.layers[index].items():
-            scale, location = (part[f"{self.agile[name]}.{one}"] for one in ("scale", "location"))
-            trace.scale_min.append(float(scale.detach().min()))
-            trace.scale_max.append(float(scale.detach().max()))
-            trace.location_min.append(float(location.detach().min()))
-            trace.location_max.append(float(location.detach().max()))
-
-    def _tests(self) -> list[tuple[float | None, float | None]]:
-        """Return test loss and accuracy of each trial at the iteration that validation chose."""
-        nothing: list[tuple[float | None, float | None]] = [(None, None) for _ in self.specs]
-        if not self.budget.use_test:
-            return nothing
+        data = self.data
+        found = self._evaluate(data.validation_x, data.validation_y)
+        tests: Sequence[Evaluation | None] = [None] * len(found)
         if self.budget.test_curve:
-            for index, curve in enumerate(self.curves):
-                chosen = lowest(curve.validation_loss)
-                if chosen is not None:
-                    accuracy = curve.test_accuracy[chosen] if curve.test_accuracy else None
-                    nothing[index] = curve.test_loss[chosen], accuracy
-            return nothing
+            tests = self._evaluate(data.test_x, data.test_y)
+        for index in self.running:
+            one, part = self.measured[index], self.model.part(index)
+            one.note(iteration, train_losses[index], found[index], tests[index])
+            if one.to_be_kept:
+                self.best[index] = {name: value.detach().clone() for name, value in part.items()}
+            for name in self.agile:
+                scale, location = (part[f"{name}.{of}"].detach() for of in ("scale", "location"))
+                one.trace(short(name), scale, location)
+
+    def _tests(self) -> Sequence[tuple[float | None, float | None]]:
+        """Return test loss and accuracy of each trial at the iteration that validation chose."""
+        if self.budget.test_curve or not self.budget.use_test:
+            return [one.chosen_test() for one in self.measured]
         for index, state in enumerate(self.best):
             if state is not None:
                 self.model.set_part(index, state)
-        losses, accuracies = self._evaluate(self.data.test_x, self.data.test_y)
-        return [
-            (None, None) if state is None else (loss, None if accuracies is None else accuracies[index])
-            for index, (state, loss) in enumerate(zip(self.best, losses, strict=True))
-        ]
+        found = self._evaluate(self.data.test_x, self.data.test_y)
+        return [(None, None) if state is None else one for state, one in zip(self.best, found, strict=True)]
 
     def _single(self, index: int, state: dict[str, Tensor]) -> torch.nn.Module:
         model = copy.deepcopy(self.singles[index])

@@ -11,7 +11,6 @@ from torch import Size, Tensor
 from agileact.transforms.trace.activation_tables import FUNCTIONS, POINTWISE
 from agileact.transforms.trace.operations import (
     AVERAGE_POOLING,
-    CONVERTING,
     DROPPING,
     LINEAR,
     MAX_POOLING,
@@ -32,7 +31,6 @@ _KEEPING = (
     POINTWISE
     | frozenset(FUNCTIONS)
     | DROPPING
-    | CONVERTING
     | words(
         "layer_norm module softmax log_softmax softmin prelu rrelu alpha_dropout feature_alpha_dropout cumsum "
         "local_response_norm normalize type_as masked_scatter bernoulli"
@@ -45,19 +43,12 @@ _NONE = -1
 
 @dataclass(frozen=True)
 class Channels:
-    """Where channels are, or why that is not known.
-
-    Attributes:
-        count: Their number.
-        axis: The axis, counted from the front; None if they cannot be told.
-        reason: What is to be known about it.
-        last: Whether the layer that made them always puts them along its last axis, however many axes there are.
-    """
+    """Where channels are, or why that is not known."""
 
     count: int
-    axis: int | None
+    axis: int | None  # counted from the front
     reason: str = ""
-    last: bool = False
+    last: bool = False  # the layer that made them always puts them along its last axis
 
 
 @dataclass(frozen=True)
@@ -258,12 +249,7 @@ def _along(shape: Size, axis: int) -> _Labels:
 
 
 def _varying(labels: Tensor) -> list[int]:
-    """Return the axes along which labels differ.
-
-    Example:
-        >>> _varying(torch.arange(3).view(1, 3, 1).expand(2, 3, 4))
-        [1]
-    """
+    """Return the axes along which labels differ."""
     axes = []
     for axis, size in enumerate(labels.shape):
         if size > 1 and labels.stride(axis) and labels.numel():

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from agileact import bases
 from agileact._common import checks
-from agileact._common.errors import ArgumentError, ArgumentTypeError, ConversionError
-from agileact.bases import Value
+from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.functional import Granularity, check_granularity
-from agileact.nn import AgileModule, AgileWrapped
-from agileact.transforms.convert.activations import Activations
-from agileact.transforms.convert.enumeration import leave_enumerated
-from agileact.transforms.convert.make import BaseArgument, agile_module, new_base
-from agileact.transforms.convert.parameter_shape import Geometry, MisfitError
-from agileact.transforms.convert.sites import Candidate, FilterFn, candidates
-from agileact.transforms.edit.plain_modules import plain_module
-from agileact.transforms.edit.revert import (
-    Origin,
-    copied,
-    origin_of,
-    refresh_fast_paths,
-    restore,
-    set_origin,
-    share_hooks,
-    slots_of,
-)
-from agileact.transforms.edit.rewrite import edited_class, edits_of
-from agileact.transforms.edit.source import Edit
+from agileact.transforms.convert.plan import BaseArgument, Placement, Planner, new_base, put_in, take_out
+from agileact.transforms.convert.sites import FilterFn, find
+from agileact.transforms.convert.verify import Verifier
+from agileact.transforms.edit.revert import copied
 from agileact.transforms.report import ConversionReport, ConvertedSite
-from agileact.transforms.trace.forward_runs import outputs, same, watched
-from agileact.transforms.trace.recording import Arguments, Recording
+from agileact.transforms.trace.recording import Arguments
 
 Sharing = Literal["per_use", "shared"]
 _UNSEEN = (
@@ -133,259 +113,36 @@ def convert(
             "where the channels lie is seen in a run: pass example_inputs, a tensor or a tuple or dict of arguments "
             "that the model takes; or dim, the channel axis of every activation; or granularity='layer'"
         )
-    conversion = _Conversion(model if inplace else copied(model), new_base(base), granularity, terms, sharing, dim)
-    return conversion.run(example_inputs, filter_fn)
+    if not inplace:
+        model = copied(model)
+    planner = Planner(model, new_base(base), granularity, terms, dim)
+    sites, recording = find(model, example_inputs, sharing, filter_fn)
+    plan = planner.plan(sites)
+    if example_inputs is None:
+        return put_in(model, plan), _report(plan, granularity, _UNSEEN)
+    verifier = Verifier(planner, plan, example_inputs, recording.outcome.outputs)
+    try:
+        return verifier.run(), _report(verifier.plan, granularity, "")
+    except BaseException:
+        take_out(model, verifier.plan)
+        raise
 
 
-class _Conversion:
-    """One conversion: what it was asked for, and what it has done so far."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        base: tuple[str, dict[str, Value]] | None,
-        granularity: Granularity,
-        terms: int,
-        sharing: Sharing,
-        dim: int | None,
-    ) -> None:
-        self.model = model
-        self.root = model
-        self.base = base
-        self.granularity = granularity
-        self.terms = terms
-        self.sharing = sharing
-        self.dim = dim
-        self.activations = Activations(model, sharing)
-        self.made: list[tuple[Candidate, AgileModule]] = []
-        self.edits: dict[int, tuple[nn.Module, set[Edit]]] = {}
-
-    def run(self, example_inputs: Arguments | None, filter_fn: FilterFn | None) -> tuple[nn.Module, ConversionReport]:
-        try:
-            recording = Recording() if example_inputs is None else self.activations.run(example_inputs)
-            found = candidates(self.activations, recording, filter_fn, seen=example_inputs is not None)
-            expected = [] if example_inputs is None else outputs(self.model, example_inputs)
-            if example_inputs is not None:
-                leave_enumerated(self.model, found, example_inputs)
-            where = Geometry(self.model, self.granularity, self.dim)
-            with torch.inference_mode(False):  # parameters made in it could never be trained
-                for one in found:
-                    if not one.reason and not one.already:
-                        self._convert(one, where)
-            self._rewrite()
-            self.activations.put_together()
-            refresh_fast_paths(self.model)
-            if example_inputs is not None:
-                self._verify(example_inputs, expected)
-        except BaseException:
-            self._undo()
-            raise
-        return self.model, self._report(found, "" if example_inputs is not None else _UNSEEN)
-
-    # --- One activation ---
-
-    def _convert(self, one: Candidate, where: Geometry) -> None:
-        try:
-            size, dim, note = where.of(one.calls)
-        except MisfitError as misfit:
-            one.reason = str(misfit)
-            return
-        one.note = "; ".join(filter(None, [one.note, note]))
-        device, dtype = where.placement(one.calls)
-        keywords: dict[str, Any] = {"granularity": self.granularity, "dim": dim, "device": device, "dtype": dtype}
-        module = self._made(one, size, keywords)
-        original = one.original if isinstance(one.original, nn.Module) else None
-        training = original if original is not None else one.owner
-        module.train(training.training if training is not None else self.model.training)
-        set_origin(module, Origin(one.kind, one.original, replaced=self.base is not None))
-        if original is not None and not module.has_uninitialized_params():
-            share_hooks(original, module)
-        self._place(one, module)
-        self.made.append((one, module))
-
-    def _made(self, one: Candidate, size: int | None, keywords: dict[str, Any]) -> AgileModule:
-        name, options = self.base if self.base is not None else (one.base, one.options)
-        if options is None:
-            assert one.function is not None
-            one.note = "; ".join(filter(None, ["no base function: it computes itself", one.note]))
-            function = one.original if isinstance(one.original, nn.Module) else one.function
-            return AgileWrapped(function, size, terms=self.terms, **keywords)
-        return agile_module(name, size, self.terms, keywords | options)
-
-    def _place(self, one: Candidate, module: AgileModule) -> None:
-        if one.kind == "module":
-            for parent, key in one.slots:
-                parent._modules[key] = module
-            if one.original is self.root:
-                self.model = module
-            return
-        assert one.owner is not None
-        if one.kind == "attribute":
-            del one.owner.__dict__[one.key]
-            one.owner._modules[one.key] = module
-            return
-        assert one.source is not None
-        child = _free_name(one.owner, one.key or one.base)
-        prefix = one.name.rpartition(".")[0] if one.key else one.name
-        one.name = f"{prefix}.{child}" if prefix else child
-        one.owner._modules[child] = module
-        _, edits = self.edits.setdefault(id(one.owner), (one.owner, set()))
-        edits.add(one.source.edit(child, one.key))
-
-    def _rewrite(self) -> None:
-        for owner, edits in self.edits.values():
-            kind = type(owner)
-            try:
-                owner.__class__ = edited_class(kind, edits_of(kind) | edits)
-            except Exception as error:
-                raise ConversionError(
-                    f"{kind.__qualname__} cannot be given another {sorted(edit.method for edit in edits)[0]}: {error}; "
-                    "leave the calls of functions in it out by filter_fn"
-                ) from error
-
-    # --- The whole ---
-
-    def _verify(self, example_inputs: Arguments, expected: list[Tensor]) -> None:
-        result, wrong, idle = self._watched(example_inputs)
-        for module in idle:
-            self._leave(
-                module, "the converted model does not reach it: something else than its slot or source calls it"
+def _report(plan: Sequence[Placement], granularity: Granularity, note: str) -> ConversionReport:
+    sites = []
+    for one in plan:
+        site, module = one.site, one.module
+        status = "already agile" if site.already else "converted" if module is not None else "skipped"
+        counted = module is not None and not module.has_uninitialized_params()
+        sites.append(
+            ConvertedSite(
+                one.name,
+                module.base if module is not None else site.base,
+                status,
+                site.note if module is not None else site.reason or "it was agile before",
+                site.was,
+                (module.num_parameters or 0) if module is not None and counted else 0,
+                module.dim if module is not None and granularity == "channel" else None,
             )
-        if wrong:
-            for module in wrong:
-                self._wrap(module)
-            result, wrong, _ = self._watched(example_inputs)
-        for module in wrong:
-            self._leave(module, "on such an input our function has other bits, and so has the module's own")
-        if idle or wrong:
-            refresh_fast_paths(self.model)
-            result = outputs(self.model, example_inputs)
-        if self.base is None and not self._equal(expected, result):
-            self._explain(example_inputs, expected)
-
-    def _leave(self, module: AgileModule, reason: str) -> None:
-        """Put back what stood in the place of a module."""
-        one = next(one for one, made in self.made if made is module)
-        one.reason = reason
-        if module is self.model:
-            self.model = self.root
-        else:
-            restore(self.model, module, None, same_function=False)
-        self.made = [pair for pair in self.made if pair[1] is not module]
-
-    def _equal(self, expected: list[Tensor], result: list[Tensor]) -> bool:
-        return len(expected) == len(result) and all(
-            same(*pair, signs=self.terms == 1) for pair in zip(expected, result, strict=True)
         )
-
-    def _explain(self, example_inputs: Arguments, expected: list[Tensor]) -> None:
-        """Raise, with the first place after whose conversion the outputs differ, or with another cause."""
-        first = ""
-        for one, module in list(self.made)[::-1]:
-            if module is self.model:
-                break
-            restore(self.model, module, None, same_function=False)
-            self.made.remove((one, module))
-            if self._equal(expected, outputs(self.model, example_inputs)):
-                first = one.name
-                break
-        self._undo()
-        if not self._equal(expected, outputs(self.model, example_inputs)):
-            raise ConversionError(
-                "the model does not give the same outputs twice on one example, so that nothing can be compared; "
-                "make it deterministic, such as by torch.use_deterministic_algorithms(True)"
-            )
-        raise ConversionError(
-            f"the outputs would change with the conversion of {first or 'the model itself'}; leave it out by filter_fn"
-        )
-
-    def _watched(self, example_inputs: Arguments) -> tuple[list[Tensor], list[AgileModule], list[AgileModule]]:
-        functions: dict[nn.Module, Callable[[Tensor], Tensor]] = {
-            module: self._function(one, module) for one, module in self.made
-        }
-        result, wrong, idle = watched(self.model, example_inputs, functions, signs=self.terms == 1)
-        return (
-            result,
-            [module for module in wrong if isinstance(module, AgileModule)],
-            [module for module in idle if isinstance(module, AgileModule)],
-        )
-
-    def _function(self, one: Candidate, module: AgileModule) -> Callable[[Tensor], Tensor]:
-        if self.base is not None:
-            return functools.partial(bases.get(self.base[0]).function, **self.base[1])
-        if isinstance(one.original, nn.Module):
-            # Not by calling it: its hooks are those of the agile module.
-            forward: Callable[[Tensor], Tensor] = one.original.forward
-            return forward
-        assert one.function is not None
-        return one.function
-
-    def _wrap(self, module: AgileModule) -> None:
-        """Let f be computed by what computed it before, where our function has other bits for such an input."""
-        index = next(index for index, (_, made) in enumerate(self.made) if made is module)
-        one = self.made[index][0]
-        one.note = "; ".join(
-            filter(None, ["on such an input our function has other bits: it computes itself", one.note])
-        )
-        plain = one.original if isinstance(one.original, nn.Module) else plain_module(module)
-        wrapped = AgileWrapped(
-            plain,
-            module.num_parameters if self.granularity != "layer" else None,
-            terms=self.terms,
-            granularity=self.granularity,
-            dim=module.dim,
-            device=module.scale.device,
-            dtype=module.scale.dtype,
-        ).train(module.training)
-        origin = origin_of(module)
-        assert origin is not None
-        set_origin(wrapped, origin)
-        share_hooks(module, wrapped)
-        for parent, key in slots_of(self.model, module):
-            parent._modules[key] = wrapped
-        if module is self.model:
-            self.model = wrapped
-        self.made[index] = one, wrapped
-
-    def _undo(self) -> None:
-        for owner, edits in self.edits.values():
-            for edit in edits:
-                owner._modules.pop(edit.child, None)
-            owner.__class__ = edited_class(type(owner), edits_of(type(owner)) - edits)
-        self.edits.clear()
-        for _, module in self.made:
-            if module is not self.model:
-                restore(self.model, module, None, same_function=False)
-        self.made.clear()
-        self.model = self.root
-        self.activations.put_together()
-        refresh_fast_paths(self.model)
-
-    def _report(self, found: list[Candidate], note: str) -> ConversionReport:
-        made = {id(one): module for one, module in self.made}
-        sites = []
-        for one in found:
-            module = made.get(id(one))
-            status = "already agile" if one.already else "converted" if module is not None else "skipped"
-            known = isinstance(module, AgileModule) and not module.has_uninitialized_params()
-            sites.append(
-                ConvertedSite(
-                    one.name,
-                    module.base if module is not None else one.base,
-                    status,
-                    one.note if module is not None else one.reason or "it was agile before",
-                    one.was,
-                    (module.num_parameters or 0) if module is not None and known else 0,
-                    module.dim if module is not None and self.granularity == "channel" else None,
-                )
-            )
-        return ConversionReport(tuple(sites), note)
-
-
-def _free_name(owner: nn.Module, wish: str) -> str:
-    """Return a name for a child that nothing of its owner has."""
-    name, number = wish, 1
-    while hasattr(owner, name):
-        number += 1
-        name = f"{wish}_{number}"
-    return name
+    return ConversionReport(tuple(sites), note)

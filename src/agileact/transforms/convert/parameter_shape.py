@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Size, nn
@@ -10,7 +11,7 @@ from torch import Size, nn
 from agileact._common.broadcasting import WIDE
 from agileact.functional import Granularity
 from agileact.transforms.convert.channels import ChannelFinder, Channels
-from agileact.transforms.trace.recording import Call, Value
+from agileact.transforms.trace.recording import Call, Value, Visit
 
 
 class MisfitError(Exception):
@@ -18,13 +19,7 @@ class MisfitError(Exception):
 
 
 class Geometry:
-    """Gives the parameters of activations their number and place, from the calls of one recording.
-
-    Args:
-        model: The model.
-        granularity: What a pair of scale and location belongs to.
-        dim: The channel axis if it was given, or None to find it.
-    """
+    """Gives the parameters of activations their number and place, from the calls of one recording."""
 
     def __init__(self, model: nn.Module, granularity: Granularity, dim: int | None) -> None:
         self.granularity = granularity
@@ -34,14 +29,8 @@ class Geometry:
         self.dtypes = [p.dtype for p in floating]
         self.device = floating[0].device if floating else torch.device("cpu")
 
-    def of(self, calls: list[Call]) -> tuple[int | None, int, str]:
-        """Return the number of parameters, the axis and what is to be known, for the calls of one activation.
-
-        Without calls, the number is left open.
-
-        Raises:
-            MisfitError: If they do not fit one activation, or the channels cannot be told.
-        """
+    def of(self, calls: Sequence[Call | Visit]) -> tuple[int | None, int, str]:
+        """Return the number of parameters (None is open), the axis and what is to be known, for one activation."""
         values = [call.inputs[0] for call in calls]
         note = f"called {len(calls)} times, always with the same pair" if len(calls) > 1 else ""
         for value in values:
@@ -67,7 +56,7 @@ class Geometry:
         notes = [note, *dict.fromkeys(one.reason for one in found)]
         return counts.pop(), dim, "; ".join(filter(None, notes))
 
-    def placement(self, calls: list[Call]) -> tuple[torch.device, torch.dtype | None]:
+    def placement(self, calls: Sequence[Call | Visit]) -> tuple[torch.device, torch.dtype | None]:
         """Return the device and the dtype that parameters get: those of the model's for such an input."""
         if not calls:
             return self.device, self.dtypes[0] if self.dtypes else None

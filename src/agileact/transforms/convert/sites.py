@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -16,16 +15,31 @@ from torch import nn
 from agileact import bases
 from agileact.bases import Value
 from agileact.nn import AgileModule
-from agileact.transforms.convert.activations import REREAD, Activations, Known, walked
 from agileact.transforms.edit.source import CannotRewriteError, SourceCall, original_file, source_call
-from agileact.transforms.trace.activation_tables import FUNCTIONS, GATES, known_call, refused_call, refused_module
+from agileact.transforms.trace.activation_tables import (
+    ACTIVATING,
+    FUNCTIONS,
+    GATES,
+    POINTWISE,
+    known_call,
+    known_module,
+    refused_call,
+    refused_module,
+    torch_activation,
+)
 from agileact.transforms.trace.operations import REARRANGING
-from agileact.transforms.trace.recording import Call, Recording
+from agileact.transforms.trace.recorder import record
+from agileact.transforms.trace.recording import Arguments, Call, Recording, Visit
 
 FilterFn = Callable[[nn.Module, str], bool]
+Known = tuple[str, dict[str, Value]]
+Slot = tuple[nn.Module, str]
+
+_REREAD = "it works in place, and what it overwrites is used again: an agile module does not work in place"
+_SCRIPTED = "it is scripted: what it does cannot be seen; convert the model first, and script it afterwards"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Candidate:
     """An activation, and how it could become agile.
 
@@ -35,13 +49,13 @@ class Candidate:
         was: What stands there.
         base: The name of f, or of what stands there.
         options: The options of f; None if there is no base function for it.
-        calls: The calls of the run.
+        uses: The calls of a function, or the runs of a module.
         owner: The module that has the slot, the attribute or the method; None for the model itself.
         key: The slot or the attribute; for a call the name of the child that it called, or "".
         slots: All slots, for a module that is shared.
-        source: The calls in the source to be exchanged.
+        source: The call in the source to be exchanged.
         original: The module or function that stands there.
-        function: What computes f, where there is no base function.
+        function: What computes f.
         reason: Why it cannot become agile; empty if it can. For one that can, ``note`` says what is to be known.
         already: Whether it is agile.
     """
@@ -51,10 +65,10 @@ class Candidate:
     was: str
     base: str
     options: dict[str, Value] | None = None
-    calls: list[Call] = field(default_factory=list)
+    uses: tuple[Call | Visit, ...] = ()
     owner: nn.Module | None = None
     key: str = ""
-    slots: list[tuple[nn.Module, str]] = field(default_factory=list)
+    slots: tuple[Slot, ...] = ()
     source: SourceCall | None = None
     original: Any = None
     function: Callable[..., Any] | None = None
@@ -65,175 +79,344 @@ class Candidate:
     @property
     def first(self) -> float:
         """When it ran first, for the order of a report."""
-        return self.calls[0].index if self.calls else float("inf")
+        return self.uses[0].index if self.uses else float("inf")
 
 
-# --- What a recording shows -----------------------------------------------------------------------------------------
-
-
-def candidates(
-    activations: Activations, recording: Recording, filter_fn: FilterFn | None, *, seen: bool = True
-) -> list[Candidate]:
-    """Return every activation of a model that ran, or that can be seen without a run, in order of time.
-
-    Args:
-        activations: What is an activation.
-        recording: The run.
-        filter_fn: Which ones are wanted.
-        seen: Whether there was a run, so that what was not called was not reached.
-    """
-    names = {id(module): name for name, module in activations.model.named_modules(remove_duplicate=False)}
-    names.update({id(module): name for name, module in activations.model.named_modules()})
-    found = [*_modules(activations, recording, names, seen), *_functions(activations.model, recording, names)]
-    found += [*_refused(activations, recording), *_scripted_functions(activations.model)]
+def find(
+    model: nn.Module, example_inputs: Arguments | None, sharing: str, filter_fn: FilterFn | None
+) -> tuple[list[Candidate], Recording]:
+    """Return all activations that run, or that can be seen without a run, in order of time; and the recording."""
+    finder = _Finder(model, example_inputs, sharing)
+    found = [*finder.modules(), *finder.functions(), *finder.refused(), *finder.scripted()]
     if filter_fn is not None:
-        for one in found:
+        for index, one in enumerate(found):
             module = one.original if one.kind == "module" else one.owner
-            if not one.reason and not one.already and not filter_fn(module or activations.model, one.name):
-                one.reason = "left out by filter_fn"
-    return sorted(found, key=lambda one: one.first)
+            if not one.reason and not one.already and not filter_fn(module or model, one.name):
+                found[index] = replace(one, reason="left out by filter_fn")
+    return sorted(found, key=lambda one: one.first), finder.recording
 
 
-def _modules(activations: Activations, recording: Recording, names: dict[int, str], seen: bool) -> Iterator[Candidate]:
-    calls: dict[int, list[Call]] = {}
-    for call in recording.calls:
-        if call.name == "module":
-            calls.setdefault(id(call.function), []).append(call)
-    slots: dict[int, list[tuple[nn.Module, str]]] = {}
-    for _, parent in activations.walked():
-        if not activations.is_leaf(parent):
+class _Finder:
+    """Which modules and calls of a run are activations."""
+
+    def __init__(self, model: nn.Module, example_inputs: Arguments | None, sharing: str) -> None:
+        self.model = model
+        self.sharing = sharing
+        self.seen = example_inputs is not None
+        self.known: dict[int, Known | None] = {}
+        self.patched = {id(module) for module in model.modules() if "forward" in module.__dict__}
+        for _, module in walked(model):
+            known = known_module(module)
+            # One with options that our function does not take is an activation all the same.
+            if known is not None or torch_activation(module) is not None:
+                self.known[id(module)] = known
+        self.recording = Recording()
+        if example_inputs is not None:
+            self.recording = record(model, example_inputs, leaf=_agile, apart=self._apart)
+        self.visits: dict[int, list[Visit]] = {}
+        for visit in sorted(self.recording.visits, key=lambda visit: visit.start):
+            self.visits.setdefault(id(visit.module), []).append(visit)
+        self.known |= self._composites()
+        visits = [visit for one in self.known for visit in self.visits.get(one, ())]
+        self.inside = {index for visit in visits for index in range(visit.start, visit.stop)}
+
+    def _apart(self, module: nn.Module) -> bool:
+        return self.sharing == "per_use" and (id(module) in self.known or _may_be_composite(module))
+
+    def _caller(self, use: Call | Visit) -> nn.Module | None:
+        return None if use.caller is None else self.model.get_submodule(use.caller)
+
+    # --- Modules ---
+
+    def modules(self) -> Iterator[Candidate]:
+        def leaf(module: nn.Module) -> bool:
+            return _agile(module) or id(module) in self.known
+
+        agile: dict[int, list[Call]] = {}
+        for call in self.recording.calls:
+            if call.name == "module":
+                agile.setdefault(id(call.function), []).append(call)
+        parents = [(name, parent) for name, parent in walked(self.model, leaf) if not leaf(parent)]
+        slots: dict[int, list[tuple[str, nn.Module, str]]] = {}
+        for name, parent in parents:
             for key, child in parent._modules.items():
-                slots.setdefault(id(child), []).append((parent, key))
-    for name, module in activations.walked():
-        kind = type(module).__name__
-        if isinstance(module, AgileModule):
-            yield Candidate("module", name, kind, module.base, calls=calls.get(id(module), []), already=True)
-        if id(module) not in activations.known:
-            continue
-        own = slots.get(id(module), [])
-        known = activations.known[id(module)]
+                slots.setdefault(id(child), []).append((f"{name}.{key}" if name else key, parent, key))
+        for name, module in walked(self.model, leaf):
+            kind = type(module).__name__
+            if isinstance(module, AgileModule):
+                yield Candidate("module", name, kind, module.base, uses=tuple(agile.get(id(module), ())), already=True)
+            elif id(module) in self.known:
+                for names, own, visits in self._by_slot(module, name, slots.get(id(module), [])):
+                    known = self.known[id(module)]
+                    one = Candidate(
+                        "module",
+                        names,
+                        kind,
+                        known[0] if known else kind,
+                        known[1] if known else None,
+                        uses=tuple(visits),
+                        owner=own[0][0] if own else None,
+                        key=own[0][1] if own else "",
+                        slots=tuple(own),
+                        original=module,
+                        function=module.forward,
+                    )
+                    yield from self._by_place(replace(one, reason=self._obstacle(one, module)))
+
+    def _by_slot(
+        self, module: nn.Module, name: str, slots: list[tuple[str, nn.Module, str]]
+    ) -> Iterator[tuple[str, list[Slot], list[Visit]]]:
+        """Yield the slots of a module that run apart, each with its runs; slots that never run go with the first."""
+        visits = self.visits.get(id(module), [])
+        ran = [slot for slot in slots if any(_is_slot(visit, slot) for visit in visits)]
+        if len(ran) < 2:
+            yield name, [slot[1:] for slot in slots], visits
+            return
+        for number, slot in enumerate(ran):
+            rest = [] if number else [other for other in slots if other not in ran]
+            yield (
+                slot[0],
+                [one[1:] for one in (slot, *rest)],
+                [visit for visit in visits if _is_slot(visit, slot)],
+            )
+
+    def _obstacle(self, one: Candidate, module: nn.Module) -> str:
+        if self.seen and not one.uses:
+            return "the example does not reach it"
+        if not self.seen and (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
+            return "it has hooks, which are moved only with example_inputs"
+        if any(len(visit.inputs) != 1 or len(visit.outputs) != 1 for visit in one.uses):
+            return "it is called on something else than one tensor"
+        if any(call.inplace and call.reread for visit in self.visits.get(id(module), ()) for call in self._in(visit)):
+            return _REREAD
+        if module._state_dict_hooks or module._load_state_dict_pre_hooks or module._state_dict_pre_hooks:
+            return "it has hooks on its state, which an agile module, whose state is another, cannot take over"
+        if id(module) in self.patched and self.known[id(module)] is not None:
+            return "its forward was replaced on the module itself"
+        return ""
+
+    def _in(self, visit: Visit) -> list[Call]:
+        return self.recording.calls[visit.start : visit.stop]
+
+    def _by_place(self, one: Candidate) -> Iterator[Candidate]:
+        """Yield a candidate for each place in the source that calls a module, or one for all."""
+        groups: dict[Any, list[Call | Visit]] = {}
+        for use in one.uses:
+            groups.setdefault((id(self._caller(use)), use.place), []).append(use)
+        if one.reason or self.sharing == "shared" or len(groups) < 2:
+            yield one
+            return
+        try:
+            sources = [self._in_own_slot(one, uses[0]) for uses in groups.values()]
+        except CannotRewriteError as error:
+            yield replace(one, note=f"its {len(groups)} uses share one pair: {error}")
+            return
+        pairs = sorted(zip(sources, groups.values(), strict=True), key=lambda pair: _position(pair[0]))
+        for index, (source, uses) in enumerate(pairs):
+            # The first place keeps the slot, the others call children of their own.
+            if index:
+                yield replace(one, uses=tuple(uses), kind="call", slots=(), source=source)
+            else:
+                yield replace(one, uses=tuple(uses))
+
+    def _in_own_slot(self, one: Candidate, use: Call | Visit) -> SourceCall:
+        caller = self._caller(use)
+        if use.place is None or caller is None:
+            raise CannotRewriteError("one of them is not in a method of a module")
+        if caller is not one.owner:
+            raise CannotRewriteError(
+                f"one of them is in {use.caller or 'the model itself'}, which does not own the module"
+            )
+        source = source_call(caller, use.place, frozenset({one.key}))
+        if source.attribute != one.key or not source.alone:
+            raise CannotRewriteError("one of them is no plain call of the attribute")
+        return source
+
+    def _composites(self) -> dict[int, Known | None]:
+        """Return the modules that only compute an elementwise function of their one argument, the outermost ones."""
+        found: dict[int, Known | None] = {}
+        inner: set[int] = set()
+        for _, module in walked(self.model):
+            visits = self.visits.get(id(module))
+            if id(module) in inner or not visits or not _may_be_composite(module):
+                continue
+            runs = [self._composite(visit) for visit in visits]
+            if all(run is not None for run in runs):
+                # One call of a function with a base, on the argument itself, is that base; anything else is wrapped.
+                same = all(run == runs[0] for run in runs) and id(module) not in self.patched
+                found[id(module)] = (runs[0] or None) if same else None
+                inner |= {id(child) for child in module.modules()}
+        return found
+
+    def _composite(self, visit: Visit) -> Known | tuple[()] | None:
+        """Return the base function that a run of a module is; an empty tuple for another one; None if it is none."""
+        calls = self._in(visit)
+        if len(visit.inputs) != 1 or len(visit.outputs) != 1 or not calls:
+            return None
+        source, result = visit.inputs[0], visit.outputs[0]
+        made_inside = result.maker is not None and visit.start <= result.maker.index < visit.stop
+        if result.shape != source.shape or not made_inside:
+            return None
+        within = {
+            index
+            for child in visit.module.modules()
+            if child is not visit.module and id(child) in self.known
+            for part in self.visits.get(id(child), ())
+            for index in range(part.start, part.stop)
+        }
+        inside = {output.index for call in calls for output in call.outputs} | {source.index}
+        for call in calls:
+            if call.name not in POINTWISE and call.index not in within:
+                return None
+            # A tensor from elsewhere may be one number, never one for each element.
+            if any(value.index not in inside and value.shape.numel() != 1 for value in call.inputs):
+                return None
+        # What only calls activation modules is a container: each of them is a place of its own.
+        if all(call.index in within for call in calls):
+            return None
+        if not any(call.index in within or call.name in ACTIVATING for call in calls):
+            return None
+        return known_call(calls[0]) or () if len(calls) == 1 and result.dtype == source.dtype else ()
+
+    # --- Functions ---
+
+    def functions(self) -> Iterator[Candidate]:
+        groups: dict[Any, list[Call]] = {}
+        for call in self.recording.calls:
+            if call.name in FUNCTIONS and call.index not in self.inside:
+                owner = self._caller(call) or self.model.get_submodule(call.owner)
+                groups.setdefault((id(owner), call.place, call.name), []).append(call)
+        found = [self._function(calls) for calls in groups.values()]
+        attributes: dict[tuple[int, str], int] = {}
+        for one in found:
+            if one.source is not None and one.source.attribute:
+                place = id(one.owner), one.source.attribute
+                attributes[place] = attributes.get(place, 0) + 1
+        for one in sorted(found, key=lambda one: _position(one.source) if one.source else ("", 0, 0, 0)):
+            if one.reason or one.source is None or one.owner is None or not one.source.attribute:
+                yield one
+                continue
+            attribute = one.source.attribute
+            alone = one.source.alone and attributes[id(one.owner), attribute] == 1
+            # A class with its own way of unpickling may expect the function in its attribute.
+            own_state: Any = type(one.owner).__setstate__
+            if alone and attribute in one.owner.__dict__ and own_state is nn.Module.__setstate__:
+                name = f"{one.name}.{attribute}" if one.name else attribute
+                original = one.owner.__dict__[attribute]
+                yield replace(one, kind="attribute", key=attribute, original=original, name=name)
+            else:
+                yield one
+
+    def _function(self, calls: list[Call]) -> Candidate:
+        call = calls[0]
+        base = FUNCTIONS[call.name]
+        owner = call.owner if call.caller is None else call.caller
+        known = [known_call(each) for each in calls]
+        options = known[0][1] if known[0] else None
         one = Candidate(
-            "module",
-            name,
-            kind,
-            known[0] if known else kind,
-            known[1] if known else None,
-            calls=calls.get(id(module), []),
-            owner=own[0][0] if own else None,
-            key=own[0][1] if own else "",
-            slots=own,
-            original=activations.original(module),
-            function=module,
+            "call",
+            owner,
+            f"{call.name}{_where(call)}",
+            base,
+            options,
+            uses=tuple(calls),
+            owner=self.model.get_submodule(owner),
+            function=functools.partial(bases.get(base).function, **(options or {})),
+            reason=_function_obstacle(calls, known),
         )
-        one.reason = _obstacle(one, activations, module, seen)
-        yield from _by_place(one, activations.sharing, names, activations.model)
+        if one.reason:
+            return one
+        assert call.place is not None
+        assert one.owner is not None
+        try:
+            return replace(one, source=source_call(one.owner, call.place, frozenset({call.name, f"{call.name}_"})))
+        except CannotRewriteError as error:
+            return replace(one, reason=str(error))
+
+    # --- What cannot be agile ---
+
+    def refused(self) -> Iterator[Candidate]:
+        inside: set[str] = set()
+        for name, module in walked(self.model, _unseen):
+            kind = type(module).__name__
+            if isinstance(module, torch.jit.ScriptModule):
+                base = getattr(module, "original_name", kind)
+                yield Candidate("module", name, "torch.jit.ScriptModule", base, reason=_SCRIPTED)
+                continue
+            refused = refused_module(module)
+            if refused is not None:
+                inside.add(name)
+                calls = [call for call in self.recording.calls if call.owner == name]
+                yield Candidate("module", name, kind, kind, uses=tuple(calls), reason=refused, original=module)
+        groups: dict[Any, list[Call]] = {}
+        for call in self.recording.calls:
+            if call.owner not in inside and call.index not in self.inside and refused_call(call):
+                groups.setdefault((call.owner, call.name, call.place), []).append(call)
+        for (owner, function, _), calls in groups.items():
+            yield Candidate(
+                "call",
+                owner,
+                f"{function}{_where(calls[0])}",
+                function,
+                uses=tuple(calls),
+                owner=self.model.get_submodule(owner),
+                reason=refused_call(calls[0]) or "",
+            )
+
+    def scripted(self) -> Iterator[Candidate]:
+        """Yield the scripted functions that methods call: a recording sees nothing of them."""
+        for name, module in walked(self.model, _unseen):
+            if _unseen(module):
+                continue
+            forward: Any = inspect.unwrap(type(module).forward)
+            code = getattr(forward, "__code__", None)
+            near = vars(module) | {key: forward.__globals__.get(key) for key in (code.co_names if code else ())}
+            for key, value in near.items():
+                if isinstance(value, torch.jit.ScriptFunction):
+                    yield Candidate("call", name, f"{key} in {type(module).__qualname__}", key, reason=_SCRIPTED)
 
 
-def _obstacle(one: Candidate, activations: Activations, module: nn.Module, seen: bool) -> str:
-    if seen and not one.calls:
-        return "the example does not reach it"
-    if not seen and (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
-        return "it has hooks, which are moved only with example_inputs"
-    if id(module) in activations.in_place:
-        return activations.in_place[id(module)]
-    if any(len(call.inputs) != 1 or len(call.outputs) != 1 for call in one.calls):
-        return "it is called on something else than one tensor"
-    if any(call.reread for call in one.calls):
-        return REREAD
-    if module._state_dict_hooks or module._load_state_dict_pre_hooks or module._state_dict_pre_hooks:
-        return "it has hooks on its state, which an agile module, whose state is another, cannot take over"
-    if id(module) in activations.patched and activations.known[id(module)] is not None:
-        return "its forward was replaced on the module itself"
-    return ""
+def walked(model: nn.Module, leaf: Callable[[nn.Module], bool] | None = None) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module once with its name, but nothing that is only inside leaves (agile modules)."""
+    leaf = leaf or _agile
+    seen = {id(model)}
+    stack = [("", model)]
+    while stack:
+        name, module = stack.pop()
+        yield name, module
+        if leaf(module):
+            continue
+        children = [(f"{name}.{key}" if name else key, child) for key, child in module.named_children()]
+        for key, child in reversed(children):
+            if id(child) not in seen:
+                seen.add(id(child))
+                stack.append((key, child))
 
 
-def _by_place(one: Candidate, sharing: str, names: dict[int, str], model: nn.Module) -> Iterator[Candidate]:
-    """Yield a candidate for each place in the source that calls a module, or one for all."""
-    groups: dict[Any, list[Call]] = {}
-    for call in one.calls:
-        groups.setdefault((call.caller, call.place), []).append(call)
-    if one.reason or sharing == "shared" or len(groups) < 2:
-        yield one
-        return
-    try:
-        sources = [_in_own_slot(one, calls[0], names, model) for calls in groups.values()]
-    except CannotRewriteError as error:
-        one.note = f"its {len(groups)} uses share one pair: {error}"
-        yield one
-        return
-    pairs = sorted(zip(sources, groups.values(), strict=True), key=lambda pair: _position(pair[0]))
-    for index, (source, calls) in enumerate(pairs):
-        # The first place keeps the slot, the others call children of their own.
-        if index:
-            yield dataclasses.replace(one, calls=calls, kind="call", slots=[], source=source)
-        else:
-            yield dataclasses.replace(one, calls=calls)
+def _agile(module: nn.Module) -> bool:
+    return isinstance(module, AgileModule)
+
+
+def _unseen(module: nn.Module) -> bool:
+    return isinstance(module, (AgileModule, torch.jit.ScriptModule))
+
+
+def _may_be_composite(module: nn.Module) -> bool:
+    if isinstance(module, (AgileModule, torch.jit.ScriptModule)) or type(module).__module__.startswith("torch."):
+        return False
+    if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
+        return False
+    return not any(isinstance(child, AgileModule) for child in module.modules())
+
+
+def _is_slot(visit: Visit, slot: tuple[str, nn.Module, str]) -> bool:
+    return bool(visit.slot) and visit.slot[0] is slot[1] and visit.slot[1] == slot[2]
 
 
 def _position(source: SourceCall) -> tuple[str, int, int, int]:
     # Of calls that begin together the inner one runs first.
     node = source.node
     return source.method, node.end_lineno or node.lineno, node.end_col_offset or 0, node.col_offset
-
-
-def _in_own_slot(one: Candidate, call: Call, names: dict[int, str], model: nn.Module) -> SourceCall:
-    if call.place is None or call.caller is None:
-        raise CannotRewriteError("one of them is not in a method of a module")
-    caller = model.get_submodule(call.caller)
-    if caller is not one.owner:
-        raise CannotRewriteError(
-            f"one of them is in {call.caller or 'the model itself'}, which does not own the module"
-        )
-    source = source_call(caller, call.place, frozenset({one.key}))
-    if source.attribute != one.key or not source.alone:
-        raise CannotRewriteError("one of them is no plain call of the attribute")
-    return source
-
-
-def _functions(model: nn.Module, recording: Recording, names: dict[int, str]) -> Iterator[Candidate]:
-    groups: dict[Any, list[Call]] = {}
-    for call in recording.calls:
-        if call.name in FUNCTIONS:
-            owner = call.owner if call.caller is None else call.caller
-            groups.setdefault((owner, call.place, call.name), []).append(call)
-    found = [_function(model, calls) for calls in groups.values()]
-    attributes: dict[tuple[int, str], int] = {}
-    for one in found:
-        if one.source is not None and one.source.attribute:
-            place = id(one.owner), one.source.attribute
-            attributes[place] = attributes.get(place, 0) + 1
-    for one in sorted(found, key=lambda one: _position(one.source) if one.source else ("", 0, 0, 0)):
-        if one.reason or one.source is None or one.owner is None or not one.source.attribute:
-            yield one
-            continue
-        attribute = one.source.attribute
-        alone = one.source.alone and attributes[id(one.owner), attribute] == 1
-        # A class with its own way of unpickling may expect the function in its attribute.
-        own_state: Any = type(one.owner).__setstate__
-        if alone and attribute in one.owner.__dict__ and own_state is nn.Module.__setstate__:
-            one.kind, one.key, one.original = "attribute", attribute, one.owner.__dict__[attribute]
-            one.name = f"{one.name}.{attribute}" if one.name else attribute
-        yield one
-
-
-def _function(model: nn.Module, calls: list[Call]) -> Candidate:
-    call = calls[0]
-    base = FUNCTIONS[call.name][0]
-    owner = call.owner if call.caller is None else call.caller
-    one = Candidate("call", owner, f"{call.name}{_where(call)}", base, calls=calls)
-    known = [known_call(each) for each in calls]
-    one.reason = _function_obstacle(calls, known)
-    if one.reason:
-        return one
-    one.options = known[0][1] if known[0] else None
-    one.owner = model.get_submodule(owner)
-    one.function = functools.partial(bases.get(base).function, **(one.options or {}))
-    assert call.place is not None
-    try:
-        one.source = source_call(one.owner, call.place, frozenset({call.name, f"{call.name}_"}))
-    except CannotRewriteError as error:
-        one.reason = str(error)
-    return one
 
 
 def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
@@ -245,7 +428,7 @@ def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
     if any(one != known[0] for one in known):
         return "its options differ from call to call"
     if any(each.reread for each in calls):
-        return REREAD
+        return _REREAD
     if any(len(each.inputs) != 1 or len(each.outputs) != 1 for each in calls):
         return "it is called on something else than one tensor"
     if call.caller is None or call.place is None:
@@ -272,56 +455,6 @@ def _is_gate(call: Call) -> bool:
             else:
                 return False
     return multiplies
-
-
-_SCRIPTED = "it is scripted: what it does cannot be seen; convert the model first, and script it afterwards"
-
-
-def _refused(activations: Activations, recording: Recording) -> Iterator[Candidate]:
-    inside: set[str] = set()
-    model = activations.model
-    for name, module in walked(model, _unseen):
-        if isinstance(module, torch.jit.ScriptModule):
-            kind = getattr(module, "original_name", type(module).__name__)
-            yield Candidate("module", name, "torch.jit.ScriptModule", kind, reason=_SCRIPTED)
-            continue
-        refused = refused_module(module)
-        if refused is not None:
-            inside.add(name)
-            calls = [call for call in recording.calls if call.owner == name]
-            kind = type(module).__name__
-            yield Candidate("module", name, kind, kind, calls=calls, reason=refused, original=module)
-    groups: dict[Any, list[Call]] = {}
-    for call in recording.calls:
-        if call.owner not in inside and refused_call(call):
-            groups.setdefault((call.owner, call.name, call.place), []).append(call)
-    for (owner, function, _), calls in groups.items():
-        yield Candidate(
-            "call",
-            owner,
-            f"{function}{_where(calls[0])}",
-            function,
-            calls=calls,
-            owner=model.get_submodule(owner),
-            reason=refused_call(calls[0]) or "",
-        )
-
-
-def _unseen(module: nn.Module) -> bool:
-    return isinstance(module, (AgileModule, torch.jit.ScriptModule))
-
-
-def _scripted_functions(model: nn.Module) -> Iterator[Candidate]:
-    """Yield the scripted functions that methods call: a recording sees nothing of them."""
-    for name, module in walked(model, _unseen):
-        if _unseen(module):
-            continue
-        forward: Any = inspect.unwrap(type(module).forward)
-        code = getattr(forward, "__code__", None)
-        near = vars(module) | {key: forward.__globals__.get(key) for key in (code.co_names if code else ())}
-        for key, value in near.items():
-            if isinstance(value, torch.jit.ScriptFunction):
-                yield Candidate("call", name, f"{key} in {type(module).__qualname__}", key, reason=_SCRIPTED)
 
 
 def _where(call: Call) -> str:

@@ -20,23 +20,8 @@ _CLASSES["identity"] = nn.Identity
 def plain_module(module: AgileModule) -> nn.Module:
     """Return f, the base function of an agile module with its options, as a module that needs PyTorch alone.
 
-    Scale and location play no part: it is what the agile module was at its start. An activation with a pooling is
-    followed by that pooling.
-
-    Args:
-        module: Any agile module.
-
-    Returns:
-        A module of ``torch.nn``, or a :class:`torch.fx.GraphModule` where there is none for f; for an
-        :class:`~agileact.AgileWrapped` the wrapped module itself.
-
-    Raises:
-        ConversionError: If f is a function of the user's own that cannot be traced.
-
-    Example:
-        >>> import agileact as ag
-        >>> plain_module(ag.AgileLeakyReLU(8, 0.2))
-        LeakyReLU(negative_slope=0.2)
+    Scale and location play no part. Where ``torch.nn`` has no module for f it is a :class:`torch.fx.GraphModule`; for
+    an :class:`~agileact.AgileWrapped` it is the wrapped module itself. A pooling follows.
     """
     if isinstance(module, AgileWrapped):
         function = module.function

@@ -21,18 +21,11 @@ _FAST = "_agileact_fast_path"
 
 @dataclass
 class Origin:
-    """What stood where an agile module is now.
-
-    Attributes:
-        kind: "module": a module in the same slot. "attribute": a function in an attribute of that name. "call": a
-            call in the source of a method, which calls the agile module instead.
-        original: The module, the function of an attribute, or None for a call of a function.
-        replaced: Whether the agile module has another base function than the original.
-    """
+    """What stood where an agile module is now."""
 
     kind: Literal["module", "attribute", "call"]
-    original: Any = None
-    replaced: bool = False
+    original: Any = None  # the module, the function of an attribute, or None for a call of a function
+    replaced: bool = False  # the agile module has another base function than the original
 
 
 def origin_of(module: nn.Module) -> Origin | None:
@@ -48,10 +41,7 @@ def set_origin(module: AgileModule, origin: Origin) -> None:
 def original_module(module: AgileModule, *, same_function: bool = True) -> nn.Module:
     """Return a plain module that can take the place of an agile module.
 
-    Args:
-        module: The agile module.
-        same_function: Whether it must have the base function that the agile module has, even if a conversion
-            with ``base=`` put that function there; otherwise what stood there before.
+    With ``same_function`` it has that base function even if a conversion with ``base=`` put it there.
     """
     origin = origin_of(module)
     if origin is None or not isinstance(origin.original, nn.Module) or (origin.replaced and same_function):
@@ -127,16 +117,13 @@ def _tidy(parent: nn.Module) -> None:
     done = set()
     for edit in edits:
         child = parent._modules.get(edit.child)
-        if child is None or (edit.slot and child is parent._modules.get(edit.slot) and not _agile(child)):
+        as_before = edit.slot and child is parent._modules.get(edit.slot) and not isinstance(child, AgileModule)
+        if child is None or as_before:
             done.add(edit)
     for edit in done:
         parent._modules.pop(edit.child, None)
     if done:
         parent.__class__ = edited_class(type(parent), edits - done)
-
-
-def _agile(module: nn.Module) -> bool:
-    return isinstance(module, AgileModule)
 
 
 def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:

@@ -33,11 +33,7 @@ _Cut = tuple[tuple[int, int], tuple[int, int], tuple[int, int], str]
 
 
 def edited_class(cls: type[nn.Module], edits: frozenset[Edit]) -> type[nn.Module]:
-    """Return the class that stands in for ``cls`` with some calls exchanged; ``cls`` itself without edits.
-
-    Raises:
-        ArgumentError: If the source has changed since the edits were made.
-    """
+    """Return the class that stands in for ``cls`` with some calls exchanged; ``cls`` itself without edits."""
     cls = plain_class(cls)
     key: Any = cls
     result: type[nn.Module] = _edited(key, edits) if edits else cls

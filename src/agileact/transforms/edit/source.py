@@ -18,27 +18,16 @@ from agileact.transforms.trace.recording import Place
 
 @dataclass(frozen=True)
 class Edit:
-    """One call in a method that becomes a call of a child.
-
-    Attributes:
-        method: The name of the method in the class.
-        start: Line and column (in bytes) of the call's first character.
-        stop: Those behind its last one.
-        first: Those of the first character of what is activated.
-        last: Those behind its last one.
-        text: The call as it stands in the source: a file that has changed is noticed.
-        child: The name of the child that is called instead, on the call's first argument alone.
-        slot: The name of the child that is called in the source; "" for a function.
-    """
+    """One call in a method that becomes a call of a child; places are lines and columns in bytes."""
 
     method: str
     start: tuple[int, int]
     stop: tuple[int, int]
-    first: tuple[int, int]
+    first: tuple[int, int]  # of what is activated
     last: tuple[int, int]
-    text: str
+    text: str  # the call as it stands in the source: a file that has changed is noticed
     child: str
-    slot: str = ""
+    slot: str = ""  # the child that is called in the source
 
 
 class CannotRewriteError(Exception):
@@ -47,20 +36,12 @@ class CannotRewriteError(Exception):
 
 @dataclass(frozen=True)
 class SourceCall:
-    """A call expression in a method of a module's class.
-
-    Attributes:
-        method: The name of the method.
-        node: The expression.
-        argument: The expression that is activated: the first argument, or what a method is called on.
-        attribute: The name of the attribute of the module that is called, or "".
-        lines: The lines of the file.
-    """
+    """A call expression in a method of a module's class."""
 
     method: str
     node: ast.Call
-    argument: ast.expr
-    attribute: str
+    argument: ast.expr  # what is activated: the first argument, or what a method is called on
+    attribute: str  # of the module, if one is called
     lines: tuple[str, ...]
 
     def edit(self, child: str, slot: str = "") -> Edit:
@@ -75,16 +56,7 @@ class SourceCall:
 
 
 def source_call(module: nn.Module, place: Place, names: frozenset[str]) -> SourceCall:
-    """Return the call expression at a place in a method of a module.
-
-    Args:
-        module: The module whose method it is.
-        place: Where the call was seen.
-        names: The names that what is called there may have.
-
-    Raises:
-        CannotRewriteError: If the source is not there, or the call is of a kind that cannot be exchanged.
-    """
+    """Return the call expression at a place in a method of a module, where one of these names is called."""
     method, function = _method(type(module), place.code)
     if method in module.__dict__:
         raise CannotRewriteError(f"{method} was replaced on the module itself, by {module.__dict__[method]!r}")
@@ -242,12 +214,7 @@ def _span_of_attribute(node: ast.Call) -> tuple[tuple[int, int], tuple[int, int]
 
 
 def cut(lines: tuple[str, ...], start: tuple[int, int], stop: tuple[int, int]) -> str:
-    r"""Return the text between two places.
-
-    Example:
-        >>> cut(("y = f(x)\n", "z = y\n"), (1, 4), (1, 8))
-        'f(x)'
-    """
+    """Return the text between two places."""
     chosen = [line.encode() for line in lines[start[0] - 1 : stop[0]]]
     if not chosen:
         return ""

@@ -12,7 +12,7 @@ from torch import nn
 
 from agileact._common import checks
 from agileact._common.errors import ArgumentError
-from agileact._common.table import format_table
+from agileact._common.terminal import format_table
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.fold.analysis import analysed
 from agileact.transforms.fold.gauge import Numbers

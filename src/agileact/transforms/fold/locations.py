@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from agileact.transforms.fold.labels import Activation, again, aligned, compact, inside, named
 from agileact.transforms.trace.operations import (
     AVERAGE_POOLING,
-    CONVERTING,
     DROPPING,
+    JOINING,
     LINEAR,
     MAX_POOLING,
     NORMS,
+    PASSING,
     REARRANGING,
     UPSAMPLING,
 )
 from agileact.transforms.trace.recording import Call, Recording, Ref, Value, words
 from agileact.transforms.trace.writable import Writable, hooked
 
-_PASSING = CONVERTING | words("contiguous clone detach alias")
 _BIAS = {"batch_norm": 4, "instance_norm": 4, "layer_norm": 3, "group_norm": 3, "addmm": 0}
 # The factors of the two operands.
 _SUMS: dict[str, Callable[[float], tuple[float, float]]] = {
@@ -153,7 +153,7 @@ class Shifts:
         return Target(f"{call.owner}.bias" if call.owner else "bias", vector, created=True)
 
     def _rearranged(self, call: Call, value: Value, shift: Tensor) -> list[Target]:
-        data = call.inputs if call.name in words("cat stack hstack vstack dstack") else call.inputs[:1]
+        data = call.inputs if call.name in JOINING else call.inputs[:1]
         if len({one.index for one in data}) != len(data) or (
             len(call.inputs) > len(data) and not call.name.endswith("_as")
         ):
@@ -186,7 +186,7 @@ class Shifts:
         first = call.inputs[0] if call.inputs else None
         if first is None or name == "module":
             raise Blocked(f"a nonlinearity lies before it: {named(call)}")
-        if name in _PASSING or (name in DROPPING and call.argument(1, "p", 0.5) == 0):
+        if name in PASSING or (name in DROPPING and call.argument(1, "p", 0.5) == 0):
             return first, shift
         if name in DROPPING:
             raise Blocked(f"{named(call)} before it drops units in training")

@@ -25,12 +25,14 @@ from agileact.transforms.fold.labels import (
 )
 from agileact.transforms.trace.operations import (
     AVERAGE_POOLING,
-    CONVERTING,
     DROPPING,
+    JOINING,
     LINEAR,
     MAX_POOLING,
     NORMS,
+    PASSING,
     REARRANGING,
+    SHAPED_BY,
     UPSAMPLING,
 )
 from agileact.transforms.trace.recording import Call, Recording, Ref, Value, words
@@ -40,13 +42,9 @@ from agileact.transforms.trace.writable import Writable, hooked
 _SHAPE_ONLY = words(
     "zeros_like ones_like empty_like full_like rand_like randn_like randint_like new_zeros new_ones new_empty new_full"
 )
-# Of these only the first tensor is in the result; the second lends its shape.
-_SHAPED_BY = words("expand_as view_as reshape_as type_as")
-# Of these every tensor is in the result.
-_JOINING = words("cat stack hstack vstack dstack")
 # Positively homogeneous and elementwise.
 _HOMOGENEOUS = words("relu leaky_relu prelu abs absolute clamp_min")
-_SAME = CONVERTING | DROPPING | words("contiguous clone detach alias neg negative")
+_SAME = PASSING | DROPPING | words("neg negative")
 
 
 def constraints(model: nn.Module, recording: Recording) -> Constraints:
@@ -137,8 +135,8 @@ class _Rules:
         return [labels]
 
     def rearranging(self, call: Call) -> list[Tensor] | None:
-        data = call.inputs if call.name in _JOINING else call.inputs[:1]
-        if len(call.inputs) > len(data) and call.name not in _SHAPED_BY:
+        data = call.inputs if call.name in JOINING else call.inputs[:1]
+        if len(call.inputs) > len(data) and call.name not in SHAPED_BY:
             return None  # An index, whose numbers are not known.
         given = {value.index: torch.zeros(value.shape, dtype=torch.int64) for value in call.inputs}
         given |= {

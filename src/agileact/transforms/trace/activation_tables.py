@@ -9,7 +9,7 @@ from torch import nn
 from agileact import bases
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.bases import Value
-from agileact.transforms.trace.operations import CONVERTING
+from agileact.transforms.trace.operations import PASSING
 from agileact.transforms.trace.recording import Call, words
 
 MODULES: dict[type[nn.Module], str] = {
@@ -37,32 +37,12 @@ MODULES: dict[type[nn.Module], str] = {
 }
 """Modules that have a base function; its options are their attributes of the same names."""
 
-FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "relu": ("relu", ()),
-    "relu6": ("relu6", ()),
-    "leaky_relu": ("leaky_relu", ("negative_slope",)),
-    "threshold": ("threshold", ("threshold", "value")),
-    "hardtanh": ("hardtanh", ("min_val", "max_val")),
-    "hardsigmoid": ("hardsigmoid", ()),
-    "hardswish": ("hardswish", ()),
-    "softshrink": ("softshrink", ("lambd",)),
-    "hardshrink": ("hardshrink", ("lambd",)),
-    "elu": ("elu", ("alpha",)),
-    "celu": ("celu", ("alpha",)),
-    "selu": ("selu", ()),
-    "softplus": ("softplus", ("beta", "threshold")),
-    "gelu": ("gelu", ("approximate",)),
-    "silu": ("silu", ()),
-    "mish": ("mish", ()),
-    "sigmoid": ("sigmoid", ()),
-    "expit": ("sigmoid", ()),
-    "logsigmoid": ("log_sigmoid", ()),
-    "log_sigmoid": ("log_sigmoid", ()),
-    "tanh": ("tanh", ()),
-    "tanhshrink": ("tanhshrink", ()),
-    "softsign": ("softsign", ()),
+FUNCTIONS: dict[str, str] = {
+    **{name: name for name in MODULES.values()},
+    "logsigmoid": "log_sigmoid",
+    "expit": "sigmoid",
 }
-"""Functions that have a base function, by the plain names of a recording, and its options in the order of arguments."""
+"""Functions by the plain names of a recording, and their base functions, whose options are arguments in order."""
 
 GATES = words("sigmoid expit tanh hardsigmoid softsign")
 """Functions that are as often a gate as an activation."""
@@ -103,12 +83,12 @@ ACTIVATING = frozenset(FUNCTIONS) | words("erf erfc expm1 sin sinh cosh atan arc
 """Functions that activations are made of: what is elementwise and has none of them is arithmetic."""
 POINTWISE = (
     ACTIVATING
-    | CONVERTING
+    | PASSING
     | words(
         "add sub rsub mul div rdiv neg pow rpow square sqrt rsqrt exp exp2 log log1p log2 log10 cos tan abs sign "
         "clamp clamp_min clamp_max clip minimum maximum where lerp addcmul addcdiv reciprocal logaddexp heaviside "
         "floor ceil round trunc frac fmod remainder masked_fill xlogy sinc gt lt ge le eq ne logical_and logical_or "
-        "logical_not isnan nan_to_num zeros_like ones_like full_like clone contiguous detach"
+        "logical_not isnan nan_to_num zeros_like ones_like full_like"
     )
 )
 """Functions whose every result depends on one element of each argument."""
@@ -118,14 +98,7 @@ _IDENTITIES = {("transformers.activations", "LinearActivation"): "identity"}
 
 
 def known_module(module: nn.Module) -> tuple[str, dict[str, Value]] | None:
-    """Return the base function of a module and its options; None if there is none or the class computes its own.
-
-    Example:
-        >>> known_module(nn.LeakyReLU(0.2))
-        ('leaky_relu', {'negative_slope': 0.2})
-        >>> known_module(nn.Conv2d(1, 1, 1)) is None
-        True
-    """
+    """Return the base function of a module and its options; None if there is none or the class computes its own."""
     kind = type(module)
     identity = _IDENTITIES.get((kind.__module__, kind.__name__))
     if identity is not None:
@@ -149,10 +122,10 @@ def torch_activation(module: nn.Module) -> str | None:
 
 def known_call(call: Call) -> tuple[str, dict[str, Value]] | None:
     """Return the base function of a call and its options; None if there is none for the options given."""
-    entry = FUNCTIONS.get(call.name)
-    if entry is None or (not call.args and "input" not in call.kwargs):
+    base = FUNCTIONS.get(call.name)
+    if base is None or (not call.args and "input" not in call.kwargs):
         return None
-    base, names = entry
+    names = tuple(bases.get(base).options)
     given: dict[str, Any] = {}
     for position, name in enumerate(names, start=1):
         value = call.argument(position, name)
@@ -180,12 +153,7 @@ def refused_module(module: nn.Module) -> str | None:
 
 
 def refused_call(call: Call) -> str | None:
-    """Return why a call with an activation in it cannot be agile; None if it is no such call.
-
-    Example:
-        >>> refused_call(Call(0, "clamp", print, (None,), {"min": 0}, []))
-        'it is a ReLU written as arithmetic; write it as F.relu(x) or nn.ReLU()'
-    """
+    """Return why a call with an activation in it cannot be agile; None if it is no such call."""
     if call.name in ("clamp", "clip", "clamp_min"):
         low = call.argument(1, "min")
         high = None if call.name == "clamp_min" else call.argument(2, "max")

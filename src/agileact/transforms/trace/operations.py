@@ -16,6 +16,15 @@ REARRANGING = words(
 CONVERTING = words("to type float half double bfloat16 cpu cuda type_as requires_grad positive")
 """The same numbers in another dtype or place."""
 
+PASSING = CONVERTING | words("contiguous clone detach alias")
+"""The same numbers in the same order."""
+
+JOINING = words("cat stack hstack vstack dstack")
+"""Every tensor given is in the result."""
+
+SHAPED_BY = words("expand_as view_as reshape_as type_as")
+"""Only the first tensor is in the result; the second lends its shape or dtype."""
+
 DROPPING = words("dropout dropout1d dropout2d dropout3d feature_dropout")
 """The same numbers in evaluation; in training each number times 0 or a constant."""
 

@@ -6,6 +6,8 @@ can be traced and follows the control flow that the example takes.
 
 from __future__ import annotations
 
+import copy
+import functools
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from agileact.transforms.trace.operations import DROPPING, PASSING, SHAPED_BY
 from agileact.transforms.trace.recording import (
     Arguments,
     Call,
@@ -62,26 +65,19 @@ def record(
     *,
     leaf: Callable[[nn.Module], bool] = lambda module: False,
     training: bool = False,
+    apart: Callable[[nn.Module], bool] = lambda module: False,
 ) -> Recording:
     """Run a model once, without gradients, and write down what it does.
 
-    Nothing of the model is changed: training mode, buffers, the state of the random generator and PyTorch's settings
-    are as before. Fused fast paths of ``nn.TransformerEncoderLayer`` are off meanwhile: nothing can be seen in them.
-
-    Args:
-        model: The model.
-        example_inputs: A tensor, a tuple of positional or a mapping of keyword arguments.
-        leaf: Tells which modules are taken as one call and not looked into.
-        training: Whether in training mode rather than in evaluation mode.
-
-    Raises:
-        ArgumentTypeError: If the example is none of these.
+    Modules that are a ``leaf`` are taken as one call. Those that are ``apart``, which must have no state, are told
+    apart by slot where they have several. Nothing of the model is changed: its mode, buffers, the states of the random
+    generators and PyTorch's settings are as before. Fused fast paths are off meanwhile: nothing can be seen in them.
     """
     args, kwargs = cloned(arguments(example_inputs))
-    recorder = _Recorder(model, leaf)
     with ExitStack() as stack:
         stack.enter_context(untouched(model, training=training))
         stack.enter_context(torch.no_grad())
+        recorder = _Recorder(model, leaf, stack.enter_context(_slots_apart(model, apart)))
         stack.enter_context(recorder.entered())
         for value in tensors((args, kwargs)):
             recorder.recording.inputs.append(recorder.value(value, "input"))
@@ -97,6 +93,33 @@ def outcome_of(model: nn.Module, output: Any) -> Outcome:
     """Return what a run that is just over has made, as copies."""
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
     return Outcome([tensor.detach().clone() for tensor in tensors(output)], buffers)
+
+
+@contextmanager
+def _slots_apart(
+    model: nn.Module, apart: Callable[[nn.Module], bool]
+) -> Iterator[dict[int, tuple[nn.Module, nn.Module, str]]]:
+    """Let a module that has several slots be another object in each, and yield original, parent and key by ``id``."""
+    slots: dict[int, list[tuple[nn.Module, str]]] = {}
+    for parent in model.modules():
+        for key, child in parent._modules.items():
+            if child is not None and child is not model:
+                slots.setdefault(id(child), []).append((parent, key))
+    found = {}
+    singles = []  # an id is of use only while the object lives
+    try:
+        for places in slots.values():
+            original = places[0][0]._modules[places[0][1]]
+            if len(places) > 1 and original is not None and apart(original):
+                for number, (parent, key) in enumerate(places):
+                    single = copy.copy(original) if number else original
+                    singles.append(single)
+                    parent._modules[key] = single
+                    found[id(single)] = original, parent, key
+        yield found
+    finally:
+        for original, parent, key in found.values():
+            parent._modules[key] = original
 
 
 def eagerly() -> AbstractContextManager[Any]:
@@ -151,10 +174,16 @@ def preserved(model: nn.Module) -> Iterator[None]:
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, model: nn.Module, leaf: Callable[[nn.Module], bool]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        leaf: Callable[[nn.Module], bool],
+        apart: dict[int, tuple[nn.Module, nn.Module, str]],
+    ) -> None:
         super().__init__()
         self.model = model
         self.leaf = leaf
+        self.apart = apart
         self.recording = Recording()
         self.modules: dict[int, nn.Module] = {}
         for name, module in model.named_modules(remove_duplicate=False):
@@ -231,6 +260,8 @@ class _Recorder(TorchFunctionMode):
                 call, out = self._write("module", module, args, kwargs, result, frame)
                 call.slot = name
                 return out
+            original, *slot = self.apart.get(id(module), (module,))
+            caller, place = self._where(_calling_frame(sys._getframe(1)))
             self.stack.append(name)
             start = len(self.recording.calls)
             try:
@@ -238,7 +269,8 @@ class _Recorder(TorchFunctionMode):
             finally:
                 self.stack.pop()
             taken, made = ([self.value(tensor) for tensor in tensors(some)] for some in ((args, kwargs), result))
-            self.recording.visits.append(Visit(name, module, taken, made, start, len(self.recording.calls)))
+            stop = len(self.recording.calls)
+            self.recording.visits.append(Visit(name, original, taken, made, start, stop, caller, place, tuple(slot)))
             return result
 
         return entered
@@ -288,7 +320,7 @@ class _Recorder(TorchFunctionMode):
         recording.calls.append(call)
         for value in taken:
             value.users.append(call)
-        self._locate(call, frame)
+        call.caller, call.place = self._where(frame)
         given = {id(tensor): tensor for tensor in tensors((args, kwargs))}
         made = list(tensors(result))
         returns_it = name in _RETURNS_ITS_ARGUMENT and not getattr(func, "inplace", False)
@@ -336,25 +368,24 @@ class _Recorder(TorchFunctionMode):
             for output in writer.outputs:
                 output.tainted = True
 
-    def _locate(self, call: Call, frame: FrameType | None) -> None:
+    def _where(self, frame: FrameType | None) -> tuple[str | None, Place | None]:
+        """Return the name of the module whose method makes a call, and the place of the call in it."""
         if frame is None:
-            return
+            return None, None
         method = _method_of(frame)
         code = method.f_code
-        call.place = _place(frame, code)
-        first = code.co_varnames[0] if code.co_argcount else None
-        module = method.f_locals.get(first) if first else None
+        module = method.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        caller = None
         if isinstance(module, nn.Module) and id(module) in self.modules:
             names = self.recording.names[id(module)]
-            call.caller = next((name for name in reversed(self.stack) if name in names), names[0])
+            caller = next((name for name in reversed(self.stack) if name in names), names[0])
+        return caller, _place(frame, code)
 
 
 # These may give back what they got, unchanged; that is not writing to it.
-_RETURNS_ITS_ARGUMENT = words(
-    "to contiguous type float half double bfloat16 cpu cuda detach dropout dropout1d dropout2d dropout3d alpha_dropout "
-    "feature_alpha_dropout expand reshape flatten squeeze view requires_grad broadcast_tensors atleast_1d atleast_2d "
-    "atleast_3d positive pad resolve_conj resolve_neg module unflatten interpolate expand_as view_as reshape_as "
-    "type_as"
+_RETURNS_ITS_ARGUMENT = (PASSING | DROPPING | SHAPED_BY) - words("alias clone") | words(
+    "alpha_dropout feature_alpha_dropout expand reshape flatten squeeze view broadcast_tensors atleast_1d "
+    "atleast_2d atleast_3d pad resolve_conj resolve_neg module unflatten interpolate"
 )
 
 
@@ -366,12 +397,7 @@ def _memory(tensor: Tensor) -> int | None:
 
 
 def _plain_name(func: Callable[..., Any]) -> tuple[str, bool]:
-    """Return the plain name of a function of PyTorch, and whether it works in place by its name.
-
-    Example:
-        >>> _plain_name(torch.Tensor.__iadd__), _plain_name(torch.Tensor.T.__get__), _plain_name(torch.relu_)
-        (('add', True), ('T', False), ('relu', True))
-    """
+    """Return the plain name of a function of PyTorch, as "add" of ``__iadd__``, and whether it is one in place."""
     full = resolve_name(func) or getattr(func, "__name__", type(func).__name__)
     parts = full.split(".")
     if parts[-1] == "__get__":
@@ -405,12 +431,20 @@ _SYNONYMS = {
 
 
 def _calling_frame(frame: FrameType | None) -> FrameType | None:
-    while frame is not None:
-        name = frame.f_code.co_filename.replace("\\", "/")
-        if name != _OWN and not name.endswith(_BETWEEN):
-            return frame
+    while frame is not None and _between(frame.f_code.co_filename):
         frame = frame.f_back
-    return None
+    return frame
+
+
+def calling_place(frame: FrameType | None) -> Place | None:
+    """Return the place of the user's call that has led to a frame; its code is that in which the call is written."""
+    frame = _calling_frame(frame)
+    return None if frame is None else _place(frame, frame.f_code)
+
+
+@functools.cache
+def _between(filename: str) -> bool:
+    return filename == _OWN or filename.replace("\\", "/").endswith(_BETWEEN)
 
 
 def _method_of(frame: FrameType) -> FrameType:
@@ -421,8 +455,12 @@ def _method_of(frame: FrameType) -> FrameType:
 
 
 def _place(frame: FrameType, code: CodeType) -> Place:
-    positions: Callable[[], Any] | None = getattr(frame.f_code, "co_positions", None)
-    if positions is None:  # Python 3.10
+    if not hasattr(frame.f_code, "co_positions"):  # Python 3.10
         return Place(code, frame.f_lineno, None, None, None)
-    line, end_line, column, end_column = list(positions())[frame.f_lasti // 2]
+    line, end_line, column, end_column = _positions(frame.f_code)[frame.f_lasti // 2]
     return Place(code, frame.f_lineno if line is None else line, end_line, column, end_column)
+
+
+@functools.lru_cache(maxsize=1024)
+def _positions(code: Any) -> list[tuple[int | None, int | None, int | None, int | None]]:
+    return list(code.co_positions())

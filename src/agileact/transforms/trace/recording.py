@@ -1,6 +1,6 @@
 """One run of a model on an example, written down: which functions were called, on what, by which module and from where.
 
-It holds no values, only shapes and who made what.
+It holds no numbers but those that the model returned, only shapes and who made what.
 """
 
 from __future__ import annotations
@@ -20,25 +20,12 @@ Arguments = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 
 def words(text: str) -> frozenset[str]:
-    """Return the words of a text.
-
-    Example:
-        >>> sorted(words("view reshape"))
-        ['reshape', 'view']
-    """
+    """Return the words of a text."""
     return frozenset(text.split())
 
 
 def arguments(example_inputs: Arguments) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and keyword arguments of an example.
-
-    Raises:
-        ArgumentTypeError: If it is none of a tensor, a tuple and a mapping.
-
-    Example:
-        >>> arguments({"x": 1})
-        ((), {'x': 1})
-    """
+    """Return positional and keyword arguments of an example."""
     if isinstance(example_inputs, Mapping):
         return (), dict(example_inputs)
     if isinstance(example_inputs, tuple):
@@ -55,12 +42,6 @@ def cloned(value: Any) -> Any:
     """Return the arguments of a call with every tensor copied, so that a model that works in place does no harm.
 
     A tensor that is given twice is copied once. What is neither a tensor nor a tuple, list or dict is not copied.
-
-    Example:
-        >>> x = torch.zeros(2)
-        >>> copy = cloned({"x": x, "again": [x]})
-        >>> copy["x"] is x, copy["x"] is copy["again"][0]
-        (False, True)
     """
     copies: dict[int, Tensor] = {}
 
@@ -92,12 +73,6 @@ def tensors(value: Any, _entered: dict[int, Any] | None = None) -> Iterator[Tens
     """Yield the tensors anywhere inside tuples, lists, mappings, dataclasses and the outputs of transformers.
 
     What is there twice, such as a node that its children know, is entered once.
-
-    Example:
-        >>> loop = [torch.zeros(2)]
-        >>> loop.append(loop)
-        >>> len(list(tensors(loop)))
-        1
     """
     if isinstance(value, Tensor):
         yield value
@@ -230,6 +205,8 @@ class Visit:
         outputs: The tensors among its results.
         start: The index of the first call made in it.
         stop: The index behind the last one.
+        caller, place: Who called it from where, as for a :class:`Call`.
+        slot: The parent and the key by which it was reached, where slots were told apart; else empty.
     """
 
     name: str
@@ -238,6 +215,14 @@ class Visit:
     outputs: list[Value]
     start: int
     stop: int
+    caller: str | None = None
+    place: Place | None = None
+    slot: tuple[Any, ...] = ()
+
+    @property
+    def index(self) -> int:
+        """When it began, as of a :class:`Call`."""
+        return self.start
 
 
 @dataclass

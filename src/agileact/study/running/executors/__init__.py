@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import TrialSpec
@@ -53,9 +53,13 @@ class Failed:
 Event = Started | Advanced | Finished | Failed
 
 
-def finished(results: Sequence[TrialResult]) -> Finished | FinishedTogether:
-    """Return the event of one trial's end, or of a whole stack's."""
-    return Finished(results[0].spec, results[0]) if len(results) == 1 else FinishedTogether(tuple(results))
+def ended(message: Mapping[str, Any], group: Sequence[TrialSpec]) -> Iterator[Event | FinishedTogether]:
+    """Yield what the last event of a worker, from ``child_process.outcome``, tells of its stack."""
+    if message["event"] == "failed":
+        yield from (Failed(spec, message["reason"], message["details"]) for spec in group)
+        return
+    results = tuple(map(TrialResult.from_json, message["results"]))
+    yield Finished(results[0].spec, results[0]) if len(results) == 1 else FinishedTogether(results)
 
 
 class Executor(Protocol):

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from agileact._common.errors import ArgumentError
-from agileact.study.running.executors import Advanced, Event, Failed, FinishedTogether, Started, finished
-from agileact.study.spec.result import TrialResult
+from agileact.study.running.executors import Advanced, Event, Failed, FinishedTogether, Started, ended
 from agileact.study.spec.trial import TrialSpec
-from agileact.study.training import child_process as _child
+from agileact.study.training import child_process
 from agileact.study.training.stacked import stacks
 
 ATTEMPTS = 2
@@ -107,10 +106,7 @@ class LocalExecutor:
                 elif message["event"] == "advanced":
                     yield Advanced(group[message["index"]], message["iteration"], message["loss"])
                 else:
-                    if message["event"] == "finished":
-                        yield finished([TrialResult.from_json(text) for text in message["results"]])
-                    else:
-                        yield from (Failed(spec, message["reason"], message["details"]) for spec in group)
+                    yield from ended(message, group)
                     worker.current = None
                     yield from worker.take(waiting)
             unbroken = True
@@ -146,7 +142,7 @@ class _Worker:
     def __init__(self, inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]], data_dir: Path | None) -> None:
         self.current: tuple[list[TrialSpec], int] | None = None
         self._stderr: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        command = _child.command("agileact.study.running.executors.worker")
+        command = child_process.command("agileact.study.running.executors.worker")
         if data_dir is not None:
             command += ["--data-dir", str(data_dir)]
         self._process = subprocess.Popen(

@@ -14,15 +14,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from agileact._common.errors import AgileactError, ArgumentError, TrialError
+from agileact._common.errors import ArgumentError, TrialError
 from agileact._common.optional import require
 from agileact._common.version import __version__
 from agileact.study.data import dataset as data_room
 from agileact.study.data.dataset import DataSet
-from agileact.study.running.executors import Advanced, Event, Failed, FinishedTogether, Started, finished
+from agileact.study.running.executors import Advanced, Event, Failed, FinishedTogether, Started, ended
 from agileact.study.running.executors.local import ATTEMPTS, ENVIRONMENT, available_cores
+from agileact.study.running.executors.worker import check_data
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import DataSpec, TrialSpec
+from agileact.study.training import child_process
 from agileact.study.training.stacked import run_group, stacks
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -78,11 +80,6 @@ class RayExecutor:
         """Run ``specs``; closing the iterator cancels what runs and leaves the cluster.
 
         Within a ``with`` block the cluster is left only at the end of the block, so that several runs share it.
-
-        Raises:
-            ArgumentError: If trials for a GPU ask for no share of one, or the other way round.
-            TrialError: If the cluster cannot be reached.
-            DataError: If the data cannot be loaded on this machine.
         """
         if not specs:
             return
@@ -206,11 +203,11 @@ class _Run:
     def _end(self, ref: Any, group: list[TrialSpec], attempt: int) -> Iterator[Event | FinishedTogether]:
         errors = self.ray.exceptions
         try:
-            kind, texts, details = self.ray.get(ref)
+            last = self.ray.get(ref)
         except errors.RayTaskError as error:
             # The task's own code raised nothing: it could not be brought there, mostly because agileact is missing.
-            last = str(error).strip().splitlines()[-1]
-            reason = f"the task cannot run on the cluster ({last}); is agileact installed there?"
+            words = str(error).strip().splitlines()[-1]
+            reason = f"the task cannot run on the cluster ({words}); is agileact installed there?"
             yield from (Failed(spec, reason, str(error)) for spec in group)
             return
         except errors.RayError as error:
@@ -220,10 +217,7 @@ class _Run:
                 reason = f"its worker was lost {attempt} times ({str(error).strip().splitlines()[0]})"
                 yield from (Failed(spec, reason, str(error)) for spec in group)
             return
-        if kind == "finished":
-            yield finished([TrialResult.from_json(text) for text in texts])
-        else:
-            yield from (Failed(spec, texts[0], details) for spec in group)
+        yield from ended(last, group)
 
 
 class _Inbox:
@@ -240,23 +234,16 @@ class _Inbox:
         return news
 
 
-def _run(texts: list[str], data: DataSet, fingerprint: str, inbox: Any, version: str) -> tuple[str, list[str], str]:
+def _run(texts: list[str], data: DataSet, fingerprint: str, inbox: Any, version: str) -> dict[str, Any]:
     """Run one group of trials on a node; errors come back as words, as from a local worker."""
-    try:
+
+    def run() -> list[TrialResult]:
         if version != __version__:
             raise TrialError(f"the node has agileact {__version__}, the study runs under {version}")
         specs = [TrialSpec.from_json(text) for text in texts]
-        planned = specs[0].task.data
-        if planned.fingerprint and planned.fingerprint != fingerprint:
-            raise TrialError(
-                f"the data {planned.name!r} are not those that were planned with: fingerprint {fingerprint}, "
-                f"planned with {planned.fingerprint}"
-            )
+        check_data(specs[0].task.data, fingerprint)
         for spec in specs:
             inbox.tell.remote(spec.key, 0, 0.0)
-        results = run_group(specs, data, lambda spec, iteration, loss: inbox.tell.remote(spec.key, iteration, loss))
-    except AgileactError as error:
-        return "failed", [str(error)], ""
-    except Exception as error:
-        return "failed", [f"{type(error).__name__}: {error}"], traceback.format_exc()
-    return "finished", [result.to_json() for result in results], ""
+        return run_group(specs, data, lambda spec, iteration, loss: inbox.tell.remote(spec.key, iteration, loss))
+
+    return child_process.outcome(run)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
-import signal
 import sys
-import traceback
 from pathlib import Path
-from typing import Any
 
-from agileact._common.errors import AgileactError, DataError
+from agileact._common.errors import DataError
 from agileact.study.data import dataset as data_room
 from agileact.study.data.dataset import DataSet
+from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import DataSpec, TrialSpec
+from agileact.study.training import child_process
 from agileact.study.training.stacked import run_group
 
 
@@ -23,55 +23,39 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m agileact.study.running.executors.worker")
     parser.add_argument("--data-dir", type=Path)
     data_dir = parser.parse_args().data_dir
-    # Ctrl-C reaches the whole process group; the parent decides what ends and when.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Whatever a library prints must not get between the JSON lines.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def say(event: str, **fields: Any) -> None:
-        answers.write(json.dumps({"event": event, **fields}) + "\n")
-        answers.flush()
-
+    say = child_process.answering()
     loaded: dict[DataSpec, DataSet] = {}
+
+    def run(texts: list[str]) -> list[TrialResult]:
+        specs = [TrialSpec.from_json(text) for text in texts]
+        planned = specs[0].task.data
+        if planned not in loaded:
+            loaded[planned] = data_room.load(planned, data_dir=data_dir)
+            check_data(planned, loaded[planned].fingerprint)
+        places = {spec: index for index, spec in enumerate(specs)}
+        return run_group(
+            specs,
+            loaded[planned],
+            lambda spec, iteration, loss: say("advanced", index=places[spec], iteration=iteration, loss=loss),
+        )
+
     try:
         for line in sys.stdin:
-            try:
-                specs = [TrialSpec.from_json(text) for text in json.loads(line)]
-                places = {spec: index for index, spec in enumerate(specs)}
-                data = _load(specs[0].task.data, data_dir, loaded)
-                results = run_group(
-                    specs,
-                    data,
-                    lambda spec, iteration, loss, places=places: say(  # type: ignore[misc]
-                        "advanced", index=places[spec], iteration=iteration, loss=loss
-                    ),
-                )
-            except BrokenPipeError:
-                raise
-            except AgileactError as error:
-                say("failed", reason=str(error), details="")
-            except Exception as error:
-                say("failed", reason=f"{type(error).__name__}: {error}", details=traceback.format_exc())
-            else:
-                say("finished", results=[result.to_json() for result in results])
+            say(**child_process.outcome(functools.partial(run, json.loads(line))))
     except BrokenPipeError:
-        # The parent is gone. Leave at once: closing `answers` would fail again on what it still buffers.
+        # The parent is gone. Leave at once: closing the answers would fail again on what they still buffer.
         os._exit(1)
     return 0
 
 
-def _load(spec: DataSpec, data_dir: Path | None, loaded: dict[DataSpec, DataSet]) -> DataSet:
-    if spec not in loaded:
-        data = data_room.load(spec, data_dir=data_dir)
-        if spec.fingerprint and data.fingerprint != spec.fingerprint:
-            raise DataError(
-                f"the data {spec.name!r} is another than when the study was planned: it was changed, or it is made "
-                "differently each time, from random numbers without a seed (fingerprint "
-                f"{data.fingerprint}, planned with {spec.fingerprint})"
-            )
-        loaded[spec] = data
-    return loaded[spec]
+def check_data(planned: DataSpec, found: str) -> None:
+    """Raise if the data are not those that the study was planned with."""
+    if planned.fingerprint and found != planned.fingerprint:
+        raise DataError(
+            f"the data {planned.name!r} is another than when the study was planned: it was changed, or it is made "
+            f"differently each time, from random numbers without a seed (fingerprint {found}, planned with "
+            f"{planned.fingerprint})"
+        )
 
 
 if __name__ == "__main__":

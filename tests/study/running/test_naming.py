@@ -1,4 +1,4 @@
-"""What trials are called in the list: by arm and task where the study is known, and never two alike."""
+"""What trials are called: by arm and task where the study is known, and in a list never two alike."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import dataclasses
 
 import pytest
 
-from agileact.lab.content.naming import labels
-from agileact.study.running.planner import Point, final_trials
+from agileact.lab.content.source import Trials
+from agileact.study.running.naming import described, trial_name, trial_names
+from agileact.study.running.planner import Point, final_trials, tuning_trials
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol, Study
 from agileact.study.spec.record import write_record
 from agileact.study.spec.tasks import task
+from agileact.study.spec.trial import ArmSpec
 
 ARMS = tuple(
     map(arm, ("agile-relu", "agile-relu+calibrated", "agile-relu+location-only", "agile-relu+weight-decay=0.05"))
@@ -24,6 +26,10 @@ def finals(study, point=None):
     trials = [final_trials(study.protocol, one, DIGITS, point)[0] for one in study.arms]
     assert len({trial.key for trial in trials}) == len(trials)
     return trials
+
+
+def labels(trials, folder):
+    return Trials("it", folder / "store.sqlite", tuple(trials)).labels()
 
 
 def rates(lr):
@@ -72,3 +78,17 @@ def test_no_two_trials_are_called_alike(tmp_path):
     assert labels([one, longer], tmp_path) == {
         trial.key: f"agile-relu{MANNER}; trial {trial.key[:6]}" for trial in (one, longer)
     }
+
+
+def test_tuning_trials_and_final_ones_have_the_names_of_their_task():
+    study = Study("s", ARMS, (DIGITS, task("paper-mlp")), Protocol(seeds=(0,)))
+    for number in (0, 1):
+        (trial, *_) = tuning_trials(study.protocol, ARMS[1], study.tasks[number], Point(0.03))
+        assert trial_name(trial, study) == f"{ARMS[1].name}; {study.tasks[number].name}; rate 0.03; seed {trial.seed}"
+    assert trial_names([trial], study) == {trial.key: trial_name(trial, study)}
+
+
+def test_an_arm_without_a_study_is_told_by_its_places_and_what_it_changes():
+    sgd = ArmSpec((("conv", "agile-relu"), ("fc", "sigmoid")), optimizer="sgd", freeze=("scale", "location"))
+    assert described(sgd) == "conv: agile-relu, fc: sigmoid, optimizer sgd, freeze location and scale"
+    assert described(ArmSpec(())) == "original"

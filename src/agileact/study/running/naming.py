@@ -1,0 +1,69 @@
+"""What a trial is called, in a list, beside a bar, in an error: by arm, task, learning rate and seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+from agileact.study.spec.protocol import Study
+from agileact.study.spec.trial import ArmSpec, TaskSpec, TrialSpec
+
+_RATES = ("lr", "activation_lr")
+"""What tuning chooses for an arm, and a trial's name says by itself."""
+
+
+def trial_names(specs: Sequence[TrialSpec], study: Study | None = None) -> dict[str, str]:
+    """Return what to call each trial, by its key; no two alike."""
+    found = {spec.key: trial_name(spec, study) for spec in specs}
+    times = Counter(found.values())
+    # Two that differ in nothing that is named, such as the options of their data.
+    return {key: text if times[text] == 1 else f"{text}; trial {key[:6]}" for key, text in found.items()}
+
+
+def trial_name(spec: TrialSpec, study: Study | None = None) -> str:
+    """Return what to call a trial; arm and task as the study names them, if it has them.
+
+    Example:
+        >>> from agileact.study.spec.trial import Budget, DataSpec, ModelSpec
+        >>> task = TaskSpec(DataSpec("mnist5k-split"), ModelSpec("cnn"), Budget(iterations=10))
+        >>> trial_name(TrialSpec(task, ArmSpec((("conv", "relu"), ("fc", "agile-sigmoid"))), seed=3))
+        'conv: relu, fc: agile-sigmoid; cnn on mnist5k-split; rate 0.001; seed 3'
+    """
+    rate = "" if spec.arm.activation_lr is None else f", a and b {spec.arm.activation_lr:g}"
+    arm = (study and _arm(study, spec.arm)) or described(spec.arm)
+    task = (study and _task(study, spec.task)) or f"{spec.task.model.name} on {spec.task.data.name}"
+    return f"{arm}; {task}; rate {spec.arm.lr:g}{rate}; seed {spec.seed}"
+
+
+def _arm(study: Study, arm: ArmSpec) -> str:
+    """Return the names of the arms that a trial belongs to: arms that tuning made alike share their trials."""
+    rates = {name: getattr(arm, name) for name in _RATES} if study.protocol.tune else {}
+    return " = ".join(one.name for one in study.arms if dataclasses.replace(one.spec, **rates) == arm)
+
+
+def _task(study: Study, task: TaskSpec) -> str:
+    return " = ".join(one.name for one in study.tasks if same_work(one.spec) == same_work(task))
+
+
+def same_work(task: TaskSpec) -> TaskSpec:
+    """Return a task without what tells its tuning trials from its final ones, and one replicate from another."""
+    budget = dataclasses.replace(task.budget, test_curve=False, use_test=False, probe_every=0)
+    return dataclasses.replace(task, budget=budget, data=dataclasses.replace(task.data, split=0))
+
+
+def described(arm: ArmSpec) -> str:
+    """Return the activations of an arm, and what else of it is not the default.
+
+    Example:
+        >>> described(ArmSpec((("*", "agile-relu"),), freeze=("scale",), weight_decay=0.05))
+        'agile-relu, freeze scale, weight decay 0.05'
+    """
+    parts = [str(name) if where == "*" else f"{where}: {name}" for where, name in arm.activations] or ["original"]
+    for entry in dataclasses.fields(arm):
+        value = getattr(arm, entry.name)
+        if entry.name == "activations" or entry.name in _RATES or value == entry.default:
+            continue
+        said = " and ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        parts.append(f"{entry.name.replace('_', ' ')} {said}")
+    return ", ".join(parts)

@@ -1,0 +1,212 @@
+"""What is put where: the agile module of each activation, put into the model and taken out again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from agileact import bases
+from agileact import nn as agile_nn
+from agileact._common.errors import ArgumentError, ConversionError
+from agileact.bases import Value
+from agileact.functional import Granularity
+from agileact.nn import Agile, AgileModule, AgileWrapped, CombinedAgile
+from agileact.transforms.convert.parameter_shape import Geometry, MisfitError
+from agileact.transforms.convert.sites import Candidate
+from agileact.transforms.edit.plain_modules import plain_module
+from agileact.transforms.edit.revert import Origin, origin_of, refresh_fast_paths, set_origin, share_hooks
+from agileact.transforms.edit.rewrite import edited_class, edits_of
+from agileact.transforms.edit.source import Edit
+
+BaseArgument = str | Mapping[str, Any] | None
+"""A base function that is asked for: its name, or a mapping of "name" and its options."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An activation and the agile module that takes its place; None where none does, for the site's reason."""
+
+    site: Candidate
+    module: AgileModule | None = None
+    child: str = ""
+    edit: Edit | None = None
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        if self.module is None or self.site.kind != "call":
+            return self.site.name
+        prefix = self.site.name.rpartition(".")[0] if self.site.key else self.site.name
+        return f"{prefix}.{self.child}" if prefix else self.child
+
+    def left(self, reason: str) -> Placement:
+        """Return the same without an agile module."""
+        return Placement(replace(self.site, reason=reason))
+
+
+@dataclass(frozen=True)
+class Planner:
+    """What a conversion was asked for, and the agile module of each activation."""
+
+    model: nn.Module
+    base: tuple[str, dict[str, Value]] | None
+    granularity: Granularity
+    terms: int
+    dim: int | None
+
+    def plan(self, sites: Iterable[Candidate]) -> list[Placement]:
+        """Return what is put where; the model stays as it is."""
+        where = Geometry(self.model, self.granularity, self.dim)
+        taken: dict[int, set[str]] = {}
+        with torch.inference_mode(False):  # parameters made in it could never be trained
+            return [self._placement(one, where, taken) for one in sites]
+
+    def _placement(self, one: Candidate, where: Geometry, taken: dict[int, set[str]]) -> Placement:
+        if one.reason or one.already:
+            return Placement(one)
+        try:
+            size, dim, note = where.of(one.uses)
+        except MisfitError as misfit:
+            return Placement(replace(one, reason=str(misfit)))
+        device, dtype = where.placement(one.uses)
+        keywords = {"granularity": self.granularity, "dim": dim, "device": device, "dtype": dtype}
+        original = one.original if isinstance(one.original, nn.Module) else None
+        name, options = self.base if self.base is not None else (one.base, one.options)
+        if options is None:
+            note = "; ".join(filter(None, ["no base function: it computes itself", one.note, note]))
+            module: AgileModule = AgileWrapped(original or one.function, size, terms=self.terms, **keywords)  # type: ignore[arg-type]
+        else:
+            note = "; ".join(filter(None, [one.note, note]))
+            module = agile_module(name, size, self.terms, keywords | options)
+        module.train((original or one.owner or self.model).training)
+        set_origin(module, Origin(one.kind, one.original, replaced=self.base is not None))
+        if original is not None and not module.has_uninitialized_params():
+            share_hooks(original, module)
+        one = replace(one, note=note)
+        if one.source is None or one.kind != "call":
+            return Placement(one, module, one.key)
+        child = _free_name(one.owner, one.key or one.base, taken.setdefault(id(one.owner), set()))
+        return Placement(one, module, child, one.source.edit(child, one.key))
+
+    def wrapped(self, placement: Placement) -> Placement:
+        """Return a placement whose f is computed by what computed it before."""
+        one, module = placement.site, placement.module
+        assert module is not None
+        plain = one.original if isinstance(one.original, nn.Module) else plain_module(module)
+        size = module.num_parameters if self.granularity != "layer" else None
+        wrapped = AgileWrapped(
+            plain,
+            size,
+            terms=self.terms,
+            granularity=self.granularity,
+            dim=module.dim,
+            device=module.scale.device,
+            dtype=module.scale.dtype,
+        ).train(module.training)
+        origin = origin_of(module)
+        assert origin is not None
+        set_origin(wrapped, origin)
+        share_hooks(module, wrapped)
+        note = "on such an input our function has other bits: it computes itself"
+        return replace(placement, site=replace(one, note="; ".join(filter(None, [note, one.note]))), module=wrapped)
+
+
+def put_in(model: nn.Module, plan: Sequence[Placement]) -> nn.Module:
+    """Put the agile modules of a plan into a model, and return it, or what takes the place of the model itself."""
+    result = model
+    for one in plan:
+        site = one.site
+        if one.module is None:
+            continue
+        if site.kind == "module":
+            for parent, key in site.slots:
+                parent._modules[key] = one.module
+            result = one.module if site.original is model else result
+        else:
+            assert site.owner is not None
+            site.owner.__dict__.pop(site.key if site.kind == "attribute" else "", None)
+            site.owner._modules[one.child] = one.module
+    for owner, edits in _by_owner(plan):
+        kind = type(owner)
+        try:
+            owner.__class__ = edited_class(kind, edits_of(kind) | edits)
+        except Exception as error:
+            raise ConversionError(
+                f"{kind.__qualname__} cannot be given another {sorted(edit.method for edit in edits)[0]}: {error}; "
+                "leave the calls of functions in it out by filter_fn"
+            ) from error
+    refresh_fast_paths(result)
+    return result
+
+
+def take_out(model: nn.Module, plan: Sequence[Placement]) -> None:
+    """Undo :func:`put_in`, also where it stopped in between: the plan backwards."""
+    for owner, edits in _by_owner(plan):
+        owner.__class__ = edited_class(type(owner), edits_of(type(owner)) - edits)
+    for one in reversed(plan):
+        site = one.site
+        if one.module is None:
+            continue
+        for parent, key in site.slots:
+            parent._modules[key] = site.original
+        if site.kind == "module" or site.owner is None:
+            continue
+        if site.owner._modules.pop(one.child, None) is not None and site.kind == "attribute":
+            site.owner.__dict__[site.key] = site.original
+    refresh_fast_paths(model)
+
+
+def _by_owner(plan: Sequence[Placement]) -> list[tuple[nn.Module, frozenset[Edit]]]:
+    owners: dict[int, tuple[nn.Module, set[Edit]]] = {}
+    for one in plan:
+        if one.edit is not None and one.site.owner is not None:
+            owners.setdefault(id(one.site.owner), (one.site.owner, set()))[1].add(one.edit)
+    return [(owner, frozenset(edits)) for owner, edits in owners.values()]
+
+
+def _free_name(owner: nn.Module | None, wish: str, taken: set[str]) -> str:
+    """Return a name for a child that nothing of its owner has, and take it."""
+    name, number = wish, 1
+    while hasattr(owner, name) or name in taken:
+        number += 1
+        name = f"{wish}_{number}"
+    taken.add(name)
+    return name
+
+
+# --- The module of a base function ---
+
+
+def new_base(base: BaseArgument) -> tuple[str, dict[str, Value]] | None:
+    """Return name and options of a base function that is asked for, None if none is."""
+    if base is None:
+        return None
+    if isinstance(base, Mapping):
+        options = dict(base)
+        name = options.pop("name", None)
+        if name is None:
+            raise ArgumentError(
+                f"base must have a 'name' beside its options, as {{'name': 'relu'}} has; it is {base!r}"
+            )
+    else:
+        name, options = base, {}
+    return name, bases.get(name).resolve(options)
+
+
+def agile_module(base: str, size: int | None, terms: int, keywords: Mapping[str, Any]) -> AgileModule:
+    """Return the agile module of a base function: of the class that is for it alone, where there is one."""
+    if terms > 1:
+        return CombinedAgile(base, size, terms, **keywords)
+    named = _named_classes().get(base)
+    return Agile(base, size, **keywords) if named is None else named(size, **keywords)
+
+
+@functools.cache
+def _named_classes() -> dict[str, Callable[..., Agile]]:
+    classes = [kind for kind in vars(agile_nn).values() if isinstance(kind, type) and issubclass(kind, Agile)]
+    return {kind(1).base: kind for kind in classes if kind.fixed_base}  # type: ignore[arg-type]
