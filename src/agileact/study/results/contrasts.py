@@ -75,6 +75,12 @@ class Cell:
         found = [result.selected_test_accuracy for result in self.results if result.status != "diverged"]
         return [value for value in found if value is not None]
 
+    def accuracy(self, units: Sequence[int]) -> float | None:
+        """Return the mean test accuracy in some units, between 0 and 1; None of a regression."""
+        results = [result for result in self.results if result.status != "diverged" and self.of(result) in units]
+        known = [result.selected_test_accuracy for result in results if result.selected_test_accuracy is not None]
+        return sum(known) / len(known) if known else None
+
     def summary(self) -> Summary | None:
         """Return mean and spread of the losses of the units that did not diverge; None if there are none."""
         return summarise([loss for loss in self.losses if math.isfinite(loss)])
@@ -116,6 +122,7 @@ class Comparison:
 
     Attributes:
         arm: The arm's name.
+        base: The baseline's name.
         task: The task's name.
         units: The seeds, or replicates, that both have.
         first: Test loss of the arm, a value a unit; infinite where a run diverged.
@@ -127,9 +134,11 @@ class Comparison:
         together: How many comparisons are read together.
         level: Confidence of all of them together.
         unit: "seed" or "replicate".
+        accuracy: Mean test accuracy of the arm and of the baseline, between 0 and 1; None of a regression.
     """
 
     arm: str
+    base: str
     task: str
     units: tuple[int, ...]
     first: tuple[float, ...]
@@ -141,6 +150,18 @@ class Comparison:
     together: int
     level: float
     unit: str = "seed"
+    accuracy: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def beside(self) -> list[str]:
+        """The sentences that stand beside the verdict: signed ranks, the accuracy, and how soon."""
+        own, base = self.accuracy
+        return [
+            self.verdict.by_seed,
+            *([] if own is None or base is None else [f"Accuracy {100 * own:.2f} % against {100 * base:.2f} %."]),
+            f"Time {self.times}.",
+            *([] if self.common is None else [f"Time {self.common.describe(self.arm, self.base)}."]),
+        ]
 
     @property
     def differences(self) -> list[float | None]:
@@ -202,6 +223,7 @@ class Comparison:
             "seeds_lower": typical.lower,
             "seeds_higher": typical.higher,
             "did_not_learn": list(self.idle),
+            "accuracy": list(self.accuracy),
             "effect_size_d": None if self.effect is None else self.effect.d,
             "effect_size_g": None if self.effect is None else self.effect.g,
             "probability_of_improvement": self.improvement.value,
@@ -258,6 +280,7 @@ def compare(
         compared.append(
             Comparison(
                 cell.arm,
+                base.arm,
                 cell.task,
                 units,
                 tuple(first),
@@ -269,6 +292,7 @@ def compare(
                 len(found),
                 level,
                 cell.unit,
+                (cell.accuracy(units), base.accuracy(units)),
             )
         )
     return tuple(compared)

@@ -20,6 +20,8 @@ from agileact.study.spec.trial import TrialSpec
 from agileact.study.statistics import Estimate, Ranking, TimesToLoss, average_ranks, interquartile_mean
 
 _RESAMPLES = 1000
+_FAR = 3.0
+"""A test loss of more than so many times the validation loss is told."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ class Outcome:
             where = f"replicate {one.replicate}: " * (self.unit == "replicate")
             notes += [(one.task, one.arm, where + flag) for flag in one.flags]
         for cell in self.cells:
+            if (note := _too_easy(cell)) is not None:
+                notes.append((cell.task, cell.arm, note))
             if cell.idle:
                 runs = f"{len(cell.idle)} of {len(cell.results)} final runs"
                 note = f"{runs} did not learn: the validation loss never came 5 % below an untrained network's"
@@ -186,6 +190,24 @@ def loss(result: TrialResult, select: str = "validation") -> float:
     """
     value = result.best_test_loss if select == "test" else result.selected_test_loss
     return math.inf if result.status == "diverged" or value is None else value
+
+
+def _too_easy(cell: Cell) -> str | None:
+    """Say that the validation loss, by which rate and iteration were chosen, is far below the test loss."""
+    pairs = [
+        (min(result.curve.validation_loss), result.selected_test_loss)
+        for result in cell.results
+        if result.status != "diverged" and result.selected_test_loss is not None and result.curve.validation_loss
+    ]
+    if not pairs:
+        return None
+    validation, test = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+    if test <= _FAR * validation:
+        return None
+    return (
+        f"the validation loss, {validation:.2g}, is far below the test loss, {test:.2g}: what is chosen by it may be "
+        "no better elsewhere; set more samples aside for validation, of the same kind as the test samples"
+    )
 
 
 def _times(results: Sequence[TrialResult], baseline: dict[int, TrialResult]) -> TimesToLoss | None:

@@ -70,10 +70,8 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
     print()
     for one in outcome.comparisons:
         print(f"{one.task}: {one.verdict.sentence}")
-        print(f"  {one.verdict.by_seed}")
-        print(f"  Time {one.times}.")
-        if one.common is not None:
-            print(f"  Time {one.common.describe(one.arm, outcome.baseline.name)}.")
+        for sentence in one.beside:
+            print(f"  {sentence}")
     for note in outcome.notes:
         print(f"Note: {note}.")
     for task, arm, note in outcome.flags:

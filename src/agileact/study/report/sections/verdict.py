@@ -88,7 +88,4 @@ def _size(outcome: Outcome, one: Comparison) -> tuple[bool, float]:
 
 def _sentence(outcome: Outcome, one: Comparison) -> Block:
     task = f"{one.task}: " * (len(outcome.study.tasks) > 1)
-    more = f"{one.verdict.by_seed} Time {one.times}."
-    if one.common is not None:
-        more += f" Time {one.common.describe(one.arm, outcome.baseline.name)}."
-    return claim(task + one.verdict.sentence, one.verdict.decision, more=more)
+    return claim(task + one.verdict.sentence, one.verdict.decision, more=" ".join(one.beside))
