@@ -85,7 +85,7 @@ def test_parts_of_an_outcome_are_derived_once_and_ask_for_no_trial_again():
 
     outcome = Outcome(STUDY, until_closed)
     open_ = False
-    for part in ("comparisons", "ranking", "relative", "flags"):
+    for part in ("comparisons", "ranking", "over_tasks", "flags"):
         assert getattr(outcome, part) is getattr(outcome, part)
     one = outcome.comparisons[0]
     assert one.bootstrap is one.bootstrap

@@ -16,8 +16,9 @@ from agileact.study.results.printing import row, show
 from agileact.study.running.planner import plan
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol, Study
-from agileact.study.spec.result import Curve
+from agileact.study.spec.result import Curve, TrialResult
 from agileact.study.spec.tasks import task
+from agileact.study.spec.trial import TrialSpec
 from tests.study.builders import make_result
 from tests.study.report.builders import walk
 
@@ -28,7 +29,7 @@ STUDY = Study("replicated", (arm("relu"), arm("agile-relu")), (task("digits-mlp"
 
 def lookup_of(study, loss):
     """Every trial as if it had been run, with a test loss by arm, replicate and seed within it."""
-    found = {}
+    found: dict[TrialSpec, TrialResult] = {}
 
     def lookup(spec):
         name, replicate = str(spec.arm.activation("fc")), spec.task.data.split

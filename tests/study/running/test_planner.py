@@ -195,7 +195,7 @@ def test_every_replicate_is_done_afresh():
     assert not first[0] & first[1] | first[0] & first[2] | first[1] & first[2]
     # Within a replicate arms begin with the same rates and end with the same seeds.
     for specs in by_split.values():
-        finals = {}
+        finals: dict[str | None, list[int]] = {}
         for spec in specs:
             if spec.task.budget.use_test:
                 finals.setdefault(spec.arm.activation("fc"), []).append(spec.seed)
@@ -218,7 +218,8 @@ def saturated(spec, solved=1e-4):
 
 def test_on_a_task_that_every_rate_solves_the_smallest_is_taken_and_said():
     def chosen(protocol):
-        study, known = dataclasses.replace(STUDY, protocol=protocol), {}
+        study = dataclasses.replace(STUDY, protocol=protocol)
+        known: dict[TrialSpec, TrialResult] = {}
         while not (current := plan(study, known.get)).finished:
             known.update({spec: saturated(spec, 1e-5) for spec in current.next})
         return current.choices["relu", "digits-mlp", 0]

@@ -11,15 +11,15 @@ import numpy as np
 
 from agileact.study.results.contrasts import Cell, Comparison, compare, time_to
 from agileact.study.results.idle import idle_seeds
+from agileact.study.results.over_tasks import OverTasks
 from agileact.study.running.planner import Lookup, Part, plan
 from agileact.study.spec.arms import Arm
 from agileact.study.spec.protocol import Study
 from agileact.study.spec.record import Circumstances
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import TrialSpec
-from agileact.study.statistics import Estimate, Ranking, TimesToLoss, average_ranks, interquartile_mean
+from agileact.study.statistics import Ranking, TimesToLoss, average_ranks
 
-_RESAMPLES = 1000
 _FAR = 3.0
 """A test loss of more than so many times the validation loss is told."""
 
@@ -138,24 +138,18 @@ class Outcome:
         return average_ranks(means.reshape(tasks, arms))
 
     @cached_property
-    def relative(self) -> dict[str, Estimate]:
-        """Each arm's interquartile mean over all tasks of its test loss, in units of the baseline's mean loss.
-
-        Each task's losses are divided by the mean of the baseline's finite ones there, which makes tasks comparable.
-        Only arms that have the same number of runs on every task can be told; others, and all if there are fewer than
-        two tasks or a baseline has no finite loss or none above zero, are left out.
-        """
+    def over_tasks(self) -> OverTasks | None:
+        """What holds over all tasks together; None for fewer than two, or where losses cannot be compared."""
         bases = [self.of_task(task.name)[0][1].summary() for task in self.study.tasks]
         scales = [base.mean for base in bases if base is not None and base.mean > 0]
         if len(bases) < 2 or len(scales) < len(bases):
-            return {}
-        estimates = {}
+            return None
+        losses = {}
         for number, arm in enumerate(self.study.arms):
             columns = [cell.losses for cell in self.cells[number :: len(self.study.arms)]]
             if columns[0] and len({len(column) for column in columns}) == 1:
-                matrix = np.array(columns).T / np.array(scales)
-                estimates[arm.name] = interquartile_mean(matrix, resamples=_RESAMPLES)
-        return estimates
+                losses[arm.name] = np.array(columns).T / np.array(scales)
+        return OverTasks(losses) if losses else None
 
     @property
     def notes(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,6 +75,13 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
         print(f"Note: {note}.")
     for task, arm, note in outcome.flags:
         print(f"Note, {task}, {arm}: {note}.")
+    if outcome.over_tasks is not None:
+        base = outcome.baseline.name
+        print(f"Over {len(study.tasks)} tasks, interquartile mean of the loss in units of {base}, and the probability")
+        print(f"that a run is better than one of {base}, with 95 % bootstrap intervals:")
+        for name, one in outcome.over_tasks.relative.items():
+            better = outcome.over_tasks.improvement.get((name, base))
+            print(f"  {name}: {one.describe(3)}" + (f"; {better.describe(2)}" if better else ""))
     if ranks is not None:
         print(f"{ranks.describe(outcome.arm_names, len(study.tasks))}.")
     if not current.finished:
@@ -104,14 +110,7 @@ def _document(outcome: Outcome) -> dict[str, Any]:
         "notes": outcome.notes,
         "flags": [list(flag) for flag in outcome.flags],
         "contrasts": [one.to_dict() for one in outcome.comparisons],
-        # Infinite, because runs diverged, is None.
-        "relative_loss": {
-            name: {
-                end: value if value is not None and math.isfinite(value) else None
-                for end, value in (("value", one.value), ("low", one.low), ("high", one.high))
-            }
-            for name, one in outcome.relative.items()
-        },
+        **({"relative_loss": {}} if outcome.over_tasks is None else outcome.over_tasks.to_dict()),
         "ranks": None if ranks is None else dict(zip(outcome.arm_names, ranks.ranks, strict=True)),
         "rank_tests": None
         if ranks is None

@@ -16,9 +16,11 @@ from agileact.study.statistics.summary import pairs_in_same_order as pairs_in_sa
 from agileact.study.statistics.summary import rank_correlation as rank_correlation
 from agileact.study.statistics.summary import summarise as summarise
 from agileact.study.statistics.tasks import Estimate as Estimate
+from agileact.study.statistics.tasks import Profile as Profile
 from agileact.study.statistics.tasks import Ranking as Ranking
 from agileact.study.statistics.tasks import average_ranks as average_ranks
 from agileact.study.statistics.tasks import interquartile_mean as interquartile_mean
+from agileact.study.statistics.tasks import performance_profile as performance_profile
 from agileact.study.statistics.tasks import probability_of_improvement as probability_of_improvement
 from agileact.study.statistics.times import TimesToLoss as TimesToLoss
 from agileact.study.statistics.times import TimeToLoss as TimeToLoss
