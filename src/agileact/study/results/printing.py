@@ -79,9 +79,9 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
         base = outcome.baseline.name
         print(f"Over {len(study.tasks)} tasks, interquartile mean of the loss in units of {base}, and the probability")
         print(f"that a run is better than one of {base}, with 95 % bootstrap intervals:")
-        for name, one in outcome.over_tasks.relative.items():
+        for name, relative in outcome.over_tasks.relative.items():
             better = outcome.over_tasks.improvement.get((name, base))
-            print(f"  {name}: {one.describe(3)}" + (f"; {better.describe(2)}" if better else ""))
+            print(f"  {name}: {relative.describe(3)}" + (f"; {better.describe(2)}" if better else ""))
     if ranks is not None:
         print(f"{ranks.describe(outcome.arm_names, len(study.tasks))}.")
     if not current.finished:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from agileact._common.errors import ArgumentError
 from agileact._common.optional import require
-from agileact.study.statistics.paired import check_level
+from agileact.study.statistics.paired import Values, check_level
 
 Matrix = npt.NDArray[np.float64]
 
@@ -109,7 +109,7 @@ class Profile:
 
 def performance_profile(
     losses: npt.ArrayLike,
-    thresholds: Sequence[float],
+    thresholds: Values,
     *,
     level: float = 0.95,
     resamples: int = 2000,
