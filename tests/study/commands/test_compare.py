@@ -68,10 +68,13 @@ def test_what_is_planned_fits_into_the_time_and_can_say_something(seconds, budge
     except ArgumentError:
         assert (budget - START_SECONDS) * jobs < 3 * seconds * (2 * 4 + 7 + 1)
         return
-    trials = 3 * (protocol.trials * len(protocol.tuning_seeds) + len(protocol.seeds))
+    trials = 3 * protocol.replicates * (protocol.trials * len(protocol.tuning_seeds) + len(protocol.seeds))
     assert START_SECONDS + trials * seconds / jobs <= budget + 1e-6
     # Two comparisons are corrected for: the least p-value that the seeds allow must lie below the level.
-    assert 2 * 2 / 2 ** len(protocol.seeds) <= 0.05
+    assert 2 * 2 / 2**protocol.units <= 0.05
+    # Tuning is a part of the noise wherever the time allows it.
+    room = int((budget - START_SECONDS) * jobs / (3 * seconds))
+    assert (protocol.replicates > 1) == (room >= 7 * 5)
 
 
 def test_a_budget_that_is_too_small_says_what_would_do():
@@ -109,16 +112,21 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
     command += ["--iterations", "10", "--batch-size", "20", "--validation", "30", "--jobs", "1"]
     from agileact.study.commands import compare
 
-    monkeypatch.setattr(compare, "_MOST_SEEDS", 6)
+    monkeypatch.setattr(compare, "_MOST_REPLICATES", 6)
+    monkeypatch.setattr(compare, "_MOST_SEEDS_OF_ONE", 1)
     monkeypatch.setattr(compare, "_MOST_TUNING", 4)
     assert cli.main([*command, "--out", str(tmp_path / "o"), "--budget", "5m", "--json"]) == 0
     captured = capsys.readouterr()
-    assert "2 arms: each 4 points to tune, 2 seeds a point, and 6 fresh ones; about" in captured.err
+    assert (
+        "2 arms: each 4 points to tune, 1 seed a point, and 1 fresh ones; all of it 6 times afresh; about"
+        in captured.err
+    )
     document = json.loads(captured.out)
     assert document["finished"]
     assert [one["arm"] for one in document["verdicts"]] == ["agile-relu"]
     record = json.loads((tmp_path / "o" / "study.json").read_text())
-    assert record["protocol"]["trials"] == 4
+    assert (record["protocol"]["trials"], record["protocol"]["replicates"]) == (4, 6)
+    assert "6 replicates" in document["verdicts"][0]["sentence"]
     assert cli.main([*command, "--out", str(tmp_path / "p"), "--arms", "relu"]) == 1
     assert "at least two different arms" in capsys.readouterr().err
     with pytest.raises(SystemExit):

@@ -247,7 +247,7 @@ def test_the_papers_protocol_is_named_as_what_it_is():
         lowest, at, chosen = (row[place]["value"] for place in places)
         assert (at, chosen) == (2.0, pytest.approx(lowest + 0.01, abs=1e-4))
     steps = next(one for one in blocks(document, "table") if one["id"] == "protocol")
-    assert [row[0] for row in steps["rows"]] == ["tune", "seeds", "select", "test"]
+    assert [row[0] for row in steps["rows"]] == ["tune", "seeds", "select", "test", "replicates"]
 
 
 @pytest.mark.slow

@@ -240,6 +240,7 @@ def test_compare_in_half_precision_as_a_user_types_it(tmp_path, capsys, monkeypa
     here = "tests.study.networks_of_a_user"
     monkeypatch.setattr(compare, "_MOST_SEEDS", 6)
     monkeypatch.setattr(compare, "_MOST_TUNING", 4)
+    monkeypatch.setattr(compare, "_MOST_REPLICATES", 0)
     command = ["compare", "--model", f"{here}:Shared", "--data", f"{here}:pairs", "--arms", "relu,agile-relu"]
     command += ["--iterations", "4", "--batch-size", "20", "--validation", "30", "--jobs", "1", "--budget", "9m"]
     assert cli.main([*command, "--precision", "bf16", "--out", str(tmp_path), "--json"]) == 0

@@ -20,10 +20,13 @@ from agileact.study.commands.options import PLACE, TRAINING, add, as_asked
 
 if TYPE_CHECKING:
     from agileact.study.spec.arms import Arm
-    from agileact.study.spec.protocol import Study
+    from agileact.study.spec.protocol import Protocol, Study
 
 _MOST_SEEDS = 20
 _MOST_TUNING = 16
+_MOST_REPLICATES = 10
+_MOST_SEEDS_OF_ONE = 4
+"""Of a replicate: more replicates say more than more seeds in each, and more points to tune more than either."""
 _LR = (0.0003, 0.001, 0.003, 0.01)
 _TASK = "compare"
 
@@ -98,11 +101,12 @@ def _compare(options: argparse.Namespace) -> None:
     )
     context.study = fitted(context.study, seconds, options.budget, jobs)
     protocol = context.study.protocol
-    points, runs = protocol.trials, len(protocol.tuning_seeds)
-    whole = START_SECONDS + sum(seconds.values()) * (points * runs + len(protocol.seeds)) / jobs
+    whole = START_SECONDS + sum(seconds.values()) * context.study.pair_trials / jobs
+    runs = f"{len(protocol.tuning_seeds)} seed{'s' * (len(protocol.tuning_seeds) > 1)} a point"
+    often = f"; all of it {protocol.replicates} times afresh" * (protocol.replicates > 1)
     say(
-        f"{len(names)} arms: each {points} points to tune, {runs} seeds a point, and {len(protocol.seeds)} fresh ones; "
-        f"about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
+        f"{len(names)} arms: each {protocol.trials} points to tune, {runs}, and {len(protocol.seeds)} fresh ones"
+        f"{often}; about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
     )
     carry_out(context, options)
 
@@ -166,7 +170,9 @@ def usual_validation(data: str) -> int:
 def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget: float, jobs: int) -> Study:
     """Return the study with as many trials as fit into a time.
 
-    What is left beyond the fewest trials goes in equal parts to tuning and to seeds.
+    If so many replicates fit that a test can show something, they are taken: first as many as there may be, each with
+    the fewest trials, then more points to tune and more seeds in each. Else tuning is done once, what is left beyond
+    the fewest trials goes in equal parts to tuning and seeds, and the verdict is about the rates that it chose.
 
     Args:
         study: From :func:`proposed`.
@@ -182,8 +188,11 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
         >>> study = proposed([arm("relu"), arm("agile-relu")], "m:f", "d:g", fingerprint="", iterations=100,
         ...                  batch_size=10, validation=10)
         >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=24.0, jobs=2)
-        >>> fit.protocol.trials, len(fit.protocol.seeds)
-        (5, 10)
+        >>> fit.protocol.replicates, fit.protocol.trials, len(fit.protocol.seeds)
+        (1, 5, 10)
+        >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=94.0, jobs=2)
+        >>> fit.protocol.replicates, fit.protocol.trials, len(fit.protocol.seeds)
+        (10, 6, 3)
     """
     from agileact.study.running.cost import START_SECONDS
     from agileact.study.running.progress import format_duration
@@ -191,6 +200,8 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
     each = sum(trial_seconds.values())
     room = int(max(0.0, budget - START_SECONDS) * jobs / each) if each > 0 else _MOST_SEEDS + _MOST_TUNING
     least_seeds, least_tuning = len(study.protocol.seeds), study.protocol.trials
+    if replicated := _replicated(study, room):
+        return dataclasses.replace(study, protocol=replicated)
     runs = len(study.protocol.tuning_seeds)  # of each point
     extra = room - least_seeds - least_tuning * runs
     if extra < 0:
@@ -208,6 +219,21 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
     tuning = min(_MOST_TUNING, (room - seeds) // runs)
     return dataclasses.replace(
         study, protocol=dataclasses.replace(study.protocol, trials=tuning, seeds=tuple(range(seeds)))
+    )
+
+
+def _replicated(study: Study, room: int) -> Protocol | None:
+    """Return the protocol of as many replicates as fit into ``room`` trials of each arm; None if they are too few."""
+    points, seeds = study.protocol.trials, 1
+    replicates = min(max(_MOST_REPLICATES, study.least_seeds) if _MOST_REPLICATES else 0, room // (points + seeds))
+    if replicates < study.least_seeds:
+        return None
+    each = room // replicates
+    points = min(_MOST_TUNING, points + (each - points - seeds) // 2)
+    seeds = min(_MOST_SEEDS_OF_ONE, each - points)
+    points = min(_MOST_TUNING, each - seeds)
+    return dataclasses.replace(
+        study.protocol, trials=points, tuning_seeds=(1000,), seeds=tuple(range(seeds)), replicates=replicates
     )
 
 

@@ -101,8 +101,9 @@ class Context:
 
         for task in self.study.tasks:
             say(f"{task.name}: {self.data[task.name].summary}. {self.data[task.name].description}.")
-        if warning := self.study.warning():
-            say(f"Note: {warning}.")
+        for note in (self.study.warning(), self.study.caveat()):
+            if note:
+                say(f"Note: {note}.")
         self.tell_of_lost_store()
         with Store(self.path) as store, display(self.study) as shown, failures_kept(self.out):
             results = Results(store)

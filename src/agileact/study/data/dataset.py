@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from agileact._common.errors import ArgumentError, DataError
@@ -40,6 +41,7 @@ class DataSet:
         fingerprint: The first 16 hex digits of the SHA-256 over the arrays' bytes.
         classes: How many classes, characters or outputs there are; labels are 0 to ``classes - 1``.
         kind: "classification" and "text" have the loss cross-entropy, "regression" the mean squared error.
+        mixable: Whether training and validation samples may change places.
     """
 
     name: str
@@ -53,6 +55,7 @@ class DataSet:
     fingerprint: str
     classes: int
     kind: str = "classification"
+    mixable: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -94,6 +97,38 @@ class DataSet:
     def to(self, device: torch.device) -> DataSet:
         """Return the data on a device."""
         return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in PARTS})
+
+    def resampled(self, number: int) -> DataSet:
+        """Return the data with its training and validation samples shared out anew, parts as large as before.
+
+        The test part stays, and so does the fingerprint, which is of the data that was loaded. Classes keep their
+        numbers of samples in each part. Nothing is moved where the validation part is not to be mixed with the other:
+        text, whose samples are neighbours, and parts that the user has divided.
+
+        Args:
+            number: Source of the division: the same number, the same parts.
+        """
+        if not self.mixable or self.kind == "text":
+            return self
+        x, y = (torch.cat([getattr(self, f"{part}_{kind}") for part in ("train", "validation")]) for kind in "xy")
+        held = torch.cat([torch.zeros(len(self.train_y)), torch.ones(len(self.validation_y))]).bool()
+        # PCG64 by name: numpy promises its stream for ever, but not which generator is the default.
+        generator = np.random.Generator(np.random.PCG64(number))
+        new = torch.empty_like(held)
+        labels = y if self.kind == "classification" else torch.zeros(len(y), dtype=torch.int64)
+        for label in labels.unique():
+            where = torch.nonzero(labels == label)[:, 0]
+            new[where] = held[where[torch.from_numpy(generator.permutation(len(where)))]]
+        order = torch.from_numpy(generator.permutation(len(y)))
+        train, validation = order[~new[order]], order[new[order]]
+        return dataclasses.replace(
+            self,
+            train_x=x[train],
+            train_y=y[train],
+            validation_x=x[validation],
+            validation_y=y[validation],
+            description=f"{self.description}; split {number} into training and validation samples",
+        )
 
     def _check(self, part: str, x: torch.Tensor, y: torch.Tensor) -> None:
         found = f"{x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
@@ -184,7 +219,8 @@ known: cifar, custom, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5
     builder = _builders.get(spec.name)
     if builder is None:
         raise ArgumentError(f"no data set is named {spec.name!r}{hint(spec.name, known)}")
-    return builder(spec, None if data_dir is None else Path(data_dir), progress)
+    data = builder(spec, None if data_dir is None else Path(data_dir), progress)
+    return data.resampled(spec.split) if spec.split else data
 
 
 def check_repeatable(spec: DataSpec, data: DataSet, *, data_dir: Path | None = None) -> None:

@@ -43,7 +43,9 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
         where = split(spec, len(y), 0)
         pairs[:1] = [(x[where[part]], y[where[part]]) for part in ("train", "validation")]
     text = f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test samples from {target}"
-    return assembled(spec, [values for pair in pairs for values in pair], text, classes, kind)
+    tensors = [values for pair in pairs for values in pair]
+    # Parts that the user has divided stay divided.
+    return assembled(spec, tensors, text, classes, kind, mixable=len(loaded) == 2)
 
 
 def _pairs(target: str, loaded: Any) -> list[tuple[Tensor, Tensor]]:

@@ -38,14 +38,17 @@ class DataSpec:
         fingerprint: Hash of the arrays that were found under the name, so that trials on other data
             of the same name never mix; empty until the data has been loaded.
         options: The builder's options, such as the file that holds the data.
+        split: Which division of the samples into training and validation ones; 0 is the builder's own.
     """
 
     name: str
     validation: int = 500
     fingerprint: str = ""
     options: Options = field(default=(), metadata=_LATER)
+    split: int = field(default=0, metadata=_LATER)
 
     def __post_init__(self) -> None:
+        _check("the split's number", self.split, least=0)
         _check("the number of validation samples", self.validation, least=1)
 
 

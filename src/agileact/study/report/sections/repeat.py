@@ -21,7 +21,7 @@ def repeat(outcome: Outcome) -> Block:
     else:
         content.append(paragraph("The command that ran the study is not recorded."))
     versions = Counter(", ".join(f"{name} {number}" for name, number in result.versions.items()) for result in results)
-    idle = () if study.protocol.tune else ("trials", "lr", "activation_lr", "tuning_seeds", "extend")
+    idle = () if study.protocol.tune else ("trials", "lr", "activation_lr", "tuning_seeds", "extend", "choose")
     seeds = ", ".join(map(str, study.protocol.seeds))
     tuned = ", ".join(map(str, study.protocol.tuning_seeds)) if study.protocol.tune else "none, nothing is tuned"
     rows = [
@@ -47,6 +47,8 @@ def repeat(outcome: Outcome) -> Block:
 
 
 def _text(value: object) -> str:
+    if value is None:
+        return "by default"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):

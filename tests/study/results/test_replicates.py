@@ -1,0 +1,116 @@
+"""Studies whose tuning is a part of the noise: the replicate is the unit of every interval and test."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from agileact.study.report.document import report_document
+from agileact.study.report.page import page
+from agileact.study.results.outcome import Outcome
+from agileact.study.results.printing import row, show
+from agileact.study.running.planner import plan
+from agileact.study.spec.arms import arm
+from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.result import Curve, TrialResult
+from agileact.study.spec.tasks import task
+from agileact.study.spec.trial import TrialSpec
+from tests.study.builders import make_result
+from tests.study.report.builders import walk
+
+REPLICATES, SEEDS = 8, 3
+PROTOCOL = Protocol(trials=4, lr=(0.001, 0.01), tuning_seeds=(50, 51), seeds=tuple(range(SEEDS)), replicates=REPLICATES)
+STUDY = Study("replicated", (arm("relu"), arm("agile-relu")), (task("digits-mlp"),), PROTOCOL)
+
+
+def lookup_of(study, loss):
+    """Every trial as if it had been run, with a test loss by arm, replicate and seed within it."""
+    found: dict[TrialSpec, TrialResult] = {}
+
+    def lookup(spec):
+        name, replicate = str(spec.arm.activation("fc")), spec.task.data.split
+        low = loss(name, replicate, spec.seed % 1_000_000)
+        result = make_result(spec, curve=Curve([0, 10], [2.0, low], [2.0, low]), selected_test_loss=low)
+        return found.setdefault(spec, result if math.isfinite(low) else dataclasses.replace(result, status="diverged"))
+
+    assert plan(study, lookup).finished
+    return lookup
+
+
+def noisy(effect, *, between, within):
+    """A loss whose noise between replicates is the arm's own, as that of a tuning is."""
+    draws = np.random.default_rng(3).standard_normal((2, REPLICATES))
+
+    def loss(name, replicate, seed):
+        agile = name.startswith("agile")
+        return 1 - effect * agile + between * draws[int(agile), replicate] + within * math.sin(7 * seed + replicate)
+
+    return loss
+
+
+def test_the_replicate_is_the_unit_and_its_seeds_average():
+    loss = noisy(0.5, between=0.05, within=0.2)
+    outcome = Outcome(STUDY, lookup_of(STUDY, loss))
+    (one,) = outcome.comparisons
+    assert one.units == tuple(range(REPLICATES))
+    means = {
+        name: [np.mean([loss(name, r, s) for s in range(SEEDS)]) for r in range(REPLICATES)]
+        for name in ("relu", "agile-relu")
+    }
+    expected = np.subtract(means["agile-relu"], means["relu"])
+    assert one.differences == pytest.approx(expected.tolist())
+    assert one.verdict.decision == "better"
+    assert one.verdict.p_value == 2 / 2**REPLICATES
+    assert "8 replicates)" in one.verdict.sentence
+    assert "Replicate by replicate agile-relu is lower than relu in 8 of 8" in one.verdict.by_seed
+    assert one.to_dict()["replicates"] == list(range(REPLICATES))
+    assert one.common is None or one.common.p_value >= 2 / 2**REPLICATES
+    assert outcome.notes == []
+
+
+def test_noise_of_the_tuning_is_no_effect_though_every_seed_shows_it():
+    # With one tuning all seeds agree that an arm is worse; over replicates the tuning's luck averages out.
+    loss = noisy(0.0, between=0.1, within=0.001)
+    once = dataclasses.replace(STUDY, protocol=dataclasses.replace(PROTOCOL, replicates=1, seeds=tuple(range(10))))
+    lucky = Outcome(once, lookup_of(once, loss))
+    assert lucky.comparisons[0].verdict.decision in ("better", "worse")
+    assert lucky.notes == [once.caveat()]
+    assert "verdicts hold for the learning rates that it chose" in lucky.notes[0]
+    assert Outcome(STUDY, lookup_of(STUDY, loss)).comparisons[0].verdict.decision == "same"
+
+
+def test_a_replicate_counts_when_all_its_seeds_are_there():
+    lookup = lookup_of(STUDY, noisy(0.1, between=0.05, within=0.01))
+    outcome = Outcome(STUDY, lambda spec: None if spec.seed == 2_000_001 else lookup(spec))
+    assert outcome.comparisons[0].units == (0, 1, 3, 4, 5, 6, 7)
+    assert not outcome.current.finished
+    assert row(outcome.cells[0])[-1] == "23 in 7 replicates"
+
+
+def test_a_run_that_diverged_takes_its_replicate_with_it():
+    loss = noisy(0.1, between=0.05, within=0.01)
+    worst = lookup_of(STUDY, lambda name, r, s: math.inf if (name, r, s) == ("agile-relu", 2, 1) else loss(name, r, s))
+    (one,) = Outcome(STUDY, worst).comparisons
+    assert one.verdict.decision == "unstable"
+    assert "agile-relu diverged in 1 of 8 replicates" in one.verdict.sentence
+    assert one.differences.count(None) == 1
+
+
+def test_a_study_of_replicates_is_printed_and_reported(capsys):
+    outcome = Outcome(STUDY, lookup_of(STUDY, noisy(0.5, between=0.05, within=0.2)))
+    show(outcome)
+    assert "24 in 8 replicates" in capsys.readouterr().out
+    show(outcome, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["contrasts"][0]["replicates"] == list(range(REPLICATES))
+    report = report_document(outcome)
+    json.dumps(report, allow_nan=False)
+    page(report)
+    (tuned,) = [one for one in walk(report["sections"]) if one.get("id") == "tuning-digits-mlp"]
+    assert [option["text"] for option in tuned["options"]] == [str(n) for n in range(REPLICATES)]
+    rates = [{rate for line in option["blocks"][0]["series"] for rate in line["x"][:2]} for option in tuned["options"]]
+    assert len(set.union(*rates)) > len(rates[0])
