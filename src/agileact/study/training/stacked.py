@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from agileact.study.data.dataset import DataSet
+from agileact.study.data.objective import OPTIONS
 from agileact.study.models.mapped import MappedNetwork
 from agileact.study.models.stack import StackedNetwork
 from agileact.study.spec.result import TrialResult
@@ -43,13 +44,14 @@ def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
     A stack cannot probe single steps, take folded updates, or give biases a rate of their own; and it is for full
-    precision and one process.
+    precision, one process, and the loss and metric that the kind of data has by itself.
     """
     budget = spec.task.budget
     return (
         spec.task.model.name in _MODELS[budget.device]
         and (budget.precision, budget.processes) == ("fp32", 1)
         and budget.probe_every == 0
+        and not {name for name, _ in spec.task.data.options}.intersection(OPTIONS)
         and spec.arm.updates == "own"
         and spec.arm.bias_lr_multiplier == 1.0
     )
