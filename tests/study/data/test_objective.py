@@ -159,9 +159,51 @@ def test_stacks_are_for_the_usual_objective_alone():
     task = TaskSpec(DataSpec("digits", 100), ModelSpec("mlp", freeze({"nodes": (16,)})), Budget(20, 20, 10))
     spec = TrialSpec(task, ArmSpec(freeze({"fc": "relu"})), 0)
     assert stackable(spec)
-    for options in ({"metric": "auc"}, {"loss": "m:f"}, {"class_weights": "balanced"}):
+    for options in ({"metric": "auc"}, {"loss": "m:f"}, {"class_weights": "balanced"}, {"augment": "m:f"}):
         told = dataclasses.replace(task.data, options=freeze(options))
         assert not stackable(dataclasses.replace(spec, task=dataclasses.replace(task, data=told)))
+
+
+def noisy(x: torch.Tensor) -> torch.Tensor:
+    return x + 0.1 * torch.randn_like(x)
+
+
+def unchanged(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def of_another_generator(x: torch.Tensor) -> torch.Tensor:
+    return x + float(RNG.normal())
+
+
+def cropped(x: torch.Tensor) -> torch.Tensor:
+    return x[..., 1:]
+
+
+def test_augmentation_changes_the_training_batches_alone_and_is_repeated():
+    usual, first, again = trial(), trial(augment=f"{HERE}:noisy"), trial(augment=f"{HERE}:noisy")
+    assert first.curve == again.curve
+    assert first.curve.train_loss[1:] != usual.curve.train_loss[1:]
+    # The untrained network is evaluated on the samples as they are.
+    assert first.curve.train_loss[0] == pytest.approx(usual.curve.train_loss[0], rel=1e-6)
+    assert first.curve.validation_loss[0] == pytest.approx(usual.curve.validation_loss[0], rel=1e-6)
+    assert trial(augment=f"{HERE}:unchanged").curve.train_loss[1:] == usual.curve.train_loss[1:]
+    state = torch.random.get_rng_state()
+    load(augment=f"{HERE}:noisy")
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("of_another_generator", "gives another batch when it is repeated: it must draw from torch's global generator"),
+        ("cropped", r"like the one it gets, torch.float32 \(8, 1, 8, 8\), not torch.float32 \(8, 1, 8, 7\)"),
+        ("wrong_kind", "has no function 'wrong_kind'"),
+    ],
+)
+def test_an_augmentation_that_does_not_fit_is_named(name, words):
+    with pytest.raises(ArgumentError, match=words):
+        load(augment=f"{HERE}:{name}")
 
 
 # -- identity and errors -------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ class DataSet:
         loss: A loss of the user's in place of it; see :class:`agileact.study.data.objective.Objective`.
         class_weights: Of each class in the cross-entropy.
         metric: What is told beside the loss; None is the accuracy, which a regression has not.
+        augment: A function of the user's that changes the inputs of a training batch.
     """
 
     name: str
@@ -61,6 +62,7 @@ class DataSet:
     loss: str = ""
     class_weights: tuple[float, ...] = ()
     metric: str | None = None
+    augment: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -80,7 +82,7 @@ class DataSet:
         """What is minimised, and what is told beside the loss."""
         usual = "" if self.kind == "regression" else "accuracy"
         metric = usual if self.metric is None else self.metric
-        return Objective(self.kind, self.classes, self.loss, self.class_weights, metric)
+        return Objective(self.kind, self.classes, self.loss, self.class_weights, metric, self.augment)
 
     @property
     def summary(self) -> str:
@@ -98,6 +100,7 @@ class DataSet:
         outputs = outputs if self.classes > 1 else outputs.removesuffix("s")
         counts = "/".join(f"{len(getattr(self, name)):,}" for name in PARTS[1::2])
         own = [f"loss {self.loss}"] if self.loss else []
+        own += [f"augmented by {self.augment}"] if self.augment else []
         if self.class_weights:
             own.append("class weights " + "/".join(f"{weight:.3g}" for weight in self.class_weights))
         if self.metric not in (None, "", "accuracy"):
@@ -106,7 +109,7 @@ class DataSet:
 
     @property
     def largest_share(self) -> float | None:
-        """The share of the test samples' largest class, the accuracy of answering it always; None without accuracies."""
+        """The accuracy of answering the test samples' largest class always; None where no accuracy is told."""
         if self.objective.metric != "accuracy":
             return None
         return int(self.test_y.flatten().bincount().max()) / self.test_y.numel()
@@ -210,11 +213,17 @@ known: cifar, custom, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5
     data = builder(bare, None if data_dir is None else Path(data_dir), progress)
     if not told:
         return data
-    found = objective(spec.name, data.kind, data.classes, data.train_y, [data.validation_y, data.test_y], told)
+    held = [data.validation_y, data.test_y]
+    found = objective(spec.name, data.kind, data.classes, data.train_x, data.train_y, held, told)
     code = found.source_hash
     mixed = hashlib.sha256((data.fingerprint + code).encode()).hexdigest()[:16] if code else data.fingerprint
     return dataclasses.replace(
-        data, loss=found.loss, class_weights=found.class_weights, metric=found.metric, fingerprint=mixed
+        data,
+        loss=found.loss,
+        class_weights=found.class_weights,
+        metric=found.metric,
+        augment=found.augment,
+        fingerprint=mixed,
     )
 
 

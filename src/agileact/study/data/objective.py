@@ -1,4 +1,4 @@
-"""What a task minimises, and what it tells beside the loss: by its kind of data, or as its user says."""
+"""What a task minimises, tells beside the loss, and does to a batch: by its kind of data, or as its user says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agileact._common.names import hint
 from agileact._common.optional import require
 from agileact.study.spec.user_targets import find
 
-OPTIONS = ("loss", "class_weights", "metric")
+OPTIONS = ("loss", "class_weights", "metric", "augment")
 """The options of every data set that say it; the rest are the builder's."""
 
 
@@ -47,7 +47,7 @@ METRICS: dict[str, tuple[str, Callable[[Any, Tensor], float]]] = {
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a task, and its metric.
+    """The loss of a task, its metric, and how it changes the samples that it trains on.
 
     Attributes:
         kind: The kind of data: cross-entropy for "classification" and "text", the squared error for "regression".
@@ -56,6 +56,8 @@ class Objective:
             returns a mean over the batch.
         class_weights: Of each class in the cross-entropy; empty for all alike.
         metric: A name of :data:`METRICS`, a function of the user's as ``loss`` is, or "" for none.
+        augment: A function of the user's, of the inputs of a training batch; it returns as many, and draws from torch's
+            global generator. Evaluation sees the samples as they are.
     """
 
     kind: str
@@ -63,11 +65,22 @@ class Objective:
     loss: str = ""
     class_weights: tuple[float, ...] = ()
     metric: str = ""
+    augment: str = ""
 
-    @property
-    def plain(self) -> bool:
-        """Whether this is what the kind of data has by itself, which stacks of trials compute too."""
-        return not self.loss and not self.class_weights and self.metric in ("", "accuracy")
+    def augmented(self, x: Tensor) -> Tensor:
+        """Return the inputs of a training batch, changed."""
+        if not self.augment:
+            return x
+        changed = _function(self.augment, "augmentation")(x)
+        if not isinstance(changed, Tensor) or (changed.shape, changed.dtype) != (x.shape, x.dtype):
+            was = f"a {type(changed).__name__}"
+            if isinstance(changed, Tensor):
+                was = f"{changed.dtype} {tuple(changed.shape)}"
+            raise ArgumentError(
+                f"the augmentation {self.augment!r} must return a batch like the one it gets, {x.dtype} "
+                f"{tuple(x.shape)}, not {was}"
+            )
+        return changed
 
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the training loss, a mean over a batch."""
@@ -124,12 +137,18 @@ class Objective:
     @property
     def source_hash(self) -> str:
         """A hash of the code of the user's functions, so that results of another code never mix; "" for none."""
-        functions = [_function(name, "function") for name in (self.loss, self.metric) if ":" in name]
+        functions = [_function(name, "function") for name in (self.loss, self.metric, self.augment) if ":" in name]
         return hashlib.sha256("\0".join(map(_source, functions)).encode()).hexdigest() if functions else ""
 
 
 def objective(
-    name: str, kind: str, classes: int, train_y: Tensor, held: Sequence[Tensor], given: Mapping[str, Any]
+    name: str,
+    kind: str,
+    classes: int,
+    train_x: Tensor,
+    train_y: Tensor,
+    held: Sequence[Tensor],
+    given: Mapping[str, Any],
 ) -> Objective:
     """Return what the options say, checked.
 
@@ -137,6 +156,7 @@ def objective(
         name: The data set's, for errors.
         kind: Its kind.
         classes: Its number of classes or outputs.
+        train_x: Inputs to train on.
         train_y: Targets to train on.
         held: Targets of the other parts, on which the metric must be defined.
         given: Options of :data:`OPTIONS`.
@@ -144,8 +164,9 @@ def objective(
     Raises:
         ArgumentError: If an option is not known, or not for this kind of data.
     """
-    loss, metric = given.get("loss", ""), given.get("metric", "" if kind == "regression" else "accuracy")
-    for option, value in (("loss", loss), ("metric", metric)):
+    usual = {"loss": "", "metric": "" if kind == "regression" else "accuracy", "augment": ""}
+    loss, metric, augment = ({**usual, **given}[option] for option in usual)
+    for option, value in (("loss", loss), ("metric", metric), ("augment", augment)):
         if not isinstance(value, str):
             raise ArgumentError(f"option {option!r} of the data set {name!r} must be text, not {value!r}")
     if loss:
@@ -167,7 +188,24 @@ def objective(
         )
     if metric == "AUC" and min(len(y.unique()) for y in (train_y, *held)) < classes:
         raise DataError(f"{name}: an AUC needs samples of all {classes} classes in each part")
-    return Objective(kind, classes, loss, weights, metric)
+    found = Objective(kind, classes, loss, weights, metric, augment)
+    if augment:
+        _check_augmentation(found, train_x)
+    return found
+
+
+def _check_augmentation(found: Objective, x: Tensor) -> None:
+    """Change a few samples twice from one state of torch's generator: a trial must be the same when it is repeated."""
+    changed = []
+    for _ in range(2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            changed.append(found.augmented(x[:8].clone()))
+    if not torch.equal(*changed):
+        raise ArgumentError(
+            f"the augmentation {found.augment!r} gives another batch when it is repeated: it must draw from torch's "
+            "global generator, which each trial seeds, and from no other"
+        )
 
 
 def _class_weights(name: str, kind: str, classes: int, train_y: Tensor, given: Any) -> tuple[float, ...]:

@@ -71,7 +71,7 @@ def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
     for _ in range(_STEPS):
         start = time.perf_counter()
         optimizer.zero_grad()
-        loss(model(x), y).backward()
+        loss(model(data.objective.augmented(x)), y).backward()
         optimizer.step()
         durations.append(time.perf_counter() - start)
     start = time.perf_counter()

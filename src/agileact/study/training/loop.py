@@ -185,7 +185,7 @@ class Trial:
         for iteration in range(1, budget.iterations + 1):
             begin = time.perf_counter()
             chosen = next(stream)
-            x, y = self.data.train_x[chosen], self.data.train_y[chosen]
+            x, y = self.data.objective.augmented(self.data.train_x[chosen]), self.data.train_y[chosen]
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.backward(x, y)
             if budget.probe_every and (iteration - 1) % budget.probe_every == 0:
