@@ -18,6 +18,7 @@ from agileact._common.errors import ArgumentError, DataError
 from agileact._common.names import hint
 from agileact.study.data.download import Progress
 from agileact.study.data.objective import OPTIONS, Objective, objective
+from agileact.study.data.several_inputs import Layout
 from agileact.study.spec.trial import DataSpec
 
 KINDS = ("classification", "regression", "text")
@@ -46,6 +47,7 @@ class DataSet:
         class_weights: Of each class in the cross-entropy.
         metric: What is told beside the loss; None is the accuracy, which a regression has not.
         augment: A function of the user's that changes the inputs of a training batch.
+        inputs: How several inputs of the network are packed into one; empty for one input.
     """
 
     name: str
@@ -63,6 +65,7 @@ class DataSet:
     class_weights: tuple[float, ...] = ()
     metric: str | None = None
     augment: str = ""
+    inputs: Layout = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -94,7 +97,10 @@ class DataSet:
         """
         shape = self.train_x.shape[1:]
         inputs = f"{shape[0]} features" if len(shape) == 1 else f"inputs {'x'.join(map(str, shape))}"
-        if not self.train_x.is_floating_point():
+        if self.inputs:
+            shapes = [(name, "x".join(map(str, shape)) or "1") for name, _, shape, _ in self.inputs]
+            inputs = "inputs " + " and ".join(f"{name} {shape}".strip() for name, shape in shapes)
+        elif not self.train_x.is_floating_point():
             inputs = f"sequences of {shape[0]}"
         outputs = {"classification": "classes", "regression": "outputs", "text": "characters"}[self.kind]
         outputs = outputs if self.classes > 1 else outputs.removesuffix("s")
@@ -214,17 +220,10 @@ known: cifar, custom, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5
     if not told:
         return data
     held = [data.validation_y, data.test_y]
-    found = objective(spec.name, data.kind, data.classes, data.train_x, data.train_y, held, told)
+    found = objective(spec.name, data.kind, data.classes, (data.train_x, data.train_y), held, told)
     code = found.source_hash
     mixed = hashlib.sha256((data.fingerprint + code).encode()).hexdigest()[:16] if code else data.fingerprint
-    return dataclasses.replace(
-        data,
-        loss=found.loss,
-        class_weights=found.class_weights,
-        metric=found.metric,
-        augment=found.augment,
-        fingerprint=mixed,
-    )
+    return dataclasses.replace(data, fingerprint=mixed, **{name: getattr(found, name) for name in OPTIONS})
 
 
 def check_repeatable(spec: DataSpec, data: DataSet, *, data_dir: Path | None = None) -> None:

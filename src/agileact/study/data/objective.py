@@ -142,13 +142,7 @@ class Objective:
 
 
 def objective(
-    name: str,
-    kind: str,
-    classes: int,
-    train_x: Tensor,
-    train_y: Tensor,
-    held: Sequence[Tensor],
-    given: Mapping[str, Any],
+    name: str, kind: str, classes: int, train: tuple[Tensor, Tensor], held: Sequence[Tensor], given: Mapping[str, Any]
 ) -> Objective:
     """Return what the options say, checked.
 
@@ -156,8 +150,7 @@ def objective(
         name: The data set's, for errors.
         kind: Its kind.
         classes: Its number of classes or outputs.
-        train_x: Inputs to train on.
-        train_y: Targets to train on.
+        train: Inputs and targets to train on.
         held: Targets of the other parts, on which the metric must be defined.
         given: Options of :data:`OPTIONS`.
 
@@ -181,16 +174,16 @@ def objective(
         if metric not in fitting:
             ways = "; or a function of outputs and targets, as package.module:function"
             raise ArgumentError(f"no metric of a {kind} is named {metric!r}{hint(metric, fitting)}{ways}")
-    weights = _class_weights(name, kind, classes, train_y, given.get("class_weights", ()))
+    weights = _class_weights(name, kind, classes, train[1], given.get("class_weights", ()))
     if weights and loss:
         raise ArgumentError(
             f"class_weights of the data set {name!r} are for the cross-entropy, not for the loss {loss!r}"
         )
-    if metric == "AUC" and min(len(y.unique()) for y in (train_y, *held)) < classes:
+    if metric == "AUC" and min(len(y.unique()) for y in (train[1], *held)) < classes:
         raise DataError(f"{name}: an AUC needs samples of all {classes} classes in each part")
     found = Objective(kind, classes, loss, weights, metric, augment)
     if augment:
-        _check_augmentation(found, train_x)
+        _check_augmentation(found, train[0])
     return found
 
 
