@@ -132,3 +132,41 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main([*command, "--budget", "soon"])
     assert "'soon' is not a time such as 90s, 30m or 1.5h" in capsys.readouterr().err
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """The study that a command plans, which then does not run."""
+    seen = []
+    monkeypatch.setattr("agileact.study.commands.compare.carry_out", lambda context, options: seen.append(context))
+    return seen
+
+
+def half(outputs, y):
+    return 0.5 * torch.nn.functional.cross_entropy(outputs, y)
+
+
+def noisy(x):
+    return x + 0.1 * torch.randn_like(x)
+
+
+def test_metric_loss_weights_and_augmentation_are_options(tmp_path, planned):
+    command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:pairs", "--arms", "original,agile-relu"]
+    command += ["--iterations", "10", "--validation", "30", "--jobs", "1"]
+    given = ["--metric", "auc", "--class-weights", "1,2,4", "--augment", f"{__name__}:noisy"]
+    assert cli.main([*command, *given, "--out", str(tmp_path / "a")]) == 0
+    assert cli.main([*command, "--loss", f"{__name__}:half", "--out", str(tmp_path / "b")]) == 0
+    first, second = (context.data["compare"] for context in planned)
+    assert (first.metric, first.class_weights, first.augment) == ("AUC", (1.0, 2.0, 4.0), f"{__name__}:noisy")
+    assert second.loss == f"{__name__}:half"
+    options = dict(planned[0].study.tasks[0].spec.data.options)
+    assert options["class_weights"] == (1.0, 2.0, 4.0)
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--class-weights", "even"])
+
+
+def test_inputs_and_targets_of_other_lengths_are_named_before_anything_runs(tmp_path, planned, capsys):
+    command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:unequal", "--arms", "original,agile-relu"]
+    assert cli.main([*command, "--out", str(tmp_path / "o")]) == 1
+    assert "has inputs (150, 8) and targets (147,)" in capsys.readouterr().err
+    assert not planned

@@ -15,7 +15,6 @@ from agileact.study.spec.arms import Arm
 from agileact.study.spec.protocol import Study
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec
-from agileact.study.training.loop import loss_function
 from agileact.study.training.setup import build_network, build_optimizer
 from agileact.study.training.threads import one_thread
 
@@ -69,7 +68,7 @@ def _check(arm: Arm, spec: ArmSpec, task: Task, data: DataSet) -> None:
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ArgumentError("the model has no parameter to train")
         build_optimizer(model, spec)
-        loss = loss_function(data.kind, spec.label_smoothing)
+        loss = data.objective.smoothed(spec.label_smoothing)
         # What a network draws, such as dropout, must not shift the caller's stream.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             few = min(_SAMPLES, task.spec.budget.batch_size)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from agileact.study.data.dataset import DataSet
+from agileact.study.data.objective import OPTIONS
 from agileact.study.models.mapped import MappedNetwork
 from agileact.study.models.stack import StackedNetwork
 from agileact.study.spec.result import TrialResult
@@ -22,7 +23,6 @@ from agileact.study.training.loop import (
     agile_modules,
     batches,
     calibration_sample,
-    loss_function,
     saved_bytes,
     short,
 )
@@ -44,13 +44,15 @@ def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
     A stack cannot probe single steps, take folded updates, give biases a rate of their own, clip the gradient of each
-    network or end one network's training; and it is for full precision and one process.
+    network or end one network's training; and it is for full precision, one process, and the loss and metric that the
+    kind of data has by itself.
     """
     budget = spec.task.budget
     return (
         spec.task.model.name in _MODELS[budget.device]
         and (budget.precision, budget.processes) == ("fp32", 1)
         and budget.probe_every == 0
+        and not {name for name, _ in spec.task.data.options}.intersection(OPTIONS)
         and spec.arm.updates == "own"
         and spec.arm.bias_lr_multiplier == 1.0
         and spec.arm.clip_norm is None
@@ -147,7 +149,7 @@ class _Stack:
         self.optimizer = build_optimizer(self.model, arm)
         self.scheduler = build_scheduler(self.optimizer, arm, self.budget.iterations)
         self.smoothing = arm.label_smoothing
-        loss_function(data.kind, self.smoothing)  # its check alone: the losses are taken one by one
+        data.objective.smoothed(self.smoothing)  # its check alone: the losses are taken one by one
         self.agile = agile_modules(self.singles[0])
         self.measured = [Measured(spec, map(short, self.agile)) for spec in specs]
         self.best: list[dict[str, Tensor] | None] = [None for _ in specs]
