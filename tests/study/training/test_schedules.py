@@ -12,10 +12,11 @@ from torch.nn.functional import cross_entropy
 
 from agileact import ArgumentError
 from agileact.study import models
+from agileact.study.data.objective import Objective
 from agileact.study.spec.arms import arm
 from agileact.study.spec.trial import ArmSpec, Budget, TrialSpec
 from agileact.study.training import optimizers
-from agileact.study.training.loop import Measured, batches, loss_function
+from agileact.study.training.loop import Measured, batches
 from agileact.study.training.run import run_trial
 from agileact.study.training.setup import build_network, build_optimizer
 from agileact.study.training.stacked import stackable
@@ -190,7 +191,7 @@ def test_folded_updates_follow_the_agile_network_along_a_schedule():
             lambda: run_trial(trained(activations=(("*", "relu"),), updates="folded", clip_norm=1.0), make_data()),
             "clip_norm does not go with folded updates",
         ),
-        (lambda: loss_function("regression", 0.1), "label_smoothing is for classes"),
+        (lambda: Objective("regression").smoothed(0.1), "label_smoothing is for classes"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, part):
