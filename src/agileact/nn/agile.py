@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import Parameter, UninitializedParameter, is_lazy
+from torch.nn.parameter import Parameter, UninitializedParameter
 
 from agileact import bases, ops
 from agileact.functional import Granularity, evaluate
@@ -87,7 +87,7 @@ class Agile(AgileModule):
     def add_gain(self) -> None:
         """Learn a gain from now on; it starts at 1, which changes nothing."""
         if self.gain is None:
-            if is_lazy(self.scale):
+            if self.has_uninitialized_params():
                 lazy: Any = UninitializedParameter  # the stubs of torch have neither its arguments nor its base class
                 self.gain = lazy(device=self.scale.device, dtype=self.scale.dtype)
             else:
