@@ -138,8 +138,9 @@ class FoldedSite(Site):
         location_into: The names of the biases that took up its location.
         scale_into: The names of the modules whose weights took up its scale: those behind it, or those before it.
         created: Those of ``location_into`` that the architecture did not have.
-        kept: What is left of it: "location", "scale", both or nothing.
+        kept: What is left of it, of "location", "scale" and "gain".
         new_parameters: The names in the state of the model that the architecture did not have.
+        gain_into: The names of the modules whose weights took up its gain, if it has one.
     """
 
     location_into: tuple[str, ...] = ()
@@ -147,6 +148,7 @@ class FoldedSite(Site):
     created: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     new_parameters: tuple[str, ...] = ()
+    gain_into: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

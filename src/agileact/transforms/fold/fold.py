@@ -12,9 +12,11 @@ from torch.nn.parameter import is_lazy
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.nn import AgileModule
+from agileact.nn.rows import directions, hold
 from agileact.transforms.edit.revert import copied, origin_of, original_module, restore_site
 from agileact.transforms.fold.analysis import Run, again, analysed
 from agileact.transforms.fold.architecture import switches
+from agileact.transforms.fold.gains import inner_name, joined, outer_name, put_together, siblings, taken_apart
 from agileact.transforms.fold.gauge import Numbers
 from agileact.transforms.fold.labels import Activation
 from agileact.transforms.fold.leftovers import residual_module, unseen_module
@@ -110,6 +112,8 @@ def fold(
         )
     needs_values(model, "fold")
     agile: nn.Module = copied(model)
+    for layer in directions(agile).values():
+        hold(layer, None)  # of the plain model, what a row is takes part in no training
     if any(is_lazy(parameter) for parameter in agile.parameters()):
         # A run makes what is still open, the same for both models.
         for method, example in examples(example_inputs):
@@ -131,8 +135,8 @@ def _folded(
     agile: nn.Module, example_inputs: Examples, architecture: str, training: bool
 ) -> tuple[nn.Module, list[FoldedSite], list[tuple[Run, Outcome]], list[str]]:
     """Record a model; return a plain copy, what became of each site, what the runs made, and missing biases."""
-    plain = copied(agile)
-    analysis = analysed(agile, example_inputs, training=training)
+    plain = taken_apart(copied(agile))
+    analysis = analysed(taken_apart(copied(agile)), example_inputs, training=training)
     modules = _agile(plain)
     # Of the model that ran: a scale that is pruned or parametrised is computed in the run.
     scales = {name: _numbers(site.module.scale).numpy() for name, site in analysis.sites.items()}
@@ -148,8 +152,8 @@ def _folded(
                 stuck[name] = why
         if not stuck:
             break
-        # Each that stays may keep others from folding.
-        frozen |= stuck
+        # Each that stays may keep others from folding; of an activation with a gain both parts stay.
+        frozen |= stuck | {other: why for name, why in stuck.items() for other in siblings(name, analysis.sites)}
     like = next(iter(modules.values())).location
     moved = [one for name, some in targets.items() if name not in frozen for one in some]
     write(plain, analysis.found.maps, solution.gauges, moved, like)
@@ -178,13 +182,27 @@ def _folded(
             kept=("location", "scale") * kept,
             new_parameters=_new(name, module, left),
         )
+    plain, gained = put_together(plain)
+    for name, whole in gained.items():
+        inner, outer = inner_name(name), outer_name(name)
+        if inner in replacements and outer in replacements:
+            left, site = joined(name, whole, replacements.pop(inner), replacements.pop(outer), described)
+            new = described[inner].created + _new(name, whole, left)
+            replacements[name], described[name] = left, replace(site, new_parameters=new)
+        else:
+            replacements.pop(inner, None), replacements.pop(outer, None)
+            described[name] = replace(described[outer if inner in replacements else inner], name=name, base=whole.base)
+    modules = _agile(plain)
     for name, replacement in replacements.items():
         if name:
             restore_site(plain, name, replacement)
         else:
             plain = replacement or original_module(modules[name])
     wanted = [one.name for some in targets.values() for one in some if one.created]
-    return plain, list(described.values()), analysis.runs, wanted
+    whole_of = {part(name): name for name in gained for part in (inner_name, outer_name)}
+    sites = [described[name] for name in dict.fromkeys(whole_of.get(name, name) for name in described)]
+    runs = [(run, again(agile, run)) for run, _ in analysis.runs] if gained else analysis.runs
+    return plain, sites, runs, wanted
 
 
 def _obstacle(site: Activation, solution: Solution, located: list[Target], location_stays: str, scale: Numbers) -> str:
