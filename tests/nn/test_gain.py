@@ -166,3 +166,23 @@ def test_it_exports():
     model = nn.Sequential(nn.Linear(4, 3), filled(ag.AgileGELU(3, gain=True)))
     x = torch.randn(2, 4)
     torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x))
+
+
+def test_whoever_looks_at_an_activation_sees_its_gain():
+    from agileact.integrations.tensorboard import shape
+    from agileact.monitor.activity import Activity
+
+    module = ag.AgileSigmoid(2, gain=True)
+    with torch.no_grad():
+        module.gain[1] = 50.0  # type: ignore[index]
+    x = torch.linspace(-2, 2, 9)
+    _, learned = shape(module, x)
+    torch.testing.assert_close(learned, torch.stack([torch.sigmoid(x), torch.sigmoid(50 * x)]))
+    seen = Activity(module, samples=1000, saturation=0.05)
+    seen.watch()
+    module(torch.linspace(1, 2, 50)[:, None].expand(50, 2))
+    found = seen.result(window=1)
+    assert found is not None
+    dead, saturated, _ = found
+    assert saturated == 0.5  # the second unit, far out on its flank, and not the first
+    assert dead == 0.5
