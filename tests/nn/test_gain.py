@@ -186,3 +186,16 @@ def test_whoever_looks_at_an_activation_sees_its_gain():
     dead, saturated, _ = found
     assert saturated == 0.5  # the second unit, far out on its flank, and not the first
     assert dead == 0.5
+
+
+def test_it_compiles_in_one_graph_and_under_torch_func():
+    module = filled(ag.AgileGELU(3, gain=True))
+    x = torch.randn(2, 3, 4)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), module(x))
+    parameters = dict(module.named_parameters())
+    one = torch.func.vmap(lambda row: torch.func.functional_call(module, parameters, (row[None],))[0])
+    torch.testing.assert_close(one(x), module(x))
+    _, tangent = torch.func.jvp(module, (x,), (torch.ones_like(x),))
+    leaf = x.clone().requires_grad_()
+    torch.testing.assert_close(tangent, torch.autograd.grad(module(leaf).sum(), leaf)[0])
