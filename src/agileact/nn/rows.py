@@ -11,19 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import Parameter, is_lazy
 
-_HELD = "_agileact_rows"
+_HELD, _HAD_BIAS = "_agileact_rows", "_agileact_had_bias"
 CENTRED, LENGTH = "centred", "length"
 """What is done to the rows of a layer: to mean 0 and length 1, or to length 1 alone."""
 
 
-def hold(layer: nn.Module, kind: str | None) -> None:
-    """Note on a layer that its rows are directions, and of which kind; None for free ones."""
-    if kind is None:
-        layer.__dict__.pop(_HELD, None)
-    else:
-        layer.__dict__[_HELD] = kind
+def hold(layer: Any, kind: str) -> None:
+    """Note on a layer that its rows are directions, and of which kind; its bias goes, which the location replaces."""
+    layer.__dict__[_HELD] = kind
+    layer.__dict__[_HAD_BIAS] = layer.bias is not None or layer.__dict__.get(_HAD_BIAS, False)
+    layer.bias = None
+
+
+def release(layer: Any) -> None:
+    """Free the rows of a layer, and give it a bias of zeros if it had one."""
+    layer.__dict__.pop(_HELD, None)
+    if layer.__dict__.pop(_HAD_BIAS, False) and layer.bias is None:
+        rows = getattr(layer, "out_features", None) or layer.out_channels
+        layer.bias = Parameter(layer.weight.detach().new_zeros(rows), requires_grad=layer.weight.requires_grad)
 
 
 def held(layer: nn.Module) -> str | None:

@@ -139,6 +139,12 @@ def test_a_standardised_network_folds_whole_after_training(f):
     assert {site.status for site in report.sites} == {"folded"}
     assert [type(one) for one in plain.modules()] == [type(one) for one in net.modules()]
     assert not directions(plain)
+    assert report.same_architecture
+    net.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(net(x), plain(x))
+    again = ag.revert(model)
+    assert [name for name, _ in again.named_parameters()] == [name for name, _ in net.named_parameters()]
+    assert not directions(again)
     assert list(directions(model)) == ["0", "2", "5"]
 
 

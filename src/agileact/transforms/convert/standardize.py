@@ -287,7 +287,6 @@ def _started(pair: _Pair, keep_function: bool, skipped: set[nn.Module]) -> Stand
             activation.reset_parameters()
             scales.add(activation.start_scale)
     hold(layer, LENGTH if keep_function else CENTRED)
-    layer.bias = None
     Projection({pair.name: layer}).project()
     rows, numbers = _size(layer)
     return StandardizedSite(

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.nn import AgileModule
-from agileact.nn.rows import directions, hold
+from agileact.nn.rows import directions, release
 from agileact.transforms.edit.revert import copied, origin_of, original_module, restore_site
 from agileact.transforms.fold.analysis import Run, again, analysed
 from agileact.transforms.fold.architecture import switches
@@ -113,7 +113,7 @@ def fold(
     needs_values(model, "fold")
     agile: nn.Module = copied(model)
     for layer in directions(agile).values():
-        hold(layer, None)  # of the plain model, what a row is takes part in no training
+        release(layer)  # to the plain model a row is a row, and the layer has the bias again that it had
     if any(is_lazy(parameter) for parameter in agile.parameters()):
         # A run makes what is still open, the same for both models.
         for method, example in examples(example_inputs):
@@ -190,8 +190,10 @@ def _folded(
             new = described[inner].created + _new(name, whole, left)
             replacements[name], described[name] = left, replace(site, new_parameters=new)
         else:
-            replacements.pop(inner, None), replacements.pop(outer, None)
-            described[name] = replace(described[outer if inner in replacements else inner], name=name, base=whole.base)
+            stays = outer if inner in replacements else inner
+            for part in (inner, outer):
+                replacements.pop(part, None)
+            described[name] = _left(name, whole, described[stays].reason.removeprefix(_STAYS))
     modules = _agile(plain)
     for name, replacement in replacements.items():
         if name:
@@ -219,11 +221,13 @@ def _obstacle(site: Activation, solution: Solution, located: list[Target], locat
     return ""
 
 
+_STAYS = "it stays agile: "
+
+
 def _left(name: str, module: AgileModule, why: str) -> FoldedSite:
     new = _new(name, module, module)
-    return FoldedSite(
-        name, module.base, "refused", f"it stays agile: {why}", kept=("location", "scale"), new_parameters=new
-    )
+    kept = ("location", "scale", "gain")[: 2 + (getattr(module, "gain", None) is not None)]
+    return FoldedSite(name, module.base, "refused", _STAYS + why, kept=kept, new_parameters=new)
 
 
 def _new(name: str, module: AgileModule, left: nn.Module | None) -> tuple[str, ...]:
