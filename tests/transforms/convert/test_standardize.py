@@ -345,3 +345,16 @@ def test_convert_undoes_what_cannot_be_standardised():
         ag.convert(plain, example_inputs=x, weights="unit")  # type: ignore[arg-type]
     with pytest.raises(ag.ArgumentError, match="needs granularity 'channel'"):
         ag.convert(plain, example_inputs=x, weights="standardized", granularity="layer")
+
+
+def test_the_feed_forward_parts_of_a_transformer():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, activation="gelu")
+    x = torch.randn(2, 5, 16)
+    model, report = ag.convert(nn.TransformerEncoder(layer, 2), example_inputs=x, weights="standardized")
+    assert report.weights is not None
+    assert [site.name for site in report.weights.standardized] == ["layers.0.linear1", "layers.1.linear1"]
+    assert report.weights.left_free[0].reason == "no agile activation directly behind it, but dropout"
+    plain, folded = ag.fold(model, x)
+    assert {site.status for site in folded.sites} == {"folded"}
+    torch.testing.assert_close(plain.eval()(x), model.eval()(x), rtol=1e-4, atol=1e-5)
