@@ -106,6 +106,8 @@ class Agile(AgileModule):
             y = ops.agile_channels(x, self._parameters, self._call, self.dim, 1, self.inplace)
             if y is not None:
                 return y
+        if not isinstance(x, Tensor):
+            return self._leaf(x)
         self._check_sample(x)
         base = bases.get(self.base)
         return evaluate(

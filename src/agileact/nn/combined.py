@@ -83,6 +83,8 @@ class CombinedAgile(AgileModule):
             y = ops.agile_channels(x, self._parameters, self._call, self.dim, self.terms)
             if y is not None:
                 return y
+        if not isinstance(x, Tensor):
+            return self._leaf(x)
         self._check_sample(x)
         base = bases.get(self.base)
         return evaluate_combined(

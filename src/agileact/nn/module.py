@@ -13,7 +13,7 @@ from torch.nn.parameter import Parameter, UninitializedParameter, is_lazy
 
 from agileact import bases
 from agileact._common import checks
-from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact._common.errors import ArgumentError, ArgumentTypeError, ConversionError
 from agileact.bases import Facts, Value
 from agileact.functional import Granularity, channel_axis, check_input, check_placement
 
@@ -137,6 +137,20 @@ class AgileModule(LazyModuleMixin, nn.Module):
         """Return what ``extra_repr`` shows of a class's own arguments: before the size, behind it, and at the end."""
         own = [f"terms={self.terms}"] * (self.terms > 1) + [f"spread={self.spread}"] * (self.spread != 1.0)
         return [repr(self.base)], own, []
+
+    def _leaf(self, x: Any) -> Any:
+        """Stay one call in a graph of torch.fx, whose tracer gives no tensor; all else is refused."""
+        tracer = getattr(x, "tracer", None)
+        if tracer is None:
+            check_input(x)
+        return tracer.create_proxy("call_module", tracer.path_of_module(self), (x,), {})
+
+    def __prepare_scriptable__(self) -> Any:
+        """Tell who scripts the module what works: torch.jit.script reads source, and there is none for a kernel."""
+        raise ConversionError(
+            f"torch.jit.script cannot compile {type(self).__name__}; use torch.jit.trace or torch.export.export, or "
+            "script the plain model that agileact.fold returns"
+        )
 
     def _check_sample(self, x: Tensor) -> None:
         if self.sample_shape is not None:

@@ -85,6 +85,8 @@ class AgileWrapped(AgileModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum of a_j m(x - b_j)."""
+        if not isinstance(x, Tensor):
+            return self._leaf(x)
         check_input(x)
         self._check_sample(x)
         size = self.scale.numel() // self.terms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -15,8 +16,10 @@ from agileact.transforms.convert.plan import BaseArgument, Placement, Planner, n
 from agileact.transforms.convert.sites import FilterFn, find
 from agileact.transforms.convert.standardize import standardize
 from agileact.transforms.convert.verify import Verifier
+from agileact.transforms.convert.wrappers import check_wrappers
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.report import ConversionReport, ConvertedSite
+from agileact.transforms.trace.forward_runs import refuse_closures
 from agileact.transforms.trace.recording import Arguments
 
 Sharing = Literal["per_use", "shared"]
@@ -44,19 +47,22 @@ def convert(
 
     The model is run once on the example, in evaluation mode, and what it calls is written down: modules and their
     subclasses, wrappers and modules of the user's own that compute an elementwise function, functions and methods
-    (``F.relu(x)``, ``x.relu()``), functions kept as attributes. Modules are replaced in their slots. For calls of
+    (``F.relu(x)``, ``x.relu()``), functions kept as attributes, modules made in ``forward`` or kept in lists, and
+    formulas in one expression (``h * torch.sigmoid(h)``). Modules are replaced in their slots. For calls of
     functions, and for a module used at several places, the source of the method is compiled again with a call
     of the new child: the module gets a subclass of its class, of the same name, that pickles, copies, compiles
-    and exports like any other. How many channels there are, and along which axis, is followed from the layers that made
-    them. Afterwards the model is run again, and its outputs and those of every activation are compared.
+    and exports like any other. A call in a loop over layers calls a child for each turn. How many channels there are,
+    and along which axis, is followed from the layers that made them. Afterwards the model is run again, and its outputs
+    and those of every activation are compared.
 
     f stays what it was. Where Agileact has it as a base function, the agile module of that base is used; otherwise
     :class:`~agileact.AgileWrapped` around the module that was there.
 
-    Not converted, and in the report with the reason: what is not elementwise (softmax, attention, GLU), fused recurrent
-    layers, what learns or draws its own slope (PReLU, RReLU), gates written as functions (``x * torch.sigmoid(y)``;
-    a gate that is a module is converted), what works in place on values used again, code that cannot be seen or changed
-    (scripted modules, helper functions), and what the example does not reach.
+    Not converted, and in the report with the reason: what is not elementwise (softmax, attention, GLU), fused
+    recurrent layers, what learns or draws its own slope (PReLU, RReLU), gates written as functions (``x *
+    torch.sigmoid(y)`` and cells made of them; a gate that is a module is converted), what works in place on values
+    used again, code that cannot be seen or changed (scripted modules, helper functions), and what the example does
+    not reach.
 
     Args:
         model: The model, or an activation.
@@ -82,9 +88,11 @@ def convert(
         report.
 
     Raises:
-        ArgumentError: If an argument has a wrong value, or an example is needed.
+        ArgumentError: If an argument has a wrong value, an example is needed, or the model is wrapped in what does not
+            learn of new parameters (DistributedDataParallel, FSDP, AveragedModel): convert before wrapping.
         ArgumentTypeError: If an argument has a wrong type.
-        ConversionError: If the outputs would change; the model is then as it was.
+        ConversionError: If the outputs would change, or a closure ties the copy to ``model``'s own modules; the model
+            is then as it was.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -123,10 +131,29 @@ def convert(
             "where the channels lie is seen in a run: pass example_inputs, a tensor or a tuple or dict of arguments "
             "that the model takes; or dim, the channel axis of every activation; or granularity='layer'"
         )
-    if not inplace:
-        model = copied(model)
+    check_wrappers(model, inplace)
+    if isinstance(model, nn.DataParallel):
+        # Its replicas are made anew in every run: what is inside is converted, and put back.
+        inner, report = convert(
+            model.module,
+            base,
+            example_inputs=example_inputs,
+            filter_fn=filter_fn,
+            granularity=granularity,
+            terms=terms,
+            inplace=inplace,
+            sharing=sharing,
+            dim=dim,
+        )
+        wrapper = model if inplace else copy.copy(model)
+        wrapper._modules = {"module": inner}
+        renamed = (replace(site, name=f"module.{site.name}".rstrip(".")) for site in report.sites)
+        return wrapper, replace(report, sites=tuple(renamed))
+    given, model = model, model if inplace else copied(model)
     planner = Planner(model, new_base(base), granularity, terms, dim)
     sites, recording = find(model, example_inputs, sharing, filter_fn)
+    if not inplace:
+        refuse_closures(recording, given, "convert")
     plan = planner.plan(sites)
     if example_inputs is None:
         return put_in(model, plan), _report(plan, granularity, _UNSEEN)

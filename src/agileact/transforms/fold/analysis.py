@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from agileact._common.errors import FoldError
 from agileact.transforms.fold.labels import Activation, Constraints, is_agile
 from agileact.transforms.fold.locations import Shifts, Target, move_locations
 from agileact.transforms.fold.rules import constraints
@@ -52,6 +53,11 @@ def analysed(model: nn.Module, example_inputs: Examples, *, training: bool = Tru
                 if not mode:
                     raise
                 continue  # such as batch normalisation of a single number
+            if any(is_agile(module) for module in recording.strangers.values()):
+                raise FoldError(
+                    "an agile module runs that is not in the model, so that nothing can take its place: a lambda or a list "
+                    "in an attribute holds it; make it a module in an attribute, called in a method"
+                )
             runs.append(((method, example, mode), recording.outcome))
             steps = _steps(recording)
             if not any(_same(steps, other) for other in known):
