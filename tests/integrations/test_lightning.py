@@ -182,3 +182,35 @@ def test_one_process_of_several_writes():
 def test_a_wrong_name_says_what_there_is(tmp_path: Path):
     with pytest.raises(ArgumentError, match="no submodule 'net'; the first level has 'network'"):
         fit(callbacks.AgileCallback("net"), tmp_path)
+
+
+def test_a_strategy_that_spawns_says_where_the_folded_model_is():
+    settings: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    spawning = L.Trainer(strategy="ddp_spawn", devices=2, **settings)
+    with pytest.warns(UserWarning, match=r"processes by 'spawn', and callback\.folded stays in them"):
+        callbacks.check_launcher(spawning.strategy)
+    for strategy, devices in (("auto", 1), ("ddp", 2)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            callbacks.check_launcher(L.Trainer(strategy=strategy, devices=devices, **settings).strategy)
+
+
+def test_a_class_that_cannot_hold_the_location_is_kept(tmp_path: Path):
+    class Biasless(task_class()):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.network[0] = nn.Linear(4, 8, bias=False)
+
+    for architecture, kinds in (("keep", (nn.Linear, ag.AgileReLU)), ("extend", (nn.Linear, nn.ReLU))):
+        callback = callbacks.AgileCallback(
+            "network", example_inputs=torch.ones(1, 4), alerts=False, architecture=architecture
+        )
+        with pytest.warns(UserWarning, match="the state does not fit the original class; new: "):
+            L.Trainer(
+                accelerator="cpu", max_epochs=2, enable_progress_bar=False, enable_model_summary=False, logger=False,
+                default_root_dir=tmp_path, callbacks=[callback],
+            ).fit(Biasless(), samples())  # fmt: skip
+        plain: Any = callback.folded
+        assert tuple(type(layer) for layer in plain[:2]) == kinds
+    with pytest.raises(ArgumentError, match="architecture must be"):
+        callbacks.AgileCallback(architecture="same")

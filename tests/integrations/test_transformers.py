@@ -138,3 +138,67 @@ def test_mixed_precision_is_not_folded_in(tmp_path: Path):
     # The Trainer leaves its model computing in bfloat16; the class's own forward does not.
     wanted = type(model).forward(model.eval(), **EXAMPLE).logits
     torch.testing.assert_close(plain(**EXAMPLE).logits, wanted, rtol=1e-5, atol=1e-6)
+
+
+def _llama(**settings: Any) -> Any:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=20, **sizes, **settings)), EXAMPLE
+
+
+def _t5(**settings: Any) -> Any:
+    sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+    config = transformers.T5Config(vocab_size=20, **sizes, decoder_start_token_id=0, **settings)
+    example = {**EXAMPLE, "decoder_input_ids": EXAMPLE["input_ids"]}
+    return transformers.T5ForConditionalGeneration(config), example
+
+
+@pytest.mark.parametrize("build", [_llama, _t5], ids=["llama", "t5"])
+def test_kept_architectures_load_what_was_saved(build: Any, tmp_path: Path):
+    """Scales alone fold into the class; with locations, which need biases, activations stay agile."""
+    torch.manual_seed(0)
+    model, example = build()
+    agile, _ = ag.convert(model.eval(), example_inputs=example)
+    layers = [module for module in agile.modules() if isinstance(module, ag.AgileModule)]
+    with torch.no_grad():
+        for layer in layers:
+            layer.scale.uniform_(0.5, 1.5)
+    plain, report = ag.fold(agile, example, architecture="keep")
+    assert str(report).startswith("the state fits the original class")
+    plain.save_pretrained(tmp_path / "scales")
+    loaded, found = type(model).from_pretrained(tmp_path / "scales", output_loading_info=True)
+    assert not found["unexpected_keys"]
+    assert not found["missing_keys"]
+    torch.testing.assert_close(loaded.eval()(**example).logits, agile(**example).logits, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        for layer in layers:
+            layer.location.normal_()
+    plain, report = ag.fold(agile, example, architecture="keep")
+    assert str(report).startswith("the state does not fit the original class; new: ")
+    assert all("needs a bias that the architecture has not" in site.reason for site in report.refused)
+    assert len(report.new_parameters) == 2 * len(layers)
+    # Converted again, the class holds them.
+    again, _ = ag.convert(build()[0].eval(), example_inputs=example)
+    again.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(again(**example).logits, agile(**example).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_switch_that_the_report_names_gives_the_biases(tmp_path: Path):
+    torch.manual_seed(0)
+    model, example = _llama()
+    agile, _ = ag.convert(model.eval(), example_inputs=example)
+    with torch.no_grad():
+        for layer in agile.modules():
+            if isinstance(layer, ag.AgileModule):
+                layer.location.normal_()
+    plain, report = ag.fold(agile, example)
+    named = "config.mlp_bias = True gives the class a bias where one is missing: model.layers.0.mlp.gate_proj.bias"
+    assert named in str(report)
+    plain.save_pretrained(tmp_path / "plain")
+    config = transformers.LlamaConfig.from_pretrained(tmp_path / "plain", mlp_bias=True)
+    loaded, found = type(model).from_pretrained(tmp_path / "plain", config=config, output_loading_info=True)
+    assert not found["unexpected_keys"]
+    with torch.no_grad():
+        for name, parameter in loaded.named_parameters():
+            if name in found["missing_keys"]:  # other biases of the same switch
+                parameter.zero_()
+    torch.testing.assert_close(loaded.eval()(**example).logits, agile(**example).logits, rtol=1e-4, atol=1e-5)

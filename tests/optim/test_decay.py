@@ -142,3 +142,34 @@ def test_decay_needs_groups_that_decay():
         ag.decay_activations(optimizer, 0.1)  # type: ignore[arg-type]
     with pytest.raises(ag.ArgumentTypeError, match=r"optimizer must be a torch\.optim\.Optimizer, not AgileReLU"):
         ag.decay_activations(model, optimizer)  # type: ignore[arg-type]
+
+
+def test_a_second_call_replaces_the_first():
+    model: Any = ag.AgileReLU(3)
+    optimizer = torch.optim.SGD(ag.param_groups(model, 0.1, activation_decay=0.5))
+    first = ag.decay_activations(optimizer, model)
+    second = ag.decay_activations(optimizer, model)
+    with torch.no_grad():
+        model.scale.fill_(3.0)
+    _pulled(model, torch.randn(4, 3))
+    optimizer.step()
+    torch.testing.assert_close(model.scale.detach(), torch.full((3,), 1 + 2 * (1 - 0.1 * 0.5)))
+    first.remove()  # which is over, and takes nothing of the second with it
+    optimizer.step()
+    torch.testing.assert_close(model.scale.detach(), torch.full((3,), 1 + 2 * (1 - 0.1 * 0.5) ** 2))
+    second.remove()
+    optimizer.step()
+    torch.testing.assert_close(model.scale.detach(), torch.full((3,), 1 + 2 * (1 - 0.1 * 0.5) ** 2))
+
+
+def test_each_optimizer_has_a_decay_of_its_own():
+    models: list[Any] = [ag.AgileReLU(3), ag.AgileReLU(3)]
+    optimizers = [torch.optim.SGD(ag.param_groups(model, 0.1, activation_decay=0.5)) for model in models]
+    for model, optimizer in zip(models, optimizers, strict=True):
+        ag.decay_activations(optimizer, model)
+    for model, optimizer in zip(models, optimizers, strict=True):
+        with torch.no_grad():
+            model.scale.fill_(3.0)
+        _pulled(model, torch.randn(4, 3))
+        optimizer.step()
+        torch.testing.assert_close(model.scale.detach(), torch.full((3,), 1 + 2 * (1 - 0.1 * 0.5)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact._common.optional import require
 from agileact.integrations.session import Outcome, Session
+from agileact.transforms.fold.fold import Architecture
 
 if TYPE_CHECKING:
     Callback: Any = object
@@ -34,12 +36,14 @@ class AgileCallback(Outcome, Callback):
             it as it is.
         loggers: Besides the trainer's own loggers, as :func:`agileact.integrations.report` takes them.
         every_n_steps: How often what is new is logged; None for the trainer's ``log_every_n_steps``.
+        architecture: As for :func:`agileact.fold`: "keep" folds only what the class can hold, so that a checkpoint of
+            the folded model loads into it; a warning says so where something stays. "extend" may add biases.
         **monitor: Arguments of :class:`agileact.Monitor`, such as ``alerts=False``.
 
     Attributes:
         monitor: The monitor, from the start of training on.
-        folded: The plain network that training ended with, after ``fit``; in a process of ``ddp_spawn`` it is lost,
-            call :func:`agileact.fold` there.
+        folded: The plain network that training ended with, after ``fit``. Strategies that start their processes
+            afresh, such as ``ddp_spawn``, leave it in these processes: fold the module after ``fit`` then.
         fold_report: What became of each site.
 
     Raises:
@@ -48,7 +52,8 @@ class AgileCallback(Outcome, Callback):
         FoldError: When training starts, if the submodule cannot be folded.
 
     Warns:
-        UserWarning: When training starts, if an optimizer decays scales and locations, or holds none of them.
+        UserWarning: When training starts, if an optimizer decays scales and locations, or holds none of them, or if
+            ``folded`` will be in another process; at the end, if the folded state does not fit the original class.
 
     Example:
         >>> import torch, lightning.pytorch as L, agileact as ag
@@ -78,6 +83,7 @@ class AgileCallback(Outcome, Callback):
         example_inputs: Any = None,
         loggers: Sequence[Any] = (),
         every_n_steps: int | None = None,
+        architecture: Architecture = "keep",
         **monitor: Any,
     ) -> None:
         if every_n_steps is not None:
@@ -86,7 +92,7 @@ class AgileCallback(Outcome, Callback):
         self._every = every_n_steps
         self._example = example_inputs
         self._stage = "fit"
-        self._session = Session(list(loggers), example_inputs, monitor)
+        self._session = Session(list(loggers), example_inputs, monitor, architecture=architecture)
 
     def _watched(self, module: nn.Module) -> nn.Module:
         try:
@@ -101,6 +107,8 @@ class AgileCallback(Outcome, Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to watch."""
+        if self._example is not None and trainer.is_global_zero:
+            check_launcher(trainer.strategy)
         self._steps = trainer.global_step
         # With parameters of half or double precision, the trainer brings what a batch holds to theirs.
         self._session.example_inputs = trainer.precision_plugin.convert_input(self._example)
@@ -142,3 +150,14 @@ class AgileCallback(Outcome, Callback):
 def _loggers(trainer: Any) -> list[Any]:
     # Only the process that logs may write.
     return list(trainer.loggers) if trainer.is_global_zero else []
+
+
+def check_launcher(strategy: Any) -> None:
+    """Warn if the training runs in processes that take what callbacks know with them when they end."""
+    method = getattr(getattr(strategy, "launcher", None), "_start_method", "")
+    if method:
+        warnings.warn(
+            f"the strategy starts its processes by {method!r}, and callback.folded stays in them: use strategy='ddp', "
+            "or call agileact.fold(module, example_inputs) after fit, to which the weights come back",
+            stacklevel=3,
+        )

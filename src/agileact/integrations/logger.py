@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from agileact._common import checks
 from agileact.integrations.session import Outcome, Session
+from agileact.transforms.fold.fold import Architecture
 
 
 class AgileLogger(Outcome):
@@ -25,6 +26,8 @@ class AgileLogger(Outcome):
             the end; tried once at the start, so that an example that does not fit costs no training.
         every_n_steps: How often what is new is reported.
         prefix: What all names begin with.
+        architecture: As for :func:`agileact.fold`: "keep" folds only what the class can hold, so that a checkpoint of
+            the folded model loads into it; a warning says so where something stays. "extend" may add biases.
         **monitor: Arguments of :class:`agileact.Monitor`, such as ``alerts=False``.
 
     Attributes:
@@ -38,7 +41,8 @@ class AgileLogger(Outcome):
         FoldError: If the model cannot be folded.
 
     Warns:
-        UserWarning: If the optimizer decays scales and locations, or does not hold them.
+        UserWarning: If the optimizer decays scales and locations, or does not hold them; at the end, if the folded
+            state does not fit the original class.
 
     Example:
         >>> import torch, agileact as ag
@@ -71,13 +75,14 @@ class AgileLogger(Outcome):
         example_inputs: Any = None,
         every_n_steps: int = 100,
         prefix: str = "agileact",
+        architecture: Architecture = "extend",
         **monitor: Any,
     ) -> None:
         checks.optimizer(optimizer)
         checks.integer("every_n_steps", every_n_steps, least=1)
         self._model = model
         self._every = every_n_steps
-        self._session = Session(loggers, example_inputs, monitor, prefix)
+        self._session = Session(loggers, example_inputs, monitor, prefix=prefix, architecture=architecture)
         self._session.start(model, [optimizer])
         self._handle = optimizer.register_step_post_hook(lambda *_: self._step())
 

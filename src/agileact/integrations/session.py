@@ -12,18 +12,26 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
+from agileact._common.errors import ArgumentError
 from agileact.integrations.reporting import collect, delivery
 from agileact.integrations.tensorboard import add_histograms, add_shapes
 from agileact.monitor import Monitor
 from agileact.monitor.units import agile_layers
 from agileact.transforms import FoldReport, fold
+from agileact.transforms.fold.fold import Architecture
 
 
 class Session:
     """The monitoring of one training and what came of it; with an example, the model is folded at the end."""
 
     def __init__(
-        self, loggers: Iterable[Any], example_inputs: Any, monitor: dict[str, Any], prefix: str = "agileact"
+        self,
+        loggers: Iterable[Any],
+        example_inputs: Any,
+        monitor: dict[str, Any],
+        *,
+        prefix: str = "agileact",
+        architecture: Architecture = "keep",
     ) -> None:
         self.loggers = list(loggers)
         for logger in self.loggers:
@@ -31,6 +39,9 @@ class Session:
         self.example_inputs = example_inputs
         self.arguments = monitor
         self.prefix = prefix
+        if architecture not in ("extend", "keep"):
+            raise ArgumentError(f"architecture must be 'extend' or 'keep', not {architecture!r}")
+        self.architecture = architecture
         self.monitor: Monitor | None = None
         self.folded: nn.Module | None = None
         self.fold_report: FoldReport | None = None
@@ -100,14 +111,22 @@ class Session:
 
     def fold(self, model: nn.Module) -> None:
         """Fold, if an example was given."""
-        if self.example_inputs is not None:
-            self.folded, self.fold_report = self._fold(_bare(model))
+        if self.example_inputs is None:
+            return
+        self.folded, self.fold_report = self._fold(_bare(model))
+        if not self.fold_report.same_architecture:
+            warnings.warn(
+                f"{self.fold_report.fit}: a checkpoint of the folded model loses it when that class loads it. "
+                + "".join(f"{note}. " for note in self.fold_report.note.splitlines() if note.startswith("config."))
+                + "See fold_report for the reasons",
+                stacklevel=3,
+            )
 
     def _fold(self, model: nn.Module) -> tuple[nn.Module, FoldReport]:
         parameter = next(model.parameters(), None)
         example = self.example_inputs if parameter is None else _moved(self.example_inputs, parameter.device)
         with _as_written(model):
-            plain, report = fold(model, example_inputs=example)
+            plain, report = fold(model, example_inputs=example, architecture=self.architecture)
         return plain.eval(), report
 
     def state(self) -> dict[str, Any]:

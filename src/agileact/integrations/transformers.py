@@ -15,6 +15,7 @@ from agileact._common.files import write_atomically
 from agileact._common.optional import require
 from agileact.integrations.session import Outcome, Session
 from agileact.optim import decay_activations, param_groups
+from agileact.transforms.fold.fold import Architecture
 
 if TYPE_CHECKING:
     TrainerCallback: Any = object
@@ -86,6 +87,8 @@ class AgileTrainerCallback(Outcome, TrainerCallback):
             it is.
         loggers: Where to report to whenever the Trainer logs, as :func:`agileact.integrations.report` takes them: a
             Weights & Biases run, MLflow, a TensorBoard writer, a function.
+        architecture: As for :func:`agileact.fold`: "keep" folds only what the class can hold, so that a checkpoint of
+            the folded model loads into it; a warning says so where something stays. "extend" may add biases.
         **monitor: Arguments of :class:`agileact.Monitor`, such as ``alerts=False``.
 
     Attributes:
@@ -99,7 +102,8 @@ class AgileTrainerCallback(Outcome, TrainerCallback):
         FoldError: When training starts, if the model cannot be folded.
 
     Warns:
-        UserWarning: When training starts, if the optimizer decays scales and locations, or holds none of them.
+        UserWarning: When training starts, if the optimizer decays scales and locations, or holds none of them; at the
+            end, if the folded state does not fit the original class.
 
     Example:
         >>> import torch
@@ -111,8 +115,15 @@ class AgileTrainerCallback(Outcome, TrainerCallback):
         >>> callback.folded.save_pretrained("plain")  # doctest: +SKIP
     """
 
-    def __init__(self, *, example_inputs: Any = None, loggers: Sequence[Any] = (), **monitor: Any) -> None:
-        self._session = Session(list(loggers), example_inputs, monitor)
+    def __init__(
+        self,
+        *,
+        example_inputs: Any = None,
+        loggers: Sequence[Any] = (),
+        architecture: Architecture = "keep",
+        **monitor: Any,
+    ) -> None:
+        self._session = Session(list(loggers), example_inputs, monitor, architecture=architecture)
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from agileact._common.errors import ArgumentError
 from agileact.optim.constraint import project
 from agileact.optim.groups import agile_modules
 
+_ACTIVE: WeakKeyDictionary[Optimizer, RemovableHandle] = WeakKeyDictionary()
+
 
 def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle:
     """Make an optimizer pull scales and locations towards their start with each of its steps.
@@ -23,7 +26,8 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
     has its effect. The start is the module's: 1 and 0, except for the later terms of a
     :class:`~agileact.nn.CombinedAgile`. As in AdamW the decay is apart from the gradient, so
     adaptive optimizers do not rescale it. Nothing of it is kept in the optimizer's state: after a state
-    is loaded into a new optimizer, call this function for that one too.
+    is loaded into a new optimizer, call this function for that one too. Called again for the same optimizer, it
+    replaces the earlier call.
 
     Args:
         optimizer: An optimizer over the groups of :func:`~agileact.param_groups`.
@@ -84,7 +88,11 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
         # A decay that overshoots, or a start out of range, must not leave a constrained scale there.
         project(optimizer)
 
-    return optimizer.register_step_post_hook(decay)
+    earlier = _ACTIVE.get(optimizer)
+    if earlier is not None:
+        earlier.remove()
+    handle = _ACTIVE[optimizer] = optimizer.register_step_post_hook(decay)
+    return handle
 
 
 def _as_laid_out(start: Tensor, parameter: Any) -> Tensor:

@@ -90,12 +90,14 @@ class FoldedSite(Site):
         scale_into: The names of the modules whose weights took up its scale: those behind it, or those before it.
         created: Those of ``location_into`` that the architecture did not have.
         kept: What is left of it: "location", "scale", both or nothing.
+        new_parameters: The names in the state of the model that the architecture did not have.
     """
 
     location_into: tuple[str, ...] = ()
     scale_into: tuple[str, ...] = ()
     created: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    new_parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,19 @@ class FoldReport:
     @property
     def same_architecture(self) -> bool:
         """Whether the state_dict loads into the architecture as it was before it was made agile."""
-        return not self.refused and not any(site.created for site in self.sites)
+        return not self.refused and not self.new_parameters
+
+    @property
+    def new_parameters(self) -> tuple[str, ...]:
+        """The names in the state that the architecture did not have: biases that were made, and what stays."""
+        return tuple(dict.fromkeys(name for site in self.sites for name in site.new_parameters))
+
+    @property
+    def fit(self) -> str:
+        """Whether the state fits the original class, in words, and what is new in it."""
+        if self.same_architecture:
+            return "the state fits the original class"
+        return f"the state does not fit the original class; new: {few(self.new_parameters)}"
 
     def __str__(self) -> str:
         rows = [
@@ -144,7 +158,7 @@ class FoldReport:
             )
             for site in self.sites
         ]
-        head = f"{len(self.folded)} folded, {len(self.refused)} refused"
+        head = f"{self.fit}\n{len(self.folded)} folded, {len(self.refused)} refused"
         measured = f"largest difference: {self.absolute:.1e} absolute, {self.relative:.1e} relative"
         if self.training is not None:
             measured += f"; in training mode {self.training:.1e} relative"

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError, DataError, cli
-from agileact.study.commands.compare import duration, fitted, proposed
+from agileact.study.commands.compare import duration, fitted, proposed, usual_validation
 from agileact.study.data import dataset as data
 from agileact.study.running.cost import START_SECONDS
 from agileact.study.spec.arms import arm
 from agileact.study.spec.trial import DataSpec, freeze
+from tests.study import networks_of_a_user
 
 HERE = "tests.study.networks_of_a_user"
 
@@ -84,6 +85,20 @@ def test_a_budget_that_is_too_small_says_what_would_do():
         fitted(study(), each, 600.0, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("pairs", 40), ("three", 500), ("many", 500)], ids=["a fifth", "a part of its own", "500"]
+)
+def test_what_is_set_aside_where_nobody_says(name, expected, monkeypatch):
+    x, y = torch.randn(4000, 4), torch.arange(4000) % 3
+    parts = {
+        "pairs": [(x[:200], y[:200]), (x[:50], y[:50])],
+        "three": [(x[:200], y[:200]), (x[:30], y[:30]), (x[:50], y[:50])],
+        "many": [(x, y), (x[:50], y[:50])],
+    }
+    monkeypatch.setattr(networks_of_a_user, "chosen", lambda: parts[name], raising=False)
+    assert usual_validation(f"{HERE}:chosen") == expected
+
+
 def test_times_as_people_write_them():
     assert [duration(text) for text in ("90s", "30m", "1.5h", "1h30m", "2m5s")] == [90, 1800, 5400, 5400, 125]
     for text in ("30", "m", "-3m", "infh", "", "30m1h", "1.2.3s", "0s"):
@@ -117,3 +132,41 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main([*command, "--budget", "soon"])
     assert "'soon' is not a time such as 90s, 30m or 1.5h" in capsys.readouterr().err
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """The study that a command plans, which then does not run."""
+    seen = []
+    monkeypatch.setattr("agileact.study.commands.compare.carry_out", lambda context, options: seen.append(context))
+    return seen
+
+
+def half(outputs, y):
+    return 0.5 * torch.nn.functional.cross_entropy(outputs, y)
+
+
+def noisy(x):
+    return x + 0.1 * torch.randn_like(x)
+
+
+def test_metric_loss_weights_and_augmentation_are_options(tmp_path, planned):
+    command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:pairs", "--arms", "original,agile-relu"]
+    command += ["--iterations", "10", "--validation", "30", "--jobs", "1"]
+    given = ["--metric", "auc", "--class-weights", "1,2,4", "--augment", f"{__name__}:noisy"]
+    assert cli.main([*command, *given, "--out", str(tmp_path / "a")]) == 0
+    assert cli.main([*command, "--loss", f"{__name__}:half", "--out", str(tmp_path / "b")]) == 0
+    first, second = (context.data["compare"] for context in planned)
+    assert (first.metric, first.class_weights, first.augment) == ("AUC", (1.0, 2.0, 4.0), f"{__name__}:noisy")
+    assert second.loss == f"{__name__}:half"
+    options = dict(planned[0].study.tasks[0].spec.data.options)
+    assert options["class_weights"] == (1.0, 2.0, 4.0)
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--class-weights", "even"])
+
+
+def test_inputs_and_targets_of_other_lengths_are_named_before_anything_runs(tmp_path, planned, capsys):
+    command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:unequal", "--arms", "original,agile-relu"]
+    assert cli.main([*command, "--out", str(tmp_path / "o")]) == 1
+    assert "has inputs (150, 8) and targets (147,)" in capsys.readouterr().err
+    assert not planned

@@ -199,7 +199,15 @@ def test_without_activations_or_example():
     with pytest.raises(ag.ArgumentError, match="fold needs example_inputs"):
         ag.fold(nn.Sequential(nn.Linear(3, 2), ag.AgileReLU(2)))
     with pytest.raises(ag.ArgumentTypeError, match="tensor, a tuple"):
-        ag.fold(nn.Sequential(nn.Linear(3, 2), ag.AgileReLU(2)), [torch.ones(1, 3)])  # type: ignore[arg-type]
+        ag.fold(nn.Sequential(nn.Linear(3, 2), ag.AgileReLU(2)), 3)  # type: ignore[arg-type]
+    with pytest.raises(ag.ArgumentTypeError, match="tensor, a tuple"):
+        ag.fold(nn.Sequential(nn.Linear(3, 2), ag.AgileReLU(2)), [3])
+    with pytest.raises(ag.ArgumentError, match="empty list"):
+        ag.fold(nn.Sequential(nn.Linear(3, 2), ag.AgileReLU(2)), [])
+    with pytest.raises(ag.ArgumentError, match="architecture must be"):
+        ag.fold(model, architecture="same")  # type: ignore[arg-type]
+    with pytest.raises(ag.ArgumentTypeError, match="training must be True or False"):
+        ag.fold(model, training=1)  # type: ignore[arg-type]
     with pytest.raises(ag.ArgumentTypeError, match=r"must be a torch\.nn\.Module"):
         ag.fold(3)  # type: ignore[arg-type]
     with pytest.raises(ag.ArgumentTypeError, match="tolerance must be a number"):
@@ -208,8 +216,8 @@ def test_without_activations_or_example():
         ag.fold(model, tolerance=-1.0)
 
 
-class Branching(nn.Module):
-    """A model that does in training what the example in evaluation does not show."""
+class Secretive(nn.Module):
+    """A model that reads its own bias where no recording sees it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,9 +226,10 @@ class Branching(nn.Module):
         self.head = nn.Linear(6, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.fc(x))
-        y: Tensor = self.head(x)
-        return y + x.exp().sum() if self.training else y
+        y: Tensor = self.head(self.act(self.fc(x)))
+        with torch._C.DisableTorchFunction():
+            seen = self.fc.bias.exp().sum() if self.training else torch.zeros(())
+        return y + seen
 
 
 def test_what_is_still_open_is_made_once():
@@ -234,7 +243,10 @@ def test_what_is_still_open_is_made_once():
 
 def test_a_wrong_model_is_not_returned():
     with pytest.raises(ag.FoldError, match=r"in training mode the output differs.*not by rounding"):
-        ag.fold(drawn(Branching().double()), torch.randn(4, 6, dtype=DOUBLE))
+        ag.fold(drawn(Secretive().double()), torch.randn(4, 6, dtype=DOUBLE))
+    _, report = ag.fold(drawn(Secretive().double()), torch.randn(4, 6, dtype=DOUBLE), training=False)
+    assert report.training is None
+    assert "folded for evaluation alone" in str(report)
 
 
 def test_tolerance_is_the_users():
@@ -380,11 +392,11 @@ class Counted(Net):
 
 
 def test_the_model_runs_four_times():
-    """Recorded and compared, in evaluation and in training; lint needs no comparison."""
+    """Recorded and compared, in evaluation and in training; lint compares nothing."""
     model = drawn(Counted())
     Counted.runs = 0
     ag.fold(model, torch.randn(4, 6))
     assert Counted.runs <= 4
     Counted.runs = 0
     ag.lint(model, torch.randn(4, 6))
-    assert Counted.runs == 1
+    assert Counted.runs == 2

@@ -33,8 +33,9 @@ class CentredStatistics(nn.Module):
         centred = self.norm(y - y.mean(0, keepdim=True))
         if not self.training:
             return (centred,)
-        # Numbers that Python reads are in no recording.
-        return centred, self.wrong * torch.tensor(h.detach().numpy().sum(1)) + y.sum(1)
+        with torch._C.DisableTorchFunction():  # which no recording sees
+            unseen = self.wrong * self.fc.bias.sum()
+        return centred, y.sum(1) + unseen
 
 
 def test_a_statistic_that_rounding_decides_excuses_no_output():

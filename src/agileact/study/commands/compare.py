@@ -46,6 +46,11 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
             return duration(text)
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 1.5h")
 
+    def weights(text: str) -> str | tuple[float, ...]:
+        with contextlib.suppress(ValueError):
+            return text if text == "balanced" else tuple(float(part) for part in text.split(","))
+        raise argparse.ArgumentTypeError(f"{text!r} is neither balanced nor numbers such as 1,2,4")
+
     parser.add_argument("--model", required=True, metavar="PKG.MODULE:FUNCTION", help="returns the network")
     parser.add_argument("--data", required=True, metavar="PKG.MODULE:FUNCTION", help="returns pairs (inputs, targets)")
     parser.add_argument(
@@ -57,17 +62,26 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     for name, default, what in (
         ("iterations", 1000, "steps of a trial"),
         ("batch-size", 100, "samples a step"),
-        ("validation", 500, "samples to set aside"),
     ):
         parser.add_argument(
             f"--{name}", type=count, default=default, metavar="N", help=f"{what} (default: %(default)s)"
         )
+    parser.add_argument(
+        "--validation", type=count, metavar="N", help="samples to set aside (default: 500, and at most a fifth)"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="beside the loss: accuracy, auc, ..., or PKG.MODULE:FUNCTION")
+    parser.add_argument("--loss", metavar="PKG.MODULE:FUNCTION", help="what is minimised, of outputs and targets")
+    parser.add_argument(
+        "--class-weights", type=weights, metavar="W", help="balanced, or a number for each class: 1,2,4"
+    )
+    parser.add_argument("--augment", metavar="PKG.MODULE:FUNCTION", help="changes the inputs of a training batch")
     add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
     parser.set_defaults(run=_compare, data_dir=None, resumes=True)
 
 
 def _compare(options: argparse.Namespace) -> None:
     from agileact.study import models
+    from agileact.study.data.objective import OPTIONS
     from agileact.study.running.conduct import identified
     from agileact.study.running.cost import START_SECONDS, estimate
     from agileact.study.running.executors.local import available_cores
@@ -87,7 +101,8 @@ def _compare(options: argparse.Namespace) -> None:
         fingerprint=models.model_fingerprint(options.model),
         iterations=options.iterations,
         batch_size=options.batch_size,
-        validation=options.validation,
+        validation=options.validation or usual_validation(options.data),
+        told={name: value for name in OPTIONS if (value := getattr(options, name)) is not None},
     )
     study, data = identified(as_asked(study, options), options.data_dir)
     context = Context(study, data, options.out or Path("runs") / "compare")
@@ -125,7 +140,15 @@ def _remembered(context: Context, measure: Callable[[], dict[tuple[str, str], fl
 
 
 def proposed(
-    arms: Sequence[Arm], model: str, data: str, *, fingerprint: str, iterations: int, batch_size: int, validation: int
+    arms: Sequence[Arm],
+    model: str,
+    data: str,
+    *,
+    fingerprint: str,
+    iterations: int,
+    batch_size: int,
+    validation: int,
+    told: Mapping[str, Any] | None = None,
 ) -> Study:
     """Return the study of a user's model and data, with the fewest trials that can say something.
 
@@ -137,6 +160,7 @@ def proposed(
         iterations: Steps of a trial.
         batch_size: Samples a step.
         validation: Samples to set aside, where the data has no validation part.
+        told: Metric, loss, class weights and augmentation, as far as they are not the usual ones.
     """
     from agileact.study.spec.protocol import Protocol, Study
     from agileact.study.spec.tasks import Task
@@ -144,7 +168,7 @@ def proposed(
 
     budget = Budget(iterations, batch_size, evaluate_every=max(1, iterations // 40), test_curve=False)
     spec = TaskSpec(
-        DataSpec("custom", validation, options=freeze({"target": data})),
+        DataSpec("custom", validation, options=freeze({"target": data, **(told or {})})),
         ModelSpec("custom", freeze({"target": model, "fingerprint": fingerprint})),
         budget,
     )
@@ -152,6 +176,17 @@ def proposed(
     study = Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec),), protocol)
     seeds = tuple(range(study.least_seeds))
     return dataclasses.replace(study, protocol=dataclasses.replace(protocol, seeds=seeds))
+
+
+def usual_validation(data: str) -> int:
+    """Return how many samples are set aside where the user does not say: 500, and at most a fifth."""
+    from agileact.study.data.dataset import load
+    from agileact.study.spec.trial import DataSpec, freeze
+
+    usual, loaded = DataSpec("custom").validation, load(DataSpec("custom", 1, options=freeze({"target": data})))
+    if len(loaded.validation_y) > 1:
+        return usual  # it has a part of its own, and the number means nothing
+    return max(1, min(usual, (len(loaded.train_y) + 1) // 5))
 
 
 def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget: float, jobs: int) -> Study:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agileact.study.data.dataset import DataSet
     from agileact.study.results.outcome import Outcome
     from agileact.study.results.source import Source
-    from agileact.study.running.executors import Executor
+    from agileact.study.running.executors import Elsewhere
     from agileact.study.running.planner import Plan
     from agileact.study.spec.protocol import Study
 
@@ -69,9 +69,17 @@ class Context:
         """Where the trials are; without a store there are none yet."""
         from agileact.study.results.source import told
 
+        self.tell_of_lost_store()
         return told(self.study, self.path, begun=False)
 
-    def run(self, executor: Executor, *, command: str = "", matters: float | None = None) -> Outcome:
+    def tell_of_lost_store(self) -> None:
+        """Say that the store is gone, if there was one: its record is written once there is a store."""
+        from agileact.study.spec.record import FILE
+
+        if not self.path.exists() and (self.out / FILE).exists():
+            say(f"Note: {self.path} was deleted or moved away; its trials must be run again.")
+
+    def run(self, executor: Elsewhere, *, command: str = "", matters: float | None = None) -> Outcome:
         """Run what is missing of the study and return its outcome; each stored trial is read and checked once.
 
         Args:
@@ -88,6 +96,7 @@ class Context:
         from agileact.study.running.progress import display
         from agileact.study.running.store import Store
         from agileact.study.spec.record import write_record
+        from agileact.study.spec.user_code import UserCode
         from agileact.study.training.dry_run import check_arms
 
         for task in self.study.tasks:
@@ -95,13 +104,17 @@ class Context:
         for note in (self.study.warning(), self.study.caveat()):
             if note:
                 say(f"Note: {note}.")
+        self.tell_of_lost_store()
         with Store(self.path) as store, display(self.study) as shown, failures_kept(self.out):
             results = Results(store)
+            # Whatever becomes of the user's files while they wait: workers run the modules as they are now.
+            code = UserCode.of(self.study)
+            executor.code = code.write(self.out / "code") if code.modules else None
             if not plan(self.study, results).finished:
                 check_arms(self.study, self.data)
             # Before the first trial, so that "agileact study watch" knows what it sees.
             described = {name: data.description for name, data in self.data.items()}
-            around = write_record(self.out, self.study, command=command, data=described)
+            around = write_record(self.out, self.study, command=command, data=described, code=code.hash)
 
             def begin(current: Plan) -> Any:
                 if current.finished:

@@ -71,7 +71,7 @@ def assembled(
     """
     for part, values in zip(("train", "validation", "test"), tensors[1::2], strict=True):
         description = description.replace(f"{{{part}}}", f"{len(values):,}", 1)
-    parts = dict(zip(PARTS, tensors, strict=True))
+    parts: dict[str, Any] = dict(zip(PARTS, tensors, strict=True))
     found = fingerprint(tensors)
     return DataSet(
         spec.name, **parts, description=description, fingerprint=found, classes=classes, kind=kind, mixable=mixable

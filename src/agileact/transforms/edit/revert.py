@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from agileact._common.errors import ArgumentError
 from agileact.nn import AgileModule
 from agileact.transforms.edit.plain_modules import plain_module
 from agileact.transforms.edit.rewrite import edited_class, edits_of
-from agileact.transforms.trace.writable import hooked
+from agileact.transforms.trace.writable import computes, hooked
 
 _ORIGIN = "_agileact_origin"
 _FAST = "_agileact_fast_path"
@@ -46,7 +47,7 @@ def original_module(module: AgileModule, *, same_function: bool = True) -> nn.Mo
     origin = origin_of(module)
     if origin is None or not isinstance(origin.original, nn.Module) or (origin.replaced and same_function):
         return plain_module(module)
-    return origin.original.train(module.training)
+    return _with_its_own(origin.original.train(module.training))
 
 
 def slots_of(model: nn.Module, module: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -201,6 +202,20 @@ def share_hooks(old: nn.Module, new: nn.Module) -> None:
     for name in _HOOKS:
         if name in old.__dict__:
             new.__dict__[name] = old.__dict__[name]
+    _with_its_own(new)
+
+
+def _with_its_own(module: nn.Module) -> nn.Module:
+    """Drop the hooks that compute a parameter which a module has not, such as a scale that was pruned."""
+    hooks = module._forward_pre_hooks
+    foreign = [
+        key
+        for key, hook in hooks.items()
+        if (name := computes(hook)) and not (hasattr(module, f"{name}_orig") or hasattr(module, f"{name}_g"))
+    ]
+    if foreign:  # in a copy: the others go on sharing theirs
+        module._forward_pre_hooks = OrderedDict((key, hook) for key, hook in hooks.items() if key not in foreign)
+    return module
 
 
 def with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:

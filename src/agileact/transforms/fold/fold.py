@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from agileact._common import checks
-from agileact._common.errors import ArgumentError, FoldError
+from agileact._common.errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.nn import AgileModule
-from agileact.transforms.edit.revert import copied, original_module, restore_site
-from agileact.transforms.fold.analysis import analysed
+from agileact.transforms.edit.revert import copied, origin_of, original_module, restore_site
+from agileact.transforms.fold.analysis import Run, again, analysed
+from agileact.transforms.fold.architecture import switches
 from agileact.transforms.fold.gauge import Numbers
 from agileact.transforms.fold.labels import Activation
 from agileact.transforms.fold.leftovers import residual_module, unseen_module
 from agileact.transforms.fold.locations import Target
-from agileact.transforms.fold.solve import Solution, residual_factor
-from agileact.transforms.fold.verify import PROVEN, TOLERANCES, Gap, compared, largest, precision, sensitivity, wide
+from agileact.transforms.fold.solve import Solution, residual_factor, solve
+from agileact.transforms.fold.verify import PROVEN, TOLERANCES, Gap, compared, disturbed, largest, precision, wide
 from agileact.transforms.fold.write import write
-from agileact.transforms.report import FoldedSite, FoldReport
+from agileact.transforms.report import FoldedSite, FoldReport, few
 from agileact.transforms.trace.forward_runs import needs_values, outcome
-from agileact.transforms.trace.recording import Arguments, Outcome
+from agileact.transforms.trace.recording import Examples, Outcome, examples
+
+Architecture = Literal["extend", "keep"]
 
 
 def fold(
-    model: nn.Module, example_inputs: Arguments | None = None, *, tolerance: float | None = None
+    model: nn.Module,
+    example_inputs: Examples | None = None,
+    *,
+    tolerance: float | None = None,
+    architecture: Architecture = "extend",
+    training: bool = True,
 ) -> tuple[nn.Module, FoldReport]:
     r"""Return a plain model with the outputs of a model with agile activations :math:`a f(x - b)`.
 
@@ -39,19 +50,28 @@ def fold(
     ``torch.export`` and ONNX make of it, need nothing of this package then either, but a pickle of the model does.
 
     Weights are computed in float64 and rounded once. Before it is returned, the model is compared with the
-    agile one on the example: in evaluation mode, and in training mode with the same random numbers.
+    agile one on the example: in evaluation mode, and in training mode with the same random numbers. Each output is
+    compared by its own size, each running statistic by the deviation beside it, and each tensor that the model keeps
+    in an attribute, too.
 
     Args:
         model: The model; it is not changed. Its training mode, hooks, buffers and ``requires_grad`` are kept.
         example_inputs: A tensor, a tuple of positional or a dict of keyword arguments, on which the model is run. What
-            it computes must not depend on the example by Python's control flow, or only that path is right.
+            it computes must not depend on the example by Python's control flow, or only that path is right. A list has
+            several of these; in it, a pair ("encode", example) calls ``model.encode``. The plain model is right for
+            every call that is in the list.
         tolerance: How far outputs may be apart, relative to the largest number of the output. By default 1e-5 in
             float32, 1e-10 in float64, 1e-2 in float16 and 8e-2 in bfloat16; a larger difference is then accepted
             only where the same fold in float64 shows that it is rounding.
+        architecture: "extend" creates biases and leaves multiplications and subtractions. "keep" folds only where the
+            architecture stays as it was without agile activations; any other activation stays agile, with the reason.
+        training: Whether the plain model must be right in training mode, too. False folds for evaluation alone: what
+            only training does may come out differently then, and the report says so.
 
     Returns:
         The plain model, and a report: ``.sites`` with ``name``, ``base``, ``status`` ("folded", "partly folded" or
-        "refused") and ``reason``; ``.folded``, ``.refused``, ``.same_architecture``; it prints as a table.
+        "refused") and ``reason``; ``.folded``, ``.refused``, ``.same_architecture``, ``.new_parameters``; it prints as
+        a table, whose first line says whether the state fits the original class.
 
     Raises:
         ArgumentError: If there are agile activations but no example, or the model has no values yet (device "meta").
@@ -77,20 +97,26 @@ def fold(
     checks.model(model)
     if tolerance is not None and not checks.number("tolerance", tolerance) >= 0:
         raise ArgumentError(f"tolerance must be at least 0, not {tolerance!r}")
+    if architecture not in ("extend", "keep"):
+        raise ArgumentError(f"architecture must be 'extend' or 'keep', not {architecture!r}")
+    if not isinstance(training, bool):
+        raise ArgumentTypeError(f"training must be True or False, not {training!r}")
     if not _agile(model):
         return copied(model), FoldReport()
     if example_inputs is None:
         raise ArgumentError(
             "fold needs example_inputs: it runs the model on them to see where each scale and location can go; pass a "
-            "tensor, a tuple of positional or a dict of keyword arguments"
+            "tensor, a tuple of positional or a dict of keyword arguments, or a list of these"
         )
     needs_values(model, "fold")
     agile: nn.Module = copied(model)
     if any(is_lazy(parameter) for parameter in agile.parameters()):
         # A run makes what is still open, the same for both models.
-        outcome(agile, example_inputs)
-    plain, sites, evaluation = _folded(agile, example_inputs)
-    return plain, _checked(agile, plain, example_inputs, sites, evaluation, tolerance)
+        for method, example in examples(example_inputs):
+            outcome(agile, example, method=method)
+    plain, sites, runs, wanted = _folded(agile, example_inputs, architecture, training)
+    report = _checked(agile, plain, example_inputs, sites, runs, tolerance, architecture, training)
+    return plain, replace(report, note="\n".join(filter(None, [report.note, *switches(agile, wanted)])))
 
 
 def _agile(model: nn.Module) -> dict[str, AgileModule]:
@@ -101,34 +127,93 @@ def _numbers(parameter: Tensor) -> Tensor:
     return parameter.detach().to("cpu", torch.float64).reshape(-1)
 
 
-def _folded(agile: nn.Module, example_inputs: Arguments) -> tuple[nn.Module, list[FoldedSite], Outcome]:
-    """Record a model; return a plain copy, what became of each site, and what the run made."""
+def _folded(
+    agile: nn.Module, example_inputs: Examples, architecture: str, training: bool
+) -> tuple[nn.Module, list[FoldedSite], list[tuple[Run, Outcome]], list[str]]:
+    """Record a model; return a plain copy, what became of each site, what the runs made, and missing biases."""
     plain = copied(agile)
-    analysis = analysed(agile, example_inputs)
+    analysis = analysed(agile, example_inputs, training=training)
     modules = _agile(plain)
-    scales = {name: _numbers(modules[name].scale).numpy() for name in analysis.sites}
-    locations = {name: _numbers(modules[name].location) for name in analysis.sites}
-    solution = analysis.scales(scales)
+    # Of the model that ran: a scale that is pruned or parametrised is computed in the run.
+    scales = {name: _numbers(site.module.scale).numpy() for name, site in analysis.sites.items()}
+    locations = {name: _numbers(site.module.location) for name, site in analysis.sites.items()}
     targets, stays = analysis.locations(locations)
+    frozen: dict[str, str] = {}
+    while True:
+        solution = solve(analysis.found, scales, frozen)
+        stuck = {}
+        for name, site in analysis.sites.items() if architecture == "keep" else ():
+            why = _obstacle(site, solution, targets.get(name, []), stays.get(name, ""), scales[name])
+            if why and name not in frozen:
+                stuck[name] = why
+        if not stuck:
+            break
+        # Each that stays may keep others from folding.
+        frozen |= stuck
     like = next(iter(modules.values())).location
-    write(plain, analysis.found.maps, solution.gauges, [one for some in targets.values() for one in some], like)
+    moved = [one for name, some in targets.items() if name not in frozen for one in some]
+    write(plain, analysis.found.maps, solution.gauges, moved, like)
     replacements: dict[str, nn.Module | None] = {}
     described: dict[str, FoldedSite] = {}
     for name, site in analysis.sites.items():
-        replacements[name], described[name] = _settled(
-            modules[name], site, solution, targets.get(name, []), stays.get(name, ""), locations[name], scales[name]
-        )
-    for name in modules.keys() - analysis.sites.keys():
-        replacements[name] = unseen_module(modules[name])
-        kept = replacements[name] is not None
-        status, reason = ("refused" if kept else "folded"), "it did not run on the example"
-        described[name] = FoldedSite(name, modules[name].base, status, reason, kept=("location", "scale") * kept)
-    for name, module in modules.items():
-        if name:
-            restore_site(plain, name, replacements[name])
+        if name in frozen:
+            described[name] = _left(name, modules[name], frozen[name])
         else:
-            plain = replacements[name] or original_module(module)
-    return plain, list(described.values()), analysis.recording.outcome
+            replacements[name], described[name] = _settled(
+                modules[name], site, solution, targets.get(name, []), stays.get(name, ""), locations[name], scales[name]
+            )
+    for name in modules.keys() - analysis.sites.keys():
+        module, why = modules[name], "it did not run on the example"
+        left = unseen_module(module)
+        if left is not None and architecture == "keep":
+            described[name] = _left(name, module, why)
+            continue
+        replacements[name] = left
+        kept = left is not None
+        described[name] = FoldedSite(
+            name,
+            module.base,
+            "refused" if kept else "folded",
+            why,
+            kept=("location", "scale") * kept,
+            new_parameters=_new(name, module, left),
+        )
+    for name, replacement in replacements.items():
+        if name:
+            restore_site(plain, name, replacement)
+        else:
+            plain = replacement or original_module(modules[name])
+    wanted = [one.name for some in targets.values() for one in some if one.created]
+    return plain, list(described.values()), analysis.runs, wanted
+
+
+def _obstacle(site: Activation, solution: Solution, located: list[Target], location_stays: str, scale: Numbers) -> str:
+    """Say why a site cannot be folded into the architecture as it is; empty if it can."""
+    if site.module.terms > 1:
+        return site.blocked
+    if location_stays:
+        return f"its location: {location_stays}"
+    made = [target.name for target in located if target.created]
+    if made:
+        return f"its location needs a bias that the architecture has not: {few(made)}"
+    if site.name in solution.reasons and (scale != 1).any():
+        return f"its scale: {solution.reasons[site.name]}"
+    return ""
+
+
+def _left(name: str, module: AgileModule, why: str) -> FoldedSite:
+    new = _new(name, module, module)
+    return FoldedSite(
+        name, module.base, "refused", f"it stays agile: {why}", kept=("location", "scale"), new_parameters=new
+    )
+
+
+def _new(name: str, module: AgileModule, left: nn.Module | None) -> tuple[str, ...]:
+    """Return the names in the state of what is left of a site that the original does not have."""
+    origin = origin_of(module)
+    before = origin.original.state_dict() if origin is not None and isinstance(origin.original, nn.Module) else {}
+    prefix = f"{name}." if name else ""
+    return () if left is None else tuple(f"{prefix}{key}" for key in left.state_dict() if key not in before)
 
 
 def _settled(
@@ -188,8 +273,9 @@ def _settled(
         "; ".join(dict.fromkeys(reasons)),
         tuple(dict.fromkeys(target.name for target in located)),
         tuple(dict.fromkeys(went)),
-        tuple(dict.fromkeys(target.name for target in located if target.created)),
+        (created := tuple(dict.fromkeys(target.name for target in located if target.created))),
         tuple(kept),
+        created + _new(name, module, replacement),
     )
 
 
@@ -203,79 +289,81 @@ def _small(values: Tensor) -> Tensor:
 def _checked(
     agile: nn.Module,
     plain: nn.Module,
-    example_inputs: Arguments,
+    example_inputs: Examples,
     sites: list[FoldedSite],
-    evaluation: Outcome,
+    runs: list[tuple[Run, Outcome]],
     tolerance: float | None,
+    architecture: str,
+    training: bool,
 ) -> FoldReport:
     """Compare the models; return the report, or raise."""
     allowed = TOLERANCES[precision(agile)] if tolerance is None else tolerance
-    notes = []
-    measured: list[Gap | None] = []
-    for training in (False, True):
-        expected = _trained(agile, example_inputs) if training else evaluation
-        if expected is None:
-            measured.append(None)
-            continue
-        gaps = compared(expected, outcome(plain, example_inputs, training=training), buffers=training)
-        measured.append(largest(gaps))
+    notes = [] if training else ["folded for evaluation alone: in training mode it may compute something else"]
+    measured: dict[bool, Gap] = {}
+    # The masks of a pruned scale are gone with it.
+    gone = {f"{name}.{key}".lstrip(".") for name, module in _agile(agile).items() for key, _ in module.named_buffers()}
+    for number, (run, expected) in enumerate(runs):
+        mode = run[2]
+        expected.buffers = {name: buffer for name, buffer in expected.buffers.items() if name not in gone}
+        gaps = compared(expected, again(plain, run), buffers=mode)
+        found = largest(gaps)
+        measured[mode] = largest({"before": measured.get(mode, Gap()), "now": found})
         wrong = {name: gap for name, gap in gaps.items() if not gap.relative <= allowed}
         if not wrong:
             continue
         worst = max(wrong, key=lambda name: wrong[name].relative)
         message = (
-            f"in {'training' if training else 'evaluation'} mode {worst} differs by {wrong[worst].relative:.1e} of its "
+            f"in {'training' if mode else 'evaluation'} mode {worst} differs by {wrong[worst].relative:.1e} of its "
             f"size, more than {allowed:.1e}"
         )
-        proof = _proof(agile, example_inputs, wrong, expected, training=training)
+        proof = _proof(agile, example_inputs, number, wrong, expected, architecture, training)
         if not proof:
             raise FoldError(
                 f"the folded model is not the agile one: {message}, and not by rounding. If what the model does "
-                "depends on its mode or on the values of its input, fold the part that does not. Sites: "
+                "depends on the values of its input, or on what no recording sees, fold the part that does not"
+                + ("; training=False folds for evaluation alone. Sites: " if mode else ". Sites: ")
                 + ", ".join(site.name or "(the model itself)" for site in sites)
             )
-        if tolerance is not None and not training:
+        if tolerance is not None and not mode:
             raise FoldError(f"{message}; {proof}: allow more, or fold the model in float64")
         notes.append(f"{message}; {proof}")
-    found, trained = measured
-    assert found is not None
+    evaluation, trained = measured[False], measured.get(True)
     return FoldReport(
-        tuple(sites), found.absolute, found.relative, None if trained is None else trained.relative, "\n".join(notes)
+        tuple(sites),
+        evaluation.absolute,
+        evaluation.relative,
+        None if trained is None else trained.relative,
+        "\n".join(notes),
     )
 
 
-def _trained(agile: nn.Module, example_inputs: Arguments) -> Outcome | None:
-    """Return what a model makes in training; None if it cannot run, as batch normalisation of a single number."""
-    try:
-        return outcome(agile, example_inputs, training=True)
-    except (ValueError, RuntimeError):
-        return None
-
-
 def _proof(
-    model: nn.Module, example_inputs: Arguments, wrong: dict[str, Gap], expected: Outcome, *, training: bool
+    model: nn.Module,
+    example_inputs: Examples,
+    number: int,
+    wrong: dict[str, Gap],
+    expected: Outcome,
+    architecture: str,
+    training: bool,
 ) -> str:
     """Return how it is known that differences are rounding: by folding in float64; empty if it is not known of one."""
     try:
         agile = copied(model).double()
-        example = wide(example_inputs)
-        plain, _, exact = _folded(agile, example)
-        if training:
-            exact = outcome(agile, example, training=True)
-        gaps = compared(exact, outcome(plain, example, training=training), buffers=training)
-        noise = sensitivity(agile, example, training=training)
-    except (RuntimeError, TypeError, ValueError):
+        plain, _, runs, _ = _folded(agile, wide(example_inputs), architecture, training)
+        run, exact = runs[number]
+        exact.buffers = {name: buffer for name, buffer in exact.buffers.items() if name in expected.buffers}
+        gaps = compared(exact, again(plain, run), buffers=run[2])
+        noise = compared(exact, again(disturbed(agile), run), buffers=run[2])
+    except (RuntimeError, TypeError, ValueError, IndexError):
         return ""
     # Each by its own: a quantity that rounding decides says nothing of the others.
-    if any(not gaps[name].relative <= max(PROVEN, 100 * noise[name].relative) for name in wrong if name in gaps):
-        return ""
-    if not wrong.keys() <= gaps.keys():
+    if any(name not in gaps or not gaps[name].relative <= max(PROVEN, 100 * noise[name].relative) for name in wrong):
         return ""
     worst = max(wrong, key=lambda name: gaps[name].relative)
     proof = f"it is rounding: folded in float64 they differ by {gaps[worst].relative:.1e}"
     if gaps[worst].relative > PROVEN:
         proof += f", and a change of all weights in their last bit changes it by {noise[worst].relative:.1e}"
-    if not training and precision(model) != torch.float64:
-        own = largest(compared(exact, Outcome(wide(expected.outputs), {}), buffers=False))
+    if not run[2] and precision(model) != torch.float64:
+        own = largest(compared(exact, Outcome(wide(expected.outputs)), buffers=False))
         proof += f", and the agile model is itself {own.relative:.1e} from what it gives in float64"
     return proof

@@ -83,35 +83,36 @@ def is_agile(module: nn.Module) -> bool:
 
 @dataclass
 class Map:
-    """A call with a weight and a bias of the model's own that can take up gauges.
+    """A parameter of the model's own that takes up gauges, number by number.
 
-    ``layout`` says how the weight lies: "linear" for (out, in), "matmul" for (in, out), "conv" for (out, in / groups,
-    ...), "conv_transpose" for (in, out / groups, ...), "norm" for one number a channel, "parameter" for a parameter
-    that is a signal itself. ``weight`` and ``bias`` are names; a norm, whose input has gauge 1, has no ``inputs``.
+    It is multiplied by the gauges of ``inputs`` and divided by those of ``outputs``, both broadcastable to its shape,
+    or to ``places`` if only these of its numbers are meant. ``owner`` is the module whose weight or bias it is. A bias
+    that is ``open`` is not there yet.
     """
 
-    call: Call
-    layout: str
-    weight: str
-    bias: str | None
-    inputs: Labels
-    outputs: Labels
-    groups: int = 1
+    parameter: str
+    inputs: Tensor
+    outputs: Tensor
+    owner: str
+    run: int
+    places: Tensor | None = None
+    open: bool = False
 
-    @property
-    def owner(self) -> str:
-        """The name of the module that has the weight."""
-        return self.weight.rpartition(".")[0] or self.weight
+    def like(self, other: Map) -> bool:
+        """Return whether another use is of the same numbers."""
+        if (self.places is None) != (other.places is None):
+            return False
+        return self.places is None or other.places is None or torch.equal(self.places, other.places)
 
 
 @dataclass
 class Use:
-    """One call of an agile module: labels before and behind, and which scale lies between, all of one length.
+    """A call of an agile module in each run: labels before and behind, and which scale lies between, of one length.
 
-    Laid out in ``shape``, they have as many axes as the input.
+    Laid out in ``shape``, they have as many axes as the input. ``calls`` has the number of the run with each call.
     """
 
-    call: Call
+    calls: list[tuple[int, Call]]
     name: str
     inputs: Labels
     outputs: Labels
@@ -158,10 +159,10 @@ class Product:
 
 @dataclass
 class Constraints:
-    """Everything that a model demands of the gauges of its signals.
+    """Everything that a model demands of the gauges of its signals, in all its runs.
 
-    ``grounds`` are gauges that must be 1, ``nonzero`` labels whose gauge cannot be 0. ``values`` has the labels of each
-    value of the recording, of its number of axes and broadcastable to its shape. Label 0 is the ground.
+    ``grounds`` are gauges that must be 1, ``nonzero`` labels whose gauge cannot be 0, ``mapped`` the parameters that
+    take up gauges in each run. Label 0 is the ground.
     """
 
     count: int = 1
@@ -171,8 +172,8 @@ class Constraints:
     products: list[Product] = field(default_factory=list)
     nonzero: list[Labels] = field(default_factory=list)
     maps: list[Map] = field(default_factory=list)
+    mapped: set[tuple[int, str]] = field(default_factory=set)
     sites: dict[str, Activation] = field(default_factory=dict)
-    values: dict[int, Tensor] = field(default_factory=dict)
 
     def fresh(self, shape: Sequence[int]) -> Tensor:
         """Return new labels, each once."""
@@ -207,3 +208,21 @@ class Constraints:
     def positive(self, labels: Tensor, why: str) -> None:
         """Require positive gauges."""
         self.positives.append(Mark(flat(labels), why))
+
+    def take(self, one: Map) -> None:
+        """Let a parameter take up gauges: in each run the same."""
+        others = [other for other in self.maps if other.parameter == one.parameter and other.open == one.open]
+        others = [other for other in others if other.run != one.run]
+        same = next((other for other in others if other.like(one)), None)
+        if same is not None:
+            self.tie(same.inputs, one.inputs)
+            self.tie(same.outputs, one.outputs)
+            return
+        self.maps.append(one)
+        for other in (*others, one) if others else ():
+            self.give_up(other, "is used in another way in another run")
+
+    def give_up(self, one: Map, why: str) -> None:
+        """Let a parameter stay as it is."""
+        for labels in (one.inputs, one.outputs):
+            self.ground(labels, f"{one.parameter} {why}")

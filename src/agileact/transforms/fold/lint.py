@@ -125,7 +125,7 @@ def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
         scale[0] = -abs(scale[0])
     targets, stays = analysis.locations({name: torch.from_numpy(draw.normal(size=n)) for name, n in sizes.items()})
     unnormalised = solve(_unnormalised(analysis.found), positive)
-    solutions = [analysis.scales(positive), analysis.scales(both), unnormalised]
+    solutions = [solve(analysis.found, positive), solve(analysis.found, both), unnormalised]
     sites = []
     for name, site in analysis.sites.items():
         of_scale, of_location = _scale(site, *solutions), _location(name, targets, stays)

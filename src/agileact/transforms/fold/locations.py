@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from agileact.transforms.fold.labels import Activation, again, aligned, compact, inside, named
+from agileact.transforms.fold.weights import Source, Weights
 from agileact.transforms.trace.operations import (
     AVERAGE_POOLING,
     DROPPING,
@@ -22,9 +23,9 @@ from agileact.transforms.trace.operations import (
     UPSAMPLING,
 )
 from agileact.transforms.trace.recording import Call, Recording, Ref, Value, words
-from agileact.transforms.trace.writable import Writable, hooked
+from agileact.transforms.trace.writable import hooked
 
-_BIAS = {"batch_norm": 4, "instance_norm": 4, "layer_norm": 3, "group_norm": 3, "addmm": 0}
+_BIAS = {"batch_norm": 4, "instance_norm": 4, "layer_norm": 3, "group_norm": 3}
 # The factors of the two operands.
 _SUMS: dict[str, Callable[[float], tuple[float, float]]] = {
     "add": lambda alpha: (1.0, alpha),
@@ -58,16 +59,24 @@ class Target:
 class Shifts:
     """Moves shifts through one recorded model."""
 
-    def __init__(self, model: nn.Module, recording: Recording) -> None:
+    def __init__(self, model: nn.Module, recording: Recording, weights: Weights, *, training: bool = True) -> None:
         self.model = model
         self.recording = recording
-        self.writable = Writable(model, recording)
+        self.weights = weights
+        self.training = training
         self._seen = {
             value.index: visit.name or "the model"
             for visit in recording.visits
             if hooked(visit.module)
-            for value in visit.inputs + visit.outputs
+            for value in visit.inputs + visit.outputs * hooked(visit.module, behind=True)
         }
+
+    def uses(self, target: Target) -> bool:
+        """Return whether the run uses a bias, or what one is to be made for."""
+        if target.created:
+            owner = self.model.get_submodule(target.name.rpartition(".")[0])
+            return self.recording.runs.get(self.recording.names[id(owner)][0], 0) > 0
+        return any(one.users for one in self.recording.values if one.kind == "parameter" and one.name == target.name)
 
     def absorb(self, value: Value, shift: Tensor, consumer: Call) -> list[Target]:
         """Return the biases by which a value is shifted for the one call that takes it; raise if there is no way."""
@@ -75,11 +84,13 @@ class Shifts:
         if not bool(shift.any()):
             return []
         self._check_users(value, shift, consumer)
-        if value.kind == "parameter":
+        if isinstance(self.weights.of(value), Source) or value.kind == "parameter":
             return [self._parameter(value, shift)]
         if value.maker is None:
             raise Blocked("the signal comes straight from the model's input")
         call = value.maker
+        if call.name in ("addmm", "baddbmm"):
+            return self._added(call, shift)
         if call.name in LINEAR or call.name in NORMS:
             return [self._bias(call, shift)]
         if call.name in REARRANGING:
@@ -92,6 +103,8 @@ class Shifts:
     def _check_users(self, value: Value, shift: Tensor, consumer: Call) -> None:
         if value.returned:
             raise Blocked("the model also returns the signal before it")
+        if value.kept:
+            raise Blocked(f"the model keeps the signal before it in {value.kept}")
         if value.tainted:
             raise Blocked("the memory of the signal before it is changed or read in ways not recorded")
         if value.index in self._seen:
@@ -112,17 +125,28 @@ class Shifts:
         return made is not None and not any(bool(one.any()) for one in made)
 
     def _parameter(self, value: Value, shift: Tensor) -> Target:
-        why = self.writable.refusal(value)
-        if why:
-            raise Blocked(why)
-        return Target(value.name, shift.expand(value.shape).clone())
+        source = self.weights.of(value)
+        if isinstance(source, str):
+            raise Blocked(source)
+        shift = shift.expand(value.shape)
+        if source.places is None:
+            return Target(source.parameter.name, shift.clone())
+        moved = torch.zeros(source.parameter.shape.numel(), dtype=torch.float64)
+        moved[source.places] = shift
+        return Target(source.parameter.name, moved.reshape(source.parameter.shape))
+
+    def _added(self, call: Call, shift: Tensor) -> list[Target]:
+        """``addmm`` and ``baddbmm``: the matrix that is added takes the shift."""
+        added = call.argument(0, "input")
+        if call.kwargs.get("beta", 1) != 1 or not isinstance(added, Ref):
+            raise Blocked(f"{call.name} before it has no plain bias")
+        value = self.recording.values[added.index]
+        return self.absorb(value, _fitted(shift, value), call)
 
     def _bias(self, call: Call, shift: Tensor) -> Target:
         if call.name == "rms_norm":
             raise Blocked(f"rms_norm before it has no bias{inside(call)}")
-        bias = call.argument(_BIAS.get(call.name, 2), "input" if call.name == "addmm" else "bias")
-        if call.name == "addmm" and (call.kwargs.get("beta", 1) != 1 or bias is None):
-            raise Blocked("addmm before it has no plain bias")
+        bias = call.argument(_BIAS.get(call.name, 2), "bias")
         weight = call.argument(3 if call.name in ("batch_norm", "instance_norm") else 2, "weight")
         axes = 1
         if call.name == "layer_norm":
@@ -135,16 +159,13 @@ class Shifts:
         vector = shift.reshape(shift.shape[first : first + axes]).expand(wanted).clone()
         if isinstance(bias, Ref):
             value = self.recording.values[bias.index]
-            why = self.writable.refusal(value)
-            if why:
-                raise Blocked(why)
             if value.shape != vector.shape:
                 raise Blocked(f"{value.name} has not one number for each channel")
-            return Target(value.name, vector)
+            return self._parameter(value, vector)
         owner = self.model.get_submodule(call.owner)
         if not isinstance(owner, _BIASED) or getattr(owner, "bias", self) is not None or not _native(owner):
             raise Blocked(f"{named(call)} has no bias, and there is no torch module to give it one")
-        if hooked(owner):
+        if hooked(owner, behind=True):
             raise Blocked(f"a hook sees what goes out of {call.owner}")
         if isinstance(weight, Ref) and len(self.recording.values[weight.index].users) > 1:
             raise Blocked(f"{call.owner} has no bias and is used in more than one place")
@@ -154,10 +175,10 @@ class Shifts:
 
     def _rearranged(self, call: Call, value: Value, shift: Tensor) -> list[Target]:
         data = call.inputs if call.name in JOINING else call.inputs[:1]
-        if len({one.index for one in data}) != len(data) or (
-            len(call.inputs) > len(data) and not call.name.endswith("_as")
-        ):
-            raise Blocked(f"{named(call)} before it takes an index or one signal twice")
+        if len(call.inputs) > len(data) and not call.name.endswith("_as"):
+            return self._picked(call, shift)
+        if len({one.index for one in data}) != len(data):
+            raise Blocked(f"{named(call)} before it takes one signal twice")
         given = {one.index: torch.zeros(one.shape, dtype=torch.int64) for one in call.inputs}
         start = 0
         for one in data:
@@ -180,6 +201,21 @@ class Shifts:
             targets += self.absorb(one, part, call)
         return targets
 
+    def _picked(self, call: Call, shift: Tensor) -> list[Target]:
+        """Rows that are picked by an index, along an axis on which the shift is the same everywhere."""
+        source, index = call.inputs[0], call.inputs[1]
+        dim = call.argument(1, "dim") if call.name == "index_select" else 0
+        plain = call.name == "index_select" or (call.name == "getitem" and isinstance(call.args[1], Ref))
+        if not plain or not isinstance(dim, int) or index.dtype.is_floating_point:
+            raise Blocked(f"{named(call)} before it takes an index")
+        dim %= len(source.shape)
+        masked = len(index.shape) if index.dtype == torch.bool else 1
+        came = 1 if call.name == "index_select" or index.dtype == torch.bool else len(index.shape)
+        shape = list(shift.shape)
+        if any(size > 1 for size in shape[dim : dim + came]):
+            raise Blocked(f"its location differs among what {named(call)} picks")
+        return self.absorb(source, shift.reshape(shape[:dim] + [1] * masked + shape[dim + came :]), call)
+
     def _step(self, call: Call, shift: Tensor) -> tuple[Value, Tensor]:
         """Return which input of a call is to be shifted, and by what."""
         name = call.name.removesuffix("_with_indices")
@@ -187,6 +223,8 @@ class Shifts:
         if first is None or name == "module":
             raise Blocked(f"a nonlinearity lies before it: {named(call)}")
         if name in PASSING or (name in DROPPING and call.argument(1, "p", 0.5) == 0):
+            return first, shift
+        if name in DROPPING and not self.training:
             return first, shift
         if name in DROPPING:
             raise Blocked(f"{named(call)} before it drops units in training")
@@ -273,10 +311,9 @@ def _native(module: nn.Module) -> bool:
 
 
 def move_locations(
-    model: nn.Module, recording: Recording, sites: Mapping[str, Activation], locations: Mapping[str, Tensor]
+    shifts: Sequence[Shifts], sites: Mapping[str, Activation], locations: Mapping[str, Tensor]
 ) -> tuple[dict[str, list[Target]], dict[str, str]]:
-    """Return the biases that take up the location of each site, and why others stay, by name."""
-    shifts = Shifts(model, recording)
+    """Return the biases that take up the location of each site, in each run the same, and why others stay, by name."""
     targets: dict[str, list[Target]] = {}
     stays: dict[str, str] = {}
     for name, site in sites.items():
@@ -286,11 +323,31 @@ def move_locations(
                 raise Blocked(site.blocked)
             if not bool(torch.isfinite(location).all()):
                 raise Blocked("its location is not finite")
-            found: list[Target] = []
+            found: dict[int, list[Target]] = {run: [] for run in range(len(shifts))}
             for use in site.uses:
                 shift = -location[torch.from_numpy(use.index)].reshape(use.shape)
-                found += shifts.absorb(use.call.inputs[0], shift, use.call)
-            targets[name] = found
+                for run, call in use.calls:
+                    found[run] += shifts[run].absorb(call.inputs[0], shift, call)
+            targets[name] = _agreed(shifts, found)
         except Blocked as blocked:
             stays[name] = str(blocked)
     return targets, stays
+
+
+def _agreed(shifts: Sequence[Shifts], found: Mapping[int, list[Target]]) -> list[Target]:
+    """Return the targets of all runs, if each bias takes up the same in every run that uses it."""
+    chosen: dict[str, Target] = {}
+    taken: dict[int, dict[str, Target]] = {}
+    for run, targets in found.items():
+        here = taken[run] = {}
+        for target in targets:
+            before = here.get(target.name)
+            here[target.name] = replace(target, shift=target.shift + before.shift) if before else target
+        for name, target in here.items():
+            if not torch.equal(chosen.setdefault(name, target).shift, target.shift):
+                raise Blocked(f"{name} would take up another location in another run")
+    for run, here in taken.items():
+        for name, target in chosen.items():
+            if name not in here and shifts[run].uses(target):
+                raise Blocked(f"{name} is used without it in another run")
+    return list(chosen.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from agileact.transforms.fold.gauge import GROUND, Gauges, Labels, Numbers
-from agileact.transforms.fold.labels import Activation, Constraints, Product, Use
+from agileact.transforms.fold.labels import Activation, Constraints, Product, Use, flat
 
 
 @dataclass
@@ -25,15 +25,16 @@ class Solution:
     backward: dict[str, list[str]] = field(default_factory=dict)
 
 
-def solve(constraints: Constraints, scales: Mapping[str, Numbers]) -> Solution:
+def solve(constraints: Constraints, scales: Mapping[str, Numbers], frozen: Mapping[str, str] | None = None) -> Solution:
     """Return gauges that fulfil all constraints.
 
     What the model demands comes first; it can always be fulfilled, by gauges that are all 1. Then each site is tried in
-    its order: its scale is folded unless that contradicts what stands already.
+    its order: its scale is folded unless that contradicts what stands already. A site that is frozen stays as it is,
+    with gauges of 1 before and behind.
     """
     refused: dict[str, str] = {}
     while True:
-        solver = _Solver(constraints, scales, refused)
+        solver = _Solver(constraints, scales, refused, frozen or {})
         culprit = solver.run()
         if culprit is None:
             return solver.solution()
@@ -42,10 +43,17 @@ def solve(constraints: Constraints, scales: Mapping[str, Numbers]) -> Solution:
 
 
 class _Solver:
-    def __init__(self, constraints: Constraints, scales: Mapping[str, Numbers], refused: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        constraints: Constraints,
+        scales: Mapping[str, Numbers],
+        refused: Mapping[str, str],
+        frozen: Mapping[str, str],
+    ) -> None:
         self.constraints = constraints
         self.scales = scales
-        self.reasons = dict(refused)
+        self.frozen = frozen
+        self.reasons = {**refused, **frozen}
         self.gauges = Gauges(constraints.count)
         # Which labels are tied together by the model, whatever their ratio, when the ground ties nothing.
         self.streams = Gauges(constraints.count)
@@ -62,6 +70,9 @@ class _Solver:
                 self.site_of[use.outputs] = number
         if not self._structure():
             raise AssertionError("what a model demands can be fulfilled by gauges of 1")
+        for name in self.frozen:
+            if not self._stay(self.constraints.sites[name]):
+                raise AssertionError("what a model demands can be fulfilled by gauges of 1")
         alone = self.gauges.alone()
         for labels in self.constraints.nonzero:
             alone[labels] = False
@@ -203,7 +214,7 @@ class _Solver:
             self.streams.tie(product.output, product.first)
             self.streams.tie(product.output, product.second)
         root = self.streams.find
-        maps = [(one, root(one.inputs)[0], root(one.outputs)[0]) for one in self.constraints.maps]
+        maps = [(one, root(flat(one.inputs))[0], root(flat(one.outputs))[0]) for one in self.constraints.maps]
         for site in self.sites:
             behind = self._stream(use.outputs for use in site.uses)
             before = self._stream(use.inputs for use in site.uses)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact.transforms.edit.revert import copied
-from agileact.transforms.trace.forward_runs import outcome
-from agileact.transforms.trace.recording import Arguments, Outcome, mapped
+from agileact.transforms.trace.recording import Outcome, mapped
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 """How far outputs may be apart, relative to the largest number of the output."""
@@ -39,7 +38,7 @@ def largest(gaps: dict[str, Gap]) -> Gap:
 
 
 def compared(expected: Outcome, actual: Outcome, *, buffers: bool) -> dict[str, Gap]:
-    """Return how far apart each output is, and on demand each buffer.
+    """Return how far apart each output is, what the model keeps in attributes, and on demand each buffer.
 
     An output is measured by its own largest number. Of a running mean that is nothing: it may be 0 but for rounding,
     so it is measured by the standard deviation beside it, too.
@@ -51,9 +50,10 @@ def compared(expected: Outcome, actual: Outcome, *, buffers: bool) -> dict[str, 
         "the output" if single else f"output {index}": _between(one, other)
         for index, (one, other) in enumerate(zip(expected.outputs, actual.outputs, strict=True))
     }
-    for name, one in expected.buffers.items() if buffers else ():
-        other = actual.buffers.get(name)
-        gaps[name] = _between(one, other, _spread(name, expected.buffers))
+    for name, kept in expected.kept.items():
+        gaps[name] = _between(kept, actual.kept.get(name))
+    for name, buffer in expected.buffers.items() if buffers else ():
+        gaps[name] = _between(buffer, actual.buffers.get(name), _spread(name, expected.buffers))
     return gaps
 
 
@@ -88,16 +88,15 @@ def _between(expected: Tensor, actual: Tensor | None, least: float = 0.0) -> Gap
     return Gap(absolute, absolute / size if size else math.inf)
 
 
-def sensitivity(model: nn.Module, example_inputs: Arguments, *, training: bool) -> dict[str, Gap]:
-    """Return how far each quantity moves in float64 if every parameter is changed in its last bit."""
+def disturbed(model: nn.Module) -> nn.Module:
+    """Return a model in float64 with every parameter changed in its last bit: what it changes is rounding."""
     moved = copied(model)
     generator = torch.Generator().manual_seed(_SEED)
     with torch.no_grad():
         for parameter in moved.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.mul_(1 + 2.0**-52 * noise.to(parameter.device))
-    runs = [outcome(one, example_inputs, training=training) for one in (model, moved)]
-    return compared(*runs, buffers=training)
+    return moved
 
 
 def precision(model: nn.Module) -> torch.dtype:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +14,9 @@ from agileact.transforms.fold.locations import Target
 
 def write(model: nn.Module, maps: Iterable[Map], gauges: Numbers, targets: Sequence[Target], like: Tensor) -> None:
     """Shift biases, then rescale weights and biases, in place; a new bias is trained if ``like``, a location, is."""
-    for target in targets:
-        if target.created:
-            _create(model, target.name, like)
+    created = {target.name for target in targets if target.created}
+    for name in created:
+        _create(model, name, like)
     parameters = dict(model.named_parameters())
     new: dict[str, Tensor] = {}
 
@@ -28,38 +27,20 @@ def write(model: nn.Module, maps: Iterable[Map], gauges: Numbers, targets: Seque
 
     for target in targets:
         current(target.name).add_(target.shift)
-    created = {target.name for target in targets if target.created}
+    factors = torch.from_numpy(gauges)
     for one in maps:
-        before, behind = gauges[one.inputs], gauges[one.outputs]
-        if np.all(before == 1) and np.all(behind == 1):
+        before, behind = factors[one.inputs], factors[one.outputs]
+        if (one.open and one.parameter not in created) or (bool((before == 1).all()) and bool((behind == 1).all())):
             continue
-        _rescale(current(one.weight), one, before, behind)
-        bias = one.bias
-        beside = one.weight.removesuffix("weight") + "bias"
-        if bias is None and beside in created:
-            bias = beside
-        if bias is not None:
-            current(bias).div_(torch.from_numpy(behind).reshape(current(bias).shape))
+        values = current(one.parameter)
+        if one.places is None:
+            values.mul_(before).div_(behind)
+        else:
+            flat = values.view(-1)
+            flat[one.places] = flat[one.places] * before / behind
     with torch.no_grad():
         for name, values in new.items():
             parameters[name].copy_(values)
-
-
-def _rescale(weight: Tensor, one: Map, before: Numbers, behind: Numbers) -> None:
-    """Multiply what belongs to each input, and divide what belongs to each output, in place."""
-    columns, rows = torch.from_numpy(before), torch.from_numpy(behind)
-    kernel = (1,) * (weight.ndim - 2)
-    if one.layout in ("norm", "parameter"):
-        weight.div_(rows.reshape(weight.shape))
-    elif one.layout == "matmul":
-        weight.mul_(columns[:, None]).div_(rows)
-    elif one.layout == "conv_transpose":
-        # Inputs of a group meet the outputs of that group alone.
-        grouped = weight.view(one.groups, -1, *weight.shape[1:])
-        grouped.mul_(columns.reshape(one.groups, -1, 1, *kernel)).div_(rows.reshape(one.groups, 1, -1, *kernel))
-    else:
-        grouped = weight.view(one.groups, -1, *weight.shape[1:])
-        grouped.mul_(columns.reshape(one.groups, 1, -1, *kernel)).div_(rows.reshape(one.groups, -1, 1, *kernel))
 
 
 def _create(model: nn.Module, name: str, like: Tensor) -> None:

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from agileact._common.errors import ArgumentError
-from agileact.transforms.trace.recorder import outcome_of, untouched
+from agileact.transforms.trace.recorder import entry, outcome_of, untouched
 from agileact.transforms.trace.recording import Arguments, Outcome, arguments, cloned
 
 
-def outcome(model: nn.Module, example_inputs: Arguments, *, training: bool = False) -> Outcome:
+def outcome(model: nn.Module, example_inputs: Arguments, *, training: bool = False, method: str = "") -> Outcome:
     """Run a model, with the same random numbers each time and without fused fast paths; it stays as it was."""
     args, kwargs = cloned(arguments(example_inputs))
     with untouched(model, training=training), torch.no_grad():
-        return outcome_of(model, model(*args, **kwargs))
+        return outcome_of(model, entry(model, method)(*args, **kwargs))
 
 
 def outputs(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from agileact._common.errors import ArgumentError
 from agileact.transforms.trace.operations import DROPPING, PASSING, SHAPED_BY
 from agileact.transforms.trace.recording import (
     Arguments,
@@ -54,8 +55,8 @@ _BETWEEN = (
 _ABOUT = words(
     "size dim ndim numel nelement shape dtype device layout is_contiguous stride storage_offset element_size "
     "is_floating_point is_complex is_nested is_sparse is_cuda is_cpu is_meta is_quantized is_mkldnn requires_grad "
-    "grad_fn is_leaf data_ptr get_device type ndimension __len__ itemsize nbytes names requires_grad_ "
-    "untyped_storage is_signed has_names __hash__ __repr__ is_inference"
+    "grad_fn is_leaf data_ptr get_device type ndimension len itemsize nbytes names requires_grad_ "
+    "untyped_storage is_signed has_names hash repr is_inference"
 )
 
 
@@ -66,8 +67,9 @@ def record(
     leaf: Callable[[nn.Module], bool] = lambda module: False,
     training: bool = False,
     apart: Callable[[nn.Module], bool] = lambda module: False,
+    method: str = "",
 ) -> Recording:
-    """Run a model once, without gradients, and write down what it does.
+    """Run a model once, or one of its methods, without gradients, and write down what it does.
 
     Modules that are a ``leaf`` are taken as one call. Those that are ``apart``, which must have no state, are told
     apart by slot where they have several. Nothing of the model is changed: its mode, buffers, the states of the random
@@ -82,17 +84,53 @@ def record(
         for value in tensors((args, kwargs)):
             recorder.recording.inputs.append(recorder.value(value, "input"))
         with recorder:
-            output = model(*args, **kwargs)
+            output = entry(model, method)(*args, **kwargs)
         for tensor in tensors(output):
-            recorder.value(tensor).returned = True
+            recorder.newest(tensor).returned = True
+        for name, tensor in _kept(model):
+            if id(tensor) in recorder.objects and recorder.newest(tensor).kind == "result":
+                recorder.newest(tensor).kept = name
+        recorder.recording.training = training
         recorder.recording.outcome = outcome_of(model, output)
     return recorder.recording
+
+
+def entry(model: nn.Module, method: str) -> Callable[..., Any]:
+    """Return what a call of an example calls: the model or one of its methods."""
+    if not method:
+        return model
+    found: Callable[..., Any] | None = getattr(model, method, None)
+    if not callable(found):
+        raise ArgumentError(f"example_inputs names the method {method!r}, which {type(model).__name__} has not")
+    return found
 
 
 def outcome_of(model: nn.Module, output: Any) -> Outcome:
     """Return what a run that is just over has made, as copies."""
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
-    return Outcome([tensor.detach().clone() for tensor in tensors(output)], buffers)
+    kept = {name: tensor.detach().clone() for name, tensor in _kept(model)}
+    return Outcome([tensor.detach().clone() for tensor in tensors(output)], buffers, kept)
+
+
+def _kept(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in plain attributes of modules, but for weights that are computed and kept by the way."""
+    for owner, module in model.named_modules():
+        for name, value in vars(module).items():
+            if not isinstance(value, (Tensor, tuple, list, dict)) or name in _STATE:
+                continue
+            if any(f"{name}_{kind}" in module._parameters for kind in ("orig", "g")):
+                continue
+            path = f"{owner}.{name}" if owner else name
+            if isinstance(value, Tensor):
+                yield path, value
+            elif isinstance(value, (tuple, list, dict)) and len(value) <= _MANY:
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                yield from ((f"{path}[{key!r}]", item) for key, item in items if isinstance(item, Tensor))
+
+
+# What nn.Module itself keeps.
+_STATE = words("_parameters _buffers _modules")
+_MANY = 1000
 
 
 @contextmanager
@@ -216,6 +254,14 @@ class _Recorder(TorchFunctionMode):
         self.born[value.index] = len(self.recording.calls)
         return value
 
+    def newest(self, tensor: Tensor) -> Value:
+        """Return what a tensor object is when it is read: by its old name, what was last written into it."""
+        value = self.value(tensor)
+        while value.overwritten is not None and value.overwritten.outputs:
+            value.overwritten.reread = True
+            value = value.overwritten.outputs[0]
+        return value
+
     def _late(self, tensor: Tensor) -> tuple[str, str]:
         # A lazy module makes its parameters only in the run.
         if isinstance(tensor, nn.Parameter):
@@ -310,7 +356,7 @@ class _Recorder(TorchFunctionMode):
         taken: list[Value] = []
 
         def taking(tensor: Tensor) -> Ref:
-            value = self.value(tensor)
+            value = self.newest(tensor)
             self._check_memory(tensor, value)
             taken.append(value)
             return Ref(value.index)
@@ -332,6 +378,8 @@ class _Recorder(TorchFunctionMode):
         call.inplace = bool(overwritten)
         for tensor in {id(t): t for t in overwritten}.values():
             self._overwrite(tensor, call)
+        if call.inplace and isinstance(result, Tensor) and args and result is args[0]:
+            taken[0].overwritten = call
         if isinstance(result, Tensor) and id(result) in given:
             # A new object for what came back tells whoever uses it from whoever still uses the old name.
             self.paused += 1

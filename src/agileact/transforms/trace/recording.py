@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from types import CodeType
+from types import CodeType, MemberDescriptorType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agileact._common.errors import ArgumentTypeError
+from agileact._common.errors import ArgumentError, ArgumentTypeError
 
 Arguments = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """Example inputs: a tensor, a tuple of positional or a mapping of keyword arguments."""
+Examples = Arguments | list[Any]
+"""Or a list of them, for several calls; a pair (name of a method, example) calls that method."""
 
 
 def words(text: str) -> frozenset[str]:
@@ -88,13 +90,39 @@ def tensors(value: Any, _entered: dict[int, Any] | None = None) -> Iterator[Tens
         items = value
     elif is_dataclass(value) and not isinstance(value, type):
         items = [getattr(value, entry.name) for entry in fields(value)]
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)) and not callable(value):
-        items = vars(value).values()
+    elif not isinstance(value, (type, nn.Module)) and not callable(value):
+        items = [*getattr(value, "__dict__", {}).values(), *_slots(value)]
     else:
         return
     entered[id(value)] = value
     for item in items:
         yield from tensors(item, entered)
+
+
+def _slots(value: Any) -> Iterator[Any]:
+    """Yield what an object keeps in slots rather than in its ``__dict__``."""
+    for kind in type(value).__mro__:
+        names = kind.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            if isinstance(kind.__dict__.get(name), MemberDescriptorType) and hasattr(value, name):
+                yield getattr(value, name)
+
+
+def examples(example_inputs: Any) -> list[tuple[str, Arguments]]:
+    """Return the calls that an example stands for: the name of a method, empty for the model itself, and arguments.
+
+    Example:
+        >>> examples([torch.zeros(1), ("encode", torch.ones(1))])
+        [('', tensor([0.])), ('encode', tensor([1.]))]
+    """
+    if not isinstance(example_inputs, list):
+        return [("", example_inputs)]
+    if not example_inputs:
+        raise ArgumentError("example_inputs is an empty list; it must have a call at least")
+    return [
+        one if isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) else ("", one)
+        for one in example_inputs
+    ]
 
 
 @dataclass(frozen=True)
@@ -117,6 +145,8 @@ class Value:
         maker: The call that it is a result of, or None.
         users: The calls that take it, one entry for each time.
         returned: Whether it is part of the model's output.
+        kept: The attribute of a module that it is kept in; empty for most.
+        overwritten: The in-place call that put its result in the place of these numbers, or None.
         tainted: Whether its numbers were seen or changed by ways that a recording cannot follow: by another tensor
             that shares its memory, or by Python.
         device: Its device.
@@ -130,6 +160,8 @@ class Value:
     maker: Call | None = None
     users: list[Call] = field(default_factory=list)
     returned: bool = False
+    kept: str = ""
+    overwritten: Call | None = None
     tainted: bool = False
     device: torch.device | None = None
 
@@ -227,10 +259,11 @@ class Visit:
 
 @dataclass
 class Outcome:
-    """What a run made: copies of all tensors that the model returned, and of its buffers, by name, after it."""
+    """What a run made, as copies: what the model returned, its buffers after it, and tensors kept in attributes."""
 
     outputs: list[Tensor]
-    buffers: dict[str, Tensor]
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -245,6 +278,7 @@ class Recording:
         runs: How often each module's forward ran, by its first name.
         visits: The runs of modules that were looked into, in the order in which they ended.
         outcome: What the run made.
+        training: Whether it was a run in training mode.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -253,4 +287,5 @@ class Recording:
     inputs: list[Value] = field(default_factory=list)
     runs: dict[str, int] = field(default_factory=dict)
     visits: list[Visit] = field(default_factory=list)
-    outcome: Outcome = field(default_factory=lambda: Outcome([], {}))
+    outcome: Outcome = field(default_factory=lambda: Outcome([]))
+    training: bool = False
