@@ -9,13 +9,17 @@ import math
 import numpy as np
 import pytest
 
+from agileact import ArgumentError, cli
+from agileact.study.commands.yaml_file import study_from
 from agileact.study.report.document import report_document
 from agileact.study.report.page import page
+from agileact.study.results.export import trial_rows
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.printing import row, show
 from agileact.study.running.planner import plan
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.record import study_from_record, study_record
 from agileact.study.spec.result import Curve, TrialResult
 from agileact.study.spec.tasks import task
 from agileact.study.spec.trial import TrialSpec
@@ -114,3 +118,49 @@ def test_a_study_of_replicates_is_printed_and_reported(capsys):
     assert [option["text"] for option in tuned["options"]] == [str(n) for n in range(REPLICATES)]
     rates = [{rate for line in option["blocks"][0]["series"] for rate in line["x"][:2]} for option in tuned["options"]]
     assert len(set.union(*rates)) > len(rates[0])
+
+
+def test_rows_name_their_replicate_and_the_record_keeps_the_protocol():
+    outcome = Outcome(STUDY, lookup_of(STUDY, noisy(0.5, between=0.05, within=0.2)))
+    rows = trial_rows(outcome)
+    assert len(rows) == STUDY.most_trials == 2 * REPLICATES * (4 * 2 + SEEDS)
+    assert {(one["replicate"], one["seed"] // 1_000_000) for one in rows} == {(n, n) for n in range(REPLICATES)}
+    assert study_from_record(json.loads(json.dumps(study_record(STUDY)))) == STUDY
+    raw = {"name": "x", "arms": ["relu", "gelu"], "tasks": ["digits-mlp"]}
+    found = study_from({**raw, "protocol": {"replicates": 6, "seeds": 1, "choose": "lowest"}}).protocol
+    assert (found.replicates, found.seeds, found.choose, found.unit, found.units) == (6, (0,), "lowest", "replicate", 6)
+    with pytest.raises(ArgumentError, match=r"protocol: .*replicates must be from 1 to 1,000, not 0"):
+        study_from({**raw, "protocol": {"replicates": 0}})
+
+
+YAML = """
+arms: [relu, agile-relu]
+tasks: [{name: d, task: diabetes-mlp, budget: {iterations: 20, evaluate_every: 10}}]
+protocol: {replicates: 6, seeds: 1, trials: 2, lr: [0.003, 0.03], tuning_seeds: 1}
+"""
+
+
+@pytest.mark.slow
+def test_a_study_of_replicates_as_a_user_types_it(tmp_path, capsys):
+    spec, out = tmp_path / "often.yaml", tmp_path / "out"
+    spec.write_text(YAML)
+
+    def agileact(*arguments):
+        assert cli.main(["study", *map(str, arguments)]) == 0, capsys.readouterr().err
+        return capsys.readouterr()
+
+    planned = agileact("plan", spec, "--out", out).out
+    assert "At most 36 trials, 0 of them done" in planned
+    assert "6 replicates show a difference of" in planned
+    assert "standard deviations of the paired differences in 80 % of such studies" in " ".join(planned.split())
+    ran = agileact("run", spec, "--out", out, "--jobs", 1)
+    assert "tuning was done once" not in ran.err
+    assert "6 replicates" in ran.out
+    again = agileact("run", out)
+    assert "next:" not in again.err
+    assert again.out == ran.out == agileact("show", spec, "--out", out).out
+    assert "12 of 12 pairs of arm and task, in each replicate, are tuned; finished." in agileact("status", out).out
+    assert (out / "report.html").read_text(encoding="utf-8").count("Tuning") > 0
+    rows = json.loads(agileact("export", out, "--json").out)["trials"]
+    assert {one["replicate"] for one in rows} == set(range(6))
+    assert len({one["lr"] for one in rows if one["phase"] == "tuning"}) > 2

@@ -24,11 +24,13 @@ def repeat(outcome: Outcome) -> Block:
     idle = () if study.protocol.tune else ("trials", "lr", "activation_lr", "tuning_seeds", "extend", "choose")
     seeds = ", ".join(map(str, study.protocol.seeds))
     tuned = ", ".join(map(str, study.protocol.tuning_seeds)) if study.protocol.tune else "none, nothing is tuned"
+    times = study.protocol.replicates
+    afresh = f", and {1_000_000:,} more in each of the {times} replicates" * (times > 1)
     rows = [
         ["hardware", around.hardware or "not recorded"],
         *(["versions", f"{text} ({count} of {len(results)} final trials)"] for text, count in versions.items()),
-        ["seeds of final trials", seeds],
-        ["seeds of tuning", tuned],
+        ["seeds of final trials", seeds + afresh],
+        ["seeds of tuning", tuned + afresh * study.protocol.tune],
         ["trials", f"{outcome.current.done} done of at most {study.most_trials}"],
         ["final trials, training time in all", f"{sum(result.seconds for result in results):,.0f} s"],
     ]
