@@ -137,6 +137,7 @@ class Entries(nn.Module):
 @pytest.mark.parametrize("how", ["kept", "kept in a list", "slots"])
 def test_outputs_in_slots_and_attributes(how: str):
     model = drawn(Entries(how).double())
+    plain: Any
     plain, report = ag.fold(model, X)
     assert report.sites[0].kept == ("scale",)
     made, expected = plain(X), model(X)
@@ -164,6 +165,7 @@ def test_a_list_of_calls_is_right_for_each(calls: list[Any]):
     model = drawn(Entries("plain").double())
     _, alone = ag.fold(model, X)
     assert alone.sites[0].status == "folded"
+    plain: Any
     plain, report = ag.fold(model, calls)
     assert report.sites[0].kept == ("scale",)
     assert "the model returns it" in report.sites[0].reason

@@ -40,7 +40,7 @@ PRODUCTS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] =
     "w.mT": (lambda h, w: torch.matmul(h, w.mT), ((3, 8),)),
     "permute and reshape": (lambda h, w: h @ w.permute(1, 0, 2).reshape(8, 6), ((2, 8, 3),)),
     "half of a weight": (lambda h, w: h @ w[:, :3], ((8, 6),)),
-    "both halves": (lambda h, w: sum(F.linear(h, part) for part in w.chunk(2)), ((6, 8),)),  # type: ignore[misc]
+    "both halves": (lambda h, w: torch.stack([F.linear(h, part) for part in w.chunk(2)]), ((6, 8),)),
     "the weight first": (lambda h, w: w @ h.T, ((3, 8),)),
     "einsum": (lambda h, w: torch.einsum("bi,oi->bo", h, w), ((3, 8),)),
     "einsum, weight first": (lambda h, w: torch.einsum("io,bi->ob", w, h), ((8, 3),)),
@@ -137,11 +137,12 @@ class Graph(nn.Module):
         self.one, self.act = nn.Linear(6, 8), ag.Agile(base, 8)
         self.two, self.out, self.head = nn.Linear(8, 8), ag.AgileReLU(8), nn.Linear(8, 2)
         self.gathering = gathering
+        self.edges: Tensor
         self.register_buffer("edges", torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]]))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act(self.one(x))
-        h = self.gathering(h, *self.edges)
+        h = self.gathering(h, self.edges[0], self.edges[1])
         y: Tensor = self.head(self.out(self.two(h)))
         return y
 
@@ -238,6 +239,7 @@ def test_a_pruned_scale_folds_and_leaves_no_hook():
     prune.l1_unstructured(model[1], "scale", amount=0.5)
     prune.random_unstructured(model[1], "location", amount=0.5)
     expected = model(X)
+    plain: Any
     plain, report = ag.fold(model, X)
     assert statuses(report) == ["folded"]
     torch.testing.assert_close(plain(X), expected, rtol=1e-12, atol=1e-13)
@@ -269,6 +271,7 @@ class TwoNames(nn.Module):
         super().__init__()
         self.act = ag.AgileReLU(8)
         self.fc, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.layers: Any
         if how == "sequential":
             self.net = nn.Sequential(self.fc, self.act, self.head)
         elif how == "list":

@@ -20,7 +20,7 @@ from agileact.transforms.fold.labels import Activation, Constraints, is_agile
 from agileact.transforms.fold.locations import Target
 from agileact.transforms.fold.solve import Solution, solve
 from agileact.transforms.report import Site, few
-from agileact.transforms.trace.recording import Arguments
+from agileact.transforms.trace.recording import Examples
 
 ADDS = "adds capacity"
 REPARAMETRISES = "only reparametrises"
@@ -82,7 +82,7 @@ class LintReport:
         return "\n".join([head, table, self.note] if self.sites else [head])
 
 
-def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
+def lint(model: nn.Module, example_inputs: Examples) -> LintReport:
     """Tell for each agile activation which of scale and location adds to what the model can compute.
 
     The same analysis as that of :func:`agileact.fold`, for scales and locations in general rather than those that the
