@@ -14,7 +14,7 @@ from agileact._common.errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.nn import AgileModule
 from agileact.nn.rows import directions, release
 from agileact.transforms.edit.revert import copied, origin_of, original_module, restore_site
-from agileact.transforms.fold.analysis import Run, again, analysed
+from agileact.transforms.fold.analysis import Analysis, Run, again, analysed
 from agileact.transforms.fold.architecture import switches
 from agileact.transforms.fold.gains import inner_name, joined, outer_name, put_together, siblings, taken_apart
 from agileact.transforms.fold.gauge import Numbers
@@ -118,9 +118,13 @@ def fold(
         # A run makes what is still open, the same for both models.
         for method, example in examples(example_inputs):
             outcome(agile, example, method=method)
-    plain, sites, runs, wanted = _folded(agile, example_inputs, architecture, training)
-    report = _checked(agile, plain, example_inputs, sites, runs, tolerance, architecture, training)
-    return plain, replace(report, note="\n".join(filter(None, [report.note, *switches(agile, wanted)])))
+    plain, sites, analysis = _folded(agile, example_inputs, architecture, training)
+    notes = [] if training else ["folded for evaluation alone: in training mode it may compute something else"]
+    if analysis.idle:
+        notes.append(f"in training mode it does not run on the example and was not compared ({analysis.idle})")
+    report = _checked(agile, plain, example_inputs, sites, analysis.runs, tolerance, architecture, training)
+    wanted = [one.name for some in analysis.targets.values() for one in some if one.created]
+    return plain, replace(report, note="\n".join(filter(None, [*notes, report.note, *switches(agile, wanted)])))
 
 
 def _agile(model: nn.Module) -> dict[str, AgileModule]:
@@ -133,8 +137,8 @@ def _numbers(parameter: Tensor) -> Tensor:
 
 def _folded(
     agile: nn.Module, example_inputs: Examples, architecture: str, training: bool
-) -> tuple[nn.Module, list[FoldedSite], list[tuple[Run, Outcome]], list[str]]:
-    """Record a model; return a plain copy, what became of each site, what the runs made, and missing biases."""
+) -> tuple[nn.Module, list[FoldedSite], Analysis]:
+    """Record a model; return a plain copy, what became of each site, and what the runs have shown."""
     plain = taken_apart(copied(agile))
     analysis = analysed(taken_apart(copied(agile)), example_inputs, training=training)
     modules = _agile(plain)
@@ -142,6 +146,7 @@ def _folded(
     scales = {name: _numbers(site.module.scale).numpy() for name, site in analysis.sites.items()}
     locations = {name: _numbers(site.module.location) for name, site in analysis.sites.items()}
     targets, stays = analysis.locations(locations)
+    analysis.targets = targets
     frozen: dict[str, str] = {}
     while True:
         solution = solve(analysis.found, scales, frozen)
@@ -200,11 +205,11 @@ def _folded(
             restore_site(plain, name, replacement)
         else:
             plain = replacement or original_module(modules[name])
-    wanted = [one.name for some in targets.values() for one in some if one.created]
     whole_of = {part(name): name for name in gained for part in (inner_name, outer_name)}
     sites = [described[name] for name in dict.fromkeys(whole_of.get(name, name) for name in described)]
-    runs = [(run, again(agile, run)) for run, _ in analysis.runs] if gained else analysis.runs
-    return plain, sites, runs, wanted
+    if gained:
+        analysis.runs = [(run, again(agile, run)) for run, _ in analysis.runs]
+    return plain, sites, analysis
 
 
 def _obstacle(site: Activation, solution: Solution, located: list[Target], location_stays: str, scale: Numbers) -> str:
@@ -320,7 +325,7 @@ def _checked(
 ) -> FoldReport:
     """Compare the models; return the report, or raise."""
     allowed = TOLERANCES[precision(agile)] if tolerance is None else tolerance
-    notes = [] if training else ["folded for evaluation alone: in training mode it may compute something else"]
+    notes = []
     measured: dict[bool, Gap] = {}
     # The masks of a pruned scale are gone with it.
     gone = {f"{name}.{key}".lstrip(".") for name, module in _agile(agile).items() for key, _ in module.named_buffers()}
@@ -371,8 +376,8 @@ def _proof(
     """Return how it is known that differences are rounding: by folding in float64; empty if it is not known of one."""
     try:
         agile = copied(model).double()
-        plain, _, runs, _ = _folded(agile, wide(example_inputs), architecture, training)
-        run, exact = runs[number]
+        plain, _, analysis = _folded(agile, wide(example_inputs), architecture, training)
+        run, exact = analysis.runs[number]
         exact.buffers = {name: buffer for name, buffer in exact.buffers.items() if name in expected.buffers}
         gaps = compared(exact, again(plain, run), buffers=run[2])
         noise = compared(exact, again(disturbed(agile), run), buffers=run[2])
