@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from agileact._common.table import format_table
+from agileact._common.terminal import format_table
 from scipy.stats import binomtest
 
 from agileact._common.files import write_atomically

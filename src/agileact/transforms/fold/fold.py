@@ -191,14 +191,14 @@ def _folded(
     for name, whole in gained.items():
         inner, outer = inner_name(name), outer_name(name)
         if inner in replacements and outer in replacements:
-            left, site = joined(name, whole, replacements.pop(inner), replacements.pop(outer), described)
+            left, both = joined(name, whole, replacements.pop(inner), replacements.pop(outer), described)
             new = described[inner].created + _new(name, whole, left)
-            replacements[name], described[name] = left, replace(site, new_parameters=new)
+            replacements[name], described[name] = left, replace(both, new_parameters=new)
         else:
-            stays = outer if inner in replacements else inner
+            kept_part = outer if inner in replacements else inner
             for part in (inner, outer):
                 replacements.pop(part, None)
-            described[name] = _left(name, whole, described[stays].reason.removeprefix(_STAYS))
+            described[name] = _left(name, whole, described[kept_part].reason.removeprefix(_STAYS))
     modules = _agile(plain)
     for name, replacement in replacements.items():
         if name:

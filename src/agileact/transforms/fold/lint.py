@@ -180,7 +180,7 @@ def _scale(site: Activation, positive: Solution, both: Solution, unnormalised: S
 
 def _gain(model: nn.Module, site: Activation, verdict: tuple[str, str]) -> tuple[str, str]:
     """Say of a gain that adds capacity what the weights before it are, rather than what lies behind it."""
-    maker = site.uses[0].call.inputs[0].maker
+    maker = site.uses[0].calls[0][1].inputs[0].maker
     if verdict[0] == ADDS and maker is not None and held(model.get_submodule(maker.owner)):
         return ADDS, f"the rows of {maker.owner}.weight are held at length 1"
     return verdict
