@@ -15,9 +15,9 @@ from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact._common.terminal import format_table
 from agileact.nn.rows import held
+from agileact.transforms.edit.gains import Apart, inner_name, outer_name, taken_apart
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.fold.analysis import analysed
-from agileact.transforms.fold.gains import Apart, inner_name, outer_name, taken_apart
 from agileact.transforms.fold.gauge import Numbers
 from agileact.transforms.fold.labels import Activation, Constraints, is_agile
 from agileact.transforms.fold.locations import Target
@@ -180,7 +180,7 @@ def _scale(site: Activation, positive: Solution, both: Solution, unnormalised: S
 
 def _gain(model: nn.Module, site: Activation, verdict: tuple[str, str]) -> tuple[str, str]:
     """Say of a gain that adds capacity what the weights before it are, rather than what lies behind it."""
-    maker = site.uses[0].call.inputs[0].maker
+    maker = site.uses[0].calls[0][1].inputs[0].maker
     if verdict[0] == ADDS and maker is not None and held(model.get_submodule(maker.owner)):
         return ADDS, f"the rows of {maker.owner}.weight are held at length 1"
     return verdict
