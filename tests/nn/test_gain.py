@@ -193,9 +193,9 @@ def test_it_compiles_in_one_graph_and_under_torch_func():
     x = torch.randn(2, 3, 4)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), module(x))
-    parameters = dict(module.named_parameters())
+    parameters: dict[str, torch.Tensor] = dict(module.named_parameters())
     one = torch.func.vmap(lambda row: torch.func.functional_call(module, parameters, (row[None],))[0])
     torch.testing.assert_close(one(x), module(x))
-    _, tangent = torch.func.jvp(module, (x,), (torch.ones_like(x),))
+    tangent = torch.func.jvp(module, (x,), (torch.ones_like(x),))[1]
     leaf = x.clone().requires_grad_()
     torch.testing.assert_close(tangent, torch.autograd.grad(module(leaf).sum(), leaf)[0])
