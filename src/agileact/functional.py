@@ -368,10 +368,10 @@ def _check_parameters(x: Tensor, parameters: Mapping[str, Any]) -> None:
 
 def _common_shape(parameters: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Return the shape that the parameters have in common; one without axes takes that of the others."""
-    shapes = {tuple(parameter.shape) for parameter in parameters.values() if parameter.ndim}
-    if len(shapes) > 1:
+    shapes = [parameter.shape for parameter in parameters.values() if parameter.ndim]
+    if any(shape != shapes[0] for shape in shapes):  # no set of them: while it is traced their numbers are tensors
         raise _different_shapes(parameters)
-    return shapes.pop() if shapes else ()
+    return tuple(shapes[0]) if shapes else ()
 
 
 def _different_shapes(parameters: Mapping[str, Tensor]) -> ArgumentError:

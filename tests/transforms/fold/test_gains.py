@@ -171,3 +171,24 @@ def test_lint_of_a_gain_beside_free_weights():
     (site,) = report.sites
     assert (site.scale, site.location, site.gain) == ("only reparametrises",) * 3
     assert report.redundant == [site]
+
+
+def test_an_architecture_is_kept():
+    torch.manual_seed(0)
+    x = torch.randn(5, 4)
+    net = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 2))
+    model, _ = ag.convert(net, example_inputs=x, weights="standardized")
+    moved(model)
+    plain, report = ag.fold(model, x, architecture="keep")
+    assert report.same_architecture
+    net.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(net(x), model(x))
+    # Without a bias before it the location has nowhere to go, and so all of the activation stays.
+    bare: Any = moved(nn.Sequential(nn.Linear(4, 8, bias=False), ag.AgileGELU(8, gain=True), nn.Linear(8, 2)))
+    plain, report = ag.fold(bare, x, architecture="keep")
+    torch.testing.assert_close(plain(x), bare(x))
+    (site,) = report.sites
+    assert (site.name, site.base, site.status) == ("1", "gelu", "refused")
+    assert site.kept == ("location", "scale", "gain")
+    assert isinstance(plain[1], ag.AgileGELU)  # type: ignore[index]
+    assert torch.equal(plain[1].gain, bare[1].gain)  # type: ignore[index,arg-type]

@@ -13,10 +13,10 @@ from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.nn import AgileModule
 from agileact.nn.rows import directions, release
+from agileact.transforms.edit.gains import inner_name, joined, outer_name, put_together, siblings, taken_apart
 from agileact.transforms.edit.revert import copied, origin_of, original_module, restore_site
 from agileact.transforms.fold.analysis import Analysis, Run, again, analysed
 from agileact.transforms.fold.architecture import switches
-from agileact.transforms.fold.gains import inner_name, joined, outer_name, put_together, siblings, taken_apart
 from agileact.transforms.fold.gauge import Numbers
 from agileact.transforms.fold.labels import Activation
 from agileact.transforms.fold.leftovers import residual_module, unseen_module
@@ -189,16 +189,15 @@ def _folded(
         )
     plain, gained = put_together(plain)
     for name, whole in gained.items():
-        inner, outer = inner_name(name), outer_name(name)
-        if inner in replacements and outer in replacements:
-            left, both = joined(name, whole, replacements.pop(inner), replacements.pop(outer), described)
-            new = described[inner].created + _new(name, whole, left)
-            replacements[name], described[name] = left, replace(both, new_parameters=new)
+        parts = inner_name(name), outer_name(name)
+        staying = [part for part in parts if part not in replacements]
+        lefts = [replacements.pop(part, None) for part in parts]
+        if staying:
+            described[name] = _left(name, whole, described[staying[0]].reason.removeprefix(_STAYS))
         else:
-            kept_part = outer if inner in replacements else inner
-            for part in (inner, outer):
-                replacements.pop(part, None)
-            described[name] = _left(name, whole, described[kept_part].reason.removeprefix(_STAYS))
+            left, report = joined(name, whole, lefts, described)
+            new = report.created + _new(name, whole, left)
+            replacements[name], described[name] = left, replace(report, new_parameters=new)
     modules = _agile(plain)
     for name, replacement in replacements.items():
         if name:

@@ -15,9 +15,9 @@ from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact._common.terminal import format_table
 from agileact.nn.rows import held
+from agileact.transforms.edit.gains import Apart, inner_name, outer_name, taken_apart
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.fold.analysis import analysed
-from agileact.transforms.fold.gains import Apart, inner_name, outer_name, taken_apart
 from agileact.transforms.fold.gauge import Numbers
 from agileact.transforms.fold.labels import Activation, Constraints, is_agile
 from agileact.transforms.fold.locations import Target

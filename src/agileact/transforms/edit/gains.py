@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -85,14 +85,11 @@ def siblings(name: str, names: Container[str]) -> list[str]:
 
 
 def joined(
-    name: str,
-    whole: Agile,
-    first: nn.Module | None,
-    second: nn.Module | None,
-    sites: Mapping[str, FoldedSite],
+    name: str, whole: Agile, lefts: Sequence[nn.Module | None], sites: Mapping[str, FoldedSite]
 ) -> tuple[nn.Module | None, FoldedSite]:
-    """Return what is left of an activation whose parts were folded to some modules, and its line in the report."""
+    """Return what is left of an activation, of what is left of its parts, and its line in the report."""
     inner, outer = sites[inner_name(name)], sites[outer_name(name)]
+    first, second = lefts
     left = second
     if first is not None or hooked(whole):
         some = [part for part in (first, second or plain_module(whole)) if part is not None]
