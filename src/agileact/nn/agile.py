@@ -106,8 +106,9 @@ class Agile(AgileModule):
             y = ops.agile_channels(x, self._parameters, self._call, self.dim, 1, self.inplace)
             if y is not None:
                 return y
-        if not isinstance(x, Tensor):
-            return self._leaf(x)
+        traced: Tensor | None = self._traced(x)
+        if traced is not None:
+            return traced
         self._check_sample(x)
         base = bases.get(self.base)
         return evaluate(

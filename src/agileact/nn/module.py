@@ -138,12 +138,10 @@ class AgileModule(LazyModuleMixin, nn.Module):
         own = [f"terms={self.terms}"] * (self.terms > 1) + [f"spread={self.spread}"] * (self.spread != 1.0)
         return [repr(self.base)], own, []
 
-    def _leaf(self, x: Any) -> Any:
-        """Stay one call in a graph of torch.fx, whose tracer gives no tensor; all else is refused."""
-        tracer = getattr(x, "tracer", None)
-        if tracer is None:
-            check_input(x)
-        return tracer.create_proxy("call_module", tracer.path_of_module(self), (x,), {})
+    def _traced(self, x: Any) -> Any:
+        """Return a call of this module as a whole to a tracer of torch.fx, which gives no tensor; None for a tensor."""
+        tracer = None if isinstance(x, Tensor) else getattr(x, "tracer", None)
+        return None if tracer is None else tracer.create_proxy("call_module", tracer.path_of_module(self), (x,), {})
 
     def __prepare_scriptable__(self) -> Any:
         """Tell who scripts the module what works: torch.jit.script reads source, and there is none for a kernel."""

@@ -82,9 +82,10 @@ class AgileMaxPool2d(AgileModule):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return the pooled activation, and its indices if they are wanted."""
-        if not isinstance(x, Tensor):
-            return self._leaf(x)
-        if torch.jit.is_tracing():
+        traced: Tensor | None = self._traced(x)
+        if traced is not None:
+            return traced
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
             raise ConversionError(
                 "torch.jit.trace, and torch.onnx.export with dynamo=False, cannot follow an agile pooling; use "
                 "torch.export.export or torch.onnx.export(dynamo=True), or agileact.fold first"
