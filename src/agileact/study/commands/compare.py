@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
-from agileact.study.commands.context import STATISTICS, Context, carry_out, say
+from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
 from agileact.study.commands.options import PLACE, TRAINING, add, as_asked
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ def _compare(options: argparse.Namespace) -> None:
         f"{len(names)} arms: each {protocol.trials} points to tune, {runs}, and {len(protocol.seeds)} fresh ones"
         f"{often}; about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
     )
+    if shown := visible(context.study):
+        say(f"{shown}.")
     carry_out(context, options)
 
 
