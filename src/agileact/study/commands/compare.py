@@ -154,15 +154,7 @@ def proposed(
 ) -> Study:
     """Return the study of a user's model and data, with the fewest trials that can say something.
 
-    Args:
-        arms: What is compared; the first is the baseline.
-        model: The model's function, as ``package.module:function``.
-        data: The data's function, likewise.
-        fingerprint: Of the model, part of the trials' identity.
-        iterations: Steps of a trial.
-        batch_size: Samples a step.
-        validation: Samples to set aside, where the data has no validation part.
-        told: Metric, loss, class weights and augmentation, as far as they are not the usual ones.
+    ``fingerprint`` is the model's, and ``validation`` counts where the data has no validation part.
     """
     from agileact.study.spec.protocol import Protocol, Study
     from agileact.study.spec.tasks import Task

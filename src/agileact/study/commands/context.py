@@ -105,11 +105,6 @@ class Context:
     def run(self, executor: Elsewhere, *, command: str = "", matters: float | None = None) -> Outcome:
         """Run what is missing of the study and return its outcome; each stored trial is read and checked once.
 
-        Args:
-            executor: Where trials run.
-            command: What was typed.
-            matters: The smallest difference in test loss that would matter.
-
         Raises:
             TrialError: If trials failed.
         """
