@@ -132,3 +132,10 @@ def test_the_accuracy_stands_beside_the_loss(capsys):
     assert outcome.comparisons[0].to_dict()["accuracy"] == [0.8125, 0.75]
     show(outcome)
     assert "Accuracy 81.25 % against 75.00 %." in " ".join(capsys.readouterr().out.split())
+    # Another metric has its own name and is no percentage.
+    of = task("paper-mlp")
+    data = dataclasses.replace(of.spec.data, options=(("metric", "auc"),))
+    study, lookup = study_of(
+        {"relu": [LEARNED] * 8, "agile-relu": [LEARNED] * 8}, Task("t", dataclasses.replace(of.spec, data=data))
+    )
+    assert "Metric auc: 0.8125 against 0.75." in Outcome(study, known).comparisons[0].beside

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from agileact import ArgumentError, cli
+from agileact.study.commands.context import Context, visible
 from agileact.study.commands.yaml_file import study_from
+from agileact.study.data.dataset import load
 from agileact.study.report.document import report_document
 from agileact.study.report.page import page
 from agileact.study.results.export import trial_rows
@@ -150,6 +152,7 @@ def test_a_study_of_replicates_as_a_user_types_it(tmp_path, capsys):
         return capsys.readouterr()
 
     planned = agileact("plan", spec, "--out", out).out
+    assert "stay divided" not in planned
     assert "At most 36 trials, 0 of them done" in planned
     assert "6 replicates show a difference of" in planned
     assert "standard deviations of the paired differences in 80 % of such studies" in " ".join(planned.split())
@@ -164,3 +167,15 @@ def test_a_study_of_replicates_as_a_user_types_it(tmp_path, capsys):
     rows = json.loads(agileact("export", out, "--json").out)["trials"]
     assert {one["replicate"] for one in rows} == set(range(6))
     assert len({one["lr"] for one in rows if one["phase"] == "tuning"}) > 2
+
+
+def test_data_that_keeps_its_division_is_named_before_anything_is_run(tmp_path):
+    data = load(task("digits-mlp").spec.data)
+    whole, divided = data, dataclasses.replace(data, mixable=False)
+    assert Context(STUDY, {"digits-mlp": whole}, tmp_path).notes() == []
+    (note,) = Context(STUDY, {"digits-mlp": divided}, tmp_path).notes()
+    assert note.startswith("the samples of digits-mlp stay divided into training and validation")
+    assert "8 replicates show a difference of" in visible(STUDY)
+    once = dataclasses.replace(STUDY, protocol=dataclasses.replace(PROTOCOL, replicates=1))
+    assert Context(once, {"digits-mlp": divided}, tmp_path).notes() == [once.warning(), once.caveat()]
+    assert visible(once) == ""

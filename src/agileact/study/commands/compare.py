@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
-from agileact.study.commands.context import STATISTICS, Context, carry_out, say
+from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
 from agileact.study.commands.options import PLACE, TRAINING, add, as_asked
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ def _compare(options: argparse.Namespace) -> None:
         f"{len(names)} arms: each {protocol.trials} points to tune, {runs}, and {len(protocol.seeds)} fresh ones"
         f"{often}; about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
     )
+    if shown := visible(context.study):
+        say(f"{shown}.")
     carry_out(context, options)
 
 
@@ -152,15 +154,7 @@ def proposed(
 ) -> Study:
     """Return the study of a user's model and data, with the fewest trials that can say something.
 
-    Args:
-        arms: What is compared; the first is the baseline.
-        model: The model's function, as ``package.module:function``.
-        data: The data's function, likewise.
-        fingerprint: Of the model, part of the trials' identity.
-        iterations: Steps of a trial.
-        batch_size: Samples a step.
-        validation: Samples to set aside, where the data has no validation part.
-        told: Metric, loss, class weights and augmentation, as far as they are not the usual ones.
+    ``fingerprint`` is the model's, and ``validation`` counts where the data has no validation part.
     """
     from agileact.study.spec.protocol import Protocol, Study
     from agileact.study.spec.tasks import Task

@@ -30,6 +30,20 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def visible(study: Study) -> str:
+    """Return which difference the planned trials can show, before anything is run; nothing if they can show none."""
+    from agileact.study.statistics import detectable
+
+    protocol = study.protocol
+    seen = detectable(protocol.units, comparisons=study.comparisons) if study.comparisons else None
+    if seen is None:
+        return ""
+    return (
+        f"{protocol.units} {protocol.unit}s show a difference of {seen:.2g} standard deviations of the paired "
+        "differences in 80 % of such studies, and smaller ones less often"
+    )
+
+
 class Context:
     """The study of a command, with its data loaded and its store's place known."""
 
@@ -64,6 +78,15 @@ class Context:
                 )
         return cls(study, data, source.folder)
 
+    def notes(self) -> list[str]:
+        """Return what a user must know before anything is run."""
+        kept = [
+            f"the samples of {name} stay divided into training and validation as they are, in every replicate"
+            for name, data in self.data.items()
+            if self.study.protocol.replicates > 1 and not data.mixes
+        ]
+        return [note for note in (self.study.warning(), self.study.caveat(), *kept) if note]
+
     @property
     def source(self) -> Source:
         """Where the trials are; without a store there are none yet."""
@@ -82,11 +105,6 @@ class Context:
     def run(self, executor: Elsewhere, *, command: str = "", matters: float | None = None) -> Outcome:
         """Run what is missing of the study and return its outcome; each stored trial is read and checked once.
 
-        Args:
-            executor: Where trials run.
-            command: What was typed.
-            matters: The smallest difference in test loss that would matter.
-
         Raises:
             TrialError: If trials failed.
         """
@@ -101,9 +119,8 @@ class Context:
 
         for task in self.study.tasks:
             say(f"{task.name}: {self.data[task.name].summary}. {self.data[task.name].description}.")
-        for note in (self.study.warning(), self.study.caveat()):
-            if note:
-                say(f"Note: {note}.")
+        for note in self.notes():
+            say(f"Note: {note}.")
         self.tell_of_lost_store()
         with Store(self.path) as store, display(self.study) as shown, failures_kept(self.out):
             results = Results(store)

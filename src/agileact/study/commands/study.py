@@ -13,7 +13,7 @@ from agileact._common.files import write_atomically
 from agileact._common.optional import expect
 from agileact._common.terminal import print_json
 from agileact.study.commands import compare
-from agileact.study.commands.context import STATISTICS, Context, carry_out, say
+from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
 from agileact.study.commands.options import PLACE, SOURCE, add, port
 
 if TYPE_CHECKING:
@@ -88,7 +88,6 @@ def _plan(options: argparse.Namespace) -> None:
     protocol = study.protocol
     final = protocol.replicates * len(protocol.seeds)
     tuning = study.pair_trials - final
-    seen = detectable(protocol.units, comparisons=study.comparisons) if study.comparisons else None
     if options.json:
         document = {
             "study": study.name,
@@ -98,7 +97,7 @@ def _plan(options: argparse.Namespace) -> None:
             "jobs": jobs,
             "seconds": cost.seconds,
             f"least_{protocol.unit}s": study.least_seeds,
-            "detectable_deviations": seen,
+            "detectable_deviations": detectable(protocol.units, comparisons=max(1, study.comparisons)),
             "trial_seconds": [[*pair, seconds] for pair, seconds in cost.trial_seconds.items()],
         }
         print_json(document)
@@ -115,14 +114,10 @@ def _plan(options: argparse.Namespace) -> None:
         f"At most {study.most_trials} trials, {current.done} of them done; about {format_duration(cost.seconds)} on "
         f"{jobs} core(s). {len(current.next)} can run now."
     )
-    if seen is not None:
-        print(
-            f"{protocol.units} {protocol.unit}s show a difference of {seen:.2g} standard deviations of the paired "
-            f"differences in 80 % of such studies, and smaller ones less often."
-        )
-    for note in (study.warning(), study.caveat()):
-        if note:
-            print(f"Note: {note}.")
+    if shown := visible(study):
+        print(f"{shown}.")
+    for note in context.notes():
+        print(f"Note: {note}.")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -127,6 +127,11 @@ class DataSet:
         """Return the data on a device."""
         return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in PARTS})
 
+    @property
+    def mixes(self) -> bool:
+        """Whether :meth:`resampled` moves anything."""
+        return self.mixable and self.kind != "text"
+
     def resampled(self, number: int) -> DataSet:
         """Return the data with its training and validation samples shared out anew, parts as large as before.
 
@@ -137,7 +142,7 @@ class DataSet:
         Args:
             number: Source of the division: the same number, the same parts.
         """
-        if not self.mixable or self.kind == "text":
+        if not self.mixes:
             return self
         x, y = (torch.cat([getattr(self, f"{part}_{kind}") for part in ("train", "validation")]) for kind in "xy")
         held = torch.cat([torch.zeros(len(self.train_y)), torch.ones(len(self.validation_y))]).bool()

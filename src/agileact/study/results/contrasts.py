@@ -76,7 +76,7 @@ class Cell:
         return [value for value in found if value is not None]
 
     def accuracy(self, units: Sequence[int]) -> float | None:
-        """Return the mean test accuracy in some units, between 0 and 1; None of a regression."""
+        """Return the mean test accuracy, or other metric, in some units; None where there is none."""
         results = [result for result in self.results if result.status != "diverged" and self.of(result) in units]
         known = [result.selected_test_accuracy for result in results if result.selected_test_accuracy is not None]
         return sum(known) / len(known) if known else None
@@ -134,7 +134,8 @@ class Comparison:
         together: How many comparisons are read together.
         level: Confidence of all of them together.
         unit: "seed" or "replicate".
-        accuracy: Mean test accuracy of the arm and of the baseline, between 0 and 1; None of a regression.
+        accuracy: Mean test accuracy, or other metric, of the arm and of the baseline; None where there is none.
+        metric: Its name.
     """
 
     arm: str
@@ -151,14 +152,19 @@ class Comparison:
     level: float
     unit: str = "seed"
     accuracy: tuple[float | None, float | None] = (None, None)
+    metric: str = "accuracy"
 
     @property
     def beside(self) -> list[str]:
         """The sentences that stand beside the verdict: signed ranks, the accuracy, and how soon."""
         own, base = self.accuracy
+        told = []
+        if own is not None and base is not None:
+            percent = f"Accuracy {100 * own:.2f} % against {100 * base:.2f} %."
+            told = [percent if self.metric == "accuracy" else f"Metric {self.metric}: {own:.4g} against {base:.4g}."]
         return [
             self.verdict.by_seed,
-            *([] if own is None or base is None else [f"Accuracy {100 * own:.2f} % against {100 * base:.2f} %."]),
+            *told,
             f"Time {self.times}.",
             *([] if self.common is None else [f"Time {self.common.describe(self.arm, self.base)}."]),
         ]
@@ -293,6 +299,7 @@ def compare(
                 level,
                 cell.unit,
                 (cell.accuracy(units), base.accuracy(units)),
+                str(dict(cell.results[0].spec.task.data.options).get("metric", "accuracy")),
             )
         )
     return tuple(compared)

@@ -67,11 +67,7 @@ class LayerBand:
 
 
 def layer_bands(results: Sequence[TrialResult]) -> dict[str, LayerBand]:
-    """Return one band for each layer that has a scale and a location, in order of the forward pass.
-
-    Args:
-        results: Trials of one arm on one task.
-    """
+    """Return one band for each layer that has a scale and a location, in order of the forward pass."""
     whole = _whole(results)
     if not whole:
         return {}
