@@ -22,7 +22,7 @@ def run(
     backend: str = "inductor",
     notify: Notify = lambda text: None,
 ) -> dict[str, Any]:
-    """Time training steps of ``models`` (names from ``NETWORKS``), compiled by ``backend``; return rows, environment."""
+    """Time training steps of ``models`` (names from ``NETWORKS``), compiled; return rows and environment."""
     return collect("compile", _rows(quick, threads, models, backend), notify)
 
 
