@@ -22,7 +22,7 @@ def run(
     backend: str = "inductor",
     notify: Notify = lambda text: None,
 ) -> dict[str, Any]:
-    """Time training steps of ``models`` (names from ``NETWORKS``), compiled; return rows and environment."""
+    """Time training steps of ``models`` (names from ``NETWORKS``), compiled by ``backend``; return rows."""
     return collect("compile", _rows(quick, threads, models, backend), notify)
 
 
@@ -35,7 +35,7 @@ def _rows(quick: bool, threads: Sequence[int], models: Sequence[str], backend: s
             torch.compiler.reset()
             steps = {}
             for kind in KINDS:
-                model = torch.compile(build(name, kind), dynamic=False, backend=backend)
+                model: Any = torch.compile(build(name, kind), dynamic=False, backend=backend)
                 steps[str(kind)] = training_step(model, x, target)
             times = interleaved(steps, rounds=11 if quick else 41, seconds=0.02, budget=10.0 if quick else 60.0)
             yield {
