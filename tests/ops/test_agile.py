@@ -96,6 +96,18 @@ def test_the_side_of_the_kink_survives_underflow(base: str, dtype: torch.dtype) 
         assert (y.detach() == 0).flatten().tolist() == [False, True, True, False, False]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_an_output_with_two_sources_has_the_slope_of_its_own(dtype: torch.dtype) -> None:
+    """At its threshold softplus falls: above it an input has the output that a smaller one has, and another slope."""
+    case = next(case for case in CASES if case.base == "softplus" and case.options)
+    edge = case.options["threshold"] / case.options["beta"]
+    x = torch.linspace(edge - 0.05, edge + 0.05, 200, dtype=torch.float64).view(-1, 1).to(dtype)
+    scale, location = torch.tensor([1.5], dtype=torch.promote_types(dtype, torch.float32)), torch.zeros(1)
+    location, grad = location.to(scale.dtype), torch.ones_like(x)
+    got, wanted = computed(x, scale, location, grad, case, 1), expected(x, scale, location, grad, case, 1)
+    assert_close(got, wanted, dtype)
+
+
 @pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
 def test_not_a_number_and_infinity(case: Case) -> None:
     x = torch.tensor([[torch.nan], [torch.inf], [-torch.inf], [1e30], [-1e30], [1e-42]])

@@ -53,6 +53,7 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.slow
 def test_every_file_is_there_and_whole(drawn):
     assert [path.name for path in drawn] == NAMES
     assert sorted(path.name for path in drawn[0].parent.iterdir()) == sorted(NAMES)
@@ -175,6 +176,7 @@ def test_figure_14_has_a_column_for_each_layer_of_the_best_agile_combination():
     assert titles == ["layer conv1", "layer conv2", "layer conv3", "layer hidden1"]
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_left_out_with_a_message_and_its_old_files_go(tmp_path):
     (tmp_path / "figure-11.png").write_bytes(b"of an earlier run")
     messages: list[str] = []

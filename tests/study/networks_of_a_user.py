@@ -69,6 +69,11 @@ def pairs() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return (x[:150], y[:150]), (x[150:], y[150:])
 
 
+def unequal() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    (x, y), test = pairs()
+    return (x, y[:-3]), test
+
+
 def regression() -> list[tuple[object, object]]:
     x = np.random.default_rng(0).normal(size=(90, 8))
     return [(x[i : i + 30], x[i : i + 30].sum(1)) for i in (0, 30, 60)]

@@ -36,6 +36,7 @@ from agileact.study.spec.trial import TrialSpec as TrialSpec
 from agileact.study.statistics import Difference as Difference
 from agileact.study.statistics import EffectSize as EffectSize
 from agileact.study.statistics import Estimate as Estimate
+from agileact.study.statistics import Profile as Profile
 from agileact.study.statistics import Ranking as Ranking
 from agileact.study.statistics import Summary as Summary
 from agileact.study.statistics import TimesToLoss as TimesToLoss
@@ -44,11 +45,13 @@ from agileact.study.statistics import Typical as Typical
 from agileact.study.statistics import Verdict as Verdict
 from agileact.study.statistics import average_ranks as average_ranks
 from agileact.study.statistics import common_target as common_target
+from agileact.study.statistics import detectable as detectable
 from agileact.study.statistics import effect_size as effect_size
 from agileact.study.statistics import holm as holm
 from agileact.study.statistics import interquartile_mean as interquartile_mean
 from agileact.study.statistics import paired_difference as paired_difference
 from agileact.study.statistics import pairs_in_same_order as pairs_in_same_order
+from agileact.study.statistics import performance_profile as performance_profile
 from agileact.study.statistics import probability_of_improvement as probability_of_improvement
 from agileact.study.statistics import rank_correlation as rank_correlation
 from agileact.study.statistics import sign_flip_test as sign_flip_test

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError, DataError, cli
-from agileact.study.commands.compare import duration, fitted, proposed
+from agileact.study.commands.compare import duration, fitted, proposed, usual_validation
 from agileact.study.data import dataset as data
 from agileact.study.running.cost import START_SECONDS
 from agileact.study.spec.arms import arm
 from agileact.study.spec.trial import DataSpec, freeze
+from tests.study import networks_of_a_user
 
 HERE = "tests.study.networks_of_a_user"
 
@@ -67,10 +68,13 @@ def test_what_is_planned_fits_into_the_time_and_can_say_something(seconds, budge
     except ArgumentError:
         assert (budget - START_SECONDS) * jobs < 3 * seconds * (2 * 4 + 7 + 1)
         return
-    trials = 3 * (protocol.trials * len(protocol.tuning_seeds) + len(protocol.seeds))
+    trials = 3 * protocol.replicates * (protocol.trials * len(protocol.tuning_seeds) + len(protocol.seeds))
     assert START_SECONDS + trials * seconds / jobs <= budget + 1e-6
     # Two comparisons are corrected for: the least p-value that the seeds allow must lie below the level.
-    assert 2 * 2 / 2 ** len(protocol.seeds) <= 0.05
+    assert 2 * 2 / 2**protocol.units <= 0.05
+    # Tuning is a part of the noise wherever the time allows it.
+    room = int((budget - START_SECONDS) * jobs / (3 * seconds))
+    assert (protocol.replicates > 1) == (room >= 7 * 5)
 
 
 def test_a_budget_that_is_too_small_says_what_would_do():
@@ -79,6 +83,20 @@ def test_a_budget_that_is_too_small_says_what_would_do():
         ArgumentError, match=r"3 arms need at least 8 trials each .* 22 min 34 s; the budget is 10 min 00 s"
     ):
         fitted(study(), each, 600.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("pairs", 40), ("three", 500), ("many", 500)], ids=["a fifth", "a part of its own", "500"]
+)
+def test_what_is_set_aside_where_nobody_says(name, expected, monkeypatch):
+    x, y = torch.randn(4000, 4), torch.arange(4000) % 3
+    parts = {
+        "pairs": [(x[:200], y[:200]), (x[:50], y[:50])],
+        "three": [(x[:200], y[:200]), (x[:30], y[:30]), (x[:50], y[:50])],
+        "many": [(x, y), (x[:50], y[:50])],
+    }
+    monkeypatch.setattr(networks_of_a_user, "chosen", lambda: parts[name], raising=False)
+    assert usual_validation(f"{HERE}:chosen") == expected
 
 
 def test_times_as_people_write_them():
@@ -94,18 +112,61 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
     command += ["--iterations", "10", "--batch-size", "20", "--validation", "30", "--jobs", "1"]
     from agileact.study.commands import compare
 
-    monkeypatch.setattr(compare, "_MOST_SEEDS", 6)
+    monkeypatch.setattr(compare, "_MOST_REPLICATES", 6)
+    monkeypatch.setattr(compare, "_MOST_SEEDS_OF_ONE", 1)
     monkeypatch.setattr(compare, "_MOST_TUNING", 4)
     assert cli.main([*command, "--out", str(tmp_path / "o"), "--budget", "5m", "--json"]) == 0
     captured = capsys.readouterr()
-    assert "2 arms: each 4 points to tune, 2 seeds a point, and 6 fresh ones; about" in captured.err
+    assert (
+        "2 arms: each 4 points to tune, 1 seed a point, and 1 fresh ones; all of it 6 times afresh; about"
+        in captured.err
+    )
     document = json.loads(captured.out)
     assert document["finished"]
     assert [one["arm"] for one in document["verdicts"]] == ["agile-relu"]
     record = json.loads((tmp_path / "o" / "study.json").read_text())
-    assert record["protocol"]["trials"] == 4
+    assert (record["protocol"]["trials"], record["protocol"]["replicates"]) == (4, 6)
+    assert "6 replicates" in document["verdicts"][0]["sentence"]
     assert cli.main([*command, "--out", str(tmp_path / "p"), "--arms", "relu"]) == 1
     assert "at least two different arms" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main([*command, "--budget", "soon"])
     assert "'soon' is not a time such as 90s, 30m or 1.5h" in capsys.readouterr().err
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """The study that a command plans, which then does not run."""
+    seen = []
+    monkeypatch.setattr("agileact.study.commands.compare.carry_out", lambda context, options: seen.append(context))
+    return seen
+
+
+def half(outputs, y):
+    return 0.5 * torch.nn.functional.cross_entropy(outputs, y)
+
+
+def noisy(x):
+    return x + 0.1 * torch.randn_like(x)
+
+
+def test_metric_loss_weights_and_augmentation_are_options(tmp_path, planned):
+    command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:pairs", "--arms", "original,agile-relu"]
+    command += ["--iterations", "10", "--validation", "30", "--jobs", "1"]
+    given = ["--metric", "auc", "--class-weights", "1,2,4", "--augment", f"{__name__}:noisy"]
+    assert cli.main([*command, *given, "--out", str(tmp_path / "a")]) == 0
+    assert cli.main([*command, "--loss", f"{__name__}:half", "--out", str(tmp_path / "b")]) == 0
+    first, second = (context.data["compare"] for context in planned)
+    assert (first.metric, first.class_weights, first.augment) == ("AUC", (1.0, 2.0, 4.0), f"{__name__}:noisy")
+    assert second.loss == f"{__name__}:half"
+    options = dict(planned[0].study.tasks[0].spec.data.options)
+    assert options["class_weights"] == (1.0, 2.0, 4.0)
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--class-weights", "even"])
+
+
+def test_inputs_and_targets_of_other_lengths_are_named_before_anything_runs(tmp_path, planned, capsys):
+    command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:unequal", "--arms", "original,agile-relu"]
+    assert cli.main([*command, "--out", str(tmp_path / "o")]) == 1
+    assert "has inputs (150, 8) and targets (147,)" in capsys.readouterr().err
+    assert not planned

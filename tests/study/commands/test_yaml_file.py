@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from agileact import ArgumentError
@@ -141,6 +143,40 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_rates_may_be_set_where_they_are_not_tuned(tmp_path):
     study = read(tmp_path, small(arms="[{name: a, activations: relu, lr: 0.1}]", protocol="{tune: false}"))
     assert study.arms[0].spec.lr == 0.1
+
+
+def test_what_all_arms_share_is_written_once(tmp_path):
+    text = """
+    arms: [relu, agile-relu+weight-decay=0.1, {name: own, activations: relu, schedule: linear}]
+    tasks: [digits-mlp]
+    training:
+      optimizer: adamw
+      weight_decay: 1e-2
+      schedule: cosine
+      warmup: 0.1
+      clip_norm: 1
+      optimizer_options: {betas: [0.9, 0.95]}
+    """
+    study = read(tmp_path, text)
+    assert study.name == "study"  # the file's
+    relu, agile, own = (one.spec for one in study.arms)
+    assert (relu.optimizer, relu.weight_decay, relu.schedule, relu.warmup) == ("adamw", 0.01, "cosine", 0.1)
+    assert (relu.clip_norm, relu.optimizer_options) == (1.0, (("betas", (0.9, 0.95)),))
+    assert agile == dataclasses.replace(relu, activations=agile.activations, weight_decay=0.1)
+    assert own == dataclasses.replace(relu, schedule="linear")
+    for wrong, part in (
+        ("warmp: 0.1", "training.warmp: unknown key; did you mean 'warmup'"),
+        ("lr: 0.1", "training.lr: is tuned, so it cannot be set"),
+        ("warmup: 2", "training: warmup must be at least 0 and less than 1, not 2.0"),
+        ("optimizer_options: 3", "training.optimizer_options: a mapping was expected, not 3"),
+    ):
+        with pytest.raises(ArgumentError, match=part):
+            read(
+                tmp_path,
+                text.replace("warmup: 0.1", wrong)
+                if "options" not in wrong
+                else text.split("  opt")[0] + f"  {wrong}\n",
+            )
 
 
 def test_what_tasks_share_is_written_once(tmp_path):

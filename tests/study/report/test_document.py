@@ -247,9 +247,10 @@ def test_the_papers_protocol_is_named_as_what_it_is():
         lowest, at, chosen = (row[place]["value"] for place in places)
         assert (at, chosen) == (2.0, pytest.approx(lowest + 0.01, abs=1e-4))
     steps = next(one for one in blocks(document, "table") if one["id"] == "protocol")
-    assert [row[0] for row in steps["rows"]] == ["tune", "seeds", "select", "test"]
+    assert [row[0] for row in steps["rows"]] == ["tune", "seeds", "select", "test", "replicates"]
 
 
+@pytest.mark.slow
 def test_of_many_arms_the_baseline_and_the_best_are_drawn_and_the_page_stays_small():
     long = outcome_of(big_study(), lambda spec: made_up(spec, points=400))
     document = report_document(long)

@@ -29,7 +29,7 @@ def test_contrasts_hold_what_the_losses_say(found):
     by_name = {(cell.arm, cell.task): cell for cell in found.cells}
     first, second = (by_name[name, "digits-mlp"].losses for name in ("agile-relu", "relu"))
     differences = np.array(first) - np.array(second)
-    assert one.seeds == STUDY.protocol.seeds
+    assert one.units == STUDY.protocol.seeds
     assert one.differences == pytest.approx(differences.tolist())
     assert one.effect is not None
     assert one.effect.d == pytest.approx(statistics.fmean(differences) / statistics.stdev(differences))
@@ -49,7 +49,7 @@ def test_an_arm_that_diverged_has_no_mean_and_is_the_worst(found):
 
 
 def test_relative_losses_are_in_units_of_the_baseline(found):
-    estimates = found.relative
+    estimates = found.over_tasks.relative
     by_name = {(cell.arm, cell.task): cell for cell in found.cells}
     ratios = np.concatenate(
         [
@@ -61,7 +61,7 @@ def test_relative_losses_are_in_units_of_the_baseline(found):
     assert estimates["agile-relu"].value == pytest.approx(middle.mean())
     assert set(estimates) == {"relu", "agile-relu", "gelu"}
     one = small_study(tasks=STUDY.tasks[:1])
-    assert Outcome(one, lookup_of(one)).relative == {}
+    assert Outcome(one, lookup_of(one)).over_tasks is None
 
 
 def test_bands_are_mean_lowest_and_highest_of_the_runs_that_did_not_diverge():
@@ -99,3 +99,32 @@ def test_json_has_no_infinity_for_an_arm_that_diverged_often(capsys):
     )
     show(Outcome(study, lookup), as_json=True)
     assert json.loads(capsys.readouterr().out)["relative_loss"]["gelu"]["value"] is None
+
+
+def test_over_tasks_every_pair_and_every_profile_is_that_of_the_losses(found, capsys):
+    by_name = {(cell.arm, cell.task): cell for cell in found.cells}
+    losses = {
+        name: np.array([by_name[name, task.name].losses for task in STUDY.tasks]).T
+        / [np.mean(by_name["relu", task.name].losses) for task in STUDY.tasks]
+        for name in found.arm_names
+    }
+    over = found.over_tasks
+    assert set(over.improvement) == {(a, b) for a in losses for b in losses if a != b}
+    for (one, other), estimate in over.improvement.items():
+        first, second = losses[one][:, None], losses[other][None]
+        assert estimate.value == pytest.approx(np.mean((first < second) + 0.5 * (first == second)))
+        assert estimate.low <= estimate.value <= estimate.high
+    for name, profile in over.profiles.items():
+        expected = [np.mean(losses[name] <= threshold) for threshold in profile.thresholds]
+        assert profile.shares == pytest.approx(expected)
+        assert all(
+            low <= share <= high for low, share, high in zip(profile.low, profile.shares, profile.high, strict=True)
+        )
+    document = json.loads(json.dumps(over.to_dict(), allow_nan=False))
+    assert set(document) == {"relative_loss", "improvement", "profiles"}
+    show(found)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"agile-relu: {over.relative['agile-relu'].describe(3)}; {over.improvement['agile-relu', 'relu'].describe(2)}"
+        in printed
+    )

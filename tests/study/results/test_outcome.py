@@ -103,3 +103,39 @@ def test_signed_ranks_of_a_study_are_corrected_together():
     study, lookup = study_of({"relu": plain, **arms})
     compared = Outcome(study, lookup).comparisons
     assert [one.verdict.rank_p for one in compared] == [3 * 2 / 2**8] * 3
+
+
+def test_a_validation_loss_far_below_the_test_loss_is_told_with_the_remedy():
+    study, lookup = study_of({"relu": [LEARNED] * 8, "agile-relu": [LEARNED] * 8})
+
+    def easy(spec):
+        result = lookup(spec)
+        assert result is not None
+        return dataclasses.replace(result, selected_test_loss=1.0 if spec.arm.activation("fc") == "relu" else 0.5)
+
+    (note,) = Outcome(study, easy).flags
+    assert note[:2] == ("paper-mlp", "relu")
+    assert note[2].startswith("the validation loss, 0.3, is far below the test loss, 1: ")
+    assert "set more samples aside" in note[2]
+
+
+def test_the_accuracy_stands_beside_the_loss(capsys):
+    study, lookup = study_of({"relu": [LEARNED] * 8, "agile-relu": [LEARNED] * 8})
+
+    def known(spec):
+        result = lookup(spec)
+        assert result is not None
+        right = 0.75 if spec.arm.activation("fc") == "relu" else 0.8125
+        return dataclasses.replace(result, selected_test_accuracy=right)
+
+    outcome = Outcome(study, known)
+    assert outcome.comparisons[0].to_dict()["accuracy"] == [0.8125, 0.75]
+    show(outcome)
+    assert "Accuracy 81.25 % against 75.00 %." in " ".join(capsys.readouterr().out.split())
+    # Another metric has its own name and is no percentage.
+    of = task("paper-mlp")
+    data = dataclasses.replace(of.spec.data, options=(("metric", "auc"),))
+    study, lookup = study_of(
+        {"relu": [LEARNED] * 8, "agile-relu": [LEARNED] * 8}, Task("t", dataclasses.replace(of.spec, data=data))
+    )
+    assert "Metric auc: 0.8125 against 0.75." in Outcome(study, known).comparisons[0].beside

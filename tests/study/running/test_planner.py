@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError
-from agileact.study.running.planner import Plan, Point, plan, score, search
+from agileact.study.running.planner import Plan, Point, Score, plan, score, search
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol, Study
 from agileact.study.spec.result import Curve, TrialResult
@@ -28,6 +28,18 @@ def made_up(spec, best=0.004, best_factor=1.0, diverge_above=math.inf):
     low = 1 + abs(math.log(spec.arm.lr / best)) + 0.1 * abs(math.log(factor / best_factor)) + 0.001 * (spec.seed % 7)
     status = "diverged" if spec.arm.lr > diverge_above else "finished"
     return make_result(spec, status=status, curve=Curve([0, 1], [99.0, low], [99.0, low], [0.1, 0.2], [], []))
+
+
+@pytest.mark.parametrize("arms", [2, 3, 5, 9])
+def test_the_least_seeds_are_those_with_which_the_exact_test_can_reach_its_level(arms):
+    names = ("relu", "gelu", "silu", "mish", "tanh", "sigmoid", "elu", "selu", "softplus")[:arms]
+    study = dataclasses.replace(STUDY, arms=tuple(map(arm, names)))
+    # Two of the 2^n sign patterns are as far from zero as one whose differences all have the same sign.
+    least = next(seeds for seeds in range(1, 50) if 2 / 2**seeds * (arms - 1) <= 0.05)
+    assert study.least_seeds == least
+    for seeds, warned in ((least - 1, True), (least, False)):
+        protocol = dataclasses.replace(PROTOCOL, seeds=tuple(range(seeds)))
+        assert (dataclasses.replace(study, protocol=protocol).warning() is not None) == warned
 
 
 def carried_out(study, **surface):
@@ -65,8 +77,8 @@ def test_the_test_set_is_touched_by_final_trials_alone_and_by_fresh_seeds():
 def test_the_best_point_is_chosen_and_run():
     plans, known = carried_out(STUDY, best_factor=3.0)
     choices = plans[-1].choices
-    assert choices["relu", "digits-mlp"].point.factor == 1.0
-    agile = choices["agile-relu", "digits-mlp"]
+    assert choices["relu", "digits-mlp", 0].point.factor == 1.0
+    agile = choices["agile-relu", "digits-mlp", 0]
     assert agile.point.factor == 3.0
     assert {spec.arm.activation_lr for spec in known if spec.task.budget.use_test} == {None, agile.point.activation_lr}
     for choice in choices.values():
@@ -75,26 +87,26 @@ def test_the_best_point_is_chosen_and_run():
 
 def test_a_best_value_at_the_edge_is_followed_and_then_flagged():
     plans, _ = carried_out(STUDY, best=0.03)
-    assert plans[-1].choices["relu", "digits-mlp"].point.lr == pytest.approx(0.0333333)
-    assert plans[-1].choices["relu", "digits-mlp"].flags == ()
+    assert plans[-1].choices["relu", "digits-mlp", 0].point.lr == pytest.approx(0.0333333)
+    assert plans[-1].choices["relu", "digits-mlp", 0].flags == ()
     plans, _ = carried_out(STUDY, best=1e3)
-    choice = plans[-1].choices["relu", "digits-mlp"]
+    choice = plans[-1].choices["relu", "digits-mlp", 0]
     assert len(choice.scores) == 7
     assert any("is the largest tried" in flag for flag in choice.flags)
     fixed = dataclasses.replace(STUDY, protocol=dataclasses.replace(PROTOCOL, extend=False))
     plans, _ = carried_out(fixed, best=1e-6)
-    choice = plans[-1].choices["relu", "digits-mlp"]
+    choice = plans[-1].choices["relu", "digits-mlp", 0]
     assert choice.point.lr == 0.001
     assert any("is the smallest tried" in flag for flag in choice.flags)
 
 
 def test_points_that_diverge_are_never_chosen_and_told():
     plans, _ = carried_out(STUDY, best=1.0, diverge_above=0.005)
-    choice = plans[-1].choices["relu", "digits-mlp"]
+    choice = plans[-1].choices["relu", "digits-mlp", 0]
     assert choice.point.lr <= 0.005
     assert any("points diverged" in flag for flag in choice.flags)
     plans, known = carried_out(STUDY, diverge_above=0.0)
-    choice = plans[-1].choices["agile-relu", "digits-mlp"]
+    choice = plans[-1].choices["agile-relu", "digits-mlp", 0]
     assert choice.flags[0] == "every point diverged"
     assert choice.point.lr == min(point.lr for point, _ in choice.scores)
     assert len(known) == STUDY.most_trials
@@ -118,7 +130,7 @@ def test_the_search_stays_within_its_trials_and_repeats_no_point(trials, trainab
     protocol = dataclasses.replace(PROTOCOL, trials=trials)
 
     def known(point):
-        return abs(math.log(point.lr / best)) + 0.2 * abs(math.log(point.factor / factor))
+        return Score((abs(math.log(point.lr / best)) + 0.2 * abs(math.log(point.factor / factor)),))
 
     points, missing = search(protocol, trainable, known)
     assert missing == []
@@ -148,8 +160,8 @@ def test_without_tuning_the_arms_own_rates_are_used():
 def test_a_score_is_the_mean_of_the_lowest_losses():
     spec = plan(STUDY, lambda spec: None).next[0]
     finished = [make_result(spec, curve=Curve([0, 1, 2], [], [3.0, low, 5.0], [])) for low in (1.0, 2.0)]
-    assert score(finished) == 1.5
-    assert score([finished[0], dataclasses.replace(finished[1], status="diverged")]) == math.inf
+    assert score(finished).mean == 1.5
+    assert score([finished[0], dataclasses.replace(finished[1], status="diverged")]).mean == math.inf
 
 
 @pytest.mark.parametrize(
@@ -175,3 +187,80 @@ def test_what_does_not_fit_is_refused(make, part):
 def test_a_point_prints_what_is_run():
     assert Point(0.003).activation_lr is None
     assert Point(0.003, 0.3).activation_lr == 0.0009
+
+
+REPLICATED = dataclasses.replace(STUDY, protocol=dataclasses.replace(PROTOCOL, replicates=3, seeds=(0, 1)))
+
+
+def test_every_replicate_is_done_afresh():
+    plans, known = carried_out(REPLICATED)
+    assert len(known) == REPLICATED.most_trials == 2 * 3 * (7 * 2 + 2) == plans[-1].done
+    by_split = {n: [spec for spec in known if spec.task.data.split == n] for n in range(3)}
+    seeds = [{spec.seed for spec in specs} for specs in by_split.values()]
+    assert [len(one) for one in seeds] == [4, 4, 4]  # two to tune, two for the end
+    assert not seeds[0] & seeds[1] | seeds[0] & seeds[2] | seeds[1] & seeds[2]
+    first = [
+        {spec.arm.lr for spec in plan(REPLICATED, lambda spec: None).next if spec.task.data.split == n}
+        for n in range(3)
+    ]
+    assert first[0] == set(PROTOCOL.lr)
+    assert not first[0] & first[1] | first[0] & first[2] | first[1] & first[2]
+    # Within a replicate arms begin with the same rates and end with the same seeds.
+    for specs in by_split.values():
+        finals: dict[str | None, list[int]] = {}
+        for spec in specs:
+            if spec.task.budget.use_test:
+                finals.setdefault(spec.arm.activation("fc"), []).append(spec.seed)
+        assert len({tuple(sorted(one)) for one in finals.values()}) == 1
+
+
+def test_one_replicate_is_the_study_of_before():
+    once = dataclasses.replace(STUDY, protocol=dataclasses.replace(PROTOCOL, replicates=1))
+    assert plan(once, lambda spec: None) == plan(STUDY, lambda spec: None)
+    assert all('"split"' not in spec.to_json() for spec in plan(STUDY, lambda spec: None).next)
+    # The first replicate of several begins with its trials: what was done counts.
+    assert set(plan(STUDY, lambda spec: None).tuning) <= set(plan(REPLICATED, lambda spec: None).tuning)
+
+
+def saturated(spec, solved=1e-4):
+    """Every learning rate up to 1 solves the task; what is left of the loss falls with the rate."""
+    low = solved / spec.arm.lr**0.5 if spec.arm.lr <= 1 else 2.0
+    return make_result(spec, curve=Curve([0, 1], [2.3, low], [2.3, low], [0.1, 1.0], [], []))
+
+
+def test_on_a_task_that_every_rate_solves_the_smallest_is_taken_and_said():
+    def chosen(protocol):
+        study = dataclasses.replace(STUDY, protocol=protocol)
+        known: dict[TrialSpec, TrialResult] = {}
+        while not (current := plan(study, known.get)).finished:
+            known.update({spec: saturated(spec, 1e-5) for spec in current.next})
+        return current.choices["relu", "digits-mlp", 0]
+
+    lowest = chosen(PROTOCOL)
+    assert lowest.point.lr > 0.1
+    assert "the validation loss fell to" in lowest.flags[-1]
+    assert "take fewer iterations" in lowest.flags[-1]
+    within = chosen(dataclasses.replace(PROTOCOL, choose="within-noise"))
+    assert within.point.lr < PROTOCOL.lr[0]
+
+
+def test_a_tie_is_what_the_tuning_seeds_cannot_tell_apart():
+    best = Score((0.30, 0.32), 2.3)
+    assert Score((0.31, 0.32), 2.3).ties(best)  # 0.005 with a standard error of 0.005
+    assert not Score((0.31, 0.33), 2.3).ties(best)  # worse by the same with both seeds
+    assert Score((0.302, 0.322), 2.3).ties(best)  # by less than a thousandth of 2.3
+    assert not Score((math.inf, 0.2), 2.3).ties(best)
+    assert not Score((0.31,), 2.3).ties(Score((0.30,), 2.3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"replicates": 0}, "replicates must be from 1 to 1,000, not 0"),
+        ({"replicates": 2, "seeds": (1_000_000,)}, "every seed must be below 1,000,000"),
+        ({"choose": "lowst"}, "did you mean 'lowest'"),
+    ],
+)
+def test_replicates_that_do_not_fit_are_refused(changes, part):
+    with pytest.raises(ArgumentError, match=part):
+        dataclasses.replace(PROTOCOL, **changes)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agileact import cli
 from agileact._common.errors import StoreError
+from agileact.study.running import store as store_module
 from agileact.study.running.rescue import rescue
 from agileact.study.running.store import Store
 from agileact.study.spec.result import Curve, TrialResult
@@ -109,6 +110,7 @@ WRONG = {
         "UPDATE trials SET result = (SELECT result FROM trials WHERE rowid = 5) WHERE rowid = 3",
         "its result is that of another trial",
     ),
+    "another status": ("UPDATE trials SET status = 'diverged' WHERE rowid = 3", "its result is that of another trial"),
     "no text": ("UPDATE trials SET status = x'00' WHERE rowid = 3", "something else than text"),
 }
 
@@ -196,3 +198,15 @@ def test_what_cannot_be_rescued_is_left_as_it_is(tmp_path, original, capsys):
         rescue(path, path)
     with Store(path), pytest.raises(StoreError, match="in use by process"):
         rescue(path)
+
+
+def test_a_store_that_another_program_has_locked_is_not_taken_away_from_it(tmp_path, original, monkeypatch):
+    monkeypatch.setattr(store_module, "SECONDS_TO_WAIT", 0.1)
+    path = tmp_path / "store.sqlite"
+    shutil.copyfile(original, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        assert other.execute("SELECT count(*) FROM trials").fetchone() == (24,)  # a mere reader
+        with pytest.raises(StoreError, match="is in use by another program"):
+            rescue(path)
+    assert rescue(path).trials == 24

@@ -52,6 +52,12 @@ def test_a_runner_killed_in_the_middle_of_a_write_does_not_keep_others_from_look
             store.put(make_result(make_spec(1)))
 
 
+def test_a_trial_is_on_the_disk_before_the_runner_goes_on(tmp_path):
+    # No test can cut the power: SQLite itself waits for the disk where this says 2 (full).
+    with Store(tmp_path / "s") as store:
+        assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
 def test_a_trial_is_stored_once(tmp_path):
     with Store(tmp_path / "s") as store:
         store.put(make_result(make_spec()))

@@ -49,6 +49,21 @@ def test_every_field_is_part_of_the_identity():
     assert len({other.key for other in [spec, *others]}) == len(others) + 1
 
 
+def test_trials_that_were_stored_are_found_again():
+    spec = make_spec()
+    assert spec.key == "175d069547ea4692"  # as it was before there were later fields
+    written = json.loads(spec.to_json())
+    assert list(written) == sorted(written)
+    assert not {"device", "precision", "use_test"} & set(written["task"]["budget"])
+    assert list(written["arm"]) == ["activation_lr", "activations", "lr", "optimizer"]
+
+
+def test_one_meaning_has_one_identity():
+    one, other = (ArmSpec((), freeze=names) for names in (("scale", "location"), ("location", "scale")))
+    assert one == other
+    assert one.freeze == ("location", "scale")
+
+
 @pytest.mark.slow
 def test_identity_is_the_same_in_another_process():
     code = "from tests.study.builders import make_spec; print(make_spec().key)"

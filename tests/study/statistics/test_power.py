@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agileact import ArgumentError
-from agileact.study.statistics import paired_difference, sign_flip_test, smallest_effect
+from agileact.study.statistics import detectable, paired_difference, sign_flip_test, smallest_effect
 
 UNIT = {6: 1.0954451150103321, 10: 1.0540925533894598}
 """Standard deviation of as many alternating -1 and 1."""
@@ -48,3 +48,12 @@ def test_many_pairs_come_near_to_students():
     assert found == pytest.approx(smallest_effect(values, np.zeros(40)), rel=0.03)
     with pytest.raises(ArgumentError, match="'student' or 'verdict', not 'both'"):
         smallest_effect(values, values, test="both")  # type: ignore[arg-type]
+
+
+def test_what_is_seen_is_known_in_deviations_before_anything_is_run():
+    values = np.random.default_rng(5).standard_normal(9)
+    deviation = values.std(ddof=1)
+    for test in ("student", "verdict"):
+        known = detectable(9, comparisons=2, test=test)
+        assert known == pytest.approx(smallest_effect(values, np.zeros(9), comparisons=2, test=test) / deviation)
+    assert detectable(5) is None

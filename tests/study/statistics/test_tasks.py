@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError
-from agileact.study.statistics import average_ranks, interquartile_mean, probability_of_improvement
+from agileact.study.statistics import (
+    average_ranks,
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+)
 
 losses = st.lists(st.integers(0, 9), min_size=2, max_size=7)
 
@@ -107,3 +112,18 @@ def test_groups_of_clearly_different_arms_are_apart():
 def test_what_does_not_fit_is_refused(call, part):
     with pytest.raises(ArgumentError, match=part):
         call()
+
+
+def test_a_profile_is_the_distribution_of_all_runs():
+    matrix = np.random.default_rng(0).random((7, 3))
+    edges = np.linspace(0, 1, 9)[1:]
+    profile = performance_profile(matrix, edges, resamples=200)
+    assert profile.shares == pytest.approx([(matrix <= edge).mean() for edge in edges])
+    assert profile.low is not None
+    assert profile.high is not None
+    assert all(low <= share <= high for low, share, high in zip(profile.low, profile.shares, profile.high, strict=True))
+    worse = performance_profile([[0.5], [math.inf]], [0.4, 1e9], resamples=50)
+    assert worse.shares == (0.0, 0.5)
+    assert performance_profile([[0.5, 0.7]], [1.0]).low is None
+    with pytest.raises(ArgumentError, match="finite and increasing"):
+        performance_profile(matrix, [0.5, 0.5])

@@ -31,6 +31,8 @@ ARMS = (
     "agile-sigmoid+batchnorm",
     "relu+folded-start",
     "relu+widened",
+    "agile-relu+cosine+warmup=0.2+label-smoothing=0.1",
+    "prelu+one-cycle",
 )
 
 

@@ -40,6 +40,8 @@ CONV = nn.Conv2d(3, 6, 1)
 @pytest.mark.parametrize(
     ("first", "then", "shape", "axis", "count"),
     [
+        (nn.Identity(), lambda y: y, (2, 3, 4, 5), 1, 3),  # no layer made them: by convention
+        (nn.Identity(), lambda y: y, (3,), 0, 3),
         (CONV, lambda y: y, (2, 3, 4, 5), 1, 6),
         (CONV, lambda y: y, (3, 4, 5), 0, 6),
         (nn.Conv1d(3, 6, 1), lambda y: y, (2, 3, 4), 1, 6),

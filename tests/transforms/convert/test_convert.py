@@ -231,6 +231,12 @@ def test_an_activation_that_is_the_model(inplace: bool):
     assert (ag.revert(agile, inplace=True) is model) == inplace
 
 
+def test_a_sample_without_a_batch_has_a_pair_for_each_element():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh())
+    agile, _ = ag.convert(model, example_inputs=torch.randn(4), granularity="element")
+    assert [one.num_parameters for one in agile.modules() if isinstance(one, ag.AgileModule)] == [6]
+
+
 def test_an_lstm_is_named():
     _, report = converted(LSTMClassifier(), torch.randint(0, 10, (3, 4)))
     assert sites(report) == {"head.1": ("tanh", 5, -1)}

@@ -94,7 +94,7 @@ def test_a_compiled_model_runs_what_is_new(inplace: bool):
             if isinstance(module, ag.AgileModule):
                 module.scale.fill_(0.5)
     eager: Any = copy.deepcopy(agile._orig_mod)
-    assert torch.equal(agile(X), eager(X))
+    torch.testing.assert_close(agile(X), eager(X))  # compiled, an activation is the expression, not the kernel
     assert not torch.equal(agile(X), expected)
     assert torch.equal(model(X), expected) != inplace
 

@@ -46,6 +46,8 @@ PRODUCTS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] =
     "einsum, weight first": (lambda h, w: torch.einsum("io,bi->ob", w, h), ((8, 3),)),
     "einsum in groups": (lambda h, w: torch.einsum("bgi,gio->bgo", h.view(5, 2, 4), w), ((2, 4, 3),)),
     "einsum over two axes": (lambda h, w: torch.einsum("bgi,ogi->bo", h.view(5, 2, 4), w), ((3, 2, 4),)),
+    "einsum with an ellipsis": (lambda h, w: torch.einsum("...i,oi->...o", h.view(5, 1, 8), w), ((3, 8),)),
+    "einsum with two": (lambda h, w: torch.einsum("...gi,...gio->...o", h.view(5, 2, 4), w), ((2, 4, 3),)),
     "einsum without an arrow": (lambda h, w: torch.einsum("bi,io", h, w), ((8, 3),)),
     "addmm": (lambda h, b, w: torch.addmm(b, h, w), ((3,), (8, 3))),
     "addmm of a transposed": (lambda h, b, w: torch.addmm(b, h, w.t()), ((3,), (3, 8))),
@@ -164,6 +166,8 @@ GATHERINGS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "amax": _scattered("amax"),
     "itself and its neighbours": lambda h, s, t: h.index_add(0, t, h[s]),
     "gather": lambda h, s, t: h.gather(0, s[:, None].expand(-1, 8)),
+    "where": lambda h, s, t: torch.where((s < 3)[:5, None], h, torch.zeros_like(h)),
+    "maximum with zeros": lambda h, s, t: torch.maximum(h, torch.zeros_like(h)),
     "difference of both ends": lambda h, s, t: h[s] - h[t],
     "rows of a batch": lambda h, s, t: torch.stack([h, h * 2])[:, s].flatten(0, 1),
 }
@@ -178,7 +182,7 @@ def test_rows_are_picked_and_added(name: str):
         model.act.scale[::2] *= -1
         model.act.scale[1] = 0
     _, report = checked(model, X)
-    assert (report.sites[0].status == "folded") == (name != "amax")
+    assert (report.sites[0].status == "folded") == (name not in ("amax", "maximum with zeros"))
 
 
 @pytest.mark.parametrize(

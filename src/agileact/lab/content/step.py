@@ -11,7 +11,7 @@ from agileact.nn import AgileModule
 from agileact.study.data.dataset import DataSet, load
 from agileact.study.spec.activation_names import parse_activation
 from agileact.study.spec.trial import ArmSpec, DataSpec, ModelSpec
-from agileact.study.training.loop import batches, halved_step, loss_function
+from agileact.study.training.loop import batches, halved_step
 from agileact.study.training.setup import build_network, build_optimizer
 
 NETWORKS: dict[str, tuple[str, ModelSpec, tuple[str, ...]]] = {
@@ -95,7 +95,7 @@ class StepRun:
             sample=lambda: digits.train_x,
         )
         self._optimizer = build_optimizer(self.model, arm)
-        self._loss = loss_function(digits.kind)
+        self._loss = digits.objective.mean
         self._agile = [
             parameter
             for module in self.model.modules()

@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
-from agileact.study.commands.context import STATISTICS, Context, carry_out, say
+from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
 from agileact.study.commands.options import PLACE, TRAINING, add, as_asked
 
 if TYPE_CHECKING:
     from agileact.study.spec.arms import Arm
-    from agileact.study.spec.protocol import Study
+    from agileact.study.spec.protocol import Protocol, Study
 
 _MOST_SEEDS = 20
 _MOST_TUNING = 16
+_MOST_REPLICATES = 10
+_MOST_SEEDS_OF_ONE = 4
+"""Of a replicate: more replicates say more than more seeds in each, and more points to tune more than either."""
 _LR = (0.0003, 0.001, 0.003, 0.01)
 _TASK = "compare"
 
@@ -43,6 +46,11 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
             return duration(text)
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 1.5h")
 
+    def weights(text: str) -> str | tuple[float, ...]:
+        with contextlib.suppress(ValueError):
+            return text if text == "balanced" else tuple(float(part) for part in text.split(","))
+        raise argparse.ArgumentTypeError(f"{text!r} is neither balanced nor numbers such as 1,2,4")
+
     parser.add_argument("--model", required=True, metavar="PKG.MODULE:FUNCTION", help="returns the network")
     parser.add_argument("--data", required=True, metavar="PKG.MODULE:FUNCTION", help="returns pairs (inputs, targets)")
     parser.add_argument(
@@ -54,17 +62,26 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     for name, default, what in (
         ("iterations", 1000, "steps of a trial"),
         ("batch-size", 100, "samples a step"),
-        ("validation", 500, "samples to set aside"),
     ):
         parser.add_argument(
             f"--{name}", type=count, default=default, metavar="N", help=f"{what} (default: %(default)s)"
         )
+    parser.add_argument(
+        "--validation", type=count, metavar="N", help="samples to set aside (default: 500, and at most a fifth)"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="beside the loss: accuracy, auc, ..., or PKG.MODULE:FUNCTION")
+    parser.add_argument("--loss", metavar="PKG.MODULE:FUNCTION", help="what is minimised, of outputs and targets")
+    parser.add_argument(
+        "--class-weights", type=weights, metavar="W", help="balanced, or a number for each class: 1,2,4"
+    )
+    parser.add_argument("--augment", metavar="PKG.MODULE:FUNCTION", help="changes the inputs of a training batch")
     add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
     parser.set_defaults(run=_compare, data_dir=None, resumes=True)
 
 
 def _compare(options: argparse.Namespace) -> None:
     from agileact.study import models
+    from agileact.study.data.objective import OPTIONS
     from agileact.study.running.conduct import identified
     from agileact.study.running.cost import START_SECONDS, estimate
     from agileact.study.running.executors.local import available_cores
@@ -84,7 +101,8 @@ def _compare(options: argparse.Namespace) -> None:
         fingerprint=models.model_fingerprint(options.model),
         iterations=options.iterations,
         batch_size=options.batch_size,
-        validation=options.validation,
+        validation=options.validation or usual_validation(options.data),
+        told={name: value for name in OPTIONS if (value := getattr(options, name)) is not None},
     )
     study, data = identified(as_asked(study, options), options.data_dir)
     context = Context(study, data, options.out or Path("runs") / "compare")
@@ -96,12 +114,15 @@ def _compare(options: argparse.Namespace) -> None:
     )
     context.study = fitted(context.study, seconds, options.budget, jobs)
     protocol = context.study.protocol
-    points, runs = protocol.trials, len(protocol.tuning_seeds)
-    whole = START_SECONDS + sum(seconds.values()) * (points * runs + len(protocol.seeds)) / jobs
+    whole = START_SECONDS + sum(seconds.values()) * context.study.pair_trials / jobs
+    runs = f"{len(protocol.tuning_seeds)} seed{'s' * (len(protocol.tuning_seeds) > 1)} a point"
+    often = f"; all of it {protocol.replicates} times afresh" * (protocol.replicates > 1)
     say(
-        f"{len(names)} arms: each {points} points to tune, {runs} seeds a point, and {len(protocol.seeds)} fresh ones; "
-        f"about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
+        f"{len(names)} arms: each {protocol.trials} points to tune, {runs}, and {len(protocol.seeds)} fresh ones"
+        f"{often}; about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
     )
+    if shown := visible(context.study):
+        say(f"{shown}.")
     carry_out(context, options)
 
 
@@ -121,18 +142,19 @@ def _remembered(context: Context, measure: Callable[[], dict[tuple[str, str], fl
 
 
 def proposed(
-    arms: Sequence[Arm], model: str, data: str, *, fingerprint: str, iterations: int, batch_size: int, validation: int
+    arms: Sequence[Arm],
+    model: str,
+    data: str,
+    *,
+    fingerprint: str,
+    iterations: int,
+    batch_size: int,
+    validation: int,
+    told: Mapping[str, Any] | None = None,
 ) -> Study:
     """Return the study of a user's model and data, with the fewest trials that can say something.
 
-    Args:
-        arms: What is compared; the first is the baseline.
-        model: The model's function, as ``package.module:function``.
-        data: The data's function, likewise.
-        fingerprint: Of the model, part of the trials' identity.
-        iterations: Steps of a trial.
-        batch_size: Samples a step.
-        validation: Samples to set aside, where the data has no validation part.
+    ``fingerprint`` is the model's, and ``validation`` counts where the data has no validation part.
     """
     from agileact.study.spec.protocol import Protocol, Study
     from agileact.study.spec.tasks import Task
@@ -140,7 +162,7 @@ def proposed(
 
     budget = Budget(iterations, batch_size, evaluate_every=max(1, iterations // 40), test_curve=False)
     spec = TaskSpec(
-        DataSpec("custom", validation, options=freeze({"target": data})),
+        DataSpec("custom", validation, options=freeze({"target": data, **(told or {})})),
         ModelSpec("custom", freeze({"target": model, "fingerprint": fingerprint})),
         budget,
     )
@@ -150,10 +172,23 @@ def proposed(
     return dataclasses.replace(study, protocol=dataclasses.replace(protocol, seeds=seeds))
 
 
+def usual_validation(data: str) -> int:
+    """Return how many samples are set aside where the user does not say: 500, and at most a fifth."""
+    from agileact.study.data.dataset import load
+    from agileact.study.spec.trial import DataSpec, freeze
+
+    usual, loaded = DataSpec("custom").validation, load(DataSpec("custom", 1, options=freeze({"target": data})))
+    if len(loaded.validation_y) > 1:
+        return usual  # it has a part of its own, and the number means nothing
+    return max(1, min(usual, (len(loaded.train_y) + 1) // 5))
+
+
 def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget: float, jobs: int) -> Study:
     """Return the study with as many trials as fit into a time.
 
-    What is left beyond the fewest trials goes in equal parts to tuning and to seeds.
+    If so many replicates fit that a test can show something, they are taken: first as many as there may be, each with
+    the fewest trials, then more points to tune and more seeds in each. Else tuning is done once, what is left beyond
+    the fewest trials goes in equal parts to tuning and seeds, and the verdict is about the rates that it chose.
 
     Args:
         study: From :func:`proposed`.
@@ -169,8 +204,11 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
         >>> study = proposed([arm("relu"), arm("agile-relu")], "m:f", "d:g", fingerprint="", iterations=100,
         ...                  batch_size=10, validation=10)
         >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=24.0, jobs=2)
-        >>> fit.protocol.trials, len(fit.protocol.seeds)
-        (5, 10)
+        >>> fit.protocol.replicates, fit.protocol.trials, len(fit.protocol.seeds)
+        (1, 5, 10)
+        >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=94.0, jobs=2)
+        >>> fit.protocol.replicates, fit.protocol.trials, len(fit.protocol.seeds)
+        (10, 6, 3)
     """
     from agileact.study.running.cost import START_SECONDS
     from agileact.study.running.progress import format_duration
@@ -178,6 +216,8 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
     each = sum(trial_seconds.values())
     room = int(max(0.0, budget - START_SECONDS) * jobs / each) if each > 0 else _MOST_SEEDS + _MOST_TUNING
     least_seeds, least_tuning = len(study.protocol.seeds), study.protocol.trials
+    if replicated := _replicated(study, room):
+        return dataclasses.replace(study, protocol=replicated)
     runs = len(study.protocol.tuning_seeds)  # of each point
     extra = room - least_seeds - least_tuning * runs
     if extra < 0:
@@ -195,6 +235,21 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
     tuning = min(_MOST_TUNING, (room - seeds) // runs)
     return dataclasses.replace(
         study, protocol=dataclasses.replace(study.protocol, trials=tuning, seeds=tuple(range(seeds)))
+    )
+
+
+def _replicated(study: Study, room: int) -> Protocol | None:
+    """Return the protocol of as many replicates as fit into ``room`` trials of each arm; None if they are too few."""
+    points, seeds = study.protocol.trials, 1
+    replicates = min(max(_MOST_REPLICATES, study.least_seeds) if _MOST_REPLICATES else 0, room // (points + seeds))
+    if replicates < study.least_seeds:
+        return None
+    each = room // replicates
+    points = min(_MOST_TUNING, points + (each - points - seeds) // 2)
+    seeds = min(_MOST_SEEDS_OF_ONE, each - points)
+    points = min(_MOST_TUNING, each - seeds)
+    return dataclasses.replace(
+        study.protocol, trials=points, tuning_seeds=(1000,), seeds=tuple(range(seeds)), replicates=replicates
     )
 
 

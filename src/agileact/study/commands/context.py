@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agileact.study.data.dataset import DataSet
     from agileact.study.results.outcome import Outcome
     from agileact.study.results.source import Source
-    from agileact.study.running.executors import Executor
+    from agileact.study.running.executors import Elsewhere
     from agileact.study.running.planner import Plan
     from agileact.study.spec.protocol import Study
 
@@ -28,6 +28,20 @@ STATISTICS = ("scipy", "statsmodels")
 def say(text: str) -> None:
     """Tell the user something that is no result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def visible(study: Study) -> str:
+    """Return which difference the planned trials can show, before anything is run; nothing if they can show none."""
+    from agileact.study.statistics import detectable
+
+    protocol = study.protocol
+    seen = detectable(protocol.units, comparisons=study.comparisons) if study.comparisons else None
+    if seen is None:
+        return ""
+    return (
+        f"{protocol.units} {protocol.unit}s show a difference of {seen:.2g} standard deviations of the paired "
+        "differences in 80 % of such studies, and smaller ones less often"
+    )
 
 
 class Context:
@@ -64,20 +78,32 @@ class Context:
                 )
         return cls(study, data, source.folder)
 
+    def notes(self) -> list[str]:
+        """Return what a user must know before anything is run."""
+        kept = [
+            f"the samples of {name} stay divided into training and validation as they are, in every replicate"
+            for name, data in self.data.items()
+            if self.study.protocol.replicates > 1 and not data.mixes
+        ]
+        return [note for note in (self.study.warning(), self.study.caveat(), *kept) if note]
+
     @property
     def source(self) -> Source:
         """Where the trials are; without a store there are none yet."""
         from agileact.study.results.source import told
 
+        self.tell_of_lost_store()
         return told(self.study, self.path, begun=False)
 
-    def run(self, executor: Executor, *, command: str = "", matters: float | None = None) -> Outcome:
-        """Run what is missing of the study and return its outcome; each stored trial is read and checked once.
+    def tell_of_lost_store(self) -> None:
+        """Say that the store is gone, if there was one: its record is written once there is a store."""
+        from agileact.study.spec.record import FILE
 
-        Args:
-            executor: Where trials run.
-            command: What was typed.
-            matters: The smallest difference in test loss that would matter.
+        if not self.path.exists() and (self.out / FILE).exists():
+            say(f"Note: {self.path} was deleted or moved away; its trials must be run again.")
+
+    def run(self, executor: Elsewhere, *, command: str = "", matters: float | None = None) -> Outcome:
+        """Run what is missing of the study and return its outcome; each stored trial is read and checked once.
 
         Raises:
             TrialError: If trials failed.
@@ -88,19 +114,24 @@ class Context:
         from agileact.study.running.progress import display
         from agileact.study.running.store import Store
         from agileact.study.spec.record import write_record
+        from agileact.study.spec.user_code import UserCode
         from agileact.study.training.dry_run import check_arms
 
         for task in self.study.tasks:
             say(f"{task.name}: {self.data[task.name].summary}. {self.data[task.name].description}.")
-        if warning := self.study.warning():
-            say(f"Note: {warning}.")
+        for note in self.notes():
+            say(f"Note: {note}.")
+        self.tell_of_lost_store()
         with Store(self.path) as store, display(self.study) as shown, failures_kept(self.out):
             results = Results(store)
+            # Whatever becomes of the user's files while they wait: workers run the modules as they are now.
+            code = UserCode.of(self.study)
+            executor.code = code.write(self.out / "code") if code.modules else None
             if not plan(self.study, results).finished:
                 check_arms(self.study, self.data)
             # Before the first trial, so that "agileact study watch" knows what it sees.
             described = {name: data.description for name, data in self.data.items()}
-            around = write_record(self.out, self.study, command=command, data=described)
+            around = write_record(self.out, self.study, command=command, data=described, code=code.hash)
 
             def begin(current: Plan) -> Any:
                 if current.finished:

@@ -13,7 +13,7 @@ from agileact._common.files import write_atomically
 from agileact._common.optional import expect
 from agileact._common.terminal import print_json
 from agileact.study.commands import compare
-from agileact.study.commands.context import STATISTICS, Context, carry_out, say
+from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
 from agileact.study.commands.options import PLACE, SOURCE, add, port
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def _plan(options: argparse.Namespace) -> None:
     from agileact.study.running.cost import estimate
     from agileact.study.running.executors.local import available_cores
     from agileact.study.running.progress import format_duration
+    from agileact.study.statistics import detectable
     from agileact.study.training.dry_run import check_arms
 
     context = Context.read(options, trains=True)
@@ -85,7 +86,8 @@ def _plan(options: argparse.Namespace) -> None:
     current = context.source.read().current
     cost = estimate(study, current, context.data, jobs)
     protocol = study.protocol
-    tuning = protocol.trials * len(protocol.tuning_seeds) if protocol.tune else 0
+    final = protocol.replicates * len(protocol.seeds)
+    tuning = study.pair_trials - final
     if options.json:
         document = {
             "study": study.name,
@@ -94,13 +96,14 @@ def _plan(options: argparse.Namespace) -> None:
             "next": [spec.key for spec in current.next],
             "jobs": jobs,
             "seconds": cost.seconds,
-            "least_seeds": study.least_seeds,
+            f"least_{protocol.unit}s": study.least_seeds,
+            "detectable_deviations": detectable(protocol.units, comparisons=max(1, study.comparisons)),
             "trial_seconds": [[*pair, seconds] for pair, seconds in cost.trial_seconds.items()],
         }
         print_json(document)
         return
     rows = [
-        (task.name, arm.name, str(tuning), str(len(protocol.seeds)), f"{cost.trial_seconds[arm.name, task.name]:.1f}")
+        (task.name, arm.name, str(tuning), str(final), f"{cost.trial_seconds[arm.name, task.name]:.1f}")
         for task in study.tasks
         for arm in study.arms
     ]
@@ -111,8 +114,10 @@ def _plan(options: argparse.Namespace) -> None:
         f"At most {study.most_trials} trials, {current.done} of them done; about {format_duration(cost.seconds)} on "
         f"{jobs} core(s). {len(current.next)} can run now."
     )
-    if warning := study.warning():
-        print(f"Note: {warning}.")
+    if shown := visible(study):
+        print(f"{shown}.")
+    for note in context.notes():
+        print(f"Note: {note}.")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -123,7 +128,7 @@ def _run(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> None:
     outcome = Context.read(options).source.read()
     study, current = outcome.study, outcome.current
-    most, pairs = study.most_trials, len(outcome.cells)
+    most, pairs = study.most_trials, len(current.parts)
     if options.json:
         document = {
             "study": study.name,
@@ -137,10 +142,12 @@ def _status(options: argparse.Namespace) -> None:
         return
     state = "finished" if current.finished else f"{len(current.next)} can run now"
     tuned = f"{len(current.choices)} of {pairs} pairs of arm and task are tuned; " * study.protocol.tune
+    tuned = tuned.replace("arm and task", "arm and task, in each replicate,") if outcome.unit == "replicate" else tuned
     print(f"{study.name}: {current.done} of at most {most} trials done; {tuned}{state}.")
     for choice in current.choices.values():
         if choice.flags:
-            print(f"{choice.task}, {choice.arm}: {'; '.join(choice.flags)}.")
+            where = f", replicate {choice.replicate}" * (outcome.unit == "replicate")
+            print(f"{choice.task}, {choice.arm}{where}: {'; '.join(choice.flags)}.")
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import unicodedata
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from agileact.study.spec.reading import PlacedError, make_converter, mapping, nu
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, Options, TaskSpec, freeze
 
+_USUAL = ArmSpec(())
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_SEEDS = 100_000
 """More are a slip of the keyboard, and their list alone would fill the memory."""
@@ -32,8 +33,9 @@ _MOST_SEEDS = 100_000
 def read_study(path: str | Path) -> Study:
     r"""Read a study from a YAML file.
 
-    A study has ``arms``, ``tasks``, and optionally a ``protocol`` and a ``name``, which is otherwise the file's. An arm
-    is a name (:func:`agileact.study.spec.arms.arm`) or a mapping with a ``name``, ``activations`` and fields of
+    A study has ``arms``, ``tasks``, and optionally a ``protocol``, a ``name``, which is otherwise the file's, and
+    ``training``: fields of all arms that do not set them. An arm is a name
+    (:func:`agileact.study.spec.arms.arm`) or a mapping with a ``name``, ``activations`` and fields of
     :class:`~agileact.study.spec.trial.ArmSpec`. A task is a name (:mod:`agileact.study.spec.tasks`) or a mapping with a
     ``name``, and ``data``, ``model`` and ``budget``, which may start from a named ``task``.
 
@@ -116,8 +118,33 @@ def _converter() -> Any:
     made.register_structure_hook(Task, lambda raw, _: _task(raw))
     made.register_structure_hook_func(lambda kind: kind == Options, lambda raw, _: _activations(raw))
     study = made.get_structure_hook(Study)
-    made.register_structure_hook(Study, lambda raw, kind: _checked(raw, study(raw, kind)))
+    made.register_structure_hook(Study, lambda raw, kind: _study(raw, lambda given: study(given, kind)))
     return made
+
+
+def _study(raw: Any, plain: Callable[[dict[str, Any]], Study]) -> Study:
+    given = mapping(raw, ("name", "arms", "tasks", "protocol", "training"))
+    with placed("training"):
+        common = _fields(given.pop("training", {}), {"activations": ()})
+        said = {key: getattr(common, key) for key in raw.get("training", {})}
+    found = plain(given)
+    arms = []
+    for i, one in enumerate(found.arms):
+        # What an arm says itself goes first; at a default it says nothing.
+        changes = {key: value for key, value in said.items() if getattr(one.spec, key) == getattr(_USUAL, key)}
+        with placed("arms", i):
+            arms.append(dataclasses.replace(one, spec=dataclasses.replace(one.spec, **changes)))
+    return _checked(raw, dataclasses.replace(found, arms=tuple(arms)))
+
+
+def _fields(raw: Any, base: dict[str, Any]) -> ArmSpec:
+    """Return an arm with the fields that ``raw`` gives over those of ``base``."""
+    given = mapping(raw, tuple(field.name for field in dataclasses.fields(ArmSpec)))
+    if "optimizer_options" in given:
+        with placed("optimizer_options"):
+            given["optimizer_options"] = freeze(mapping(given["optimizer_options"]))
+    found: ArmSpec = _converter().structure({**base, **given}, ArmSpec)
+    return found
 
 
 def _checked(raw: dict[str, Any], study: Study) -> Study:
@@ -127,11 +154,13 @@ def _checked(raw: dict[str, Any], study: Study) -> Study:
             if key in raw["protocol"]:
                 words = "is for tuning, and tune is false; then each arm has its own rate: {arm: relu, lr: 0.01}"
                 raise PlacedError(words, ("protocol", key))
-    for i, (entry, one) in enumerate(zip(raw["arms"], study.arms, strict=True)):
+    places = [(("training",), raw.get("training")), *((("arms", i), entry) for i, entry in enumerate(raw["arms"]))]
+    for place, entry in places:
         for rate in ("lr", "activation_lr"):
             if study.protocol.tune and isinstance(entry, dict) and rate in entry:
                 words = "is tuned, so it cannot be set; set protocol.tune: false to use it as it is"
-                raise PlacedError(words, ("arms", i, rate))
+                raise PlacedError(words, (*place, rate))
+    for i, one in enumerate(study.arms):
         for earlier in study.arms[:i]:
             if one.spec == earlier.spec:
                 words = (
@@ -168,7 +197,7 @@ def _arm(raw: Any) -> Arm:
             base = vars(arm(_text(named)).spec)
     with placed("name"):
         name = _text(given.pop("name", named))
-    return Arm(name, _converter().structure({**base, **given}, ArmSpec))
+    return Arm(name, _fields(given, base))
 
 
 def _activations(raw: Any) -> Options:

@@ -7,15 +7,19 @@ module that the worker imports too.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from agileact._common.errors import ArgumentError, DataError
 from agileact._common.names import hint
 from agileact.study.data.download import Progress
+from agileact.study.data.objective import OPTIONS, Objective, objective
+from agileact.study.data.several_inputs import Layout
 from agileact.study.spec.trial import DataSpec
 
 KINDS = ("classification", "regression", "text")
@@ -40,6 +44,12 @@ class DataSet:
         fingerprint: The first 16 hex digits of the SHA-256 over the arrays' bytes.
         classes: How many classes, characters or outputs there are; labels are 0 to ``classes - 1``.
         kind: "classification" and "text" have the loss cross-entropy, "regression" the mean squared error.
+        mixable: Whether training and validation samples may change places.
+        loss: A loss of the user's in place of it; see :class:`agileact.study.data.objective.Objective`.
+        class_weights: Of each class in the cross-entropy.
+        metric: What is told beside the loss; None is the accuracy, which a regression has not.
+        augment: A function of the user's that changes the inputs of a training batch.
+        inputs: How several inputs of the network are packed into one; empty for one input.
     """
 
     name: str
@@ -53,6 +63,12 @@ class DataSet:
     fingerprint: str
     classes: int
     kind: str = "classification"
+    mixable: bool = True
+    loss: str = ""
+    class_weights: tuple[float, ...] = ()
+    metric: str | None = None
+    augment: str = ""
+    inputs: Layout = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -68,6 +84,13 @@ class DataSet:
                 )
 
     @property
+    def objective(self) -> Objective:
+        """What is minimised, and what is told beside the loss."""
+        usual = "" if self.kind == "regression" else "accuracy"
+        metric = usual if self.metric is None else self.metric
+        return Objective(self.kind, self.classes, self.loss, self.class_weights, metric, self.augment)
+
+    @property
     def summary(self) -> str:
         """What was found, in few words.
 
@@ -77,23 +100,69 @@ class DataSet:
         """
         shape = self.train_x.shape[1:]
         inputs = f"{shape[0]} features" if len(shape) == 1 else f"inputs {'x'.join(map(str, shape))}"
-        if not self.train_x.is_floating_point():
+        if self.inputs:
+            shapes = [(name, "x".join(map(str, shape)) or "1") for name, _, shape, _ in self.inputs]
+            inputs = "inputs " + " and ".join(f"{name} {shape}".strip() for name, shape in shapes)
+        elif not self.train_x.is_floating_point():
             inputs = f"sequences of {shape[0]}"
         outputs = {"classification": "classes", "regression": "outputs", "text": "characters"}[self.kind]
         outputs = outputs if self.classes > 1 else outputs.removesuffix("s")
         counts = "/".join(f"{len(getattr(self, name)):,}" for name in PARTS[1::2])
-        return f"{self.kind}, {self.classes} {outputs}, {inputs}, {counts} samples"
+        own = [f"loss {self.loss}"] if self.loss else []
+        own += [f"augmented by {self.augment}"] if self.augment else []
+        if self.class_weights:
+            own.append("class weights " + "/".join(f"{weight:.3g}" for weight in self.class_weights))
+        if self.metric not in (None, "", "accuracy"):
+            own.append(f"metric {self.metric} (where tables say accuracy)")
+        return ", ".join([f"{self.kind}, {self.classes} {outputs}, {inputs}, {counts} samples", *own])
 
     @property
     def largest_share(self) -> float | None:
-        """The share of the test samples' largest class: the accuracy of answering it always; None for a regression."""
-        return (
-            None if self.kind == "regression" else float(self.test_y.flatten().bincount().max()) / self.test_y.numel()
-        )
+        """The accuracy of answering the test samples' largest class always; None where no accuracy is told."""
+        if self.objective.metric != "accuracy":
+            return None
+        return int(self.test_y.flatten().bincount().max()) / self.test_y.numel()
 
     def to(self, device: torch.device) -> DataSet:
         """Return the data on a device."""
         return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in PARTS})
+
+    @property
+    def mixes(self) -> bool:
+        """Whether :meth:`resampled` moves anything."""
+        return self.mixable and self.kind != "text"
+
+    def resampled(self, number: int) -> DataSet:
+        """Return the data with its training and validation samples shared out anew, parts as large as before.
+
+        The test part stays, and so does the fingerprint, which is of the data that was loaded. Classes keep their
+        numbers of samples in each part. Nothing is moved where the validation part is not to be mixed with the other:
+        text, whose samples are neighbours, and parts that the user has divided.
+
+        Args:
+            number: Source of the division: the same number, the same parts.
+        """
+        if not self.mixes:
+            return self
+        x, y = (torch.cat([getattr(self, f"{part}_{kind}") for part in ("train", "validation")]) for kind in "xy")
+        held = torch.cat([torch.zeros(len(self.train_y)), torch.ones(len(self.validation_y))]).bool()
+        # PCG64 by name: numpy promises its stream for ever, but not which generator is the default.
+        generator = np.random.Generator(np.random.PCG64(number))
+        new = torch.empty_like(held)
+        labels = y if self.kind == "classification" else torch.zeros(len(y), dtype=torch.int64)
+        for label in labels.unique():
+            where = torch.nonzero(labels == label)[:, 0]
+            new[where] = held[where[torch.from_numpy(generator.permutation(len(where)))]]
+        order = torch.from_numpy(generator.permutation(len(y)))
+        train, validation = order[~new[order]], order[new[order]]
+        return dataclasses.replace(
+            self,
+            train_x=x[train],
+            train_y=y[train],
+            validation_x=x[validation],
+            validation_y=y[validation],
+            description=f"{self.description}; split {number} into training and validation samples",
+        )
 
     def _check(self, part: str, x: torch.Tensor, y: torch.Tensor) -> None:
         found = f"{x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
@@ -159,7 +228,8 @@ def load(spec: DataSpec, *, data_dir: Path | None = None, progress: Progress | N
     """Return the data set that ``spec`` names.
 
     Args:
-        spec: Name, and number of validation samples.
+        spec: Name, number of validation samples, and options: the builder's, and of every data set ``metric``,
+            ``loss`` and ``class_weights`` (:mod:`agileact.study.data.objective`).
         data_dir: A folder with the data's files. If given, files are taken from there and nowhere else; if
             not, they come from the user's cache, into which they are downloaded if they are missing.
         progress: Called as a download goes on, with the file's name, the bytes that are there and the bytes
@@ -184,7 +254,18 @@ known: cifar, custom, diabetes, digits, friedman1, idx, mnist1d, mnist5k, mnist5
     builder = _builders.get(spec.name)
     if builder is None:
         raise ArgumentError(f"no data set is named {spec.name!r}{hint(spec.name, known)}")
-    return builder(spec, None if data_dir is None else Path(data_dir), progress)
+    told = {name: value for name, value in spec.options if name in OPTIONS}
+    bare = dataclasses.replace(spec, options=tuple(pair for pair in spec.options if pair[0] not in told))
+    data = builder(bare, None if data_dir is None else Path(data_dir), progress)
+    if spec.split:
+        data = data.resampled(spec.split)
+    if not told:
+        return data
+    held = [data.validation_y, data.test_y]
+    found = objective(spec.name, data.kind, data.classes, (data.train_x, data.train_y), held, told)
+    code = found.source_hash
+    mixed = hashlib.sha256((data.fingerprint + code).encode()).hexdigest()[:16] if code else data.fingerprint
+    return dataclasses.replace(data, fingerprint=mixed, **{name: getattr(found, name) for name in OPTIONS})
 
 
 def check_repeatable(spec: DataSpec, data: DataSet, *, data_dir: Path | None = None) -> None:

@@ -56,7 +56,13 @@ def locate(spec: DataSpec, name: str, data_dir: Path | None) -> Path:
 
 
 def assembled(
-    spec: DataSpec, tensors: Sequence[torch.Tensor], description: str, classes: int, kind: str = "classification"
+    spec: DataSpec,
+    tensors: Sequence[torch.Tensor],
+    description: str,
+    classes: int,
+    kind: str = "classification",
+    *,
+    mixable: bool = True,
 ) -> DataSet:
     """Build a data set from six tensors: inputs and targets of the training, validation and test part.
 
@@ -65,9 +71,11 @@ def assembled(
     """
     for part, values in zip(("train", "validation", "test"), tensors[1::2], strict=True):
         description = description.replace(f"{{{part}}}", f"{len(values):,}", 1)
-    parts = dict(zip(PARTS, tensors, strict=True))
+    parts: dict[str, Any] = dict(zip(PARTS, tensors, strict=True))
     found = fingerprint(tensors)
-    return DataSet(spec.name, **parts, description=description, fingerprint=found, classes=classes, kind=kind)
+    return DataSet(
+        spec.name, **parts, description=description, fingerprint=found, classes=classes, kind=kind, mixable=mixable
+    )
 
 
 def image_data(spec: DataSpec, train: tuple[Array, Array], test: tuple[Array, Array], description: str) -> DataSet:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from agileact._common.errors import DataError
 from agileact.study.data.dataset import PARTS, DataSet, register_data
 from agileact.study.data.download import Progress
 from agileact.study.data.preparation import assembled, fingerprint, options, split
+from agileact.study.data.several_inputs import Layout, layout_of, packed
 from agileact.study.spec.trial import DataSpec
 from agileact.study.spec.user_targets import call
 
@@ -26,7 +29,8 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
     The function takes no arguments and returns a :class:`~agileact.study.data.dataset.DataSet`, or two or three
     parts: training, validation and test, or training and test, where ``validation`` samples are set aside of the
     former. A part is a pair (inputs, targets) of tensors or arrays, a ``torch.utils.data.Dataset``, or a
-    ``DataLoader``, whose samples are taken in the order of their indices. Whole-numbered targets (N,) are classes;
+    ``DataLoader``, whose samples are taken in the order of their indices. Inputs may be several, a tuple or a dict of
+    tensors, which the network takes by position or by name. Whole-numbered targets (N,) are classes;
     floating ones (N,) or (N, outputs) a regression; whole-numbered inputs and targets (N, length) text; inputs of
     int64 with classes are tokens. Nothing is standardised.
     """
@@ -35,39 +39,57 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
     if isinstance(loaded, DataSet):
         # A fingerprint that was made up would let results on other data pass for these.
         return dataclasses.replace(loaded, fingerprint=fingerprint([getattr(loaded, part) for part in PARTS]))
-    pairs = _pairs(target, loaded)
-    kind, classes = _kind(target, pairs)
-    pairs = [(_input(target, x, kind), _target(y, kind)) for x, y in pairs]
+    found, layout = _pairs(target, loaded)
+    kind, classes = _kind(target, found)
+    if layout and kind != "regression" and found[0][1].ndim != 1:
+        raise DataError(f"the data {target!r} has several inputs, and targets (N, length) as text has, of one input")
+    pairs = [(_input(target, x, kind), _target(y, kind)) for x, y in found]
     if len(pairs) == 2:
         x, y = pairs[0]
         where = split(spec, len(y), 0)
         pairs[:1] = [(x[where[part]], y[where[part]]) for part in ("train", "validation")]
     text = f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test samples from {target}"
-    return assembled(spec, [values for pair in pairs for values in pair], text, classes, kind)
+    tensors = [values for pair in pairs for values in pair]
+    # Parts that the user has divided stay divided.
+    data = assembled(spec, tensors, text, classes, kind, mixable=len(loaded) == 2)
+    if not layout:
+        return data
+    mixed = hashlib.sha256(f"{data.fingerprint}{layout}".encode()).hexdigest()[:16]
+    return dataclasses.replace(data, inputs=layout, fingerprint=mixed)
 
 
-def _pairs(target: str, loaded: Any) -> list[tuple[Tensor, Tensor]]:
-    """Return inputs and targets of each part, as many of the one as of the other."""
+def _pairs(target: str, loaded: Any) -> tuple[list[tuple[Tensor, Tensor]], Layout]:
+    """Return inputs and targets of each part, as many of the one as of the other; and how several inputs are packed."""
     if not isinstance(loaded, Sequence) or len(loaded) not in (2, 3):
         raise DataError(_UNLIKE.format(target))
     names = ("training", "validation", "test") if len(loaded) == 3 else ("training", "test")
-    pairs = []
+    pairs, kinds = [], set()
     for name, part in zip(names, loaded, strict=True):
         if isinstance(part, (DataLoader, Dataset)):
             part = _materialised(target, name, part)
         if not isinstance(part, Sequence) or len(part) != 2:
             raise DataError(_UNLIKE.format(target))
-        for values in part:
+        given, targets = part
+        inputs, what = _inputs(given)
+        for values in (*inputs.values(), targets):
             if not isinstance(values, (Tensor, np.ndarray)):
                 raise DataError(f"the data {target!r} must hold tensors or arrays, not a {type(values).__name__}")
-        x, y = (_plain(target, values) for values in part)
-        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
-            raise DataError(
-                f"the {name} part of the data {target!r} has inputs {tuple(x.shape)} and targets {tuple(y.shape)}: "
-                "there must be a target for each input, along the first axis"
-            )
+        x, y = {str(key): _plain(target, values) for key, values in inputs.items()}, _plain(target, targets)
+        for values in x.values():
+            if values.ndim == 0 or y.ndim == 0 or len(values) != len(y):
+                raise DataError(
+                    f"the {name} part of the data {target!r} has inputs {tuple(values.shape)} and targets "
+                    f"{tuple(y.shape)}: there must be a target for each input, along the first axis"
+                )
         pairs.append((x, y))
-    return pairs
+        kinds.add(what)
+    if len(kinds) > 1:
+        found = " and ".join(sorted(kinds))
+        raise DataError(f"the inputs of the data {target!r} are {found}, by part; make them alike")
+    if kinds == {"a tensor"}:
+        return [(x["inputs"], y) for x, y in pairs], ()
+    layout = layout_of(target, [x for x, _ in pairs], named=kinds == {"a dict"})
+    return [(packed(x), y) for x, y in pairs], layout
 
 
 _UNLIKE = (
@@ -80,7 +102,7 @@ _MOST_BYTES = 8 * 2**30
 """Samples stay in memory while trials run, and each worker has them."""
 
 
-def _materialised(target: str, name: str, part: Any) -> tuple[Tensor, Tensor]:
+def _materialised(target: str, name: str, part: Any) -> tuple[Any, Tensor]:
     """Return inputs and targets of a Dataset or a DataLoader, in the order of their indices."""
     loader = part if isinstance(part, DataLoader) else DataLoader(part)
     samples = loader.dataset
@@ -93,15 +115,19 @@ def _materialised(target: str, name: str, part: Any) -> tuple[Tensor, Tensor]:
         chosen = [*loader.sampler] if ours or own is None else [i for batch in own for i in batch]
         collate = None if own is None else loader.collate_fn
         batches = iter(DataLoader(Subset(samples, sorted(chosen)), batch_size=_LOADED, collate_fn=collate))
-    x, y, size = [], [], 0
+    x: defaultdict[Any, list[Tensor]] = defaultdict(list)
+    y, size, what = [], 0, ""
     for batch in batches:
-        if not isinstance(batch, Sequence) or len(batch) != 2 or not all(isinstance(one, Tensor) for one in batch):
+        pair = isinstance(batch, Sequence) and len(batch) == 2
+        inputs, what = _inputs(batch[0]) if pair else ({}, "")
+        if not pair or not all(isinstance(one, Tensor) for one in (*inputs.values(), batch[1])):
             raise DataError(
                 f"the {name} part of the data {target!r} must give pairs (input, target) of tensors or numbers"
             )
-        x.append(batch[0])
+        for key, one in inputs.items():
+            x[key].append(one)
         y.append(batch[1])
-        size += sum(one.numel() * one.element_size() for one in batch)
+        size += sum(one.numel() * one.element_size() for one in (*inputs.values(), batch[1]))
         if size > _MOST_BYTES:
             raise DataError(
                 f"the {name} part of the data {target!r} has more than {_MOST_BYTES / 2**30:g} GiB; a study keeps its "
@@ -109,7 +135,18 @@ def _materialised(target: str, name: str, part: Any) -> tuple[Tensor, Tensor]:
             )
     if not x:
         raise DataError(f"the {name} part of the data {target!r} is empty")
-    return torch.cat(x), torch.cat(y)
+    joined = {key: torch.cat(values) for key, values in x.items()}
+    given = joined if what == "a dict" else tuple(joined.values()) if what == "a tuple" else joined["inputs"]
+    return given, torch.cat(y)
+
+
+def _inputs(given: Any) -> tuple[dict[Any, Any], str]:
+    """Return inputs by name or position, and what they came as."""
+    if isinstance(given, Mapping):
+        return dict(given), "a dict"
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return dict(enumerate(given)), "a tuple"
+    return {"inputs": given}, "a tensor"
 
 
 def _plain(target: str, values: Any) -> Tensor:

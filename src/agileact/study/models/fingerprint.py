@@ -9,16 +9,13 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-_RECORDED = frozenset({"torch", "agileact", "builtins"})
-"""Packages whose versions stand beside every result."""
-_INSTALLED = frozenset({"site-packages", "dist-packages"})
+from agileact.study.spec.user_code import RECORDED, is_users, source_of
 
 
 def network_fingerprint(model: nn.Module, function: Callable[..., Any]) -> str:
@@ -34,11 +31,11 @@ def network_fingerprint(model: nn.Module, function: Callable[..., Any]) -> str:
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     kinds = dict.fromkeys(kind for module in model.modules() for kind in type(module).__mro__)
-    own = [kind for kind in kinds if _top(kind.__module__) not in _RECORDED]
+    own = [kind for kind in kinds if _top(kind.__module__) not in RECORDED]
     for kind in own:
         digest.update(_code(kind).encode())
     for name in _modules([function.__module__, *(kind.__module__ for kind in own)], _top(function.__module__)):
-        digest.update(f"{name}\n{_source(sys.modules[name])}".encode())
+        digest.update(f"{name}\n{_parsed(source_of(sys.modules[name]))}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -48,7 +45,7 @@ def _modules(begin: Iterable[str], package: str) -> list[str]:
     waiting = list(begin)
     while waiting:
         name = waiting.pop()
-        if name in found or not _is_users(name, package):
+        if name in found or not is_users(name, package):
             continue
         found.add(name)
         for value in list(vars(sys.modules[name]).values()):
@@ -58,33 +55,17 @@ def _modules(begin: Iterable[str], package: str) -> list[str]:
     return sorted(found)
 
 
-def _is_users(name: str, package: str) -> bool:
-    top = _top(name)
-    path = getattr(sys.modules.get(name), "__file__", None)
-    if path is None or top in _RECORDED or top in sys.stdlib_module_names:
-        return False
-    return top == package or not _INSTALLED & set(Path(path).parts)
-
-
 def _top(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _source(module: ModuleType) -> str:
-    path = Path(str(module.__file__))
-    try:
-        return _parsed(path, path.stat().st_mtime_ns)
-    except OSError:
-        return ""
-
-
 @functools.lru_cache(maxsize=256)
-def _parsed(path: Path, changed: int) -> str:
-    """Return the code of a file without comments and layout; it is read once for every time it ``changed``."""
+def _parsed(source: str) -> str:
+    """Return code without comments and layout."""
     try:
-        return ast.unparse(ast.parse(path.read_bytes()))
-    except (OSError, SyntaxError, ValueError):
-        return ""  # compiled, with no source to look at
+        return ast.unparse(ast.parse(source))
+    except (SyntaxError, ValueError):
+        return ""
 
 
 def _code(kind: type) -> str:

@@ -30,12 +30,7 @@ def names() -> tuple[str, ...]:
 
 
 def options(name: str) -> dict[str, Any]:
-    """Return a model's options with their defaults.
-
-    Example:
-        >>> options("cnn")["filters"]
-        (16, 8, 4)
-    """
+    """Return a model's options with their defaults."""
     if name not in _BUILDERS:
         raise ArgumentError(unknown("model", name, _BUILDERS))
     parameters = inspect.signature(_BUILDERS[name]).parameters.values()
@@ -65,14 +60,7 @@ def register_model(name: str, builder: Builder) -> None:
 
 
 def build(spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
-    """Build the model of ``spec`` with the activations of ``arm``.
-
-    Example:
-        >>> arm = ArmSpec((("conv", "relu"), ("fc", "agile-sigmoid")))
-        >>> model = build(ModelSpec("cnn"), arm, input_shape=(1, 28, 28), classes=10, seed=0)
-        >>> model(torch.zeros(2, 1, 28, 28)).shape
-        torch.Size([2, 10])
-    """
+    """Build the model of ``spec`` with the activations of ``arm``."""
     try:
         builder = _BUILDERS[spec.name]
     except KeyError:

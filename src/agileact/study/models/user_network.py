@@ -9,6 +9,7 @@ from torch.nn.parameter import UninitializedParameter
 from agileact import bases
 from agileact._common.errors import AgileactError, ArgumentError
 from agileact.nn import AgileModule
+from agileact.study.data.several_inputs import Layout, Unpack
 from agileact.study.models.fingerprint import network_fingerprint
 from agileact.study.models.registry import register_model, subseed
 from agileact.study.spec.activation_names import parse_activation
@@ -22,7 +23,14 @@ _LEFT = ("used as a gate", "the example does not reach it", "it was agile before
 
 
 def custom(
-    arm: ArmSpec, input_shape: tuple[int, ...], classes: int, seed: int, *, target: str = "", fingerprint: str = ""
+    arm: ArmSpec,
+    input_shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+    *,
+    target: str = "",
+    fingerprint: str = "",
+    inputs: Layout = (),
 ) -> nn.Module:
     """Build the user's network, with each of its activations exchanged for what the arm gives it.
 
@@ -41,6 +49,7 @@ def custom(
         seed: Source of the initial weights.
         target: The function, as ``package.module:function``.
         fingerprint: Hash of what the function built when the study was planned; "" for any.
+        inputs: How several inputs are packed in a sample; empty for one input.
 
     Raises:
         ArgumentError: If the function cannot be had, builds no such network, or builds another one than planned; if an
@@ -52,7 +61,9 @@ def custom(
             f"the model {target!r} is another one than when this study was planned: its code was changed, or it is "
             "built differently each time (from random numbers that begin anywhere, the time, or a file)"
         )
-    example = _example(model, input_shape, classes)
+    if inputs:
+        Unpack(inputs).hook(model)
+    example = _example(model, input_shape, classes, inputs)
     if not arm.activations:
         return model
     slopes = [name for name, module in model.named_modules() if isinstance(module, nn.PReLU)]
@@ -159,7 +170,7 @@ def _built(target: str, seed: int) -> nn.Module:
     return model
 
 
-def _example(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> Tensor:
+def _example(model: nn.Module, input_shape: tuple[int, ...], classes: int, inputs: Layout = ()) -> Tensor:
     """Return two samples that the model takes: numbers, or else tokens."""
     generator = torch.Generator().manual_seed(0)
     shape = (2, *input_shape)
@@ -167,10 +178,13 @@ def _example(model: nn.Module, input_shape: tuple[int, ...], classes: int) -> Te
     try:
         model.eval()
         with torch.no_grad():
-            example = torch.randn(shape, generator=generator)
+            example = Unpack(inputs).example(2) if inputs else torch.randn(shape, generator=generator)
             try:
                 output = model(example)
             except Exception as first:
+                if inputs:
+                    told = ", ".join(f"{name or 'by position'} {kind} {size}" for name, kind, size, _ in inputs)
+                    raise ArgumentError(f"the model does not take the inputs {told}: {first}") from None
                 example = torch.randint(max(1, classes), shape, generator=generator)
                 try:
                     output = model(example)

@@ -41,20 +41,28 @@ class Cell:
         arm: The arm's name.
         task: The task's name.
         results: The finished final trials.
-        losses: Test loss of each, as the protocol selects it; infinite for a trial that diverged.
+        units: What intervals and tests are over: the seeds of the results, or the replicates of which all are there.
+        losses: Test loss of each unit, as the protocol selects it; infinite where a trial diverged.
         times: When each reached the lowest validation loss of the baseline's trial with the same seed; None if the
             baseline's trial is missing or diverged for one of them.
-        choice: What tuning chose; None without tuning.
+        choices: What tuning chose, in each replicate; none without tuning.
         idle: The seeds of which the trial did not learn at all.
+        unit: "seed" or "replicate".
     """
 
     arm: str
     task: str
     results: tuple[TrialResult, ...]
+    units: tuple[int, ...]
     losses: tuple[float, ...]
     times: TimesToLoss | None
-    choice: Choice | None
+    choices: tuple[Choice, ...]
     idle: tuple[int, ...] = ()
+    unit: str = "seed"
+
+    def of(self, result: TrialResult) -> int:
+        """Return the unit that a trial belongs to."""
+        return result.spec.seed if self.unit == "seed" else result.spec.task.data.split
 
     @property
     def diverged(self) -> int:
@@ -67,8 +75,14 @@ class Cell:
         found = [result.selected_test_accuracy for result in self.results if result.status != "diverged"]
         return [value for value in found if value is not None]
 
+    def accuracy(self, units: Sequence[int]) -> float | None:
+        """Return the mean test accuracy, or other metric, in some units; None where there is none."""
+        results = [result for result in self.results if result.status != "diverged" and self.of(result) in units]
+        known = [result.selected_test_accuracy for result in results if result.selected_test_accuracy is not None]
+        return sum(known) / len(known) if known else None
+
     def summary(self) -> Summary | None:
-        """Return mean and spread of the losses of the trials that did not diverge; None if there are none."""
+        """Return mean and spread of the losses of the units that did not diverge; None if there are none."""
         return summarise([loss for loss in self.losses if math.isfinite(loss)])
 
 
@@ -104,13 +118,14 @@ class Common:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against the baseline on one task, seed by seed.
+    """An arm against the baseline on one task, seed by seed or replicate by replicate.
 
     Attributes:
         arm: The arm's name.
+        base: The baseline's name.
         task: The task's name.
-        seeds: The seeds that both have.
-        first: Test loss of the arm, a value a seed; infinite for a run that diverged.
+        units: The seeds, or replicates, that both have.
+        first: Test loss of the arm, a value a unit; infinite where a run diverged.
         second: Test loss of the baseline.
         verdict: On the test loss.
         idle: How many runs of the arm, and of the baseline, did not learn at all.
@@ -118,11 +133,15 @@ class Comparison:
         common: Time to the loss that both reach; None if a trial is missing or diverged.
         together: How many comparisons are read together.
         level: Confidence of all of them together.
+        unit: "seed" or "replicate".
+        accuracy: Mean test accuracy, or other metric, of the arm and of the baseline; None where there is none.
+        metric: Its name.
     """
 
     arm: str
+    base: str
     task: str
-    seeds: tuple[int, ...]
+    units: tuple[int, ...]
     first: tuple[float, ...]
     second: tuple[float, ...]
     verdict: Verdict
@@ -131,10 +150,28 @@ class Comparison:
     common: Common | None
     together: int
     level: float
+    unit: str = "seed"
+    accuracy: tuple[float | None, float | None] = (None, None)
+    metric: str = "accuracy"
+
+    @property
+    def beside(self) -> list[str]:
+        """The sentences that stand beside the verdict: signed ranks, the accuracy, and how soon."""
+        own, base = self.accuracy
+        told = []
+        if own is not None and base is not None:
+            percent = f"Accuracy {100 * own:.2f} % against {100 * base:.2f} %."
+            told = [percent if self.metric == "accuracy" else f"Metric {self.metric}: {own:.4g} against {base:.4g}."]
+        return [
+            self.verdict.by_seed,
+            *told,
+            f"Time {self.times}.",
+            *([] if self.common is None else [f"Time {self.common.describe(self.arm, self.base)}."]),
+        ]
 
     @property
     def differences(self) -> list[float | None]:
-        """Test loss of the arm minus that of the baseline, a value a seed; None where one of them diverged."""
+        """Test loss of the arm minus that of the baseline, a value a unit; None where one of them diverged."""
         pairs = zip(self.first, self.second, strict=True)
         return [a - b if math.isfinite(a) and math.isfinite(b) else None for a, b in pairs]
 
@@ -176,7 +213,7 @@ class Comparison:
             "task": self.task,
             "arm": self.arm,
             "decision": found.decision,
-            "seeds": list(self.seeds),
+            f"{self.unit}s": list(self.units),
             "differences": self.differences,
             "mean": None if found.difference is None else found.difference.mean,
             "student": _bounds(found.difference),
@@ -192,6 +229,7 @@ class Comparison:
             "seeds_lower": typical.lower,
             "seeds_higher": typical.higher,
             "did_not_learn": list(self.idle),
+            "accuracy": list(self.accuracy),
             "effect_size_d": None if self.effect is None else self.effect.d,
             "effect_size_g": None if self.effect is None else self.effect.g,
             "probability_of_improvement": self.improvement.value,
@@ -206,7 +244,7 @@ def _bounds(found: Difference | Estimate | None) -> list[float] | None:
 def compare(
     pairs: Sequence[tuple[Cell, Cell]], *, level: float = 0.95, matters: float | None = None
 ) -> tuple[Comparison, ...]:
-    """Compare cells of arms with those of the baseline over the seeds that both have; pairs without one are left out.
+    """Compare cells of arms with those of the baseline over the units that both have; pairs without one are left out.
 
     All comparisons are read together: p-values are corrected by Holm's method, intervals by Bonferroni's. Signed ranks
     are a second look at the same seeds, corrected among themselves; no arm is called better or worse by them.
@@ -218,23 +256,19 @@ def compare(
     """
     found = []
     for cell, base in pairs:
-        own, other = (
-            {one.spec.seed: value for one, value in zip(c.results, c.losses, strict=True)} for c in (cell, base)
-        )
-        if seeds := tuple(seed for seed in own if seed in other):
-            found.append((cell, base, seeds, [own[seed] for seed in seeds], [other[seed] for seed in seeds]))
+        own, other = (dict(zip(one.units, one.losses, strict=True)) for one in (cell, base))
+        if units := tuple(unit for unit in own if unit in other):
+            found.append((cell, base, units, [own[unit] for unit in units], [other[unit] for unit in units]))
     finite = [all(map(math.isfinite, (*first, *second))) for *_, first, second in found]
     tests = [sign_flip_test(first, second) for (*_, first, second), ok in zip(found, finite, strict=True) if ok]
     corrected = iter(holm(tests))
     ranks = holm([signed_rank(first, second).p_value for *_, first, second in found])
     common = [_common(cell, base) for cell, base, *_ in found]
-    times = [
-        sign_flip_test(*([float(time.iteration or 0) for time in one.times] for one in both)) for both in common if both
-    ]
-    corrected_times = iter(holm(times))
+    corrected_times = iter(holm([sign_flip_test(both[2], both[3]) for both in common if both]))
     compared = []
-    for (cell, base, seeds, first, second), ok, rank, both in zip(found, finite, ranks, common, strict=True):
-        idle = len({*seeds} & {*cell.idle}), len({*seeds} & {*base.idle})
+    for (cell, base, units, first, second), ok, rank, both in zip(found, finite, ranks, common, strict=True):
+        runs = [result.spec.seed for result in cell.results if cell.of(result) in units]
+        idle = len({*runs} & {*cell.idle}), len({*runs} & {*base.idle})
         told = verdict(
             cell.arm,
             first,
@@ -246,20 +280,26 @@ def compare(
             p_value=next(corrected) if ok else None,
             rank_p=rank,
             idle=idle,
+            runs=len(runs),
+            unit=cell.unit,
         )
         compared.append(
             Comparison(
                 cell.arm,
+                base.arm,
                 cell.task,
-                seeds,
+                units,
                 tuple(first),
                 tuple(second),
                 told,
                 idle,
                 _times_in_words(cell, base),
-                Common(*both, next(corrected_times)) if both else None,
+                Common(*both[:2], next(corrected_times)) if both else None,
                 len(found),
                 level,
+                cell.unit,
+                (cell.accuracy(units), base.accuracy(units)),
+                str(dict(cell.results[0].spec.task.data.options).get("metric", "accuracy")),
             )
         )
     return tuple(compared)
@@ -275,10 +315,14 @@ def time_to(result: TrialResult, target: float) -> TimeToLoss:
     )
 
 
-def _common(cell: Cell, base: Cell) -> tuple[TimesToLoss, TimesToLoss] | None:
-    """Return when the arm's and the baseline's runs reached the loss that both reach, over the seeds of both."""
+def _common(cell: Cell, base: Cell) -> tuple[TimesToLoss, TimesToLoss, list[float], list[float]] | None:
+    """Return when the arm's and the baseline's runs reached the loss that both reach, over the seeds of both.
+
+    And the iterations that it took each of them in each unit, on average.
+    """
     own = {result.spec.seed: result for result in cell.results}
     times: tuple[list[TimeToLoss], list[TimeToLoss]] = ([], [])
+    sums: dict[int, list[float]] = {}
     for other in base.results:
         result = own.get(other.spec.seed)
         if result is None:
@@ -288,7 +332,13 @@ def _common(cell: Cell, base: Cell) -> tuple[TimesToLoss, TimesToLoss] | None:
             return None
         for found, run in zip(times, (result, other), strict=True):
             found.append(time_to(run, target))
-    return (TimesToLoss(tuple(times[0])), TimesToLoss(tuple(times[1]))) if times[0] else None
+        taken = sums.setdefault(cell.of(result), [0.0, 0.0, 0.0])
+        for place, number in enumerate((times[0][-1].iteration or 0, times[1][-1].iteration or 0, 1)):
+            taken[place] += number
+    if not times[0]:
+        return None
+    first, second = ([one[place] / one[2] for one in sums.values()] for place in (0, 1))
+    return TimesToLoss(tuple(times[0])), TimesToLoss(tuple(times[1])), first, second
 
 
 def _times_in_words(cell: Cell, base: Cell) -> str:

@@ -16,7 +16,7 @@ from agileact.study.running.naming import trial_name
 Rows = Sequence[Mapping[str, Any]]
 
 COLUMNS = (
-    *("study", "task", "arm", "phase", "seed", "lr", "activation_lr", "optimizer", "status"),
+    *("study", "task", "arm", "phase", "replicate", "seed", "lr", "activation_lr", "optimizer", "status"),
     *("untrained_loss", "validation_loss", "iteration", "test_loss", "test_accuracy", "lowest_test_loss"),
     *("parameters", "saved_bytes", "seconds_per_iteration", "seconds", "description", "trial"),
 )
@@ -34,7 +34,7 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
         lowest = min((value for value in result.curve.validation_loss if math.isfinite(value)), default=None)
         values = (
             *(outcome.study.name, one.task, one.arm, one.phase),
-            *(spec.seed, spec.arm.lr, spec.arm.activation_lr, spec.arm.optimizer, result.status),
+            *(spec.task.data.split, spec.seed, spec.arm.lr, spec.arm.activation_lr, spec.arm.optimizer, result.status),
             *(untrained_loss(result), lowest, result.selected_iteration, result.selected_test_loss),
             *(result.selected_test_accuracy, result.best_test_loss, result.parameters, result.saved_bytes),
             *(result.seconds_per_iteration, result.seconds, trial_name(spec), spec.key),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,14 +11,17 @@ import numpy as np
 
 from agileact.study.results.contrasts import Cell, Comparison, compare, time_to
 from agileact.study.results.idle import idle_seeds
-from agileact.study.running.planner import Lookup, final_trials, plan, tuned
+from agileact.study.results.over_tasks import OverTasks
+from agileact.study.running.planner import Lookup, Part, plan
 from agileact.study.spec.arms import Arm
 from agileact.study.spec.protocol import Study
 from agileact.study.spec.record import Circumstances
 from agileact.study.spec.result import TrialResult
-from agileact.study.statistics import Estimate, Ranking, TimesToLoss, average_ranks, interquartile_mean
+from agileact.study.spec.trial import TrialSpec
+from agileact.study.statistics import Ranking, TimesToLoss, average_ranks
 
-_RESAMPLES = 1000
+_FAR = 3.0
+"""A test loss of more than so many times the validation loss is told."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Outcome:
 
     Attributes:
         current: What is done and what comes next.
+        unit: What intervals and tests are over: "seed" or "replicate".
         trials: Every finished trial, tuning and final ones, task after task and arm after arm.
         cells: One for each task and arm, task after task.
 
@@ -67,27 +71,37 @@ class Outcome:
         self.study, self.around = study, around or Circumstances()
         self.current = plan(study, lookup)
         self._matters, self._level = matters, level
+        self.unit = study.protocol.unit
         trials: list[Row] = []
         cells: list[Cell] = []
         for task in study.tasks:
-            found = []
+            found: list[tuple[Arm, list[Part], list[TrialResult]]] = []
             for arm in study.arms:
-                choice = self.current.choices.get((arm.name, task.name))
-                # What is done of a tuning that is not finished, too.
-                tried = tuned(study.protocol, arm, task, lookup)[2] if study.protocol.tune else []
-                point = choice.point if choice else None
-                specs = final_trials(study.protocol, arm, task, point) if choice or not study.protocol.tune else []
-                final = tuple(result for spec in specs if (result := lookup(spec)) is not None)
-                found.append((arm, choice, final))
-                phases = (("tuning", [lookup(spec) for spec in tried]), ("final", final))
-                trials += [Row(task.name, arm.name, phase, one) for phase, results in phases for one in results if one]
+                parts = [one for one in self.current.parts if (one.task, one.arm) == (task.name, arm.name)]
+                phases = [(name, [spec for one in parts for spec in getattr(one, name)]) for name in ("tried", "final")]
+                tried, final = ([one for spec in specs if (one := lookup(spec)) is not None] for _, specs in phases)
+                found.append((arm, parts, final))
+                trials += [Row(task.name, arm.name, "tuning", result) for result in tried]
+                trials += [Row(task.name, arm.name, "final", result) for result in final]
             whole = [result for _, _, results in found for result in results]
             baseline = {result.spec.seed: result for result in found[0][2]}
-            for arm, choice, results in found:
-                losses = tuple(loss(result, study.protocol.select) for result in results)
-                idle = idle_seeds(results, whole)
-                cells.append(Cell(arm.name, task.name, results, losses, _times(results, baseline), choice, idle))
+            for arm, parts, results in found:
+                units, losses = self._units(parts, {result.spec: result for result in results})
+                choices = tuple(one.choice for one in parts if one.choice is not None)
+                times, idle = _times(results, baseline), idle_seeds(results, whole)
+                cells.append(Cell(arm.name, task.name, tuple(results), units, losses, times, choices, idle, self.unit))
         self.trials, self.cells = tuple(trials), tuple(cells)
+
+    def _units(
+        self, parts: Sequence[Part], results: Mapping[TrialSpec, TrialResult]
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return the units that are done, and the loss of each: of a seed, or the mean of a whole replicate's seeds."""
+        select = self.study.protocol.select
+        if self.unit == "seed":
+            return tuple(one.seed for one in results), tuple(loss(one, select) for one in results.values())
+        whole = [one for one in parts if one.final and all(spec in results for spec in one.final)]
+        means = [sum(loss(results[spec], select) for spec in one.final) / len(one.final) for one in whole]
+        return tuple(one.replicate for one in whole), tuple(means)
 
     @property
     def baseline(self) -> Arm:
@@ -105,7 +119,7 @@ class Outcome:
 
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """Every arm against the baseline, task by task, over the seeds that both have."""
+        """Every arm against the baseline, task by task, over the seeds, or replicates, that both have."""
         count = len(self.study.arms)
         pairs = [(cell, self.cells[place - place % count]) for place, cell in enumerate(self.cells) if place % count]
         return compare(pairs, level=self._level, matters=self._matters)
@@ -124,24 +138,23 @@ class Outcome:
         return average_ranks(means.reshape(tasks, arms))
 
     @cached_property
-    def relative(self) -> dict[str, Estimate]:
-        """Each arm's interquartile mean over all tasks of its test loss, in units of the baseline's mean loss.
-
-        Each task's losses are divided by the mean of the baseline's finite ones there, which makes tasks comparable.
-        Only arms that have the same number of runs on every task can be told; others, and all if there are fewer than
-        two tasks or a baseline has no finite loss or none above zero, are left out.
-        """
+    def over_tasks(self) -> OverTasks | None:
+        """What holds over all tasks together; None for fewer than two, or where losses cannot be compared."""
         bases = [self.of_task(task.name)[0][1].summary() for task in self.study.tasks]
         scales = [base.mean for base in bases if base is not None and base.mean > 0]
         if len(bases) < 2 or len(scales) < len(bases):
-            return {}
-        estimates = {}
+            return None
+        losses = {}
         for number, arm in enumerate(self.study.arms):
             columns = [cell.losses for cell in self.cells[number :: len(self.study.arms)]]
             if columns[0] and len({len(column) for column in columns}) == 1:
-                matrix = np.array(columns).T / np.array(scales)
-                estimates[arm.name] = interquartile_mean(matrix, resamples=_RESAMPLES)
-        return estimates
+                losses[arm.name] = np.array(columns).T / np.array(scales)
+        return OverTasks(losses) if losses else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the whole study, as sentences without a full stop."""
+        return [note for note in (self.study.caveat(),) if note and self.comparisons]
 
     @cached_property
     def flags(self) -> list[tuple[str, str, str]]:
@@ -150,8 +163,13 @@ class Outcome:
         Notes of the tuning; and how many final runs have learned nothing, as a ReLU network does whose units have all
         died: one such run among ten moves a mean, and its interval, more than any activation does.
         """
-        notes = [(one.task, one.arm, flag) for one in self.current.choices.values() for flag in one.flags]
+        notes = []
+        for one in self.current.choices.values():
+            where = f"replicate {one.replicate}: " * (self.unit == "replicate")
+            notes += [(one.task, one.arm, where + flag) for flag in one.flags]
         for cell in self.cells:
+            if (note := _too_easy(cell)) is not None:
+                notes.append((cell.task, cell.arm, note))
             if cell.idle:
                 runs = f"{len(cell.idle)} of {len(cell.results)} final runs"
                 note = f"{runs} did not learn: the validation loss never came 5 % below an untrained network's"
@@ -166,6 +184,24 @@ def loss(result: TrialResult, select: str = "validation") -> float:
     """
     value = result.best_test_loss if select == "test" else result.selected_test_loss
     return math.inf if result.status == "diverged" or value is None else value
+
+
+def _too_easy(cell: Cell) -> str | None:
+    """Say that the validation loss, by which rate and iteration were chosen, is far below the test loss."""
+    pairs = [
+        (min(result.curve.validation_loss), result.selected_test_loss)
+        for result in cell.results
+        if result.status != "diverged" and result.selected_test_loss is not None and result.curve.validation_loss
+    ]
+    if not pairs:
+        return None
+    validation, test = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+    if test <= _FAR * validation:
+        return None
+    return (
+        f"the validation loss, {validation:.2g}, is far below the test loss, {test:.2g}: what is chosen by it may be "
+        "no better elsewhere; set more samples aside for validation, of the same kind as the test samples"
+    )
 
 
 def _times(results: Sequence[TrialResult], baseline: dict[int, TrialResult]) -> TimesToLoss | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 from agileact._common.terminal import print_json, print_table
@@ -21,7 +21,6 @@ def row(cell: Cell) -> tuple[str, ...]:
     results = cell.results
     if not results:
         return (cell.task, cell.arm, *["–"] * (len(HEADER) - 3), "0")
-    spec = results[0].spec.arm
     summary = cell.summary()
     accuracies = summarise([value * 100 for value in cell.accuracies])
     lost = [f"{n} {what}" for n, what in ((cell.diverged, "diverged"), (len(cell.idle), "did not learn")) if n]
@@ -34,16 +33,25 @@ def row(cell: Cell) -> tuple[str, ...]:
     return (
         cell.task,
         cell.arm,
-        f"{spec.lr:g}",
-        "–" if spec.activation_lr is None else f"{spec.activation_lr:g}",
+        _range([result.spec.arm.lr for result in results]),
+        _range([result.spec.arm.activation_lr for result in results]),
         "–" if summary is None else summary.format(4),
         "–" if accuracies is None else accuracies.format(2),
         time,
         f"{sum(result.seconds_per_iteration * 1000 for result in results) / len(results):.2f}",
         f"{results[0].parameters:,}",
         "–" if results[0].saved_bytes is None else f"{results[0].saved_bytes / 1000:,.0f}",
-        f"{len(results)}" + (f" ({', '.join(lost)})" if lost else ""),
+        (f"{len(results)}" if cell.unit == "seed" else f"{len(results)} in {len(cell.units)} replicates")
+        + (f" ({', '.join(lost)})" if lost else ""),
     )
+
+
+def _range(rates: Sequence[float | None]) -> str:
+    """Return the rates that were chosen, from the smallest to the largest; None is the learning rate itself."""
+    known = sorted({rate for rate in rates if rate is not None})
+    if not known:
+        return "–"
+    return f"{known[0]:g}" if len(known) == 1 else f"{known[0]:g} to {known[-1]:g}"
 
 
 def show(outcome: Outcome, *, as_json: bool = False) -> None:
@@ -61,12 +69,19 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
     print()
     for one in outcome.comparisons:
         print(f"{one.task}: {one.verdict.sentence}")
-        print(f"  {one.verdict.by_seed}")
-        print(f"  Time {one.times}.")
-        if one.common is not None:
-            print(f"  Time {one.common.describe(one.arm, outcome.baseline.name)}.")
+        for sentence in one.beside:
+            print(f"  {sentence}")
+    for note in outcome.notes:
+        print(f"Note: {note}.")
     for task, arm, note in outcome.flags:
         print(f"Note, {task}, {arm}: {note}.")
+    if outcome.over_tasks is not None:
+        base = outcome.baseline.name
+        print(f"Over {len(study.tasks)} tasks, interquartile mean of the loss in units of {base}, and the probability")
+        print(f"that a run is better than one of {base}, with 95 % bootstrap intervals:")
+        for name, relative in outcome.over_tasks.relative.items():
+            better = outcome.over_tasks.improvement.get((name, base))
+            print(f"  {name}: {relative.describe(3)}" + (f"; {better.describe(2)}" if better else ""))
     if ranks is not None:
         print(f"{ranks.describe(outcome.arm_names, len(study.tasks))}.")
     if not current.finished:
@@ -92,16 +107,10 @@ def _document(outcome: Outcome) -> dict[str, Any]:
             }
             for one in outcome.comparisons
         ],
+        "notes": outcome.notes,
         "flags": [list(flag) for flag in outcome.flags],
         "contrasts": [one.to_dict() for one in outcome.comparisons],
-        # Infinite, because runs diverged, is None.
-        "relative_loss": {
-            name: {
-                end: value if value is not None and math.isfinite(value) else None
-                for end, value in (("value", one.value), ("low", one.low), ("high", one.high))
-            }
-            for name, one in outcome.relative.items()
-        },
+        **({"relative_loss": {}} if outcome.over_tasks is None else outcome.over_tasks.to_dict()),
         "ranks": None if ranks is None else dict(zip(outcome.arm_names, ranks.ranks, strict=True)),
         "rank_tests": None
         if ranks is None

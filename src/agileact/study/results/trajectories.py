@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -67,11 +67,7 @@ class LayerBand:
 
 
 def layer_bands(results: Sequence[TrialResult]) -> dict[str, LayerBand]:
-    """Return one band for each layer that has a scale and a location, in order of the forward pass.
-
-    Args:
-        results: Trials of one arm on one task.
-    """
+    """Return one band for each layer that has a scale and a location, in order of the forward pass."""
     whole = _whole(results)
     if not whole:
         return {}
@@ -80,7 +76,7 @@ def layer_bands(results: Sequence[TrialResult]) -> dict[str, LayerBand]:
         traces = [result.layers[name] for result in whole if name in result.layers]
         if traces[0].scale_min:
             bands[name] = LayerBand(
-                tuple(whole[0].curve.iteration),
+                _longest(whole),
                 _mean([trace.scale_min for trace in traces]),
                 _mean([trace.scale_max for trace in traces]),
                 _mean([trace.location_min for trace in traces]),
@@ -91,7 +87,17 @@ def layer_bands(results: Sequence[TrialResult]) -> dict[str, LayerBand]:
 
 
 def _mean(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    return tuple(np.array(curves, dtype=np.float64).mean(axis=0).tolist())
+    return tuple(_even(curves).mean(axis=0).tolist())
+
+
+def _even(curves: Sequence[Sequence[float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return curves in rows; a run that stopped early stays where it was."""
+    length = max(map(len, curves))
+    return np.array([[*curve, *[curve[-1]] * (length - len(curve))] for curve in curves], dtype=np.float64)
+
+
+def _longest(results: Sequence[TrialResult]) -> tuple[int, ...]:
+    return max((tuple(result.curve.iteration) for result in results), key=lambda one: len(one))
 
 
 def _whole(results: Sequence[TrialResult]) -> list[TrialResult]:
@@ -99,9 +105,9 @@ def _whole(results: Sequence[TrialResult]) -> list[TrialResult]:
 
 
 def _band(results: Sequence[TrialResult], curves: Sequence[Sequence[float]], diverged: int) -> Band:
-    values = np.array(curves, dtype=np.float64)
+    values = _even(curves)
     return Band(
-        tuple(results[0].curve.iteration),
+        _longest(results),
         tuple(values.mean(axis=0).tolist()),
         tuple(values.min(axis=0).tolist()),
         tuple(values.max(axis=0).tolist()),

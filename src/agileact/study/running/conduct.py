@@ -50,7 +50,7 @@ def identified(study: Study, data_dir: Path | None = None) -> tuple[Study, dict[
             except ArgumentError as error:
                 raise ArgumentError(f"task {task.name!r}: {error}") from error
         named = dataclasses.replace(spec, fingerprint=loaded[spec].fingerprint)
-        model = _with_fingerprint(task.spec.model)
+        model = _with_inputs(task, _with_fingerprint(task.spec.model), loaded[spec])
         tasks.append(Task(task.name, dataclasses.replace(task.spec, data=named, model=model)))
     sets = {task.name: loaded[dataclasses.replace(task.spec.data, fingerprint="")] for task in study.tasks}
     return dataclasses.replace(study, tasks=tuple(tasks)), sets
@@ -62,7 +62,7 @@ def unidentified(study: Study) -> Study:
     def bare(task: Task) -> Task:
         data, model = dataclasses.replace(task.spec.data, fingerprint=""), task.spec.model
         if model.name == "custom":
-            options = {name: value for name, value in model.options if name != "fingerprint"}
+            options = {name: value for name, value in model.options if name not in ("fingerprint", "inputs")}
             model = ModelSpec(model.name, freeze(options))
         return Task(task.name, dataclasses.replace(task.spec, data=data, model=model))
 
@@ -104,6 +104,18 @@ class Results:
     def add(self, result: TrialResult) -> None:
         """Take a result that was stored a moment ago, and need not be read."""
         self._found[result.spec] = result
+
+
+def _with_inputs(task: Task, model: ModelSpec, data: DataSet) -> ModelSpec:
+    """Return a model that is told how several inputs are packed."""
+    if not data.inputs:
+        return model
+    if model.name != "custom":
+        raise ArgumentError(
+            f"task {task.name!r}: the data has several inputs, and the model {model.name!r} takes one; use a network "
+            "of your own"
+        )
+    return ModelSpec(model.name, freeze({**dict(model.options), "inputs": data.inputs}))
 
 
 def conduct(

@@ -14,7 +14,7 @@ from agileact.study.data.dataset import DataSet
 from agileact.study.running.planner import Plan
 from agileact.study.spec.protocol import Study
 from agileact.study.spec.trial import ArmSpec, TaskSpec, TrialSpec
-from agileact.study.training.loop import evaluate, loss_function
+from agileact.study.training.loop import evaluate
 from agileact.study.training.run import run_trial
 from agileact.study.training.setup import build_network, build_optimizer
 from agileact.study.training.threads import one_thread
@@ -65,17 +65,17 @@ def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
         seed=0,
         sample=lambda: data.train_x[:512],
     )
-    optimizer, loss = build_optimizer(model, arm), loss_function(data.kind)
+    optimizer, loss = build_optimizer(model, arm), data.objective.mean
     x, y = data.train_x[: budget.batch_size], data.train_y[: budget.batch_size]
     durations = []
     for _ in range(_STEPS):
         start = time.perf_counter()
         optimizer.zero_grad()
-        loss(model(x), y).backward()
+        loss(model(data.objective.augmented(x)), y).backward()
         optimizer.step()
         durations.append(time.perf_counter() - start)
     start = time.perf_counter()
-    evaluate(model, data.validation_x, data.validation_y, kind=data.kind)
+    evaluate(model, data.validation_x, data.validation_y, objective=data.objective)
     evaluation = time.perf_counter() - start
     test = evaluation * len(data.test_y) / len(data.validation_y)
     evaluations = budget.iterations // budget.evaluate_every + 1

@@ -47,9 +47,9 @@ def _task(study: Study, task: TaskSpec) -> str:
 
 
 def same_work(task: TaskSpec) -> TaskSpec:
-    """Return a task without what tells its tuning trials from its final ones."""
+    """Return a task without what tells its tuning trials from its final ones, and one replicate from another."""
     budget = dataclasses.replace(task.budget, test_curve=False, use_test=False, probe_every=0)
-    return dataclasses.replace(task, budget=budget)
+    return dataclasses.replace(task, budget=budget, data=dataclasses.replace(task.data, split=0))
 
 
 def described(arm: ArmSpec) -> str:

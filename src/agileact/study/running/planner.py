@@ -21,6 +21,8 @@ from agileact.study.training.setup import has_trainable_activations
 Lookup = Callable[[TrialSpec], TrialResult | None]
 """Returns the result of a trial, or None if it was not run yet."""
 
+_SATURATED = 1e-3
+"""A validation loss below this share of the loss before training cannot tell learning rates apart."""
 _FINEST = 1.1
 """Learning rates closer than this factor are not told apart."""
 
@@ -40,7 +42,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Choice:
-    """The outcome of tuning one arm on one task.
+    """The outcome of tuning one arm on one task, in one replicate.
 
     Attributes:
         arm: The arm's name.
@@ -48,6 +50,7 @@ class Choice:
         point: What was chosen.
         scores: Every point that was tried, with its score: infinite if a trial diverged.
         flags: What a reader must know, such as that the best value lies at the edge of what was tried.
+        replicate: The replicate's number.
     """
 
     arm: str
@@ -55,6 +58,28 @@ class Choice:
     point: Point
     scores: tuple[tuple[Point, float], ...]
     flags: tuple[str, ...]
+    replicate: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """The trials of one arm on one task in one replicate, as far as they are known.
+
+    Attributes:
+        task: The task's name.
+        arm: The arm's name.
+        replicate: The replicate's number.
+        tried: The tuning trials that are done.
+        choice: What tuning chose; None without tuning, and while it is not over.
+        final: The final trials, done or not; none while tuning is not over.
+    """
+
+    task: str
+    arm: str
+    replicate: int
+    tried: tuple[TrialSpec, ...]
+    choice: Choice | None
+    final: tuple[TrialSpec, ...]
 
 
 @dataclass(frozen=True)
@@ -65,13 +90,18 @@ class Plan:
         tuning: Tuning trials that can run now.
         final: Final trials that can run now.
         done: Finished trials of this study.
-        choices: What was chosen so far, by (arm, task); empty without tuning.
+        parts: What each arm did on each task in each replicate: task after task, arm after arm.
     """
 
     tuning: tuple[TrialSpec, ...]
     final: tuple[TrialSpec, ...]
     done: int
-    choices: dict[tuple[str, str], Choice]
+    parts: tuple[Part, ...]
+
+    @property
+    def choices(self) -> dict[tuple[str, str, int], Choice]:
+        """What was chosen so far, by arm, task and replicate; empty without tuning."""
+        return {(part.arm, part.task, part.replicate): part.choice for part in self.parts if part.choice is not None}
 
     @property
     def next(self) -> tuple[TrialSpec, ...]:
@@ -104,28 +134,35 @@ def plan(study: Study, lookup: Lookup) -> Plan:
     """
     tuning: list[TrialSpec] = []
     final: list[TrialSpec] = []
-    choices: dict[tuple[str, str], Choice] = {}
     done: set[TrialSpec] = set()
-    for task in study.tasks:
+    parts: list[Part] = []
+    replicates = [study.replicate(number) for number in range(study.protocol.replicates)]
+    for at in range(len(study.tasks)):
         for arm in study.arms:
-            point: Point | None = None
-            if study.protocol.tune:
-                scores, missing, ran = tuned(study.protocol, arm, task, lookup)
-                done.update(ran)
-                if missing:
-                    tuning += missing
-                    continue
-                choice = _choose(study.protocol, arm, task, scores)
-                choices[arm.name, task.name] = choice
-                point = choice.point
-            for spec in final_trials(study.protocol, arm, task, point):
-                if lookup(spec) is None:
-                    final.append(spec)
-                else:
-                    done.add(spec)
-    # Seed after seed: what is cut short has whole seeds, of all arms alike.
+            for number, one in enumerate(replicates):
+                part, waiting = _part(one.protocol, arm, one.tasks[at], number, lookup)
+                parts.append(part)
+                tuning += waiting
+                done.update(part.tried)
+                missing = [spec for spec in part.final if lookup(spec) is None]
+                final += missing
+                done.update(set(part.final).difference(missing))
+    # Replicate after replicate, seed after seed: what is cut short has whole ones, of all arms alike.
+    tuning.sort(key=lambda spec: spec.task.data.split)
     final.sort(key=lambda spec: spec.seed)
-    return Plan(tuple(dict.fromkeys(tuning)), tuple(dict.fromkeys(final)), len(done), choices)
+    return Plan(tuple(dict.fromkeys(tuning)), tuple(dict.fromkeys(final)), len(done), tuple(parts))
+
+
+def _part(protocol: Protocol, arm: Arm, task: Task, replicate: int, lookup: Lookup) -> tuple[Part, list[TrialSpec]]:
+    """Return what an arm did on a task in one replicate, and the tuning trials that come next."""
+    if not protocol.tune:
+        return Part(task.name, arm.name, replicate, (), None, tuple(final_trials(protocol, arm, task, None))), []
+    tried, waiting, done = tuned(protocol, arm, task, lookup)
+    if waiting:
+        return Part(task.name, arm.name, replicate, tuple(done), None, ()), waiting
+    choice = dataclasses.replace(_choose(protocol, arm, task, tried), replicate=replicate)
+    final = tuple(final_trials(protocol, arm, task, choice.point))
+    return Part(task.name, arm.name, replicate, tuple(done), choice, final), []
 
 
 def final_trials(protocol: Protocol, arm: Arm, task: Task, point: Point | None) -> list[TrialSpec]:
@@ -142,20 +179,53 @@ def tuning_trials(protocol: Protocol, arm: Arm, task: Task, point: Point) -> lis
     return [TrialSpec(task_spec, _at(arm, point), seed) for seed in protocol.tuning_seeds]
 
 
-def score(results: Sequence[TrialResult]) -> float:
-    """Return the mean of the lowest validation losses; infinite if a trial diverged.
+@dataclass(frozen=True)
+class Score:
+    """How a point did while tuning.
 
-    A trial that diverged counts as what it is, even if its loss was low before.
+    Attributes:
+        lowest: The lowest validation loss of each trial, a value a tuning seed; infinite for one that diverged, which
+            counts as what it is, even if its loss was low before.
+        start: The mean validation loss before the first step.
     """
+
+    lowest: tuple[float, ...]
+    start: float = math.inf
+
+    @property
+    def mean(self) -> float:
+        """What points are compared by; infinite if a trial diverged."""
+        return sum(self.lowest) / len(self.lowest)
+
+    def ties(self, best: Score) -> bool:
+        """Return whether this score is within the noise of the lowest one.
+
+        It is if the mean difference over the tuning seeds is at most its own standard error, or at most a thousandth of
+        the loss before training: on a task that every rate solves, what is left of the loss says nothing.
+        """
+        if math.isinf(self.mean):
+            return math.isinf(best.mean)
+        differences = [own - other for own, other in zip(self.lowest, best.lowest, strict=True)]
+        mean, count = sum(differences) / len(differences), len(differences)
+        error = math.sqrt(sum((one - mean) ** 2 for one in differences) / (count - 1) / count) if count > 1 else 0.0
+        return mean <= max(error, _SATURATED * best.start if math.isfinite(best.start) else 0.0)
+
+
+def score(results: Sequence[TrialResult]) -> Score:
+    """Return the score of a point from its trials."""
     lowest = [
         math.inf if result.status == "diverged" else min(result.curve.validation_loss, default=math.inf)
         for result in results
     ]
-    return math.inf if any(math.isnan(value) for value in lowest) else sum(lowest) / len(lowest)
+    starts = [result.curve.validation_loss[0] for result in results if result.curve.validation_loss]
+    return Score(
+        tuple(math.inf if math.isnan(value) else value for value in lowest),
+        sum(starts) / len(starts) if starts else math.inf,
+    )
 
 
 def search(
-    protocol: Protocol, trainable: bool, scores: Callable[[Point], float | None]
+    protocol: Protocol, trainable: bool, scores: Callable[[Point], Score | None]
 ) -> tuple[list[Point], list[Point]]:
     """Return the points that an arm tries, as far as they follow from the known scores, and those without a score.
 
@@ -170,7 +240,7 @@ def search(
         scores: Returns a point's score, or None if it is not known.
 
     Example:
-        >>> known = lambda point: abs(math.log(point.lr / 0.003)) + 1
+        >>> known = lambda point: Score((abs(math.log(point.lr / 0.003)) + 1,))
         >>> points, missing = search(Protocol(trials=6), False, known)
         >>> [point.lr for point in points], missing
         ([0.0003, 0.001, 0.003, 0.01, 0.00173205, 0.00547723], [])
@@ -182,7 +252,7 @@ def search(
         if missing:
             return points, missing
         room = protocol.trials - len(points)
-        best = _best({point: value for point, value in known.items() if value is not None})
+        best = _best(protocol, {point: value for point, value in known.items() if value is not None})
         new = [point for point in _beyond(protocol, trainable, points, best) if point not in known][:room]
         if not new:
             return points, []
@@ -211,18 +281,22 @@ def _beyond(protocol: Protocol, trainable: bool, points: list[Point], best: Poin
     return [Point(_round(math.sqrt(best.lr * rate)), best.factor) for rate in apart]
 
 
-def _best(scores: dict[Point, float]) -> Point:
+def _best(protocol: Protocol, scores: dict[Point, Score]) -> Point:
     # Of equal scores the smaller rate: where all diverge, that is the way to go.
-    return min(scores, key=lambda point: (scores[point], point.lr, point.factor))
+    best = min(scores, key=lambda point: (scores[point].mean, point.lr, point.factor))
+    if protocol.chooses_within_noise:
+        tied = [point for point in scores if point.lr <= best.lr and scores[point].ties(scores[best])]
+        return min(tied, key=lambda point: (point.lr, point.factor != best.factor, point.factor))
+    return best
 
 
 def tuned(
     protocol: Protocol, arm: Arm, task: Task, lookup: Lookup
-) -> tuple[dict[Point, float], list[TrialSpec], list[TrialSpec]]:
+) -> tuple[dict[Point, Score], list[TrialSpec], list[TrialSpec]]:
     """Return the scores of the points that an arm tried on a task, the tuning trials that come next, and those done."""
     done: list[TrialSpec] = []
 
-    def known(point: Point) -> float | None:
+    def known(point: Point) -> Score | None:
         results = [lookup(spec) for spec in tuning_trials(protocol, arm, task, point)]
         present = [result for result in results if result is not None]
         return score(present) if len(present) == len(results) else None
@@ -236,10 +310,10 @@ def tuned(
     return scores, waiting, done
 
 
-def _choose(protocol: Protocol, arm: Arm, task: Task, scores: dict[Point, float]) -> Choice:
-    best = _best(scores)
+def _choose(protocol: Protocol, arm: Arm, task: Task, scores: dict[Point, Score]) -> Choice:
+    best = _best(protocol, scores)
     flags = []
-    lost = sum(math.isinf(value) for value in scores.values())
+    lost = sum(math.isinf(value.mean) for value in scores.values())
     if lost == len(scores):
         flags.append("every point diverged")
     elif lost:
@@ -253,7 +327,13 @@ def _choose(protocol: Protocol, arm: Arm, task: Task, scores: dict[Point, float]
     if len(set(factors)) > 1 and best.factor in (min(factors), max(factors)):
         word = "smallest" if best.factor == min(factors) else "largest"
         flags.append(f"the best factor of the activation learning rate, {best.factor:g}, is the {word} tried")
-    return Choice(arm.name, task.name, best, tuple(scores.items()), tuple(flags))
+    if math.isfinite(scores[best].start) and scores[best].mean < _SATURATED * scores[best].start:
+        flags.append(
+            f"the validation loss fell to {scores[best].mean:.2g} from {scores[best].start:.2g}, too low to choose a "
+            "learning rate by; take fewer iterations, or a harder task"
+        )
+    means = tuple((point, value.mean) for point, value in scores.items())
+    return Choice(arm.name, task.name, best, means, tuple(flags))
 
 
 def _at(arm: Arm, point: Point) -> ArmSpec:

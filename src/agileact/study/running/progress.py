@@ -23,17 +23,17 @@ _SECONDS_BETWEEN_LINES = 60.0
 class Remaining:
     """Counts the trials of a whole run, over all its rounds, and estimates the time left.
 
-    A task's trials take as long as those that have ended, or as the running ones so far promise; how many run side by
-    side is what the work done so far took on the clock. rich's own estimate takes every iteration for as long as the
-    last ones, whatever the task.
+    A trial is expected to take as long as others of its task, and as many to run side by side as have so far. rich's
+    own estimate takes every iteration for as long as the last ones, whatever the task.
     """
 
     def __init__(self) -> None:
         self.done = self.failed = self.total = 0
         self._waiting: Counter[TaskSpec] = Counter()
         self._later = 0
-        self._running: dict[TrialSpec, tuple[float, float]] = {}  # since when, and seconds of an iteration, once known
-        self._took: defaultdict[TaskSpec, list[float]] = defaultdict(list)
+        self._running: dict[TrialSpec, list[tuple[float, int]]] = {}  # when it was at which iteration
+        self._took: defaultdict[TaskSpec, list[float]] = defaultdict(list)  # seconds from start to end
+        self._trained: defaultdict[TaskSpec, list[float]] = defaultdict(list)  # without what a worker begins with
         self._begun: float | None = None
 
     def plan(self, specs: Sequence[TrialSpec], done: int, later: int) -> None:
@@ -45,40 +45,54 @@ class Remaining:
 
     def note(self, event: Event) -> None:
         """Take note of an event."""
-        now, spec = time.monotonic(), event.spec
+        now, spec, task = time.monotonic(), event.spec, same_work(event.spec.task)
         if isinstance(event, Started):
             self._begun = now if self._begun is None else self._begun
-            self._running[spec] = (now, 0)
+            self._running[spec] = [(now, 0)]
         elif isinstance(event, Advanced):
-            since, _ = self._running.get(spec, (now, 0))
-            self._running[spec] = (since, (now - since) / event.iteration)
+            self._running.setdefault(spec, [(now, 0)]).append((now, event.iteration))
         else:
-            since, _ = self._running.pop(spec, (now, 0))
-            self._waiting[same_work(spec.task)] -= 1
+            (since, _), *_ = self._running.pop(spec, [(now, 0)])
+            self._waiting[task] -= 1
             self.done, self.failed = self.done + isinstance(event, Finished), self.failed + isinstance(event, Failed)
             if isinstance(event, Finished):
-                self._took[same_work(spec.task)].append(now - since)
+                self._took[task].append(now - since)
+                self._trained[task].append(event.result.seconds)
 
     @property
     def seconds(self) -> float | None:
         """Estimated seconds to the end; None while nothing is known."""
         now = time.monotonic()
-        # Seconds of an iteration: of trials that have ended, else of those that run, else as in the other tasks.
-        rates = {task: statistics.mean(took) / task.budget.iterations for task, took in self._took.items()}
-        promised = defaultdict(list)
-        for spec, (_, rate) in self._running.items():
-            if rate:
-                promised[same_work(spec.task)].append(rate)
-        rates = {task: statistics.mean(found) for task, found in promised.items()} | rates
-        if not rates or self._begun is None:
+        rates = self._rates()
+        worked = sum(map(sum, self._took.values())) + sum(now - moments[0][0] for moments in self._running.values())
+        if not rates or self._begun is None or worked <= 0:
             return None
         usual = statistics.mean(rates.values())
         each = {task: rates.get(task, usual) * task.budget.iterations for task in self._waiting}
-        at_work = sum(min(now - since, each[same_work(spec.task)]) for spec, (since, _) in self._running.items())
-        work = sum(map(sum, self._took.values())) + at_work
-        left = sum(each[task] * count for task, count in self._waiting.items()) - at_work
+        left = sum(each[task] * count for task, count in self._waiting.items())
+        for spec, moments in self._running.items():
+            task = same_work(spec.task)
+            share = moments[-1][1] / task.budget.iterations
+            left -= min(share * each[task] + (now - moments[-1][0] if share else 0.0), each[task])
         left += self._later * statistics.mean(each.values())
-        return left * (now - self._begun) / work if work > 0 else None
+        side_by_side = worked / (now - self._begun)
+        return left / side_by_side
+
+    def _rates(self) -> dict[TaskSpec, float]:
+        """Return seconds of an iteration by task: of trials that have ended, else of those that run."""
+        promised = defaultdict(list)
+        for spec, moments in self._running.items():
+            if len(moments) > 2:
+                # From one report to another: what is before the first one is also a worker's beginning.
+                (begin, first), (end, last) = moments[1], moments[-1]
+                promised[same_work(spec.task)].append((end - begin) / (last - first))
+        found = {task: statistics.mean(values) for task, values in promised.items()}
+        for task, took in self._took.items():
+            # The first trials of each worker took longer, by what it began with; among many they do not count.
+            many = len(took) > 3 * max(1, len(self._running))
+            seconds = statistics.median(took) if many else statistics.mean(self._trained[task])
+            found[task] = seconds / task.budget.iterations
+        return found
 
 
 def format_duration(seconds: float | None) -> str:

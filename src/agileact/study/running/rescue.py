@@ -14,6 +14,7 @@ from typing import Any
 
 from agileact._common.errors import StoreError
 from agileact._common.terminal import print_json
+from agileact.study.running import store
 from agileact.study.running.store import DamagedRowError, Store, lock, whole
 from agileact.study.spec.result import TrialResult
 
@@ -58,6 +59,7 @@ def rescue(path: Path, out: Path | None = None) -> Rescued:
     target = out or path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _check_free(path)
         with lock(path), tempfile.TemporaryDirectory(dir=target.parent, prefix=".rescue.") as folder:
             found, damaged = _whole_rows(path, Path(folder))
             if not found:
@@ -66,8 +68,8 @@ def rescue(path: Path, out: Path | None = None) -> Rescued:
                     "runs all of its trials"
                 )
             fresh = Path(folder) / "store"
-            with Store(fresh) as store:
-                store.put(*found)
+            with Store(fresh) as whole_store:
+                whole_store.put(*found)
             kept = None if out is not None else _set_aside(path)
             os.replace(fresh, target)
     except OSError as error:
@@ -75,11 +77,28 @@ def rescue(path: Path, out: Path | None = None) -> Rescued:
     return Rescued(len(found), damaged, target, kept)
 
 
+def _check_free(path: Path) -> None:
+    """Raise if another program has the file locked: it may be whole, and is not to be taken away under it."""
+    if _journal(path).exists():
+        return  # to ask would be to take back what was half written, and the file is kept as it is
+    try:
+        with closing(sqlite3.connect(path, store.SECONDS_TO_WAIT, isolation_level=None)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        if store.is_locked(error):
+            raise store.in_use(path) from None
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(path.name + "-journal")
+
+
 def _whole_rows(path: Path, folder: Path) -> tuple[list[TrialResult], int]:
     """Return the trials that can be read, in the order in which they were stored, and how many rows cannot be."""
     copy = folder / "copy"
     shutil.copyfile(path, copy)
-    journal = path.with_name(path.name + "-journal")
+    journal = _journal(path)
     if journal.exists():
         # Opening the copy takes back what a killed process had half written.
         shutil.copyfile(journal, folder / "copy-journal")
@@ -112,10 +131,10 @@ def _set_aside(path: Path) -> Path:
         os.link(path, kept)
     except OSError:  # a file system without links
         shutil.copyfile(path, kept)
-    journal = path.with_name(path.name + "-journal")
+    journal = _journal(path)
     if journal.exists():
         # Left in place, it would be played back into the new store.
-        os.replace(journal, kept.with_name(kept.name + "-journal"))
+        os.replace(journal, _journal(kept))
     return kept
 
 

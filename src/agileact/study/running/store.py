@@ -61,6 +61,14 @@ def is_locked(error: sqlite3.Error) -> bool:
     return "locked" in str(error)
 
 
+def in_use(path: Path) -> StoreError:
+    """Return what to tell of a store that another program keeps locked."""
+    return StoreError(
+        f"{path} is in use by another program, which still had it locked after {SECONDS_TO_WAIT:.0f} s; nothing in it "
+        "is lost: close that program and repeat the command"
+    )
+
+
 class Store:
     """Finished trials in one SQLite file, opened by one process at a time.
 
@@ -144,10 +152,7 @@ class Store:
                 f"{self.path} was deleted or moved away while it was in use; its trials must be run again"
             )
         if isinstance(error, sqlite3.Error) and is_locked(error):
-            return StoreError(
-                f"{self.path} is in use by another program, which still had it locked after {SECONDS_TO_WAIT:.0f} s; "
-                "nothing in it is lost: close that program and repeat the command"
-            )
+            return in_use(self.path)
         if any(part in str(error) for part in _NO_ROOM):
             return StoreError(
                 f"cannot write to {self.path}: {error}; what was stored before is kept, and the same command goes on "

@@ -31,13 +31,16 @@ class _Modifier:
 _MODIFIERS: dict[str, _Modifier] = {
     "batchnorm": _Modifier({"normalisation": "batch"}, (), "with batch normalisation before each activation"),
     "calibrated": _Modifier({"start": "calibrated"}, _AGILE_ONLY, "a and b start from data"),
+    "cosine": _Modifier({"schedule": "cosine"}, (), "learning rates fall to 0 as a cosine"),
     "folded-start": _Modifier({"start": "folded"}, ("plain",), "plain, started from the folded calibrated network"),
     "folded-updates": _Modifier({"updates": "folded"}, ("plain",), "plain, with the steps of its agile form"),
     "folded-updates-reset": _Modifier(
         {"updates": "folded-reset"}, ("plain",), "plain, with the steps of a fresh agile form each time"
     ),
     "frozen": _Modifier({"freeze": ("location", "scale")}, _AGILE_ONLY, "a and b stay at their start"),
+    "linear": _Modifier({"schedule": "linear"}, (), "learning rates fall to 0 on a line"),
     "location-only": _Modifier({"freeze": ("scale",)}, _AGILE_ONLY, "only b learns"),
+    "one-cycle": _Modifier({"schedule": "one-cycle"}, (), "learning rates rise, and fall to nearly 0"),
     "positive": _Modifier({"scale_sign": "positive"}, _AGILE_ONLY, "a stays positive"),
     "scale-only": _Modifier({"freeze": ("location",)}, _AGILE_ONLY, "only a learns"),
     "widened": _Modifier({"width": "matched"}, ("plain",), "plain, widened to the agile form's number of parameters"),
@@ -45,6 +48,9 @@ _MODIFIERS: dict[str, _Modifier] = {
 _NUMBERS: dict[str, tuple[str, str]] = {
     "activation-decay": ("activation_decay", "a and b decay towards their start"),
     "bias-lr": ("bias_lr_multiplier", "biases learn so many times faster"),
+    "clip-norm": ("clip_norm", "the gradient's norm is at most this"),
+    "label-smoothing": ("label_smoothing", "this share of each target is spread over all classes"),
+    "warmup": ("warmup", "learning rates rise over this share of the iterations"),
     "weight-decay": ("weight_decay", "weights decay"),
 }
 

@@ -12,12 +12,7 @@ Options = tuple[tuple[str, Any], ...]
 
 
 def freeze(options: Mapping[str, Any]) -> Options:
-    """Return ``options`` as sorted pairs, with lists turned into tuples.
-
-    Example:
-        >>> freeze({"kernel": 3, "filters": [16, 8, 4]})
-        (('filters', (16, 8, 4)), ('kernel', 3))
-    """
+    """Return ``options`` as sorted pairs, with lists turned into tuples."""
     return tuple(sorted((name, as_options(value)) for name, value in options.items()))
 
 

@@ -11,6 +11,10 @@ from agileact._common.names import suggestion, unknown
 from agileact.study.spec.arms import Arm
 from agileact.study.spec.tasks import Task
 
+_STRIDE = 1_000_000
+"""The seeds of one replicate are those of the one before and so much more."""
+_MOST_REPLICATES = 1000
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -28,6 +32,13 @@ class Protocol:
         select: "validation": a final trial counts with its iteration of lowest validation loss. "test": with its
             lowest test loss, as the paper does, which flatters.
         test: "once": the test set is evaluated once per final trial, at that iteration. "curve": at every evaluation.
+        replicates: How often everything is done afresh: with other tuning seeds, other learning rates to begin with,
+            another split into training and validation samples, and other final seeds. With several, the replicate is
+            the unit of every interval and test and its seeds average, so that these hold for the whole procedure. With
+            one, they hold for the learning rates that this one tuning chose.
+        choose: What tuning chooses. "lowest": the point of the lowest score. "within-noise": of the points whose score
+            is within the noise of the lowest, that of the smallest learning rate. None: "lowest" for one replicate,
+            "within-noise" for several.
     """
 
     tune: bool = True
@@ -39,8 +50,17 @@ class Protocol:
     seeds: tuple[int, ...] = tuple(range(10))
     select: str = "validation"
     test: str = "once"
+    replicates: int = 1
+    choose: str | None = None
 
     def __post_init__(self) -> None:
+        if not 1 <= self.replicates <= _MOST_REPLICATES:
+            raise ArgumentError(f"replicates must be from 1 to {_MOST_REPLICATES:,}, not {self.replicates}")
+        if self.choose not in (None, "lowest", "within-noise"):
+            hint = suggestion(self.choose, ("lowest", "within-noise"))
+            raise ArgumentError(f"choose must be 'lowest' or 'within-noise', not {self.choose!r}{hint}")
+        if self.replicates > 1 and max(*self.seeds, *self.tuning_seeds, 0) >= _STRIDE:
+            raise ArgumentError(f"with several replicates every seed must be below {_STRIDE:,}")
         for name in ("seeds", "tuning_seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values) or min(values) < 0:
@@ -67,6 +87,49 @@ class Protocol:
         shared = sorted(set(self.seeds) & set(self.tuning_seeds))
         if shared:
             raise ArgumentError(f"seeds must be fresh ones: {', '.join(map(str, shared))} would be tuned on too")
+
+    @property
+    def chooses_within_noise(self) -> bool:
+        """Whether tuning takes the smallest rate within the noise of the best."""
+        return self.choose == "within-noise" or (self.choose is None and self.replicates > 1)
+
+    @property
+    def units(self) -> int:
+        """How many independent values of an arm on a task an interval or test is over: replicates, or seeds."""
+        return self.replicates if self.replicates > 1 else len(self.seeds)
+
+    @property
+    def unit(self) -> str:
+        """What the units are called: "replicate" or "seed"."""
+        return "replicate" if self.replicates > 1 else "seed"
+
+    def replicate(self, number: int) -> Protocol:
+        """Return the protocol of one replicate, for the data's split of the same number; 0 is the protocol itself.
+
+        The learning rates are moved together, by up to half a step of them, over the places of van der Corput's
+        sequence; for all arms alike.
+
+        Example:
+            >>> protocol = Protocol(replicates=3, seeds=(0,))
+            >>> [protocol.replicate(number).lr[0] for number in range(3)]
+            [0.0003, 0.000167228, 0.000401817]
+            >>> protocol.replicate(2).seeds, protocol.replicate(2).tuning_seeds
+            ((2000000,), (2001000, 2001001))
+        """
+        place, width, rest = 0.0, 0.5, number
+        while rest:
+            place, width, rest = place + width * (rest & 1), width / 2, rest >> 1
+        steps = max(1, len(self.lr) - 1)
+        step = (self.lr[-1] / self.lr[0]) ** (1 / steps) if len(self.lr) > 1 else math.sqrt(10)
+        factor = step ** ((place + 0.5) % 1 - 0.5)
+        return dataclasses.replace(
+            self,
+            lr=tuple(float(f"{rate * factor:.6g}") for rate in self.lr),
+            tuning_seeds=tuple(seed + number * _STRIDE for seed in self.tuning_seeds),
+            seeds=tuple(seed + number * _STRIDE for seed in self.seeds),
+            choose="within-noise" if self.chooses_within_noise else "lowest",
+            replicates=1,
+        )
 
 
 @dataclass(frozen=True)
@@ -109,11 +172,24 @@ class Study:
             raise ArgumentError(unknown("arm", name, names))
         return dataclasses.replace(self, arms=tuple(sorted(self.arms, key=lambda one: one.name != name)))
 
+    def replicate(self, number: int) -> Study:
+        """Return one replicate as a study of its own; its trials are a part of this one's."""
+        tasks = [
+            Task(task.name, dataclasses.replace(task.spec, data=dataclasses.replace(task.spec.data, split=number)))
+            for task in self.tasks
+        ]
+        return dataclasses.replace(self, tasks=tuple(tasks), protocol=self.protocol.replicate(number))
+
+    @property
+    def pair_trials(self) -> int:
+        """How many trials an arm has on a task at most."""
+        tuning = self.protocol.trials * len(self.protocol.tuning_seeds) if self.protocol.tune else 0
+        return self.protocol.replicates * (tuning + len(self.protocol.seeds))
+
     @property
     def most_trials(self) -> int:
         """How many trials the study has at most: fewer if an arm stops tuning early."""
-        tuning = self.protocol.trials * len(self.protocol.tuning_seeds) if self.protocol.tune else 0
-        return len(self.arms) * len(self.tasks) * (tuning + len(self.protocol.seeds))
+        return len(self.arms) * len(self.tasks) * self.pair_trials
 
     @property
     def comparisons(self) -> int:
@@ -122,7 +198,7 @@ class Study:
 
     @property
     def least_seeds(self) -> int:
-        """With how many seeds the exact paired test can reach 0.05, corrected for all comparisons.
+        """With how many seeds, or replicates, the exact paired test can reach 0.05, corrected for all comparisons.
 
         Example:
             >>> from agileact.study.spec.arms import arm
@@ -134,11 +210,20 @@ class Study:
         return math.ceil(math.log2(2 * max(1, self.comparisons) / 0.05))
 
     def warning(self) -> str | None:
-        """Say that the seeds are too few for any claim, if they are."""
-        count = len(self.protocol.seeds)
+        """Say that the seeds, or replicates, are too few for any claim, if they are."""
+        count, unit = self.protocol.units, self.protocol.unit
         if not self.comparisons or count >= self.least_seeds:
             return None
         return (
-            f"{count} seed{'s' * (count != 1)} cannot show a difference, however large it is: the exact paired test of "
-            f"{self.comparisons} comparison{'s' * (self.comparisons != 1)} needs at least {self.least_seeds}"
+            f"{count} {unit}{'s' * (count != 1)} cannot show a difference, however large it is: the exact paired test "
+            f"of {self.comparisons} comparison{'s' * (self.comparisons != 1)} needs at least {self.least_seeds}"
+        )
+
+    def caveat(self) -> str | None:
+        """Say that tuning is no part of the noise, where it is done once."""
+        if not self.comparisons or not self.protocol.tune or self.protocol.replicates > 1:
+            return None
+        return (
+            "tuning was done once, so that verdicts hold for the learning rates that it chose and not for another "
+            f"tuning; with 'replicates: {self.least_seeds}' or more in the protocol they hold for tuning and all"
         )

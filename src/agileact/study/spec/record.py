@@ -33,12 +33,14 @@ class Circumstances:
         hardware: The machine that the study was started on; empty if it is not known.
         data: A description of each task's data, by the task's name.
         notes: Sentences that a reader of the results must know.
+        code: Hash of the user's modules that the trials ran, which lie in the folder code/HASH; empty for none.
     """
 
     command: str = ""
     hardware: str = ""
     data: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    code: str = ""
 
 
 def study_record(study: Study) -> dict[str, Any]:
@@ -93,6 +95,7 @@ def write_record(
     command: str = "",
     data: Mapping[str, str] | None = None,
     notes: tuple[str, ...] = (),
+    code: str = "",
 ) -> Circumstances:
     """Write ``folder``/study.json: the study, and how and where it was started; return the latter.
 
@@ -102,8 +105,9 @@ def write_record(
         command: What was typed.
         data: A description of each task's data, by the task's name.
         notes: Sentences that a reader of the results must know.
+        code: Hash of the user's modules that the trials run.
     """
-    around = Circumstances(command, hardware(), dict(data or {}), notes)
+    around = Circumstances(command, hardware(), dict(data or {}), notes, code)
     document = {**study_record(study), "circumstances": dataclasses.asdict(around)}
     write_atomically(folder / FILE, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return around

@@ -64,12 +64,7 @@ def template(name: str) -> TaskSpec:
 
 
 def needs(name: str) -> str | None:
-    """Return the option of the data that a task of this name must be given, or None.
-
-    Example:
-        >>> needs("cifar-resnet"), needs("paper-cnn")
-        ('folder', None)
-    """
+    """Return the option of the data that a task of this name must be given, or None."""
     return _WITH_FILES[name][0] if name in _WITH_FILES else None
 
 

@@ -38,14 +38,17 @@ class DataSpec:
         fingerprint: Hash of the arrays that were found under the name, so that trials on other data
             of the same name never mix; empty until the data has been loaded.
         options: The builder's options, such as the file that holds the data.
+        split: Which division of the samples into training and validation ones; 0 is the builder's own.
     """
 
     name: str
     validation: int = 500
     fingerprint: str = ""
     options: Options = field(default=(), metadata=_LATER)
+    split: int = field(default=0, metadata=_LATER)
 
     def __post_init__(self) -> None:
+        _check("the split's number", self.split, least=0)
         _check("the number of validation samples", self.validation, least=1)
 
 
@@ -79,6 +82,7 @@ class Budget:
             Accelerate); with "cuda" each has a GPU of its own.
         sharded: Share the network itself out too: each process keeps a part of every weight, of its gradient and of
             the optimizer's numbers (FSDP), for a network that is too large for one device.
+        patience: Stop after so many evaluations in a row without a lower validation loss; 0 for never.
     """
 
     iterations: int
@@ -91,6 +95,7 @@ class Budget:
     precision: str = field(default="fp32", metadata=_LATER)
     processes: int = field(default=1, metadata=_LATER)
     sharded: bool = field(default=False, metadata=_LATER)
+    patience: int = field(default=0, metadata=_LATER)
 
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
@@ -110,6 +115,7 @@ class Budget:
             raise ArgumentError("a sharded network trains in 'fp32' or 'bf16', not in 'fp16'")
         _check("the number of iterations between evaluations", self.evaluate_every, least=1)
         _check("the number of iterations between probes", self.probe_every, least=0)
+        _check("patience", self.patience, least=0)
         if self.test_curve and not self.use_test:
             raise ArgumentError("a budget with use_test=False cannot have a test curve; pass test_curve=False")
 
@@ -129,6 +135,7 @@ STARTS = ("identity", "calibrated", "folded")
 UPDATES = ("own", "folded", "folded-reset")
 WIDTHS = ("given", "matched")
 NORMALISATIONS = ("none", "batch")
+SCHEDULES = ("constant", "cosine", "linear", "one-cycle")
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,14 @@ class ArmSpec:
         width: "given"; "matched": a plain network with one layer widened so that it has at least as many parameters
             as its agile form.
         normalisation: "none"; "batch": batch normalisation before each activation.
+        schedule: What becomes of all learning rates over the training: "constant"; "cosine" or "linear": down to 0 at
+            the last iteration; "one-cycle": up from a 25th and down to nearly 0 (L. N. Smith, arXiv 1708.07120).
+        warmup: Share of the iterations, below 1, over which the rates rise to what they are; for "one-cycle" the share
+            of the rise, with 0 for its usual 0.3.
+        clip_norm: Largest norm of the gradient of all parameters together; None for any.
+        label_smoothing: Share of each target, below 1, that is spread evenly over all classes in the training loss;
+            the losses on validation and test data have none.
+        optimizer_options: Further arguments of the optimizer, such as ``(("betas", (0.9, 0.95)),)``.
     """
 
     activations: Options
@@ -173,6 +188,11 @@ class ArmSpec:
     updates: str = field(default="own", metadata=_LATER)
     width: str = field(default="given", metadata=_LATER)
     normalisation: str = field(default="none", metadata=_LATER)
+    schedule: str = field(default="constant", metadata=_LATER)
+    warmup: float = field(default=0.0, metadata=_LATER)
+    clip_norm: float | None = field(default=None, metadata=_LATER)
+    label_smoothing: float = field(default=0.0, metadata=_LATER)
+    optimizer_options: Options = field(default=(), metadata=_LATER)
 
     def __post_init__(self) -> None:
         _check("the learning rate", self.lr, least=0.0, exclusive=True)
@@ -189,8 +209,14 @@ class ArmSpec:
             ("updates", UPDATES),
             ("width", WIDTHS),
             ("normalisation", NORMALISATIONS),
+            ("schedule", SCHEDULES),
         ):
             _check_choice(name, getattr(self, name), allowed)
+        for name in ("warmup", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ArgumentError(f"{name} must be at least 0 and less than 1, not {getattr(self, name)}")
+        if self.clip_norm is not None:
+            _check("clip_norm", self.clip_norm, least=0.0, exclusive=True)
         for entry in self.freeze:
             _check_choice("an entry of freeze", entry, FREEZABLE)
         if len(set(self.freeze)) < len(self.freeze):

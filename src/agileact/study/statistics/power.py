@@ -57,23 +57,39 @@ def smallest_effect(
         0.319
     """
     differences = paired_values(first, second)
+    unit = detectable(len(differences), level=level, power=power, comparisons=comparisons, test=test)
+    return None if unit is None else statistics.stdev(differences) * unit
+
+
+def detectable(
+    pairs: int,
+    *,
+    level: float = 0.95,
+    power: float = 0.8,
+    comparisons: int = 1,
+    test: Literal["student", "verdict"] = "verdict",
+) -> float | None:
+    """Return :func:`smallest_effect` in standard deviations of the differences: what is known before anything is run.
+
+    Example:
+        >>> detectable(5) is None, f"{detectable(8):.1f}"
+        (True, '1.2')
+    """
     check_level(level)
     if not 0 < power < 1:
         raise ArgumentError(f"power must lie between 0 and 1, not {power}")
     if test not in ("student", "verdict"):
         raise ArgumentError(f"test must be 'student' or 'verdict', not {test!r}")
-    if len(differences) < 2:
+    if pairs < 2:
         return None
     alpha = (1 - level) / comparisons
     if power <= alpha:
         raise ArgumentError(f"power must be greater than the test's level {alpha:g}, not {power}")
-    unit = _student(len(differences), alpha, power)
-    if test == "verdict":
-        both = _both(len(differences), alpha, power)
-        if both is None:
-            return None
-        unit = max(unit, both)
-    return statistics.stdev(differences) * unit
+    unit = _student(pairs, alpha, power)
+    if test == "student":
+        return unit
+    both = _both(pairs, alpha, power)
+    return None if both is None else max(unit, both)
 
 
 @functools.cache

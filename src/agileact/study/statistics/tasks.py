@@ -1,17 +1,18 @@
-"""Many tasks: interquartile mean, probability of improvement, ranks with their critical difference."""
+"""Many tasks: interquartile mean, probability of improvement, performance profiles, ranks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from agileact._common.errors import ArgumentError
 from agileact._common.optional import require
-from agileact.study.statistics.paired import check_level
+from agileact.study.statistics.paired import Values, check_level
 
 Matrix = npt.NDArray[np.float64]
 
@@ -23,6 +24,17 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
+
+    def describe(self, digits: int) -> str:
+        """Return the value with its interval as text.
+
+        Example:
+            >>> Estimate(0.9312, 0.9, math.inf).describe(2), Estimate(1.0, None, None).describe(1)
+            ('0.93 (0.90 to inf)', '1.0')
+        """
+        if self.low is None or self.high is None:
+            return f"{self.value:.{digits}f}"
+        return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 def interquartile_mean(losses: npt.ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Estimate:
@@ -83,6 +95,58 @@ def probability_of_improvement(
     if one.shape[1] != other.shape[1]:
         raise ArgumentError(f"first and second must have the same tasks, not {one.shape[1]} and {other.shape[1]}")
     return _bootstrap([one, other], lambda parts: _improvement(parts[0], parts[1]), level, resamples, seed)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The share of runs whose loss is at most each threshold, with pointwise intervals; None for one run a task."""
+
+    thresholds: tuple[float, ...]
+    shares: tuple[float, ...]
+    low: tuple[float, ...] | None
+    high: tuple[float, ...] | None
+
+
+def performance_profile(
+    losses: npt.ArrayLike,
+    thresholds: Values,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Profile:
+    """Return the share of runs, over all tasks, whose loss is at most each threshold: the higher, the better.
+
+    Make the values of tasks comparable first, as for :func:`interquartile_mean`. The interval at each threshold is the
+    percentile interval when the runs of each task are resampled by themselves.
+
+    Source: R. Agarwal et al., arXiv 2108.13264, for scores, of which the higher is better.
+
+    Args:
+        losses: Runs x tasks; a run that diverged (infinite) is at most no threshold.
+        thresholds: Finite, increasing.
+        level: Confidence of each interval.
+        resamples: Bootstrap samples.
+        seed: Source of the bootstrap samples.
+
+    Raises:
+        ArgumentError: If ``losses`` is no matrix with a value in it, or the thresholds are not finite and increasing.
+
+    Example:
+        >>> performance_profile([[0.5], [1.0], [1.5], [2.0]], [0.4, 1.0, 2.0], resamples=100).shares
+        (0.0, 0.5, 1.0)
+    """
+    matrix, edges = as_matrix("losses", losses), np.asarray(thresholds, dtype=np.float64)
+    if len(edges) == 0 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+        raise ArgumentError(f"thresholds must be finite and increasing, not {list(thresholds)}")
+
+    def shares(parts: Sequence[Matrix]) -> Matrix:
+        return np.searchsorted(np.sort(parts[0], axis=None), edges, side="right") / matrix.size
+
+    found = shares([matrix])
+    drawn = _draws([matrix], shares, level, resamples, seed)
+    low, high = (None, None) if drawn is None else (tuple(end.tolist()) for end in _percentiles(drawn, level))
+    return Profile(tuple(edges.tolist()), tuple(found.tolist()), low, high)
 
 
 @dataclass(frozen=True)
@@ -185,19 +249,32 @@ def _improvement(first: Matrix, second: Matrix) -> float:
 def _bootstrap(
     parts: Sequence[Matrix], statistic: Callable[[Sequence[Matrix]], float], level: float, resamples: int, seed: int
 ) -> Estimate:
-    """Return the statistic with its percentile interval; the runs of each task and part are resampled alone."""
+    """Return the statistic with its percentile interval."""
+    value, drawn = statistic(parts), _draws(parts, statistic, level, resamples, seed)
+    if drawn is None:
+        return Estimate(value, None, None)
+    low, high = _percentiles(drawn, level)
+    return Estimate(value, float(low), float(high))
+
+
+def _draws(
+    parts: Sequence[Matrix], statistic: Callable[[Sequence[Matrix]], Any], level: float, resamples: int, seed: int
+) -> Matrix | None:
+    """Return the statistic of resamples: the runs of each task and part are drawn alone; None for one run a task."""
     check_level(level)
     if resamples < 1:
         raise ArgumentError(f"resamples must be at least 1, not {resamples}")
-    value = statistic(parts)
     if min(len(part) for part in parts) < 2:
-        return Estimate(value, None, None)
+        return None
     generator = np.random.default_rng(seed)
-    drawn = np.empty(resamples)
-    for index in range(resamples):
+    drawn = []
+    for _ in range(resamples):
         chosen = [np.take_along_axis(part, generator.integers(0, len(part), size=part.shape), axis=0) for part in parts]
-        drawn[index] = statistic(chosen)
+        drawn.append(statistic(chosen))
+    return np.array(drawn)
+
+
+def _percentiles(drawn: Matrix, level: float) -> Matrix:
     tail = (1 - level) / 2
     # Between two infinite values numpy would interpolate to NaN; an observed value serves as well.
-    low, high = np.quantile(drawn, [tail, 1 - tail], method="inverted_cdf")
-    return Estimate(value, float(low), float(high))
+    return np.asarray(np.quantile(drawn, [tail, 1 - tail], axis=0, method="inverted_cdf"))

@@ -60,8 +60,10 @@ def verdict(
     p_value: float | None = None,
     rank_p: float | None = None,
     idle: tuple[int, int] = (0, 0),
+    runs: int | None = None,
+    unit: str = "seed",
 ) -> Verdict:
-    """Compare two arms over paired seeds; lower values are better.
+    """Compare two arms over paired seeds, or other independent units; lower values are better.
 
     A difference of the means is claimed only if both the exact paired test (:func:`sign_flip_test`, corrected for
     ``comparisons``) and the interval say so; where only one does, the verdict is open. Where neither does, the
@@ -85,6 +87,9 @@ def verdict(
             test's own.
         rank_p: The same for the signed-rank test.
         idle: How many runs of the first and of the second arm did not learn at all; the sentence says so.
+        runs: How many runs each arm has, if not one a value.
+        unit: What a value is of: "seed", or "replicate" where each is the mean of several seeds after a tuning of
+            their own.
 
     Raises:
         ArgumentError: If the sequences are not equally long or empty, hold NaN, or an option does not fit.
@@ -107,15 +112,15 @@ p = 0.031; 6 seeds).
     typical = signed_rank(second if equal else first, second, level=level, comparisons=comparisons)
     rank = min(1.0, typical.p_value * comparisons) if rank_p is None or equal else rank_p
     learning = "".join(
-        f"; {number} of {count} runs of {arm} did not learn"
+        f"; {number} of {count if runs is None else runs} runs of {arm} did not learn"
         for arm, number in zip((name, other), idle, strict=True)
         if number
     )
     percent = f"{100 * level:g} %"
     together = "" if comparisons == 1 else f", {comparisons} comparisons together"
-    by_seed = _by_seed(name, other, typical, f"{percent} interval", together, rank)
+    by_seed = _by_seed(name, other, typical, f"{percent} interval", together, rank, unit)
     if any(math.isinf(value) for value in (*first, *second)):
-        sentence = _unstable(name, first, other, second, measure, typical, rank, learning)
+        sentence = _unstable(name, first, other, second, measure, typical, rank, learning, unit)
         return Verdict("unstable", sentence, None, None, None, typical, rank, by_seed)
     difference = paired_difference(first, second, level=level, comparisons=comparisons)
     p = min(1.0, sign_flip_test(first, second) * comparisons) if p_value is None else p_value
@@ -125,17 +130,17 @@ p = 0.031; 6 seeds).
         return Verdict(decision, sentence, difference, p, detectable, typical, rank, by_seed)
 
     if difference.low is None or difference.high is None:
-        chance = f"One seed says nothing about chance: {name} and {other} differ by {abs(difference.mean):.3g} in it"
+        chance = f"One {unit} says nothing about chance: {name} and {other} differ by {abs(difference.mean):.3g} in it"
         return found("undecided", f"{chance}{learning}.")
     interval = f"{percent} interval {_signed(difference.low)} to {_signed(difference.high)}{together}"
-    test = f"paired permutation test p = {p:.2g}; {count} seeds{learning}"
+    test = f"paired permutation test p = {p:.2g}; {count} {unit}s{learning}"
     minus = f"{name} minus {other} in {measure}: {_signed(difference.mean)}"
     inside = matters is not None and -matters < difference.low and difference.high < matters
     if equal:
         but = "" if all(a == b for a, b in zip(first, second, strict=True)) else ", but for rounding"
         return found(
             "undecided" if detectable is None and not inside else "same",
-            f"{name} and {other} have the same {measure} with each of {count} seeds{but}{learning}.",
+            f"{name} and {other} have the same {measure} with each of {count} {unit}s{but}{learning}.",
         )
     if p < 1 - level and difference.sign != 0:
         word = "lower" if difference.sign < 0 else "higher"
@@ -154,7 +159,7 @@ p = 0.031; 6 seeds).
     seen = f"({mean})"
     if detectable is not None:
         seen = (
-            f"with these {count} seeds an effect larger than {detectable:.2g} would have been seen (in "
+            f"with these {count} {unit}s an effect larger than {detectable:.2g} would have been seen (in "
             f"{100 * power:g} % of such studies; {mean})"
         )
     if inside:
@@ -167,13 +172,13 @@ p = 0.031; 6 seeds).
         least = min(1.0, 2 / 2**count * comparisons)
         return found(
             "undecided",
-            f"Undecided: {count} seeds cannot show a difference at this level, whatever it is (the exact test's least "
-            f"p-value is {least:.2g}); {minus}, {interval}{learning}.",
+            f"Undecided: {count} {unit}s cannot show a difference at this level, whatever it is (the exact test's "
+            f"least p-value is {least:.2g}); {minus}, {interval}{learning}.",
         )
     if rank < 1 - level and typical.sign != 0:
         return found(
             "undecided",
-            f"Undecided by the means ({minus}, {interval}; {test}), but seed by seed "
+            f"Undecided by the means ({minus}, {interval}; {test}), but {unit} by {unit} "
             f"{_seed_by_seed(name, typical, percent, together, rank)}.",
         )
     if (p < 1 - level) != (difference.sign != 0):
@@ -203,30 +208,39 @@ def _seed_by_seed(name: str, typical: Typical, percent: str, together: str, p: f
     )
 
 
-def _by_seed(name: str, other: str, typical: Typical, interval: str, together: str, p: float) -> str:
+def _by_seed(name: str, other: str, typical: Typical, interval: str, together: str, p: float, unit: str) -> str:
     """Put the signed ranks into a sentence of their own, whatever they show."""
     ties = typical.pairs - typical.lower - typical.higher
-    wins = f"Seed by seed {name} is lower than {other} in {typical.lower} of {typical.pairs}"
+    wins = f"{unit.capitalize()} by {unit} {name} is lower than {other} in {typical.lower} of {typical.pairs}"
     wins += f" and equal in {ties}" if ties else ""
     size = "none exists, as runs diverged" if typical.estimate is None else _signed(typical.estimate)
     if typical.low is None or typical.high is None:
-        bounds = f"too few seeds for an interval{together}"
+        bounds = f"too few {unit}s for an interval{together}"
     else:
         bounds = f"{interval} {_signed(typical.low)} to {_signed(typical.high)}{together}"
     return f"{wins}; typical difference (Hodges-Lehmann): {size} ({bounds}; signed-rank test p = {p:.2g})."
 
 
 def _unstable(
-    name: str, first: Values, other: str, second: Values, measure: str, typical: Typical, p: float, learning: str
+    name: str,
+    first: Values,
+    other: str,
+    second: Values,
+    measure: str,
+    typical: Typical,
+    p: float,
+    learning: str,
+    unit: str,
 ) -> str:
     """Describe runs of which some diverged: by counts and order, as differences do not exist."""
     lost, lost_other = (sum(math.isinf(v) for v in values) for values in (first, second))
+    run = "run" if unit == "seed" else unit
     share = probability_of_improvement([[v] for v in first], [[v] for v in second], resamples=1).value
     return (
-        f"{name} diverged in {lost} of {len(first)} runs, {other} in {lost_other}: no mean {measure} exists. Counting "
-        f"diverged runs as the worst, a run of {name} is the better one with probability {share:.2f}, and {name} is "
-        f"lower in {typical.lower} of {len(first)} seeds, higher in {typical.higher} (signed-rank test p = {p:.2g}"
-        f"{learning})."
+        f"{name} diverged in {lost} of {len(first)} {run}s, {other} in {lost_other}: no mean {measure} exists. "
+        f"Counting diverged {run}s as the worst, a {run} of {name} is the better one with probability {share:.2f}, and "
+        f"{name} is lower in {typical.lower} of {len(first)} {unit}s, higher in {typical.higher} (signed-rank test "
+        f"p = {p:.2g}{learning})."
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from agileact._common.errors import AgileactError
 from agileact.study.spec.result import TrialResult
+from agileact.study.spec.user_code import install_from_environment
 
 # It looks by itself whether the process that started it still lives, from before it imports anything slow and in the
 # midst of a long step too: pipes tell it only when it reads or writes.
@@ -29,21 +30,18 @@ runpy.run_module(module, run_name="__main__")
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module in a process that does not outlive this one.
-
-    Example:
-        >>> command("json.tool")[3:] == [str(os.getpid()), "json.tool"]
-        True
-    """
+    """Return the command that runs a module in a process that does not outlive this one."""
     return [sys.executable, "-c", _START, str(os.getpid()), module, *arguments]
 
 
 def answering() -> Callable[..., None]:
     """Return what tells the process that started this one of events, as lines of JSON on standard output.
 
-    From then on only the other process decides what ends: Ctrl-C, which reaches the whole group, is let pass. And
-    whatever a library prints goes to standard error, not between the lines.
+    From then on only the other process decides what ends: Ctrl-C, which reaches the whole group, is ignored. What a
+    library prints goes to standard error, not between the lines. Of the user's modules the copies are imported that
+    the environment names.
     """
+    install_from_environment()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -15,7 +15,6 @@ from agileact.study.spec.arms import Arm
 from agileact.study.spec.protocol import Study
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec
-from agileact.study.training.loop import loss_function
 from agileact.study.training.setup import build_network, build_optimizer
 from agileact.study.training.threads import one_thread
 
@@ -41,16 +40,6 @@ def check_arms(study: Study, data: Mapping[str, DataSet]) -> None:
     """Build every arm's network on every task, and take a few samples of each part through it.
 
     So what cannot work is said before the first trial, not by the trials of one arm in the middle of a study.
-
-    Example:
-        >>> from agileact.study.spec.arms import arm
-        >>> from agileact.study.running.conduct import identified
-        >>> from agileact.study.commands.yaml_file import study_from
-        >>> arms = ["relu", {"name": "mixed", "activations": {"fc": "relu", "con": "gelu"}}]
-        >>> check_arms(*identified(study_from({"name": "x", "arms": arms, "tasks": ["digits-mlp"]})))
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: arm 'mixed': no task has the role 'con', only fc
     """
     with one_thread():
         for arm in study.arms:
@@ -79,7 +68,7 @@ def _check(arm: Arm, spec: ArmSpec, task: Task, data: DataSet) -> None:
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ArgumentError("the model has no parameter to train")
         build_optimizer(model, spec)
-        loss = loss_function(data.kind)
+        loss = data.objective.smoothed(spec.label_smoothing)
         # What a network draws, such as dropout, must not shift the caller's stream.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             few = min(_SAMPLES, task.spec.budget.batch_size)

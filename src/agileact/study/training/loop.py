@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
 
 from agileact._common.errors import ArgumentError
 from agileact._common.machine import versions
 from agileact.nn import Agile, AgileModule, CombinedAgile
 from agileact.study import models
 from agileact.study.data.dataset import DataSet
+from agileact.study.data.objective import Objective
 from agileact.study.spec.result import Curve, LayerTrace, Probe, Shape, TrialResult
 from agileact.study.spec.trial import TrialSpec
-from agileact.study.training.setup import Steps, build_network, build_optimizer
+from agileact.study.training.setup import Steps, build_network, build_optimizer, build_scheduler
 from agileact.study.training.shapes import sampled, shapes
 
 Evaluation = tuple[float, float | None]
-"""Mean loss and accuracy, which a regression has not."""
+"""Mean loss and metric: accuracy, unless the task names another; none of a regression by itself."""
 
 Progress = Callable[[int, float], None]
 """Called as ``progress(iteration, loss)`` about twice a second."""
@@ -66,6 +66,13 @@ class Measured:
         trace.scale_max.append(float(scale.max()))
         trace.location_min.append(float(location.min()))
         trace.location_max.append(float(location.max()))
+
+    @property
+    def ends(self) -> bool:
+        """Whether the trial is over before its last iteration: diverged, or without progress for long enough."""
+        losses, patience = self.curve.validation_loss, self.spec.task.budget.patience
+        best = lowest(losses)
+        return self.status == "diverged" or (patience > 0 and best is not None and len(losses) - 1 - best >= patience)
 
     @property
     def to_be_kept(self) -> bool:
@@ -134,7 +141,9 @@ class Trial:
         self.device = device or torch.device(self.budget.device)
         self.data = data if self.device.type == "cpu" else data.to(self.device)
         self.progress = progress
-        self.loss = loss_function(data.kind)
+        self.loss = data.objective.smoothed(spec.arm.label_smoothing)
+        if self.budget.processes > 1 and data.class_weights:
+            raise ArgumentError("class weights do not go with several processes, each of which sees a part of a batch")
         self.model = build_network(
             spec.task.model,
             spec.arm,
@@ -146,6 +155,7 @@ class Trial:
         # Built and calibrated on the CPU: the same start on every device.
         self.saved_bytes = self.place(self.data.train_x[: self.budget.batch_size])
         self.optimizer = build_optimizer(self.model, spec.arm)
+        self.scheduler = build_scheduler(self.optimizer, spec.arm, self.budget.iterations)
         self.agile = {short(name): module for name, module in agile_modules(self.model).items()}
         self.measured = Measured(spec, self.agile)
         self.best_state: dict[str, Tensor] | None = None
@@ -183,9 +193,11 @@ class Trial:
         for iteration in range(1, budget.iterations + 1):
             begin = time.perf_counter()
             chosen = next(stream)
-            x, y = self.data.train_x[chosen], self.data.train_y[chosen]
+            x, y = self.data.objective.augmented(self.data.train_x[chosen]), self.data.train_y[chosen]
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.backward(x, y)
+            if self.spec.arm.clip_norm is not None:
+                self.clip(self.spec.arm.clip_norm)
             if budget.probe_every and (iteration - 1) % budget.probe_every == 0:
                 self._probed_step(iteration, float(self.whole(loss)), x, y)
             else:
@@ -193,6 +205,8 @@ class Trial:
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
                 durations.append(time.perf_counter() - begin)
+            if self.scheduler is not None:
+                self.scheduler.step()
             total += loss
             since += 1
             last = iteration == budget.iterations
@@ -201,7 +215,7 @@ class Trial:
                 self._measure(iteration, mean)
                 total.zero_()
                 since = 0
-                if self.agreed(self.measured.status == "diverged"):
+                if self.agreed(self.measured.ends):
                     return
             now = time.perf_counter()
             if self.progress and (last or now - reported > _SECONDS_BETWEEN_REPORTS):
@@ -213,6 +227,10 @@ class Trial:
         loss = self.loss(self.model(x), y)
         loss.backward()
         return loss.detach()
+
+    def clip(self, norm: float) -> None:
+        """Shorten the gradient of all parameters together to this norm, if it is longer."""
+        nn.utils.clip_grad_norm_(self.model.parameters(), norm)
 
     def place(self, x: Tensor) -> int:
         """Put the network where it trains, before the optimizer sees its parameters; return what a pass of x keeps."""
@@ -257,7 +275,7 @@ class Trial:
 
     def _evaluate(self, part: str) -> Evaluation:
         x, y = getattr(self.data, f"{part}_x"), getattr(self.data, f"{part}_y")
-        return evaluate(self.model, x, y, kind=self.data.kind)
+        return evaluate(self.model, x, y, objective=self.data.objective)
 
     def _selected_test(self) -> tuple[float | None, float | None]:
         """Return test loss and accuracy at the iteration that validation chose."""
@@ -267,47 +285,32 @@ class Trial:
         return self._evaluate("test")
 
 
-def loss_function(kind: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the training loss of a kind of data, as a mean over a batch."""
-    if kind == "regression":
-        return _squared_error
-    if kind == "text":
-        return lambda output, y: cross_entropy(output.flatten(0, 1), y.flatten())
-    return cross_entropy
+def evaluate(
+    model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classification", objective: Objective | None = None
+) -> Evaluation:
+    """Return the mean loss and the metric of ``model`` over all of ``x``, without gradients.
 
-
-def _squared_error(output: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    if output.shape != y.shape:
-        # What torch would spread over the other, with a wrong number and a warning.
-        raise ArgumentError(
-            f"the model returned outputs of shape {tuple(output.shape)} for targets {tuple(y.shape)} of a regression"
-        )
-    return mse_loss(output, y, reduction=reduction)
-
-
-def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, kind: str = "classification") -> Evaluation:
-    """Return the mean loss and the accuracy of ``model`` over all of ``x``, without gradients.
+    Without an objective they are those of the kind of data: the accuracy, which a regression has not.
 
     Example:
         >>> evaluate(nn.Flatten(), torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]))[1]
         0.5
     """
+    told = objective or Objective(kind, metric="" if kind == "regression" else "accuracy")
     training = model.training
     model.eval()
-    loss, correct = 0.0, 0
+    loss, divisor = 0.0, 0.0
+    outputs = []
     with torch.inference_mode():
         for start in range(0, len(y), _EVALUATION_BATCH):
-            part = y[start : start + _EVALUATION_BATCH]
             output = model(x[start : start + _EVALUATION_BATCH])
-            if kind == "regression":
-                loss += float(_squared_error(output, part, reduction="sum"))
-                continue
-            if kind == "text":
-                output, part = output.flatten(0, 1), part.flatten()
-            loss += float(cross_entropy(output, part, reduction="sum"))
-            correct += int((output.argmax(1) == part).sum())
+            total, count = told.total(output, y[start : start + _EVALUATION_BATCH])
+            loss, divisor = loss + total, divisor + count
+            if told.metric:
+                outputs.append(output)
+        found = loss / divisor, told.score(outputs, y)
     model.train(training)
-    return loss / y.numel(), None if kind == "regression" else correct / y.numel()
+    return found
 
 
 def calibration_sample(data: DataSet, seed: int) -> Tensor:

@@ -130,6 +130,10 @@ class _AcceleratedTrial(Trial):
         self.accelerator.backward(loss * self.parts)
         return loss.detach()
 
+    def clip(self, norm: float) -> None:
+        """Shorten the gradient of all parameters together, in fp16 after its scale is taken out of it."""
+        self.accelerator.clip_grad_norm_(self.model.parameters(), norm)
+
     def whole(self, part: Tensor) -> Tensor:
         """Return the sum of a number over all processes."""
         if self.parts > 1:

@@ -46,6 +46,13 @@ class Steps(Protocol):
         ...
 
 
+def build_scheduler(steps: Steps, arm: ArmSpec, iterations: int) -> Any:
+    """Return the schedule of the arm's learning rates, whose ``step`` is called after each of the optimizer's."""
+    # Folded updates, and Accelerate, have the optimizer inside.
+    inner = steps if isinstance(steps, torch.optim.Optimizer) else steps.optimizer  # type: ignore[attr-defined]
+    return optimizers.scheduler(inner, arm.schedule, arm.warmup, iterations)
+
+
 def build_network(
     spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classes: int, seed: int, sample: Sample
 ) -> nn.Module:
@@ -80,7 +87,7 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
     location_lr = activation_lr if arm.location_lr is None else arm.location_lr
 
     def build(groups: Any) -> torch.optim.Optimizer:
-        return optimizers.build(arm.optimizer, groups)
+        return optimizers.build(arm.optimizer, groups, dict(arm.optimizer_options))
 
     if arm.updates != "own":
         return FoldedOptimizer(
@@ -123,6 +130,8 @@ def _check_effect(model: nn.Module, arm: ArmSpec) -> None:
             raise ArgumentError(f"{name} is for agile activations, and the arm has none that it would change")
     if arm.bias_lr_multiplier != 1.0 and not own:
         raise ArgumentError("bias_lr_multiplier does not go with folded updates, which set the steps of biases")
+    if arm.clip_norm is not None and not own:
+        raise ArgumentError("clip_norm does not go with folded updates, whose gradients have another norm")
 
 
 def has_trainable_activations(arm: ArmSpec) -> bool:

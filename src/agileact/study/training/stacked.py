@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from agileact.study.data.dataset import DataSet
+from agileact.study.data.objective import OPTIONS
 from agileact.study.models.mapped import MappedNetwork
 from agileact.study.models.stack import StackedNetwork
 from agileact.study.spec.result import TrialResult
@@ -26,7 +27,7 @@ from agileact.study.training.loop import (
     short,
 )
 from agileact.study.training.run import check_device, run_trial
-from agileact.study.training.setup import build_network, build_optimizer
+from agileact.study.training.setup import build_network, build_optimizer, build_scheduler
 from agileact.study.training.shapes import sampled, shapes
 from agileact.study.training.threads import one_thread
 
@@ -42,16 +43,20 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
-    A stack cannot probe single steps, take folded updates, or give biases a rate of their own; and it is for full
-    precision and one process.
+    A stack cannot probe single steps, take folded updates, give biases a rate of their own, clip the gradient of each
+    network or end one network's training; and it is for full precision, one process, and the loss and metric that the
+    kind of data has by itself.
     """
     budget = spec.task.budget
     return (
         spec.task.model.name in _MODELS[budget.device]
         and (budget.precision, budget.processes) == ("fp32", 1)
         and budget.probe_every == 0
+        and not {name for name, _ in spec.task.data.options}.intersection(OPTIONS)
         and spec.arm.updates == "own"
         and spec.arm.bias_lr_multiplier == 1.0
+        and spec.arm.clip_norm is None
+        and budget.patience == 0
     )
 
 
@@ -142,6 +147,9 @@ class _Stack:
         self.model = MappedNetwork(self.singles) if mapped else self._written_out(arm)
         self.model.to(self.device)
         self.optimizer = build_optimizer(self.model, arm)
+        self.scheduler = build_scheduler(self.optimizer, arm, self.budget.iterations)
+        self.smoothing = arm.label_smoothing
+        data.objective.smoothed(self.smoothing)  # its check alone: the losses are taken one by one
         self.agile = agile_modules(self.singles[0])
         self.measured = [Measured(spec, map(short, self.agile)) for spec in specs]
         self.best: list[dict[str, Tensor] | None] = [None for _ in specs]
@@ -184,9 +192,11 @@ class _Stack:
             chosen = torch.cat([next(stream) for stream in streams])
             x, y = data.train_x[chosen].unflatten(0, (count, -1)), data.train_y[chosen]
             self.optimizer.zero_grad(set_to_none=True)
-            losses = self._losses(self.model(x), y)
+            losses = self._losses(self.model(x), y, self.smoothing)
             losses.sum().backward()
             self.optimizer.step()
+            if self.scheduler is not None:
+                self.scheduler.step()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             durations.append(time.perf_counter() - begin)
@@ -206,12 +216,12 @@ class _Stack:
                 reported = now
         return durations
 
-    def _losses(self, output: Tensor, y: Tensor) -> Tensor:
+    def _losses(self, output: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return each network's mean loss, given targets one network after the other."""
         flat = output.flatten(0, 1)
         if self.data.kind == "regression":
             return mse_loss(flat, y, reduction="none").view(len(output), -1).mean(1)
-        return cross_entropy(flat, y, reduction="none").view(len(output), -1).mean(1)
+        return cross_entropy(flat, y, reduction="none", label_smoothing=smoothing).view(len(output), -1).mean(1)
 
     def _evaluate(self, x: Tensor, y: Tensor) -> list[Evaluation]:
         """Return mean loss and accuracy of each network over all of ``x``."""

@@ -10,13 +10,7 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread within the block; the number of threads is restored behind it.
-
-    Example:
-        >>> with one_thread():
-        ...     torch.get_num_threads()
-        1
-    """
+    """Compute on one thread within the block; the number of threads is restored behind it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -14,6 +14,7 @@ from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.functional import Granularity, check_granularity
 from agileact.transforms.convert.plan import BaseArgument, Placement, Planner, new_base, put_in, take_out
 from agileact.transforms.convert.sites import FilterFn, find
+from agileact.transforms.convert.standardize import standardize
 from agileact.transforms.convert.verify import Verifier
 from agileact.transforms.convert.wrappers import check_wrappers
 from agileact.transforms.edit.revert import copied
@@ -22,6 +23,7 @@ from agileact.transforms.trace.forward_runs import refuse_closures
 from agileact.transforms.trace.recording import Arguments
 
 Sharing = Literal["per_use", "shared"]
+Weights = Literal["free", "standardized"]
 _UNSEEN = (
     "Without example_inputs only activation modules were seen: calls of functions such as F.relu, and whether a "
     "module is used at several places, show in a run alone. Channels are counted at the first forward pass."
@@ -39,6 +41,7 @@ def convert(
     inplace: bool = False,
     sharing: Sharing = "per_use",
     dim: int | None = None,
+    weights: Weights = "free",
 ) -> tuple[nn.Module, ConversionReport]:
     r"""Make every activation of a model agile, :math:`a f(x - b)` (equation (9)), with the same outputs bit for bit.
 
@@ -77,6 +80,8 @@ def convert(
             a pair of its own, "shared" one to all. A module that contains activations and is itself used several times
             keeps sharing them, as it shares its weights.
         dim: The channel axis for all activations; None to follow the channels.
+        weights: "free" to leave them; "standardized" to call :func:`agileact.standardize` on the converted model. The
+            outputs are then other ones: this is where training starts.
 
     Returns:
         The converted model (another object than ``model`` if that is an activation itself, even in place), and the
@@ -114,6 +119,10 @@ def convert(
     check_granularity(granularity)
     if sharing not in ("per_use", "shared"):
         raise ArgumentError(f"sharing must be 'per_use' or 'shared', not {sharing!r}")
+    if weights not in ("free", "standardized"):
+        raise ArgumentError(f"weights must be 'free' or 'standardized', not {weights!r}")
+    if weights == "standardized" and (granularity != "channel" or example_inputs is None):
+        raise ArgumentError("weights='standardized' needs granularity 'channel', and example_inputs to find the layers")
     checks.integer("terms", terms, least=1)
     if dim is not None and not checks.is_integer(dim):
         raise ArgumentTypeError(f"dim must be an integer or None, not {dim!r} of type {type(dim).__name__}")
@@ -151,7 +160,11 @@ def convert(
         return put_in(model, plan), _report(plan, granularity, _UNSEEN)
     verifier = Verifier(planner, plan, example_inputs, [one.outcome.outputs for one in recordings])
     try:
-        return verifier.run(), _report(verifier.plan, granularity, "")
+        result, report = verifier.run(), _report(verifier.plan, granularity, "")
+        if weights == "free":
+            return result, report
+        _, layers = standardize(result, example_inputs, inplace=True)
+        return result, replace(report, weights=layers)
     except BaseException:
         take_out(model, verifier.plan)
         raise

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact.nn import AgileModule
+from agileact.nn.rows import directions, release
 from agileact.transforms.edit.plain_modules import plain_module
 from agileact.transforms.edit.rewrite import edited_class, edits_of
 from agileact.transforms.trace.writable import computes, hooked
@@ -147,8 +148,9 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """Give a model back the structure it had before :func:`agileact.convert`.
 
     The modules, the functions in attributes and the source of methods are those from before, and so are the names in
-    the state. What scale and location have learned is gone: :func:`agileact.fold` is what keeps the outputs. An agile
-    module that was written by hand becomes the plain module of its base function.
+    the state: a layer whose bias :func:`agileact.standardize` took has one of zeros. What scale and location have
+    learned is gone: :func:`agileact.fold` is what keeps the outputs. An agile module that was written by hand becomes
+    the plain module of its base function.
 
     Args:
         model: A model with agile modules anywhere inside, or an agile module.
@@ -175,6 +177,8 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         return original_module(model, same_function=False)
     for module in [module for module in model.modules() if isinstance(module, AgileModule)]:
         restore(model, module, None, same_function=False)
+    for layer in directions(model).values():
+        release(layer)
     refresh_fast_paths(model)
     return model
 

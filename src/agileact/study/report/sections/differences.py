@@ -8,7 +8,7 @@ from agileact.study.results.outcome import Outcome
 
 _COLUMNS = (
     *("arm", "mean difference", "Student interval", "bootstrap interval", "p, corrected", "effect size g"),
-    *("probability of improvement", "would have been seen", "seeds"),
+    *("probability of improvement", "would have been seen", "pairs"),
 )
 
 
@@ -20,9 +20,9 @@ def differences(outcome: Outcome) -> Block:
         return section("differences", title, [paragraph(text)])
     together = "" if count == 1 else f" Intervals hold together for all {count} comparisons (Bonferroni)."
     text = (
-        f"Test loss of an arm minus that of {base} with the same seed: left of zero is better. The dot is the "
-        f"mean, the thick line Student's 95 % interval, the thin line the bootstrap interval (BCa), the small "
-        f"marks are single seeds.{together}"
+        f"Test loss of an arm minus that of {base} with the same {outcome.unit}: left of zero is better. The dot is "
+        f"the mean, the thick line Student's 95 % interval, the thin line the bootstrap interval (BCa), the small "
+        f"marks are single {outcome.unit}s.{together}"
     )
     return section("differences", title, [paragraph(text), *of_tasks(outcome, lambda task: _chart(outcome, task))])
 
@@ -85,7 +85,7 @@ def _row(one: Comparison, arm: int) -> list[Cell]:
         cell("–" if effect is None else f"{effect:+.2f}", effect),
         cell(share, one.improvement.value),
         cell("–" if verdict.detectable is None else f"{verdict.detectable:.2g}", verdict.detectable),
-        cell(str(len(one.seeds)), len(one.seeds)),
+        cell(str(len(one.units)), len(one.units)),
     ]
 
 

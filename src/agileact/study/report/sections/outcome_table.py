@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from agileact.study.report import blocks
-from agileact.study.report.blocks import Block, cell, details, paragraph, section, table
-from agileact.study.results.contrasts import Cell
+from agileact.study.report.blocks import Block, Cell, cell, chart, details, numbers, paragraph, section, table
+from agileact.study.results import contrasts
 from agileact.study.results.outcome import Outcome
+from agileact.study.results.over_tasks import OverTasks
 from agileact.study.results.printing import HEADER, row
 from agileact.study.statistics import Summary, summarise
 
@@ -53,33 +52,72 @@ def outcome_table(outcome: Outcome) -> Block:
     ]
     notes = [paragraph(f"{task}, {arm}: {note}.", tone="note") for task, arm, note in outcome.flags]
     content += notes if len(notes) <= _NOTES else [details(f"{len(notes)} notes on tuning and runs", notes)]
-    if outcome.relative:
-        content.append(_over_tasks(outcome))
+    if outcome.over_tasks is not None:
+        content += _over_tasks(outcome, outcome.over_tasks)
     return section("table", "Table", content)
 
 
-def _over_tasks(outcome: Outcome) -> Block:
-    rows = []
-    for number, name in enumerate(outcome.arm_names):
-        if name not in outcome.relative:
-            continue
-        one = outcome.relative[name]
-        finite = one.low is not None and one.high is not None and math.isfinite(one.high)
-        rows.append(
-            [
-                cell(name, arm=number),
-                cell(f"{one.value:.3f}" if math.isfinite(one.value) else "infinite", one.value),
-                cell(f"{one.low:.3f} to {one.high:.3f}" if finite else "–", one.low),
-            ]
-        )
-    return table(
+def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
+    base = outcome.baseline.name
+    numbered = {name: number for number, name in enumerate(outcome.arm_names)}
+    rows: list[list[Cell]] = [
+        [cell(name, arm=numbered[name]), cell(one.describe(3), one.value)] for name, one in found.relative.items()
+    ]
+    relative = table(
         "relative",
-        f"Over all tasks: interquartile mean of the test loss in units of the mean loss of {outcome.baseline.name} on "
-        "each task, with its bootstrap interval over seeds. Below 1 is better.",
-        ["arm", "relative loss", "95 % interval"],
+        f"Over all tasks: interquartile mean of the test loss in units of the mean loss of {base} on each task, with "
+        "its bootstrap interval (95 %). Below 1 is better.",
+        ["arm", "relative loss"],
         rows,
-        numeric=[1, 2],
+        numeric=[1],
     )
+    against = [name for name in found.relative if any(other == name for _, other in found.improvement)]
+
+    def better(one: str, other: str) -> Cell:
+        known = found.improvement.get((one, other))
+        return "–" if known is None else cell(known.describe(2), known.value)
+
+    improvement = table(
+        "improvement",
+        "Over all tasks: probability that a run of the row's arm has a lower loss than one of the column's.",
+        ["arm", *against],
+        [[cell(one, arm=numbered[one]), *(better(one, other) for other in against)] for one in found.relative],
+        numeric=range(1, 1 + len(against)),
+    )
+    series = [
+        {
+            "arm": numbered[name],
+            "name": name,
+            "x": numbers(one.thresholds),
+            "y": numbers(one.shares),
+            **({} if one.low is None or one.high is None else {"low": numbers(one.low), "high": numbers(one.high)}),
+        }
+        for name, one in found.profiles.items()
+    ]
+    at = [
+        next((t for t, share in zip(one.thresholds, one.shares, strict=True) if share >= 0.5), None)
+        for one in found.profiles.values()
+    ]
+    profile = chart(
+        "profiles",
+        "all",
+        "Performance profiles over all tasks",
+        f"Share of runs over all tasks whose test loss is at most so many times that of {base}; higher is better.",
+        form="lines",
+        series=series,
+        x=f"test loss in units of {base}",
+        y="share of runs",
+        unit_y=True,
+        numbers=(
+            "The loss that half of the runs stay below.",
+            ["arm", "relative loss"],
+            [
+                [cell(name, arm=numbered[name]), cell("–" if half is None else f"{half:.3f}", half)]
+                for name, half in zip(found.profiles, at, strict=True)
+            ],
+        ),
+    )
+    return [relative, profile, details("Probability of improvement, over all tasks", [improvement])]
 
 
 def _whole(text: str) -> str:
@@ -87,7 +125,7 @@ def _whole(text: str) -> str:
     return text.replace(" ± ", "\u00a0±\u00a0")
 
 
-def _lowest(found: Cell) -> dict[str, Summary | None]:
+def _lowest(found: contrasts.Cell) -> dict[str, Summary | None]:
     """Return the columns of ``_LOWEST``."""
     whole = [result for result in found.results if result.status != "diverged"]
     at = [float(result.best_iteration) for result in whole if result.best_iteration is not None]
@@ -95,12 +133,12 @@ def _lowest(found: Cell) -> dict[str, Summary | None]:
     return dict(zip(_LOWEST, (summarise(at), summarise(chosen)), strict=True))
 
 
-def _lowest_in_words(found: Cell) -> dict[str, str]:
+def _lowest_in_words(found: contrasts.Cell) -> dict[str, str]:
     digits = dict(zip(_LOWEST, (0, 4), strict=True))
     return {title: _NONE if one is None else one.format(digits[title]) for title, one in _lowest(found).items()}
 
 
-def _values(found: Cell) -> dict[str, float]:
+def _values(found: contrasts.Cell) -> dict[str, float]:
     """Return what the columns that hold numbers are sorted by; a number that does not exist is left out."""
     values = {"seeds": float(len(found.results))}
     if not found.results:

@@ -21,14 +21,16 @@ def repeat(outcome: Outcome) -> Block:
     else:
         content.append(paragraph("The command that ran the study is not recorded."))
     versions = Counter(", ".join(f"{name} {number}" for name, number in result.versions.items()) for result in results)
-    idle = () if study.protocol.tune else ("trials", "lr", "activation_lr", "tuning_seeds", "extend")
+    idle = () if study.protocol.tune else ("trials", "lr", "activation_lr", "tuning_seeds", "extend", "choose")
     seeds = ", ".join(map(str, study.protocol.seeds))
     tuned = ", ".join(map(str, study.protocol.tuning_seeds)) if study.protocol.tune else "none, nothing is tuned"
+    times = study.protocol.replicates
+    afresh = f", and {1_000_000:,} more in each of the {times} replicates" * (times > 1)
     rows = [
         ["hardware", around.hardware or "not recorded"],
         *(["versions", f"{text} ({count} of {len(results)} final trials)"] for text, count in versions.items()),
-        ["seeds of final trials", seeds],
-        ["seeds of tuning", tuned],
+        ["seeds of final trials", seeds + afresh],
+        ["seeds of tuning", tuned + afresh * study.protocol.tune],
         ["trials", f"{outcome.current.done} done of at most {study.most_trials}"],
         ["final trials, training time in all", f"{sum(result.seconds for result in results):,.0f} s"],
     ]
@@ -47,6 +49,8 @@ def repeat(outcome: Outcome) -> Block:
 
 
 def _text(value: object) -> str:
+    if value is None:
+        return "by default"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):

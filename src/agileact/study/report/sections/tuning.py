@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from agileact.study.report.blocks import Block, cell, chart, number, of_tasks, paragraph, section
+from agileact.study.report.blocks import Block, cell, chart, choice, number, of_tasks, paragraph, section
 from agileact.study.results.outcome import Outcome
 
 
@@ -14,7 +14,14 @@ def tuning(outcome: Outcome) -> Block:
     if not outcome.study.protocol.tune:
         text = "Learning rates were not tuned: every arm was trained with its own, which the table shows."
         return section("tuning", title, [paragraph(text)])
-    content = of_tasks(outcome, lambda task: _chart(outcome, task))
+
+    def pick(task: str) -> Block | None:
+        if outcome.unit == "seed":
+            return _chart(outcome, task, 0, task)
+        charts = {n: _chart(outcome, task, n, f"{task}-{n}") for n in range(outcome.study.protocol.replicates)}
+        return choice(f"tuning-{task}", f"{task}: replicate", {str(n): [one] for n, one in charts.items() if one})
+
+    content = of_tasks(outcome, pick)
     if not content:
         return section("tuning", title, [paragraph("No arm's tuning is over yet.")])
     text = (
@@ -23,12 +30,17 @@ def tuning(outcome: Outcome) -> Block:
         "The ringed point was chosen. Points of an arm that differ in the learning rate of the activations alone share "
         "their place on the axis; a cross at the top, in a row for each such arm, is a point of which a run diverged."
     )
+    if outcome.unit == "replicate":
+        text += " Every replicate was tuned by itself, with other rates to begin with, seeds and validation samples."
+    if outcome.study.protocol.chooses_within_noise:
+        text += " Of points whose score is within the noise of the lowest, that of the smallest rate was chosen."
     return section("tuning", title, [paragraph(text), *content])
 
 
-def _chart(outcome: Outcome, task: str) -> Block | None:
+def _chart(outcome: Outcome, task: str, replicate: int, key: str) -> Block | None:
     names = outcome.arm_names
-    chosen = {arm: found.choice for arm, found in outcome.of_task(task) if found.choice is not None}
+    choices = [(arm, one) for arm, found in outcome.of_task(task) for one in found.choices]
+    chosen = {arm: one for arm, one in choices if one.replicate == replicate}
     if not chosen:
         return None
     series, rows = [], []
@@ -57,7 +69,7 @@ def _chart(outcome: Outcome, task: str) -> Block | None:
             )
     return chart(
         "tuning",
-        task,
+        key,
         f"{task}: mean lowest validation loss over the learning rate",
         f"Tuning on {task}: "
         + "; ".join(f"{names[arm]} chose {_describe(c.point.lr, c.point.activation_lr)}" for arm, c in chosen.items())

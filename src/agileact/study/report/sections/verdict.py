@@ -35,7 +35,8 @@ def verdict(outcome: Outcome) -> Block:
             )
         )
     blocks.append(paragraph(headline(outcome), tone="lead"))
-    blocks += [paragraph(note, tone="note") for note in outcome.around.notes]
+    own = [f"{note[0].upper()}{note[1:]}." for note in outcome.notes]
+    blocks += [paragraph(note, tone="note") for note in (*outcome.around.notes, *own)]
     if outcome.study.protocol.select == "test":
         blocks.append(
             paragraph(
@@ -87,7 +88,4 @@ def _size(outcome: Outcome, one: Comparison) -> tuple[bool, float]:
 
 def _sentence(outcome: Outcome, one: Comparison) -> Block:
     task = f"{one.task}: " * (len(outcome.study.tasks) > 1)
-    more = f"{one.verdict.by_seed} Time {one.times}."
-    if one.common is not None:
-        more += f" Time {one.common.describe(one.arm, outcome.baseline.name)}."
-    return claim(task + one.verdict.sentence, one.verdict.decision, more=more)
+    return claim(task + one.verdict.sentence, one.verdict.decision, more=" ".join(one.beside))

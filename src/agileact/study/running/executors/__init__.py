@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from agileact.study.spec.result import TrialResult
@@ -68,3 +69,13 @@ class Executor(Protocol):
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[Event | FinishedTogether]:
         """Run ``specs``, started in their order, and yield what happens; closing the iterator stops all."""
         ...
+
+
+class Elsewhere(Executor, Protocol):
+    """An executor of other processes, which import the user's modules anew.
+
+    Attributes:
+        code: Folder with the copy of these modules that trials run; None for the modules as they are found.
+    """
+
+    code: Path | None

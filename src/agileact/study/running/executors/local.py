@@ -21,6 +21,7 @@ from typing import IO, Any
 from agileact._common.errors import ArgumentError
 from agileact.study.running.executors import Advanced, Event, Failed, FinishedTogether, Started, ended
 from agileact.study.spec.trial import TrialSpec
+from agileact.study.spec.user_code import VARIABLE
 from agileact.study.training import child_process
 from agileact.study.training.stacked import stacks
 
@@ -57,6 +58,9 @@ class LocalExecutor:
         jobs: Number of workers; None for one per available core.
         data_dir: Folder with data files, passed on to the data loaders.
 
+    Attributes:
+        code: Folder with the copy of the user's modules that workers run; None for the modules as they are found.
+
     Raises:
         ArgumentError: If ``jobs`` is less than 1.
 
@@ -70,6 +74,7 @@ class LocalExecutor:
             raise ArgumentError(f"the number of jobs must be at least 1, not {jobs}")
         self.jobs = jobs or available_cores()
         self.data_dir = data_dir
+        self.code: Path | None = None
         self._keep = False
         self._idle: list[_Worker] = []
         # Simple, because Ctrl-C in the midst of a Queue's Python code can leave its lock taken for ever.
@@ -133,13 +138,18 @@ class LocalExecutor:
             if worker.alive:
                 return worker
             worker.stop()
-        return _Worker(self._inbox, self.data_dir)
+        return _Worker(self._inbox, self.data_dir, self.code)
 
 
 class _Worker:
     """One worker process and the thread that reads what it says."""
 
-    def __init__(self, inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]], data_dir: Path | None) -> None:
+    def __init__(
+        self,
+        inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]],
+        data_dir: Path | None,
+        code: Path | None,
+    ) -> None:
         self.current: tuple[list[TrialSpec], int] | None = None
         self._stderr: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         command = child_process.command("agileact.study.running.executors.worker")
@@ -150,7 +160,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, **({VARIABLE: str(code.resolve())} if code else {})},
             encoding="utf-8",
         )
         self._thread = threading.Thread(target=self._listen, args=(inbox,), daemon=True)

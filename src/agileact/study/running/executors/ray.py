@@ -24,6 +24,7 @@ from agileact.study.running.executors.local import ATTEMPTS, ENVIRONMENT, availa
 from agileact.study.running.executors.worker import check_data
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import DataSpec, TrialSpec
+from agileact.study.spec.user_code import UserCode
 from agileact.study.training import child_process
 from agileact.study.training.stacked import run_group, stacks
 
@@ -40,6 +41,9 @@ class RayExecutor:
         jobs: With ``address=None``: how many trials run side by side; None for one per available core.
         gpus: The share of a GPU that each trial asks for, such as 0.25; for trials whose budget's device is "cuda".
         data_dir: Folder with data files on this machine.
+
+    Attributes:
+        code: Folder with the copy of the user's modules that tasks run, on this machine; None for what nodes find.
 
     Raises:
         ArgumentError: If a number does not fit, or ``jobs`` is given for a cluster that runs already.
@@ -65,6 +69,7 @@ class RayExecutor:
         self.jobs = jobs or available_cores()
         self.gpus = gpus
         self.data_dir = data_dir
+        self.code: Path | None = None
         self._kept = False
         self._connected = False
 
@@ -92,7 +97,7 @@ class RayExecutor:
         loaded = {spec: data_room.load(spec, data_dir=self.data_dir) for spec in {s.task.data for s in specs}}
         if not self._connected:
             self._connect()
-        run = _Run(self._ray, self.gpus, loaded)
+        run = _Run(self._ray, self.gpus, loaded, UserCode.read(self.code) if self.code else None)
         try:
             yield from run.events(specs)
         finally:
@@ -142,8 +147,8 @@ def _reach(address: str | None) -> None:
 class _Run:
     """The tasks of one run and what is known of them."""
 
-    def __init__(self, ray: Any, gpus: float, loaded: dict[DataSpec, DataSet]) -> None:
-        self.ray = ray
+    def __init__(self, ray: Any, gpus: float, loaded: dict[DataSpec, DataSet], code: UserCode | None) -> None:
+        self.ray, self.code = ray, code
         self.data = {spec: (ray.put(data), data.fingerprint) for spec, data in loaded.items()}
         # Lost workers are counted here, as for local workers; Ray itself is to try nothing again.
         self.task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run)
@@ -182,7 +187,7 @@ class _Run:
         data, fingerprint = self.data[task.data]
         texts = [spec.to_json() for spec in group]
         ref = self.task.options(num_cpus=task.budget.processes).remote(
-            texts, data, fingerprint, self.inbox, __version__
+            texts, data, fingerprint, self.inbox, __version__, self.code
         )
         self.pending[ref] = group, attempt
 
@@ -234,12 +239,16 @@ class _Inbox:
         return news
 
 
-def _run(texts: list[str], data: DataSet, fingerprint: str, inbox: Any, version: str) -> dict[str, Any]:
+def _run(
+    texts: list[str], data: DataSet, fingerprint: str, inbox: Any, version: str, code: UserCode | None
+) -> dict[str, Any]:
     """Run one group of trials on a node; errors come back as words, as from a local worker."""
 
     def run() -> list[TrialResult]:
         if version != __version__:
             raise TrialError(f"the node has agileact {__version__}, the study runs under {version}")
+        if code is not None:
+            code.install()
         specs = [TrialSpec.from_json(text) for text in texts]
         check_data(specs[0].task.data, fingerprint)
         for spec in specs:
