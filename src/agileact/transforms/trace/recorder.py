@@ -205,7 +205,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 module.training = mode
             with torch.no_grad():
                 for module, name, buffer, before in buffers:
-                    if not torch.equal(buffer, before):
+                    if buffer.layout is not torch.strided or not torch.equal(buffer, before):
                         buffer.copy_(before)
                     if module._buffers[name] is not buffer and not isinstance(module, torch.jit.ScriptModule):
                         module._buffers[name] = buffer
