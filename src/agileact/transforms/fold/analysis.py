@@ -56,9 +56,8 @@ def analysed(model: nn.Module, example_inputs: Examples, *, training: bool = Tru
             except Exception as error:
                 if not mode:
                     raise
-                # Such as batch normalisation of a single number, or a loss without targets.
                 idle = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-                continue
+                continue  # such as batch normalisation of a single number
             runs.append(((method, example, mode), recording.outcome))
             steps = _steps(recording)
             if not any(_same(steps, other) for other in known):
