@@ -171,3 +171,26 @@ def test_ranks_compare_runs_that_diverged():
     found = verdict("a", [math.inf] * 6, "b", [1.0] * 6)
     assert found.decision == "unstable"
     assert "a is lower in 0 of 6 seeds, higher in 6 (signed-rank test p = 0.031)" in found.sentence
+
+
+def test_the_level_holds_over_replicates_and_not_over_the_seeds_of_one_tuning():
+    # What a tuning chose moves all seeds of its replicate together; both arms are the same.
+    random = np.random.default_rng(11)
+    draws, wrong = 300, {"seed": 0, "replicate": 0}
+    for _ in range(draws):
+        runs = 3 * random.standard_normal((16, 1)) + random.standard_normal((16, 8))
+        for unit, first, second in (("seed", runs[0], runs[8]), ("replicate", runs[:8].mean(1), runs[8:].mean(1))):
+            wrong[unit] += verdict("one", first, "other", second, unit=unit).decision in ("better", "worse")
+    assert wrong["replicate"] / draws < 0.05 + 2 * np.sqrt(0.05 * 0.95 / draws)
+    assert wrong["seed"] / draws > 0.5
+
+
+def test_a_verdict_names_its_unit():
+    first, second = np.array([0.20, 0.22, 0.21, 0.19, 0.23, 0.20]), np.array([0.25, 0.26, 0.25, 0.25, 0.27, 0.26])
+    found = verdict("agile", first, "plain", second, unit="replicate", idle=(2, 0), runs=18)
+    assert "6 replicates; 2 of 18 runs of agile did not learn)" in found.sentence
+    assert found.by_seed.startswith("Replicate by replicate agile is lower than plain in 6 of 6")
+    lost = verdict("agile", [*first[:5], np.inf], "plain", second, unit="replicate")
+    assert "agile diverged in 1 of 6 replicates" in lost.sentence
+    assert "One replicate says nothing about chance" in verdict("a", [1.0], "b", [2.0], unit="replicate").sentence
+    assert "5 replicates cannot show" in verdict("a", first[:5], "b", second[:5], unit="replicate").sentence
