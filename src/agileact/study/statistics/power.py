@@ -71,6 +71,9 @@ def detectable(
 ) -> float | None:
     """Return :func:`smallest_effect` in standard deviations of the differences: what is known before anything is run.
 
+    Raises:
+        ArgumentError: As for :func:`smallest_effect`.
+
     Example:
         >>> detectable(5) is None, f"{detectable(8):.1f}"
         (True, '1.2')
