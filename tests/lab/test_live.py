@@ -80,6 +80,15 @@ def test_losses_are_means_over_the_last_batches(run):
     assert line["y"][0] == pytest.approx(values[0])
 
 
+def test_one_loss_is_seen():
+    run = LiveRun(LiveSpec())
+    assert losses_figure(run)["data"] == []
+    run.advance(1, 0.01)
+    assert {one["mode"] for one in losses_figure(run)["data"]} == {"lines+markers"}
+    run.advance(1, 0.01)
+    assert {one["mode"] for one in losses_figure(run)["data"]} == {"lines"}
+
+
 def test_a_run_that_diverges_is_said_and_drawn_without_it():
     run = LiveRun(LiveSpec(base="identity", optimizer="sgd"))
     run.advance(60, 10.0)

@@ -135,7 +135,8 @@ def losses_figure(run: LiveRun) -> look.Figure:
         means = [sum(part) / len(part) for step in shown for part in [values[max(0, step - _AVERAGED) : step]]]
         data[arm] = (shown, means)
     axis = {"range": [0, max(100, run.step * 1.02)]}
-    lines = _lines(data) if run.step else []
+    # A line of one point would not be seen.
+    lines = _lines(data, mode="lines+markers" if len(shown) == 1 else "lines") if run.step else []
     return look.figure(lines, "Loss", "step", "loss, nats", xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=True)
 
 

@@ -263,8 +263,8 @@ def relief_figure(surfaces: Surfaces, arm: str) -> look.Figure:
     scenes: dict[str, Any] = {}
     titles = [_title(f"y = {_sum(network.v, network.d)}", 0.0, 1.0)]
     for index, (x, y) in enumerate((([0, 1], [0.42, 1]), ([0, 0.48], [0, 0.36]), ([0.52, 1], [0, 0.36])), 1):
-        place = {"domain": {"x": x, "y": y}, "aspectmode": "cube", "uirevision": "same", "camera": camera}
-        scenes[f"scene{index if index > 1 else ''}"] = {**place, "xaxis": axis, "yaxis": axis, "zaxis": axis}
+        view = {"domain": {"x": x, "y": y}, "aspectmode": "cube", "uirevision": "same", "camera": camera}
+        scenes[f"scene{index if index > 1 else ''}"] = {**view, "xaxis": axis, "yaxis": axis, "zaxis": axis}
     for node, sign in enumerate("₁₂"):
         scene = f"scene{node + 2}"
         data.append(surface(surfaces.planes[node], scene, f"z{sign}", opacity=0.4, colorscale=grey))
