@@ -245,7 +245,7 @@ def test_quantization_by_graph_keeps_agile_modules_in_floating_point():
 
 
 @pytest.mark.filterwarnings("ignore")  # what PyTorch has deprecated, and what its tracer fixes
-def test_what_torch_jit_cannot_do_names_what_works():
+def test_what_torch_jit_cannot_do_names_what_works(tmp_path: Path):
     model, x = _every_kind()
     for module in model[1], model[4], model[5], model[6], model:  # type: ignore[index]
         with pytest.raises(ag.ConversionError, match=r"^torch\.jit\.script cannot compile .*agileact\.fold") as caught:
@@ -253,6 +253,10 @@ def test_what_torch_jit_cannot_do_names_what_works():
         assert "\n" not in str(caught.value)
     with pytest.raises(ag.ConversionError, match=r"cannot follow an agile pooling; use torch\.export"):
         torch.jit.trace(model, x)
+    with pytest.raises(ag.ConversionError, match="cannot follow an agile pooling"):
+        torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=False)
     rest = model[3:]  # type: ignore[index]
+    with pytest.raises(ag.ConversionError, match="use dynamo=True"):
+        torch.onnx.export(rest, (torch.ones(1, 32),), tmp_path / "rest.onnx", dynamo=False)
     traced: Any = torch.jit.trace(rest, torch.ones(1, 32))
     assert torch.equal(traced(torch.ones(2, 32)), rest(torch.ones(2, 32)))

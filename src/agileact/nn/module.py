@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -142,6 +143,16 @@ class AgileModule(LazyModuleMixin, nn.Module):
         """Return a call of this module as a whole to a tracer of torch.fx, which gives no tensor; None for a tensor."""
         tracer = None if isinstance(x, Tensor) else getattr(x, "tracer", None)
         return None if tracer is None else tracer.create_proxy("call_module", tracer.path_of_module(self), (x,), {})
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Be called where torch.jit traces, instead of ``forward``."""
+        onnx = sys.modules.get("torch.onnx")
+        if onnx is not None and onnx.is_in_onnx_export():
+            raise ConversionError(
+                "torch.onnx.export with dynamo=False cannot write an agile activation; use dynamo=True, or export the "
+                "plain model that agileact.fold returns"
+            )
+        return super()._slow_forward(*args, **kwargs)
 
     def __prepare_scriptable__(self) -> Any:
         """Tell who scripts the module what works: torch.jit.script reads source, and there is none for a kernel."""

@@ -85,11 +85,6 @@ class AgileMaxPool2d(AgileModule):
         traced: Tensor | None = self._traced(x)
         if traced is not None:
             return traced
-        if torch.jit.is_tracing():  # type: ignore[attr-defined]
-            raise ConversionError(
-                "torch.jit.trace, and torch.onnx.export with dynamo=False, cannot follow an agile pooling; use "
-                "torch.export.export or torch.onnx.export(dynamo=True), or agileact.fold first"
-            )
         return agile_max_pool2d(
             x,
             self.scale,
@@ -102,6 +97,12 @@ class AgileMaxPool2d(AgileModule):
             self.return_indices,
             self.base,
             **self.options,
+        )
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise ConversionError(
+            "torch.jit.trace, and torch.onnx.export with dynamo=False, cannot follow an agile pooling; use "
+            "torch.export.export or torch.onnx.export(dynamo=True), or agileact.fold first"
         )
 
     def _own_arguments(self) -> tuple[list[str], list[str], list[str]]:

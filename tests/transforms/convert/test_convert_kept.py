@@ -47,6 +47,22 @@ def test_hooks_go_along_and_their_handles_work():
     assert seen == ["AgileReLU"]
 
 
+def test_a_hook_of_what_is_wrapped_runs_once():
+    model = nn.Sequential(nn.Linear(3, 4), Swish())
+    seen: list[str] = []
+    model[1].register_forward_hook(lambda module, args, output: seen.append(type(module).__name__))
+    agile, _ = ag.convert(model, example_inputs=torch.randn(2, 3), inplace=True)
+    seen.clear()
+    agile(torch.randn(2, 3))
+    assert seen == ["AgileWrapped"]
+    agile[1].register_forward_hook(lambda module, args, output: seen.append("later"))  # type: ignore[index]
+    agile(torch.randn(2, 3))
+    assert seen == ["AgileWrapped", "AgileWrapped", "later"]
+    seen.clear()
+    ag.revert(agile)(torch.randn(2, 3))
+    assert seen == ["Swish", "later"]
+
+
 def test_hooks_on_the_state_cannot_go_along():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
     model[1].register_state_dict_post_hook(lambda *args: None)

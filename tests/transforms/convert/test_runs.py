@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,30 @@ class _Chunk(nn.Module):
         return self.mish(x) * gate  # type: ignore[no-any-return]
 
 
+class _Dropping(nn.Module):
+    """Asks for its mode, for dropout: a run in training mode shows whether more than that depends on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(F.relu(self.layer(x)), 0.5, self.training)
+
+
+def _hundred() -> nn.Module:
+    return nn.Sequential(*(each for _ in range(50) for each in (nn.Conv2d(3, 3, 1), nn.ReLU(), _Block())))
+
+
+class _Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.gelu(self.conv(x))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "modules": (lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Tanh()), (2, 3), 2),
     "functions": (Functional, (2, 5), 2),
@@ -60,6 +85,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "other bits": (_Chunk, (7, 3), 3),
     "children": (lambda: _Wrapper(Children()), (2, 4), 3),
     "a sequence": (lambda: Behind(nn.Linear(3, 4), nn.Tanh()), (2, 3), 3),
+    "dropout": (_Dropping, (2, 3), 3),
+    "a hundred layers": (_hundred, (2, 3, 4, 4), 2),
     "nothing": (lambda: nn.Linear(3, 4), (2, 3), 2),
 }
 
@@ -83,6 +110,14 @@ def test_the_model_runs_at_most_three_times(name: str, sharing: Any, monkeypatch
     monkeypatch.setattr(kind, "forward", counted)
     ag.convert(model, example_inputs=torch.randn(shape), sharing=sharing, inplace=True)
     assert sum(one is model for one in runs) <= most
+
+
+def test_a_hundred_layers_take_seconds():
+    model, x = _hundred(), torch.randn(2, 3, 4, 4)
+    start = time.process_time()
+    _, report = ag.convert(model, example_inputs=x)
+    assert len(report.converted) == 100
+    assert time.process_time() - start <= 3.0
 
 
 @pytest.mark.parametrize("name", NETWORKS)

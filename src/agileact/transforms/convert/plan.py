@@ -19,7 +19,14 @@ from agileact.nn import Agile, AgileModule, AgileWrapped, CombinedAgile
 from agileact.transforms.convert.parameter_shape import Geometry, MisfitError
 from agileact.transforms.convert.sites import Candidate
 from agileact.transforms.edit.plain_modules import plain_module
-from agileact.transforms.edit.revert import Origin, origin_of, refresh_fast_paths, set_origin, share_hooks
+from agileact.transforms.edit.revert import (
+    Origin,
+    origin_of,
+    refresh_fast_paths,
+    set_origin,
+    share_hooks,
+    without_hooks,
+)
 from agileact.transforms.edit.rewrite import edited_class, edits_of
 from agileact.transforms.edit.source import Edit
 
@@ -81,7 +88,9 @@ class Planner:
         name, options = self.base if self.base is not None else (one.base, one.options)
         if options is None:
             note = "; ".join(filter(None, ["no base function: it computes itself", one.note, note]))
-            module: AgileModule = AgileWrapped(original or one.function, size, terms=self.terms, **keywords)  # type: ignore[arg-type]
+            module: AgileModule = AgileWrapped(
+                without_hooks(original) if original else one.function, size, terms=self.terms, **keywords
+            )  # type: ignore[arg-type]
         else:
             note = "; ".join(filter(None, [one.note, note]))
             module = agile_module(name, size, self.terms, keywords | options)
@@ -100,7 +109,7 @@ class Planner:
         one, module = placement.site, placement.module
         assert module is not None
         here = next((each for each in (one.original, one.function) if isinstance(each, nn.Module)), None)
-        plain = here if here is not None else plain_module(module)
+        plain = without_hooks(here) if here is not None else plain_module(module)
         size = module.num_parameters if self.granularity != "layer" else None
         wrapped = AgileWrapped(
             plain,

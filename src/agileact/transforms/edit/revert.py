@@ -238,6 +238,15 @@ def _with_its_own(module: nn.Module) -> nn.Module:
     return module
 
 
+def without_hooks(module: nn.Module) -> nn.Module:
+    """Return a shallow copy that has no hooks: those of the module run where an agile module around it does."""
+    single = copy.copy(module)
+    for name in _HOOKS:
+        if isinstance(single.__dict__.get(name), dict):
+            single.__dict__[name] = type(single.__dict__[name])()
+    return single
+
+
 def with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
     """Return a module with the very hooks of another: the new one, or what holds it if its copies would lose them."""
     holder = nn.Sequential(new).train(new.training) if isinstance(new, fx.GraphModule) and hooked(old) else new
