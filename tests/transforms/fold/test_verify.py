@@ -80,6 +80,28 @@ def test_what_is_missing_or_of_another_shape_is_no_match():
     assert largest(compared(one, Outcome(one.outputs, {}), buffers=False)).relative == 0.0
 
 
+class Spectrum(nn.Module):
+    """Complex outputs, and a sparse buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.head = nn.Linear(6, 6), ag.AgileTanh(6), nn.Linear(6, 4)
+        self.register_buffer("places", torch.eye(4).to_sparse())
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum: Tensor = torch.fft.rfft(self.head(self.act(self.fc(x))))
+        return spectrum
+
+
+def test_complex_outputs_and_sparse_buffers_are_compared():
+    model = drawn(Spectrum())
+    _, report = ag.fold(model, torch.randn(4, 6))
+    assert statuses(report) == ["folded"]
+    assert 0 < report.relative < 1e-5
+    one, other = torch.tensor([1 + 1j]), torch.tensor([1 + 0.5j])
+    assert largest(compared(Outcome([one]), Outcome([other]), buffers=False)).relative == pytest.approx(0.5)
+
+
 class Drawing(nn.Module):
     """A network that asks Python's and numpy's generators what to do."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,7 +33,6 @@ class Analysis:
     found: Constraints
     shifts: list[Shifts]
     idle: str = ""
-    targets: dict[str, list[Target]] = field(default_factory=dict)
 
     @property
     def sites(self) -> dict[str, Activation]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from agileact.nn import AgileModule
 from agileact.nn.rows import directions, release
 from agileact.transforms.edit.gains import inner_name, joined, outer_name, put_together, siblings, taken_apart
 from agileact.transforms.edit.revert import copied, origin_of, original_module, restore_site
-from agileact.transforms.fold.analysis import Analysis, Run, again, analysed
+from agileact.transforms.fold.analysis import Analysis, again, analysed
 from agileact.transforms.fold.architecture import switches
 from agileact.transforms.fold.gauge import Numbers
 from agileact.transforms.fold.labels import Activation
@@ -118,13 +118,23 @@ def fold(
         # A run makes what is still open, the same for both models.
         for method, example in examples(example_inputs):
             outcome(agile, example, method=method)
-    plain, sites, analysis = _folded(agile, example_inputs, architecture, training)
+    folded = _folded(agile, example_inputs, architecture, training)
     notes = [] if training else ["folded for evaluation alone: in training mode it may compute something else"]
-    if analysis.idle:
-        notes.append(f"in training mode it does not run on the example and was not compared ({analysis.idle})")
-    report = _checked(agile, plain, example_inputs, sites, analysis.runs, tolerance, architecture, training)
-    wanted = [one.name for some in analysis.targets.values() for one in some if one.created]
-    return plain, replace(report, note="\n".join(filter(None, [*notes, report.note, *switches(agile, wanted)])))
+    if folded.analysis.idle:
+        notes.append(f"in training mode it does not run on the example and was not compared ({folded.analysis.idle})")
+    report = _checked(agile, folded, example_inputs, tolerance, architecture, training)
+    notes += [report.note, *switches(agile, folded.missing)]
+    return folded.plain, replace(report, note="\n".join(filter(None, notes)))
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """A plain model, what became of each site, what the runs have shown, and the biases that its class has not."""
+
+    plain: nn.Module
+    sites: list[FoldedSite]
+    analysis: Analysis
+    missing: list[str]
 
 
 def _agile(model: nn.Module) -> dict[str, AgileModule]:
@@ -135,10 +145,8 @@ def _numbers(parameter: Tensor) -> Tensor:
     return parameter.detach().to("cpu", torch.float64).reshape(-1)
 
 
-def _folded(
-    agile: nn.Module, example_inputs: Examples, architecture: str, training: bool
-) -> tuple[nn.Module, list[FoldedSite], Analysis]:
-    """Record a model; return a plain copy, what became of each site, and what the runs have shown."""
+def _folded(agile: nn.Module, example_inputs: Examples, architecture: str, training: bool) -> _Folded:
+    """Record a model and fold a copy of it."""
     plain = taken_apart(copied(agile))
     analysis = analysed(taken_apart(copied(agile)), example_inputs, training=training)
     modules = _agile(plain)
@@ -146,7 +154,6 @@ def _folded(
     scales = {name: _numbers(site.module.scale).numpy() for name, site in analysis.sites.items()}
     locations = {name: _numbers(site.module.location) for name, site in analysis.sites.items()}
     targets, stays = analysis.locations(locations)
-    analysis.targets = targets
     frozen: dict[str, str] = {}
     while True:
         solution = solve(analysis.found, scales, frozen)
@@ -207,8 +214,9 @@ def _folded(
     whole_of = {part(name): name for name in gained for part in (inner_name, outer_name)}
     sites = [described[name] for name in dict.fromkeys(whole_of.get(name, name) for name in described)]
     if gained:
-        analysis.runs = [(run, again(agile, run)) for run, _ in analysis.runs]
-    return plain, sites, analysis
+        analysis = replace(analysis, runs=[(run, again(agile, run)) for run, _ in analysis.runs])
+    missing = [one.name for some in targets.values() for one in some if one.created]
+    return _Folded(plain, sites, analysis, missing)
 
 
 def _obstacle(site: Activation, solution: Solution, located: list[Target], location_stays: str, scale: Numbers) -> str:
@@ -314,10 +322,8 @@ def _small(values: Tensor) -> Tensor:
 
 def _checked(
     agile: nn.Module,
-    plain: nn.Module,
+    folded: _Folded,
     example_inputs: Examples,
-    sites: list[FoldedSite],
-    runs: list[tuple[Run, Outcome]],
     tolerance: float | None,
     architecture: str,
     training: bool,
@@ -328,10 +334,10 @@ def _checked(
     measured: dict[bool, Gap] = {}
     # The masks of a pruned scale are gone with it.
     gone = {f"{name}.{key}".lstrip(".") for name, module in _agile(agile).items() for key, _ in module.named_buffers()}
-    for number, (run, expected) in enumerate(runs):
+    for number, (run, expected) in enumerate(folded.analysis.runs):
         mode = run[2]
         expected.buffers = {name: buffer for name, buffer in expected.buffers.items() if name not in gone}
-        gaps = compared(expected, again(plain, run), buffers=mode)
+        gaps = compared(expected, again(folded.plain, run), buffers=mode)
         found = largest(gaps)
         measured[mode] = largest({"before": measured.get(mode, Gap()), "now": found})
         wrong = {name: gap for name, gap in gaps.items() if not gap.relative <= allowed}
@@ -348,14 +354,14 @@ def _checked(
                 f"the folded model is not the agile one: {message}, and not by rounding. If what the model does "
                 "depends on the values of its input, or on what no recording sees, fold the part that does not"
                 + ("; training=False folds for evaluation alone. Sites: " if mode else ". Sites: ")
-                + ", ".join(site.name or "(the model itself)" for site in sites)
+                + ", ".join(site.name or "(the model itself)" for site in folded.sites)
             )
         if tolerance is not None and not mode:
             raise FoldError(f"{message}; {proof}: allow more, or fold the model in float64")
         notes.append(f"{message}; {proof}")
     evaluation, trained = measured[False], measured.get(True)
     return FoldReport(
-        tuple(sites),
+        tuple(folded.sites),
         evaluation.absolute,
         evaluation.relative,
         None if trained is None else trained.relative,
@@ -375,10 +381,10 @@ def _proof(
     """Return how it is known that differences are rounding: by folding in float64; empty if it is not known of one."""
     try:
         agile = copied(model).double()
-        plain, _, analysis = _folded(agile, wide(example_inputs), architecture, training)
-        run, exact = analysis.runs[number]
+        folded = _folded(agile, wide(example_inputs), architecture, training)
+        run, exact = folded.analysis.runs[number]
         exact.buffers = {name: buffer for name, buffer in exact.buffers.items() if name in expected.buffers}
-        gaps = compared(exact, again(plain, run), buffers=run[2])
+        gaps = compared(exact, again(folded.plain, run), buffers=run[2])
         noise = compared(exact, again(disturbed(agile), run), buffers=run[2])
     except (RuntimeError, TypeError, ValueError, IndexError):
         return ""

@@ -71,6 +71,10 @@ def _spread(name: str, buffers: dict[str, Tensor]) -> float:
 def _between(expected: Tensor, actual: Tensor | None, least: float = 0.0) -> Gap:
     if actual is None or expected.shape != actual.shape:
         return Gap(math.inf, math.inf)
+    if expected.layout is not torch.strided:
+        expected, actual = expected.to_dense(), actual.to_dense()
+    if expected.is_complex() and actual.is_complex():
+        expected, actual = torch.view_as_real(expected.resolve_conj()), torch.view_as_real(actual.resolve_conj())
     if torch.equal(expected, actual) or not expected.numel():
         return Gap()
     if not expected.dtype.is_floating_point:
