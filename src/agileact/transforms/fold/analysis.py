@@ -57,9 +57,8 @@ def analysed(model: nn.Module, example_inputs: Examples, *, training: bool = Tru
             except Exception as error:
                 if not mode:
                     raise
-                # Such as batch normalisation of a single number, or a loss without targets.
                 idle = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-                continue
+                continue  # such as batch normalisation of a single number
             if any(is_agile(module) for module in recording.strangers.values()):
                 raise FoldError(
                     "an agile module runs that is not in the model, so that nothing can take its place: a lambda or a "
