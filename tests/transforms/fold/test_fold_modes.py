@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,12 +144,14 @@ class Entries(nn.Module):
             self.last = h
         if self.how == "kept in a list":
             self.history = [h]
+        if self.how == "kept in an object":
+            self.state = SimpleNamespace(hidden=h)
         if self.how == "slots":
             return Slotted(self.head(h), h)
         return (self.head(h), h) if return_features else self.head(h)
 
 
-@pytest.mark.parametrize("how", ["kept", "kept in a list", "slots"])
+@pytest.mark.parametrize("how", ["kept", "kept in a list", "kept in an object", "slots"])
 def test_outputs_in_slots_and_attributes(how: str):
     model = drawn(Entries(how).double())
     plain: Any
@@ -160,6 +163,9 @@ def test_outputs_in_slots_and_attributes(how: str):
     elif how == "kept":
         assert "the model keeps it in last" in report.sites[0].reason
         pairs = [(plain.last, model.last)]
+    elif how == "kept in an object":
+        assert "the model keeps it in state.hidden" in report.sites[0].reason
+        pairs = [(plain.state.hidden, model.state.hidden)]
     else:
         assert "the model keeps it in history[0]" in report.sites[0].reason
         pairs = [(plain.history[0], model.history[0])]
@@ -186,6 +192,20 @@ def test_a_list_of_calls_is_right_for_each(calls: list[Any]):
     torch.testing.assert_close(plain.encode(X), model.encode(X), rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(plain(X), model(X), rtol=1e-12, atol=1e-13)
     assert ag.lint(model, calls).sites[0].scale == "adds capacity"
+
+
+def test_what_a_wrapped_function_keeps_is_its_own():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = torch.tensor(2.0, dtype=DOUBLE)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(self.factor * x)
+
+    model = drawn(nn.Sequential(nn.Linear(6, 8), ag.AgileWrapped(Scaled(), 8), nn.Linear(8, 2)).double())
+    _, report = checked(model, X)
+    assert statuses(report) == ["folded"]
 
 
 def test_another_example_takes_another_path():

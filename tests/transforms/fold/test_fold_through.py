@@ -168,6 +168,8 @@ GATHERINGS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "gather": lambda h, s, t: h.gather(0, s[:, None].expand(-1, 8)),
     "where": lambda h, s, t: torch.where((s < 3)[:5, None], h, torch.zeros_like(h)),
     "maximum with zeros": lambda h, s, t: torch.maximum(h, torch.zeros_like(h)),
+    "masked rows": lambda h, s, t: h[torch.arange(5) > 1],
+    "masked pairs": lambda h, s, t: torch.stack([h, h])[torch.ones(2, 5, dtype=torch.bool)],
     "difference of both ends": lambda h, s, t: h[s] - h[t],
     "rows of a batch": lambda h, s, t: torch.stack([h, h * 2])[:, s].flatten(0, 1),
 }
@@ -190,6 +192,7 @@ def test_rows_are_picked_and_added(name: str):
     [
         (lambda h, s, t: torch.ones(5, 8, dtype=h.dtype).index_add(0, t, h[s]), "stays as it is"),
         (lambda h, s, t: h.new_zeros(5, 8).scatter_reduce(0, t[:, None].expand(-1, 8), h[s], "prod"), "scatter_reduce"),
+        (lambda h, s, t: h[h > 0].sum() * h, "it goes into"),
         (lambda h, s, t: h.new_zeros(5, 8).index_add(1, torch.arange(8).flip(0), h), "index_add"),
     ],
 )

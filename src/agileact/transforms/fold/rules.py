@@ -169,6 +169,10 @@ class _Rules:
         data = call.inputs if joining else call.inputs[:1]
         labels = [self._signal(v, call) if joining and v.index in self.static else self.labels[v.index] for v in data]
         if len(call.inputs) > len(data) and call.name not in SHAPED_BY:
+            if call.name == "getitem" and isinstance(call.args[1], Ref) and call.inputs[1].dtype == torch.bool:
+                masked = len(call.inputs[1].shape)
+                same = labels[0].shape[:masked].numel() == 1
+                return [labels[0].reshape(1, *labels[0].shape[masked:])] if same else None
             axes = self._picked(call)
             # Which numbers are picked is not known: those among which it is must have one gauge.
             if axes is None or any(labels[0].shape[axis] > 1 for axis in axes):

@@ -124,7 +124,7 @@ def _kept(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors in plain attributes of modules, but for weights that are computed and kept by the way."""
     for owner, module in model.named_modules():
         for name, value in vars(module).items():
-            if not isinstance(value, (Tensor, tuple, list, dict)) or name in _STATE:
+            if value is None or isinstance(value, _PLAIN) or callable(value) or name in _STATE:
                 continue
             if any(f"{name}_{kind}" in module._parameters for kind in ("orig", "g")):
                 continue
@@ -134,10 +134,13 @@ def _kept(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             elif isinstance(value, (tuple, list, dict)) and len(value) <= _MANY:
                 items = value.items() if isinstance(value, dict) else enumerate(value)
                 yield from ((f"{path}[{key!r}]", item) for key, item in items if isinstance(item, Tensor))
+            elif hasattr(value, "__dict__"):
+                yield from ((f"{path}.{key}", item) for key, item in vars(value).items() if isinstance(item, Tensor))
 
 
 # What nn.Module itself keeps.
 _STATE = words("_parameters _buffers _modules")
+_PLAIN = (bool, int, float, str, set, frozenset)
 _MANY = 1000
 
 
