@@ -84,7 +84,7 @@ wheel: $(STAMP)
 	  y = ag.AgileReLU(3)(torch.ones(2, 3, requires_grad=True)); y.sum().backward(); print("the wheel works")'
 
 bench: $(STAMP)
-	for kind in op step pool monitor study; do $(BIN)/agileact bench $$kind --out benchmarks/results/$$kind.json || exit 1; done
+	for kind in op step compile pool monitor study; do $(BIN)/agileact bench $$kind --out benchmarks/results/$$kind.json || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

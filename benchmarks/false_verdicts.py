@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from agileact._common.table import format_table
 from scipy.stats import binomtest
 
 from agileact._common.files import write_atomically
+from agileact._common.terminal import format_table
 from agileact.bench.timing import environment
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.source import told

@@ -224,8 +224,48 @@ def negative_scale() -> Any:
     return figure
 
 
+def direction_size_position() -> Any:
+    """Draw one ReLU unit of two inputs in polar coordinates: what direction, size and position each move."""
+    figure = new_figure(
+        9.6,
+        3.9,
+        "One unit: direction, size, position",
+        "A ReLU unit a max(0, w·x − b) of two inputs. Colours are its output, the line is where it bends, the arrow "
+        "its direction w. Then one of the three is changed. A plain unit mixes them: its row of weights is direction "
+        "times size, and it bends where its bias divided by the row's length says.",
+    )
+    grid = torch.linspace(-2, 2, 81)
+    x, y = torch.meshgrid(grid, grid, indexing="xy")
+    for axis, (name, angle, a, b) in zip(
+        figure.subplots(1, 4, sharex=True, sharey=True),
+        (
+            ("a unit", 35.0, 1.0, 0.3),
+            ("another direction", 100.0, 1.0, 0.3),
+            ("another size", 35.0, 2.0, 0.3),
+            ("another position", 35.0, 1.0, 1.1),
+        ),
+        strict=True,
+    ):
+        w = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+        height = a * (w[0] * x + w[1] * y - b).clamp(min=0)
+        axis.contourf(x, y, height, levels=np.linspace(0.001, 6, 25), cmap="Purples", extend="max")
+        along, foot = np.array([-w[1], w[0]]), b * w
+        bend = np.stack([foot - 4 * along, foot + 4 * along])
+        axis.plot(*bend.T, color=INK, linewidth=1.4)
+        axis.annotate(
+            "",
+            w,
+            (0, 0),
+            arrowprops={"arrowstyle": "-|>", "color": WEIGHTS, "linewidth": 2.0, "shrinkA": 0, "shrinkB": 0},
+        )
+        axis.set(xlim=(-2, 2), ylim=(-2, 2), xticks=[-1, 0, 1], yticks=[-1, 0, 1], aspect="equal", title=name)
+        axis.grid(False)
+    return figure
+
+
 PICTURES: dict[str, Callable[[], Any]] = {
     "agile-activation": agile_activation,
+    "direction-size-position": direction_size_position,
     "negative-scale": negative_scale,
     "redundant-steps": redundant_steps,
     "size-and-position": size_and_position,

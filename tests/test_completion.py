@@ -32,7 +32,7 @@ CASES = (
     ("agileact compare --arms pr", {"prelu"}, "relu"),
     ("agileact xor --base sig", {"sigmoid"}, "relu"),
     ("agileact xor --optimizer ", {"adam", "sgd"}, "momentum"),
-    ("agileact bench ", {"op", "step", "pool", "monitor"}, "run"),
+    ("agileact bench ", {"op", "step", "compile", "pool", "monitor"}, "run"),
     ("agileact completion ", set(SHELLS), "tcsh"),
 )
 

@@ -15,7 +15,7 @@ import pytest
 
 from agileact._common.errors import MissingExtraError
 from agileact._common.terminal import cell_width, format_json, print_json, print_table, printable
-from agileact.bench import monitor, step
+from agileact.bench import compile, monitor, step
 from agileact.cli import main
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.running.conduct import conduct, identified
@@ -110,15 +110,16 @@ def test_doctor_and_xor_print_one_document(capsys, tmp_path):
     assert found == json.loads((tmp_path / "xor.json").read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-@pytest.mark.parametrize("kind", ["op", "step", "pool", "monitor"])
+@pytest.mark.parametrize("kind", ["op", "step", "compile", "pool", "monitor"])
 def test_benchmarks_print_one_document_or_tables(capsys, monkeypatch, kind):
     # Times are not what is tested here.
-    for name in ("op", "step", "pool", "monitor"):
+    for name in ("op", "step", "compile", "pool", "monitor"):
         monkeypatch.setattr(
             f"agileact.bench.{name}.interleaved", lambda contenders, **_: dict.fromkeys(contenders, 2.0)
         )
-    for run in (monitor.run, step.run):
+    for run in (compile.run, monitor.run, step.run):
         monkeypatch.setitem(run.__kwdefaults__, "models", ("paper",))
+    monkeypatch.setitem(compile.run.__kwdefaults__, "backend", "eager")
     monkeypatch.setattr("agileact.bench.monitor.own_cost", lambda *_, **__: 1.0)
     monkeypatch.setattr("agileact.bench.op.SHAPES", (((2, 3, 4, 4), "contiguous", 1),))
     monkeypatch.setattr("agileact.bench.pool.SHAPES", ((2, 3, 4, 4),))

@@ -56,12 +56,15 @@ from agileact.nn import CombinedAgile as CombinedAgile
 from agileact.optim import constrain_scale as constrain_scale
 from agileact.optim import decay_activations as decay_activations
 from agileact.optim import param_groups as param_groups
+from agileact.optim import standardize_weights as standardize_weights
 from agileact.transforms import ConversionReport as ConversionReport
 from agileact.transforms import FoldReport as FoldReport
 from agileact.transforms import LintReport as LintReport
+from agileact.transforms import StandardizeReport as StandardizeReport
 from agileact.transforms import convert as convert
 from agileact.transforms import fold as fold
 from agileact.transforms import lint as lint
 from agileact.transforms import revert as revert
+from agileact.transforms import standardize as standardize
 
 __all__: list[str]

@@ -28,6 +28,7 @@ def agile(
     granularity: Granularity = "channel",
     *,
     inplace: bool = False,
+    gain: Tensor | None = None,
     **options: float | str,
 ) -> Tensor:
     r"""Apply the agile activation :math:`a f(x - b)`, with the size a and the position b learned by gradient descent.
@@ -51,6 +52,8 @@ def agile(
             ``x`` that requires a gradient must not be a leaf, nor be needed by what made it. ReLU, LeakyReLU, ELU,
             sigmoid, tanh, Softplus and identity then keep one tensor where they would keep two; the other functions,
             and a scale that is zero, tiny or huge, need the input for their gradients, and keep a copy of it.
+        gain: g, of the shape of ``location``, for :math:`a f(g (x - b))`. The product g x is rounded to the dtype of
+            ``x``.
         **options: The options of f, such as ``negative_slope=0.1``.
 
     Returns:
@@ -75,7 +78,7 @@ def agile(
                 [8.0000, 2.0000, 4.0000]])
     """
     found = bases.get(base)
-    return evaluate(x, scale, location, found, found.resolve(options), dim, granularity, inplace)
+    return evaluate(x, scale, location, found, found.resolve(options), dim, granularity, inplace, gain)
 
 
 def combined_agile(
@@ -171,7 +174,7 @@ def agile_max_pool2d(
     for name, parameter in (("scale", scale), ("location", location)):
         if parameter is None:
             continue
-        _check_parameters(x, parameter, parameter)
+        _check_parameters(x, {name: parameter})
         if parameter.numel() not in (1, channels):
             raise ArgumentError(
                 f"{name} must have {channels} elements, one for each channel, or one; "
@@ -227,12 +230,18 @@ def evaluate(
     dim: int,
     granularity: str,
     inplace: bool = False,
+    gain: Tensor | None = None,
 ) -> Tensor:
     """Do what :func:`agile` does, for a base function and options that are resolved already."""
     check_input(x)
-    _check_parameters(x, scale, location)
-    start, stop = find_axes(x, _common_shape(scale, location), dim, granularity)
-    scale, location = (_flat(parameter, x, start, stop) for parameter in (scale, location))
+    parameters = {"scale": scale, "location": location} | ({} if gain is None else {"gain": gain})
+    _check_parameters(x, parameters)
+    start, stop = find_axes(x, _common_shape(parameters), dim, granularity)
+    scale, location, *gains = (_flat(parameter, x, start, stop) for parameter in parameters.values())
+    for factor in gains:
+        # g (x - b) = g x - g b: the operators and their kernels need to know nothing of a gain.
+        wide = WIDE[x.dtype]
+        x, location = (x.to(wide) * spread(factor, x.shape, start, stop, wide)).to(x.dtype), factor * location
     return ops.agile(x, scale, location, base, options, start, stop, inplace=inplace)
 
 
@@ -247,9 +256,10 @@ def evaluate_combined(
 ) -> Tensor:
     """Do what :func:`combined_agile` does, for a base function and options that are resolved already."""
     check_input(x)
-    _check_parameters(x, scale, location)
+    parameters = {"scale": scale, "location": location}
+    _check_parameters(x, parameters)
     if scale.shape != location.shape:
-        raise _different_shapes(scale, location)
+        raise _different_shapes(parameters)
     if scale.ndim == 0 or scale.shape[0] == 0:
         raise ArgumentError(
             "scale and location must have at least one term along a leading axis, such as shape (terms, channels); "
@@ -346,8 +356,7 @@ def _wrong_channels(x: Tensor, size: tuple[int, ...], axis: int) -> ArgumentErro
     return ArgumentError(message)
 
 
-def _check_parameters(x: Tensor, scale: Any, location: Any) -> None:
-    parameters: Mapping[str, Any] = {"scale": scale, "location": location}
+def _check_parameters(x: Tensor, parameters: Mapping[str, Any]) -> None:
     for name, parameter in parameters.items():
         if not isinstance(parameter, Tensor):
             raise ArgumentTypeError(f"{name} must be a tensor, not {type(parameter).__name__}")
@@ -357,17 +366,18 @@ def _check_parameters(x: Tensor, scale: Any, location: Any) -> None:
             raise ArgumentError(f"{name} must be on the device of x, {x.device}, not on {parameter.device}")
 
 
-def _common_shape(scale: Tensor, location: Tensor) -> tuple[int, ...]:
-    """Return the shape that the parameters have in common; one without axes takes that of the other."""
-    if scale.ndim and location.ndim and scale.shape != location.shape:
-        raise _different_shapes(scale, location)
-    return tuple(scale.shape if scale.ndim else location.shape)
+def _common_shape(parameters: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Return the shape that the parameters have in common; one without axes takes that of the others."""
+    shapes = [parameter.shape for parameter in parameters.values() if parameter.ndim]
+    if any(shape != shapes[0] for shape in shapes):  # no set of them: while it is traced their numbers are tensors
+        raise _different_shapes(parameters)
+    return tuple(shapes[0]) if shapes else ()
 
 
-def _different_shapes(scale: Tensor, location: Tensor) -> ArgumentError:
-    return ArgumentError(
-        f"scale and location must have the same shape, not {tuple(scale.shape)} and {tuple(location.shape)}"
-    )
+def _different_shapes(parameters: Mapping[str, Tensor]) -> ArgumentError:
+    *names, last = parameters
+    shapes = " and ".join(str(tuple(parameter.shape)) for parameter in parameters.values())
+    return ArgumentError(f"{', '.join(names)} and {last} must have the same shape, not {shapes}")
 
 
 def _flat(parameter: Tensor, x: Tensor, start: int, stop: int) -> Tensor:

@@ -23,9 +23,10 @@ CHARTS = {
     "activation": ("activation-values", "activation-slopes", "activation-fold"),
     "xor": ("xor-losses", "xor-plain", "xor-agile"),
     "step": ("step-last", "step-shares", "step-losses"),
+    "live": ("live-losses", "live-signals", "live-numbers"),
     "network": ("network-curves-0", "network-numbers-0"),
 }
-NAMES = {"activation": "Activation", "xor": "XOR", "step": "One step", "network": "Network"}
+NAMES = {"activation": "Activation", "xor": "XOR", "step": "One step", "live": "Depth", "network": "Network"}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,8 @@ def opened(visit: Callable[..., Visit], address: str) -> Callable[..., Visit]:
     def open_tab(name: str, **options: Any) -> Visit:
         found = visit(f"{address}#{name}", **options)
         found.page.wait_for_selector(f"#panel-{name}:not([hidden])")
-        if name == "step":
-            says(found.page, "step-sentence", "No step yet")
+        if name in ("step", "live"):
+            says(found.page, f"{name}-sentence", "No step yet")
         elif name != "network":
             drawn(found.page, CHARTS[name][0])
         return found
@@ -86,6 +87,9 @@ def test_every_tab_draws_at_both_widths_and_in_both_themes(opened, checkpoint, t
             if tab == "step":
                 page.click("#step-ten")
                 says(page, "step-sentence", "Step 10:")
+            if tab == "live":
+                page.click("#live-step")
+                says(page, "live-sentence", r"Step [1-9]")
             if tab == "network":
                 page.fill("#network-path", str(checkpoint))
                 page.click("#network-open")
@@ -204,6 +208,54 @@ def test_xor_is_solved_and_pause_stops(opened):
     page.click("#xor-reset")
     says(page, "xor-sentence", r"Epoch 0\.")
     says(page, "xor-toggle", "Start")
+    found.check()
+
+
+def test_surfaces_can_be_turned_and_the_run_goes_on(opened):
+    found = opened("xor")
+    page = found.page
+    page.click("#xor-step")
+    says(page, "xor-sentence", r"Epoch 1\.")
+    page.click("#xor-drawn")
+    page.get_by_role("option", name="in 3D").click()
+    page.wait_for_selector("#xor-agile .gl-container canvas", state="attached")
+    assert "Epoch 1." in page.inner_text("#xor-sentence")
+    scene = "document.querySelector('#xor-agile .js-plotly-plot')._fullLayout.scene._scene"
+    eye = f"JSON.stringify({scene}.getCamera().eye)"
+    before = page.evaluate(eye)
+    place = page.locator("#xor-agile .js-plotly-plot").bounding_box()
+    assert place is not None
+    page.mouse.move(place["x"] + place["width"] / 2, place["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(place["x"] + place["width"] / 2 + 90, place["y"] + 230, steps=5)
+    page.mouse.up()
+    page.wait_for_function(f"before => {eye} !== before", arg=before)
+    turned = page.evaluate(eye)
+    page.click("#xor-step")
+    says(page, "xor-sentence", r"Epoch 2\.")
+    # The next picture is seen from where it was turned to.
+    assert page.evaluate(eye) == turned
+    found.check()
+
+
+def test_networks_learn_live_and_the_learning_rate_moves_while_they_do(opened):
+    found = opened("live")
+    page = found.page
+    says(page, "live-sentence", "No step yet")
+    page.click("#live-toggle")
+    says(page, "live-toggle", "Pause")
+    says(page, "live-sentence", r"Step [1-9]\d+")
+    thumb = page.get_by_role("slider", name="Power of ten of the learning rate")
+    thumb.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.getElementById('live-lr').value === '-1.9'")
+    # It goes on from where it was.
+    says(page, "live-sentence", r"Step [1-9]\d+")
+    says(page, "live-toggle", "Pause")
+    page.click("#live-reset")
+    says(page, "live-sentence", "No step yet")
+    says(page, "live-toggle", "Start")
+    assert page.inner_text("#xor-toggle") in ("Start", "")
     found.check()
 
 

@@ -157,11 +157,14 @@ def test_kept_architectures_load_what_was_saved(build: Any, tmp_path: Path):
     """Scales alone fold into the class; with locations, which need biases, activations stay agile."""
     torch.manual_seed(0)
     model, example = build()
+    agile: Any
+    again: Any
     agile, _ = ag.convert(model.eval(), example_inputs=example)
     layers = [module for module in agile.modules() if isinstance(module, ag.AgileModule)]
     with torch.no_grad():
         for layer in layers:
             layer.scale.uniform_(0.5, 1.5)
+    plain: Any
     plain, report = ag.fold(agile, example, architecture="keep")
     assert str(report).startswith("the state fits the original class")
     plain.save_pretrained(tmp_path / "scales")
@@ -185,6 +188,8 @@ def test_kept_architectures_load_what_was_saved(build: Any, tmp_path: Path):
 def test_the_switch_that_the_report_names_gives_the_biases(tmp_path: Path):
     torch.manual_seed(0)
     model, example = _llama()
+    agile: Any
+    plain: Any
     agile, _ = ag.convert(model.eval(), example_inputs=example)
     with torch.no_grad():
         for layer in agile.modules():

@@ -134,6 +134,18 @@ def test_sessions_do_not_disturb_each_other(client):
     assert "Epoch 1." in sentence(call(client, "xor-losses", "xor-step.n_clicks", two), "xor-sentence")
 
 
+def test_another_drawing_neither_moves_nor_resets_a_run(client):
+    given = {**XOR, "session.data": "d" * 32, "xor-drawn.value": "as maps"}
+    call(client, "xor-losses", "xor-reset.n_clicks", given)
+    assert "Epoch 1." in sentence(call(client, "xor-losses", "xor-step.n_clicks", given), "xor-sentence")
+    turned = {**given, "xor-drawn.value": "in 3D, to be turned"}
+    answer = call(client, "xor-losses", "xor-drawn.value", turned)
+    assert "Epoch 1." in sentence(answer, "xor-sentence")
+    assert answer.json["response"]["xor-agile"]["figure"]["data"][0]["type"] == "surface"
+    both = call(client, "xor-losses", ("xor-drawn.value", "xor-step.n_clicks"), turned)
+    assert "Epoch 2." in sentence(both, "xor-sentence")
+
+
 def test_a_session_that_was_put_away_is_said(client):
     state = {"epoch": 500, "ended": False}
     given = {**XOR, "session.data": "e" * 32, "xor-state.data": state, "xor-go.data": state}
@@ -247,3 +259,39 @@ def test_a_file_that_was_too_large_to_be_sent_is_a_sentence(client, told, words)
     given = {"network-too-large.data": told, "session.data": "0" * 32}
     answer = call(client, "network-opened.data", "network-too-large.data", given)
     assert words in json.dumps(answer.json["response"]["network-message"])
+
+
+LIVE = {
+    "live-base.value": "sigmoid",
+    "live-optimizer.value": "adam",
+    "live-seed.value": 0,
+    "live-lr.value": -2,
+    "session.data": "7" * 32,
+}
+
+
+def test_live_networks_advance_by_the_clock_and_start_anew_by_a_reset(client):
+    assert "No step yet" in sentence(call(client, "live-losses", "live-reset.n_clicks", LIVE), "live-sentence")
+    for step in (10, 20):
+        given = {**LIVE, "live-go.data": {"epoch": step - 10, "at": 1}}
+        answer = call(client, "live-losses", "live-go.data", given)
+        assert sentence(answer, "live-sentence").startswith(f"Step {step}.")
+        assert answer.json["response"]["live-state"]["data"] == {"epoch": step, "ended": False}
+    late = {**LIVE, "live-go.data": {"epoch": 0, "at": 1}}
+    assert "Step 20." in sentence(call(client, "live-losses", "live-go.data", late), "live-sentence")
+    other = {**LIVE, "live-seed.value": 1}
+    assert "No step yet" in sentence(call(client, "live-losses", "live-seed.value", other), "live-sentence")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"live-lr.value": 3}, "the power of ten must be a number from -4 to 0"),
+        ({"live-base.value": "x"}, "f must be one of"),
+        ({"live-optimizer.value": "lion"}, "the optimizer must be one of"),
+        ({"live-seed.value": None}, "the seed must be a whole number"),
+    ],
+)
+def test_what_the_live_tab_may_not_send_is_a_sentence(client, change, words):
+    answer = call(client, "live-losses", "live-step.n_clicks", {**LIVE, **change})
+    assert words in json.dumps(answer.json["response"]["live-message"])

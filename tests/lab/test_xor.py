@@ -10,7 +10,7 @@ import torch
 
 from agileact import ArgumentError
 from agileact.lab.content.xor import ARMS, LINE, XorRun
-from agileact.lab.tabs.xor import losses_figure, read_spec, surfaces_figure
+from agileact.lab.tabs.xor import losses_figure, read_spec, relief_figure, surfaces_figure
 from agileact.paper.xor import XorSpec, run_xor
 
 SOLVED: Any = {"lr": 0.05, "seed": 6}
@@ -96,6 +96,20 @@ def test_the_figure_has_output_line_points_and_four_hidden_surfaces():
     assert [one["type"] for one in data] == ["heatmap", "contour", "scatter"] + ["heatmap"] * 4
     assert data[1]["contours"]["start"] == 0.5
     assert all(len(one["z"]) == len(LINE) for one in data if one["type"] == "heatmap")
+
+
+def test_the_relief_has_the_same_numbers_in_three_dimensions():
+    run = XorRun(XorSpec(starts=1))
+    run.advance(20)
+    surfaces = run.surfaces("agile")
+    figure = relief_figure(surfaces, "agile")
+    drawn = {one["hovertemplate"][:2]: one for one in figure["data"] if one["type"] == "surface"}
+    assert set(drawn) == {"y:", "z₁", "h₁", "z₂", "h₂"}
+    for name, values in (("y:", surfaces.output), ("z₁", surfaces.planes[0]), ("h₂", surfaces.bent[1])):
+        np.testing.assert_allclose(drawn[name]["z"], values, atol=5e-5)
+    assert {one["scene"] for one in figure["data"]} == {"scene", "scene2", "scene3"} <= set(figure["layout"])
+    assert drawn["y:"]["contours"]["z"]["start"] == 0.5
+    assert figure["layout"]["dragmode"] == "turntable"
 
 
 @pytest.mark.parametrize(

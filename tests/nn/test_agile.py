@@ -70,10 +70,10 @@ class TestEveryClass:
     def test_names_its_options_as_torch_does(self, case: Case):
         parameters = inspect.signature(CLASSES[case.base]).parameters
         options = ag.bases.get(case.base).options
-        common = ["num_parameters", *options, "granularity", "dim", "device", "dtype"]
+        common = ["num_parameters", *options, "granularity", "dim", "device", "dtype", "gain"]
         assert [name for name in parameters if name != "inplace"] == common
         assert {name: parameters[name].default for name in options} == {n: o.default for n, o in options.items()}
-        for name in parameters.keys() & {"granularity", "dim", "device", "dtype", "inplace"}:
+        for name in parameters.keys() & {"granularity", "dim", "device", "dtype", "inplace", "gain"}:
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
 
     def test_repr_builds_the_same_module(self, case: Case):

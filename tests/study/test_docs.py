@@ -21,7 +21,7 @@ PAGE = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
 
 
 def test_the_study_in_the_docs_is_read(tmp_path):
-    found = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    found = re.search(r"```yaml\n(name: small.*?)```", PAGE, re.DOTALL)
     assert found is not None
     (tmp_path / "small.yaml").write_text(found[1])
     study = read_study(tmp_path / "small.yaml")

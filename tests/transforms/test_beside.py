@@ -209,3 +209,50 @@ def test_a_compiled_training_step_equals_the_eager_one():
     for eager, other in zip(model.parameters(), compiled.parameters(), strict=True):
         assert eager.grad is not None
         torch.testing.assert_close(other.grad, eager.grad, rtol=1e-4, atol=1e-5)
+
+
+def _every_kind() -> tuple[nn.Module, Tensor]:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1),
+        ag.AgileMaxPool2d(8, 2, base="relu"),
+        nn.Flatten(),
+        nn.Linear(32, 6),
+        ag.AgileReLU(6),
+        ag.CombinedAgile("tanh", 6, terms=2),
+        ag.AgileWrapped(torch.sin, 6),
+    )
+    return model.eval(), torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_symbolic_trace_keeps_agile_modules_whole():
+    model, x = _every_kind()
+    traced = torch.fx.symbolic_trace(model)
+    assert torch.equal(traced(x), model(x))
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == list("0123456")
+    with pytest.raises(ag.ArgumentTypeError, match="x must be a tensor, not str"):
+        ag.AgileReLU(3)("x")
+
+
+@pytest.mark.filterwarnings("ignore")  # what PyTorch has deprecated
+def test_quantization_by_graph_keeps_agile_modules_in_floating_point():
+    quantize_fx: Any = pytest.importorskip("torch.ao.quantization.quantize_fx")
+    from torch.ao.quantization import get_default_qconfig_mapping
+
+    model = converted().eval()
+    prepared = quantize_fx.prepare_fx(model, get_default_qconfig_mapping(), (X,))
+    torch.testing.assert_close(prepared(X), model(X))  # it fuses convolution and norm
+    assert sum(isinstance(module, ag.AgileModule) for module in prepared.modules()) == 2
+
+
+@pytest.mark.filterwarnings("ignore")  # what PyTorch has deprecated, and what its tracer fixes
+def test_what_torch_jit_cannot_do_names_what_works():
+    model, x = _every_kind()
+    for module in model[1], model[4], model[5], model[6], model:  # type: ignore[index]
+        with pytest.raises(ag.ConversionError, match=r"^torch\.jit\.script cannot compile .*agileact\.fold") as caught:
+            torch.jit.script(module)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ag.ConversionError, match=r"cannot follow an agile pooling; use torch\.export"):
+        torch.jit.trace(model, x)
+    rest = model[3:]  # type: ignore[index]
+    traced: Any = torch.jit.trace(rest, torch.ones(1, 32))
+    assert torch.equal(traced(torch.ones(2, 32)), rest(torch.ones(2, 32)))

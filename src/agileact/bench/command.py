@@ -12,7 +12,7 @@ from agileact._common.terminal import format_json, print_json, print_table
 
 
 def add_bench(commands: Any) -> None:
-    """Add ``agileact bench op|step|pool|monitor|study``."""
+    """Add ``agileact bench op|step|compile|pool|monitor|study``."""
     parser = commands.add_parser(
         "bench",
         help="time the operator and whole training steps on this machine",
@@ -23,13 +23,15 @@ def add_bench(commands: Any) -> None:
     texts = {
         "op": "the operator against the plain activation, the eager formula, torch.compile, PReLU and a rational",
         "step": "a training step of the paper's network and of a ResNet-18, and what they save for backward",
+        "compile": "a training step of five networks under torch.compile: agile, plain and PReLU",
         "pool": "fused activation and pooling against the two steps",
         "monitor": "a training step of both networks with a monitor attached, against the step alone",
         "study": "trials of the paper's twelve arms, by the study's engine and by a straightforward PyTorch loop",
     }
     for name, text in texts.items():
         kind = kinds.add_parser(name, help=text, description=f"Time {text}: interleaved medians in one process.")
-        kind.add_argument("--quick", action="store_true", help="fewer rounds, nothing under torch.compile")
+        less = "fewer rounds" + (", nothing under torch.compile" if name == "op" else "")
+        kind.add_argument("--quick", action="store_true", help=less)
         kind.add_argument("--json", action="store_true", help="print the result as JSON, with hardware and versions")
         kind.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON to a file")
         kind.set_defaults(run=_bench, benchmark=name)
@@ -37,7 +39,7 @@ def add_bench(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     from agileact._common.files import write_atomically
-    from agileact.bench import monitor, op, pool, step, study
+    from agileact.bench import compile, monitor, op, pool, step, study
 
     def notify(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -45,6 +47,7 @@ def _bench(options: argparse.Namespace) -> None:
     runs: dict[str, Callable[..., dict[str, Any]]] = {
         "op": op.run,
         "step": step.run,
+        "compile": compile.run,
         "pool": pool.run,
         "monitor": monitor.run,
         "study": study.run,

@@ -104,7 +104,7 @@ def _check(writer: Any, method: str) -> None:
 
 @torch.no_grad()
 def shape(module: AgileModule, x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return f at the points x, and :math:`\sum_j a_j f(x - b_j)` of up to 32 units as rows.
+    r"""Return f at the points x, and :math:`\sum_j a_j f(x - b_j)`, with its gain, of up to 32 units as rows.
 
     Example:
         >>> import agileact as ag
@@ -115,6 +115,9 @@ def shape(module: AgileModule, x: Tensor) -> tuple[Tensor, Tensor]:
     scale, location = (on_cpu(one).view(module.terms, -1) for one in (module.scale, module.location))
     kept = torch.linspace(0, scale.shape[1] - 1, min(scale.shape[1], _UNITS)).round().long()
     shifted = x - location[:, kept, None]
+    gain = getattr(module, "gain", None)
+    if gain is not None:
+        shifted = shifted * on_cpu(gain)[kept, None]
     return _function(module, x), (scale[:, kept, None] * _function(module, shifted)).sum(0)
 
 

@@ -1,4 +1,4 @@
-"""The page: its frame, its four tabs, and who may ask for it."""
+"""The page: its frame, its five tabs, and who may ask for it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from agileact._common.version import __version__
 from agileact.lab.guard import guard
 from agileact.lab.sessions import Sessions
 from agileact.lab.tabs import activation as tab_activation
+from agileact.lab.tabs import live as tab_live
 from agileact.lab.tabs import network as tab_network
 from agileact.lab.tabs import step as tab_step
 from agileact.lab.tabs import xor as tab_xor
@@ -26,6 +27,7 @@ _TABS = (
     ("activation", "Activation", tab_activation.layout),
     ("xor", "XOR", tab_xor.layout),
     ("step", "One step", tab_step.layout),
+    ("live", "Depth", tab_live.layout),
     ("network", "Network", tab_network.layout),
 )
 
@@ -59,6 +61,7 @@ def build_app(opened: Path | None = None) -> Dash:
     tab_activation.register(app, table.alone)
     tab_xor.register(app)
     tab_step.register(app)
+    tab_live.register(app)
     tab_network.register(app, opened)
     server = app.server
     server.config["MAX_CONTENT_LENGTH"] = _MOST_BYTES

@@ -79,7 +79,9 @@ class Activity:
         for scale, location in zip(
             module.scale.detach().view(module.terms, -1), module.location.detach().view(module.terms, -1), strict=True
         ):
-            part = self.derivative(rows - location.to(rows.dtype)[:, None]).abs()
+            z = rows - location.to(rows.dtype)[:, None]
+            gain = getattr(module, "gain", None)
+            part = self.derivative(z if gain is None else z * gain.detach().to(rows.dtype)[:, None]).abs()
             # A term of scale 0 passes nothing.
             slope = torch.maximum(slope, part * (scale != 0)[:, None])
         finite, largest, total = rows.isfinite().all(), slope.amax(dim=1), slope.sum(dim=1)

@@ -83,6 +83,9 @@ class CombinedAgile(AgileModule):
             y = ops.agile_channels(x, self._parameters, self._call, self.dim, self.terms)
             if y is not None:
                 return y
+        traced: Tensor | None = self._traced(x)
+        if traced is not None:
+            return traced
         self._check_sample(x)
         base = bases.get(self.base)
         return evaluate_combined(

@@ -13,7 +13,7 @@ from torch.nn.parameter import Parameter, UninitializedParameter, is_lazy
 
 from agileact import bases
 from agileact._common import checks
-from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact._common.errors import ArgumentError, ArgumentTypeError, ConversionError
 from agileact.bases import Facts, Value
 from agileact.functional import Granularity, channel_axis, check_input, check_placement
 
@@ -37,6 +37,7 @@ class AgileModule(LazyModuleMixin, nn.Module):
         scale: a, a 1-D parameter: term after term, and within a term channel after channel (or
             element after element, in the order of the sample's axes).
         location: b, likewise.
+        start_scale: Where the scale starts, and decays to; 1 unless :func:`agileact.standardize` says otherwise.
     """
 
     scale: Parameter
@@ -64,6 +65,7 @@ class AgileModule(LazyModuleMixin, nn.Module):
         self.dim = dim
         self.terms = terms
         self.spread = float(spread)
+        self.start_scale = 1.0
         self.sample_shape = num_parameters if isinstance(num_parameters, tuple) else None
         size = number_of_pairs(num_parameters, granularity)
         if size is None:
@@ -88,23 +90,22 @@ class AgileModule(LazyModuleMixin, nn.Module):
         """What is true of f with these options."""
         return bases.get(self.base).facts(**self.options)
 
-    def initial_values(self) -> tuple[Tensor, Tensor]:
-        """Return the values at which scale and location start, as new tensors."""
+    def initial_values(self) -> dict[str, Tensor]:
+        """Return the values at which each parameter starts, as new tensors."""
         size = self.scale.numel() // self.terms
         scale, location = (
             torch.tensor(values, device=self.scale.device, dtype=self.scale.dtype).repeat_interleave(size)
             for values in _start(self.terms, self.spread)
         )
-        return scale, location
+        return {"scale": scale * self.start_scale, "location": location}
 
     def reset_parameters(self) -> None:
-        """Set scale and location to their start, at which the module computes exactly f."""
+        """Set all parameters to their start, at which the module computes exactly f."""
         if self.has_uninitialized_params():
             return
-        scale, location = self.initial_values()
         with torch.no_grad():
-            self.scale.copy_(scale)
-            self.location.copy_(location)
+            for name, start in self.initial_values().items():
+                getattr(self, name).copy_(start)
 
     def initialize_parameters(self, x: Tensor) -> None:
         """Make the parameters for an input like ``x``, if their number is still open."""
@@ -117,7 +118,7 @@ class AgileModule(LazyModuleMixin, nn.Module):
             size = math.prod(x.shape[min(1, x.ndim - 1) :]) if x.ndim else 1
         # A first pass in inference mode must not make parameters that can never be trained.
         with torch.inference_mode(False), torch.no_grad():
-            for parameter in (self.scale, self.location):
+            for parameter in self.parameters(recurse=False):
                 if isinstance(parameter, UninitializedParameter):
                     parameter.materialize((self.terms * size,))
             self.reset_parameters()
@@ -136,6 +137,18 @@ class AgileModule(LazyModuleMixin, nn.Module):
         """Return what ``extra_repr`` shows of a class's own arguments: before the size, behind it, and at the end."""
         own = [f"terms={self.terms}"] * (self.terms > 1) + [f"spread={self.spread}"] * (self.spread != 1.0)
         return [repr(self.base)], own, []
+
+    def _traced(self, x: Any) -> Any:
+        """Return a call of this module as a whole to a tracer of torch.fx, which gives no tensor; None for a tensor."""
+        tracer = None if isinstance(x, Tensor) else getattr(x, "tracer", None)
+        return None if tracer is None else tracer.create_proxy("call_module", tracer.path_of_module(self), (x,), {})
+
+    def __prepare_scriptable__(self) -> Any:
+        """Tell who scripts the module what works: torch.jit.script reads source, and there is none for a kernel."""
+        raise ConversionError(
+            f"torch.jit.script cannot compile {type(self).__name__}; use torch.jit.trace or torch.export.export, or "
+            "script the plain model that agileact.fold returns"
+        )
 
     def _check_sample(self, x: Tensor) -> None:
         if self.sample_shape is not None:
@@ -167,8 +180,9 @@ class AgileModule(LazyModuleMixin, nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         dtype = state.pop("_lazy_dtype", None)
         super().__setstate__(state)
+        self.__dict__.setdefault("start_scale", 1.0)  # a pickle of an earlier version has none
         if dtype is not None:
-            for parameter in (self.scale, self.location):
+            for parameter in self.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
 
 

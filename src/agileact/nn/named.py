@@ -29,11 +29,12 @@ class _Named(Agile):
         dim: int,
         device: Device,
         dtype: torch.dtype | None,
+        gain: bool,
         inplace: bool = False,
         **options: Any,
     ) -> None:
         layout: dict[str, Any] = {"granularity": granularity, "dim": dim, "device": device, "dtype": dtype}
-        super().__init__(self._f, num_parameters, **layout, inplace=inplace, **options)
+        super().__init__(self._f, num_parameters, **layout, inplace=inplace, gain=gain, **options)
 
 
 class _Plain(_Named):
@@ -47,8 +48,9 @@ class _Plain(_Named):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype)
+        super().__init__(num_parameters, granularity, dim, device, dtype, gain)
 
 
 class _PlainInplace(_Named):
@@ -63,8 +65,9 @@ class _PlainInplace(_Named):
         device: Device = None,
         dtype: torch.dtype | None = None,
         inplace: bool = False,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype, inplace)
+        super().__init__(num_parameters, granularity, dim, device, dtype, gain, inplace)
 
 
 class AgileReLU(_PlainInplace, f="relu"):
@@ -118,8 +121,9 @@ class AgileLeakyReLU(_Named, f="leaky_relu"):
         device: Device = None,
         dtype: torch.dtype | None = None,
         inplace: bool = False,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype, inplace, negative_slope=negative_slope)
+        super().__init__(num_parameters, granularity, dim, device, dtype, gain, inplace, negative_slope=negative_slope)
 
 
 class AgileThreshold(_Named, f="threshold"):
@@ -149,8 +153,11 @@ class AgileThreshold(_Named, f="threshold"):
         device: Device = None,
         dtype: torch.dtype | None = None,
         inplace: bool = False,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype, inplace, threshold=threshold, value=value)
+        super().__init__(
+            num_parameters, granularity, dim, device, dtype, gain, inplace, threshold=threshold, value=value
+        )
 
 
 class AgileIdentity(_Plain, f="identity"):
@@ -193,8 +200,11 @@ class AgileHardtanh(_Named, f="hardtanh"):
         device: Device = None,
         dtype: torch.dtype | None = None,
         inplace: bool = False,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype, inplace, min_val=min_val, max_val=max_val)
+        super().__init__(
+            num_parameters, granularity, dim, device, dtype, gain, inplace, min_val=min_val, max_val=max_val
+        )
 
 
 class AgileHardsigmoid(_PlainInplace, f="hardsigmoid"):
@@ -247,8 +257,9 @@ class AgileSoftshrink(_Named, f="softshrink"):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype, lambd=lambd)
+        super().__init__(num_parameters, granularity, dim, device, dtype, gain, lambd=lambd)
 
 
 class AgileHardshrink(_Named, f="hardshrink"):
@@ -275,8 +286,9 @@ class AgileHardshrink(_Named, f="hardshrink"):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype, lambd=lambd)
+        super().__init__(num_parameters, granularity, dim, device, dtype, gain, lambd=lambd)
 
 
 class AgileELU(_Named, f="elu"):
@@ -304,8 +316,9 @@ class AgileELU(_Named, f="elu"):
         device: Device = None,
         dtype: torch.dtype | None = None,
         inplace: bool = False,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype, inplace, alpha=alpha)
+        super().__init__(num_parameters, granularity, dim, device, dtype, gain, inplace, alpha=alpha)
 
 
 class AgileCELU(_Named, f="celu"):
@@ -333,8 +346,9 @@ class AgileCELU(_Named, f="celu"):
         device: Device = None,
         dtype: torch.dtype | None = None,
         inplace: bool = False,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype, inplace, alpha=alpha)
+        super().__init__(num_parameters, granularity, dim, device, dtype, gain, inplace, alpha=alpha)
 
 
 class AgileSELU(_PlainInplace, f="selu"):
@@ -377,8 +391,9 @@ class AgileSoftplus(_Named, f="softplus"):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype, beta=beta, threshold=threshold)
+        super().__init__(num_parameters, granularity, dim, device, dtype, gain, beta=beta, threshold=threshold)
 
 
 class AgileSigmoid(_Plain, f="sigmoid"):
@@ -496,8 +511,9 @@ class AgileGELU(_Named, f="gelu"):
         dim: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        gain: bool = False,
     ) -> None:
-        super().__init__(num_parameters, granularity, dim, device, dtype, approximate=approximate)
+        super().__init__(num_parameters, granularity, dim, device, dtype, gain, approximate=approximate)
 
 
 class AgileSine(_Plain, f="sine"):

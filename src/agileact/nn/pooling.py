@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agileact._common.errors import ArgumentError
+from agileact._common.errors import ArgumentError, ConversionError
 from agileact.functional import Granularity, agile_max_pool2d, check_padding, pair
 from agileact.nn.module import AgileModule, Device
 
@@ -82,6 +82,14 @@ class AgileMaxPool2d(AgileModule):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return the pooled activation, and its indices if they are wanted."""
+        traced: Tensor | None = self._traced(x)
+        if traced is not None:
+            return traced
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            raise ConversionError(
+                "torch.jit.trace, and torch.onnx.export with dynamo=False, cannot follow an agile pooling; use "
+                "torch.export.export or torch.onnx.export(dynamo=True), or agileact.fold first"
+            )
         return agile_max_pool2d(
             x,
             self.scale,

@@ -45,14 +45,11 @@ def _forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
-# PyTorch 2.6 does not have it yet.
-_is_exporting = getattr(torch.compiler, "is_exporting", bool)
-
-
 def _served(x: Tensor) -> bool:
     """Return whether a fused kernel serves the device of ``x``: elsewhere the expression does more, and as fast."""
-    # An exported program runs where this package is not, and ONNX knows its operators as little.
-    if _is_exporting():
+    # A compiler fuses the expression with what is around it, which it cannot do with an operator. An exported program
+    # runs where this package is not.
+    if torch.compiler.is_compiling():
         return False
     # The autograd of the compiled library serves every device.
     return _LOADED and (x.is_cpu or x.is_meta or (_TRITON and x.is_cuda))
@@ -80,13 +77,10 @@ def agile(
         else:
             a, b = scale.reshape(terms, -1), location.reshape(terms, -1)
             result = reference.combined_agile(x, a, b, base, options, start, stop)
-    elif inplace and not torch.compiler.is_compiling():
-        done: Tensor = torch.ops.agileact.agile_(x, scale, location, *fused, start, stop - start, terms)
-        return done
     else:
-        # Where a compiler takes the writing apart, what the operator saves must not be what is written to.
-        source = x.clone() if inplace else x
-        result = torch.ops.agileact.agile(source, scale, location, *fused, start, stop - start, terms)
+        operator = torch.ops.agileact.agile_ if inplace else torch.ops.agileact.agile
+        done: Tensor = operator(x, scale, location, *fused, start, stop - start, terms)
+        return done
     return x.copy_(result) if inplace else result
 
 
@@ -110,9 +104,10 @@ def agile_channels(
     reason to refuse: what it raises is passed on.
     """
     scale, location = parameters.get("scale"), parameters.get("location")
-    # A parametrised or pruned scale is no longer among the parameters. A compiler traces the checks, once.
+    # A parametrised or pruned scale is no longer among the parameters.
     if (
         not _LOADED
+        or torch.compiler.is_compiling()
         or type(x) is not Tensor
         or type(scale) is not Parameter
         or type(location) is not Parameter
@@ -121,7 +116,6 @@ def agile_channels(
         or x.layout is not _STRIDED
         or x.is_nested
         or forward_ad._current_level >= 0
-        or torch.compiler.is_compiling()
     ):
         return None
     shape = x.shape

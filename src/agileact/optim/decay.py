@@ -60,7 +60,7 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
     starts: dict[Tensor, Tensor] = {}
     for module in agile_modules(model):
         own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
-        for name, start in zip(("scale", "location"), module.initial_values(), strict=True):
+        for name, start in module.initial_values().items():
             if name in own:
                 starts.setdefault(own[name], _as_laid_out(start, own[name]))
     decaying = [group for group in optimizer.param_groups if "activation_decay" in group]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.nn import AgileModule
+from agileact.nn.rows import directions
 
 Group = dict[str, Any]
 
@@ -21,35 +23,40 @@ def param_groups(
     lr: float | Tensor,
     *,
     activation_lr: float | Tensor | None = None,
+    direction_lr: float | Tensor | None = None,
     weight_decay: float = 0.0,
     activation_decay: float = 0.0,
     groups: Iterable[Any] | None = None,
 ) -> list[Group]:
-    """Sort the trainable parameters of a model into weights, scales and locations, for any optimizer of PyTorch.
+    """Sort the trainable parameters of a model into weights and those of activations, for any optimizer of PyTorch.
 
     With :class:`torch.optim.SGD` the groups take the steps of equations (5), (6), (15), (16), (23) and (24) of
     "Performance Improvement Method of Convolutional Neural Network Using Agile Activation Function" (doi
     10.3745/KTSDE.2020.9.7.213): weights and activations in one pass, each with their own learning rate.
 
-    Weight decay would pull a scale to 0, where the activation is dead, and not to 1, where it is f; so scales and
-    locations get none.
+    Weight decay would pull a scale to 0, where the activation is dead, and not to 1, where it is f; so scales,
+    locations and gains get none. Directions, the weights that :func:`agileact.standardize` has standardised, get none
+    either: their length is 1 in any case. What is left to decay are the weights that are free, such as those of the
+    last layer.
 
     Args:
         model: The model, with agile modules anywhere inside or none.
         lr: The learning rate of the weights; of user groups, for those that have none of their own.
-        activation_lr: The learning rate of scales and locations; None for that of the user group that a parameter
-            was in, if it has one, and else for ``lr``. What to try and why: docs/guides/train.md, Recommended defaults.
+        activation_lr: The learning rate of scales, locations and gains; None for that of the user group that a
+            parameter was in, if it has one, and else for ``lr``. What to try and why: docs/guides/train.md,
+            Recommended defaults.
+        direction_lr: The learning rate of directions, with None as for ``activation_lr``.
         weight_decay: The weight decay of the weights; of user groups, for those that have none of their own.
-        activation_decay: The decay of scales and locations towards their start (1 and 0), as a rate per step and
-            learning rate. It takes effect through :func:`~agileact.decay_activations`.
+        activation_decay: The decay of scales, locations and gains towards their start, as a rate per step and learning
+            rate. It takes effect through :func:`~agileact.decay_activations`.
         groups: Groups of your own, as an optimizer takes them: dicts with ``"params"``, or parameters, or pairs
-            (name, parameter). They keep their settings and their weights; scales and locations are
-            taken out of them into groups of their own (as many as they have learning rates).
+            (name, parameter). They keep their settings and their weights; directions, scales, locations and gains
+            are taken out of them into groups of their own (as many as they have learning rates).
 
     Returns:
-        A list of dicts: first the weights (``"name": "weights"``, or the user's groups), then ``"scale"``, then
-        ``"location"``. Every parameter of ``model`` that requires a gradient is in exactly one; a parameter
-        that several modules share is there once. A group that would be empty is left out.
+        A list of dicts: first the weights (``"name": "weights"``, or the user's groups), then ``"direction"``,
+        ``"scale"``, ``"location"`` and ``"gain"``. Every parameter of ``model`` that requires a gradient is in exactly
+        one; a parameter that several modules share is there once. A group that would be empty is left out.
 
     Raises:
         ArgumentError: If the model has parameters that are not initialised yet; if a number is negative; if a
@@ -68,45 +75,41 @@ def param_groups(
     for argument, value in (
         ("lr", lr),
         ("activation_lr", lr if activation_lr is None else activation_lr),
+        ("direction_lr", lr if direction_lr is None else direction_lr),
         ("weight_decay", weight_decay),
         ("activation_decay", activation_decay),
     ):
         _check_rate(argument, value)
     names = _trainable(model)
-    scales, locations = _activation_parameters(model)
-    activation = scales.keys() | locations.keys()
+    own_groups = _activation_parameters(model)
+    held: list[Any] = [layer.weight for layer in directions(model).values()]
+    own_groups = {"direction": dict.fromkeys(held), **own_groups}
+    apart = {parameter for members in own_groups.values() for parameter in members}
 
     rates: dict[Tensor, float | Tensor] = {}
     if groups is None:
-        weights = [parameter for parameter in names if parameter not in activation]
+        weights = [parameter for parameter in names if parameter not in apart]
         result: list[Group] = [{"params": weights, "name": "weights", "lr": lr, "weight_decay": weight_decay}]
         named = False
     else:
         own = _as_groups(groups)
         _check_twice(own, names)
-        if activation_lr is None:
-            rates = {_tensor(member): group["lr"] for group in own if "lr" in group for member in group["params"]}
-        result, named = _without(own, activation)
+        rates = {_tensor(member): group["lr"] for group in own if "lr" in group for member in group["params"]}
+        result, named = _without(own, apart)
         for group in result:
             group.setdefault("lr", lr)
             group.setdefault("weight_decay", weight_decay)
-    usual = lr if activation_lr is None else activation_lr
-    for name, chosen in (("scale", scales), ("location", locations)):
+    for name, chosen in own_groups.items():
+        asked = direction_lr if name == "direction" else activation_lr
         members = [parameter for parameter in names if parameter in chosen]
         # Several groups only where the user's have several rates, as for one that falls from layer to layer.
         by_rate: dict[Any, list[Tensor]] = {}
         for parameter in members:
-            by_rate.setdefault(rates.get(parameter, usual), []).append(parameter)
+            by_rate.setdefault(rates.get(parameter, lr) if asked is None else asked, []).append(parameter)
         for rate, part in by_rate.items():
-            result.append(
-                {
-                    "params": [(names[parameter], parameter) for parameter in part] if named else part,
-                    "name": name,
-                    "lr": rate,
-                    "weight_decay": 0.0,
-                    "activation_decay": activation_decay,
-                }
-            )
+            members_of = [(names[parameter], parameter) for parameter in part] if named else part
+            group = {"params": members_of, "name": name, "lr": rate, "weight_decay": 0.0}
+            result.append(group if name == "direction" else {**group, "activation_decay": activation_decay})
     _check_once(result, names)
     return [group for group in result if group["params"]]
 
@@ -137,20 +140,20 @@ def agile_modules(model: nn.Module) -> list[AgileModule]:
     return [module for module in model.modules() if isinstance(module, AgileModule)]
 
 
-def _activation_parameters(model: nn.Module) -> tuple[dict[Tensor, None], dict[Tensor, None]]:
-    """Return all scales and all locations, as sets in the order of the modules."""
-    found: dict[str, dict[Tensor, None]] = {"scale": {}, "location": {}}
+def _activation_parameters(model: nn.Module) -> dict[str, dict[Tensor, None]]:
+    """Return all scales, all locations and all gains, as sets in the order of the modules."""
+    found: dict[str, dict[Tensor, None]] = {"scale": {}, "location": {}, "gain": {}}
     for module in agile_modules(model):
         for name, parameter in module.named_parameters(remove_duplicate=False):
             found.get(_role(name), {})[parameter] = None
-    scales, locations = found["scale"], found["location"]
-    if scales.keys() & locations.keys():
-        raise ArgumentError("model uses one parameter both as a scale and as a location")
-    return scales, locations
+    for one, other in itertools.combinations(found, 2):
+        if found[one].keys() & found[other].keys():
+            raise ArgumentError(f"model uses one parameter both as a {one} and as a {other}")
+    return found
 
 
 def _role(name: str) -> str:
-    """Return "scale" or "location" also for what torch.nn.utils.parametrize and prune put in its place."""
+    """Return "scale", "location" or "gain" also for what torch.nn.utils.parametrize and prune put in its place."""
     first, *rest = name.split(".")
     return rest[0] if first == "parametrizations" and rest else first.removesuffix("_orig")
 

@@ -1,6 +1,7 @@
 """Into a model and out again: where activations are, convert, fold, lint."""
 
 from agileact.transforms.convert.convert import convert as convert
+from agileact.transforms.convert.standardize import standardize as standardize
 from agileact.transforms.edit.revert import restore_site as restore_site
 from agileact.transforms.edit.revert import revert as revert
 from agileact.transforms.fold.fold import fold as fold
@@ -10,6 +11,8 @@ from agileact.transforms.fold.lint import lint as lint
 from agileact.transforms.report import ConversionReport as ConversionReport
 from agileact.transforms.report import FoldedSite as FoldedSite
 from agileact.transforms.report import FoldReport as FoldReport
+from agileact.transforms.report import StandardizedSite as StandardizedSite
+from agileact.transforms.report import StandardizeReport as StandardizeReport
 
 __all__ = [
     "ConversionReport",
@@ -17,9 +20,12 @@ __all__ = [
     "FoldedSite",
     "LintReport",
     "LintedSite",
+    "StandardizeReport",
+    "StandardizedSite",
     "convert",
     "fold",
     "lint",
     "restore_site",
     "revert",
+    "standardize",
 ]

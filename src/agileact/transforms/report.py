@@ -42,16 +42,65 @@ class ConvertedSite(Site):
 
 
 @dataclass(frozen=True)
+class StandardizedSite(Site):
+    """A layer in the report of :func:`agileact.standardize`.
+
+    Attributes:
+        status: "standardized" or "left free".
+        base: f of the activation behind it; empty where there is none.
+        activation: The name of that activation.
+        rows: How many rows the weight has, and ``numbers``: how many numbers a row.
+        scale: Where the scale of the activation starts; None where it differs from row to row.
+        gain: Whether the activation has a gain.
+    """
+
+    activation: str = ""
+    rows: int = 0
+    numbers: int = 0
+    scale: float | None = None
+    gain: bool = False
+
+
+@dataclass(frozen=True)
+class StandardizeReport:
+    """What :func:`agileact.standardize` did, layer by layer; prints as a table."""
+
+    sites: Sequence[StandardizedSite] = field(default_factory=list)
+
+    @property
+    def standardized(self) -> list[StandardizedSite]:
+        """The layers whose rows are directions."""
+        return [site for site in self.sites if site.status == "standardized"]
+
+    @property
+    def left_free(self) -> list[StandardizedSite]:
+        """The layers whose weights are free, each with its reason."""
+        return [site for site in self.sites if site.status != "standardized"]
+
+    def __str__(self) -> str:
+        head = f"{len(self.standardized)} standardized, {len(self.left_free)} left free"
+        rows = []
+        for site in self.sites:
+            shape = f"{site.rows} x {site.numbers}" if site.rows else "-"
+            start = "-" if site.status != "standardized" else "by row" if site.scale is None else f"{site.scale:.4g}"
+            rows.append((site.name or "(the model itself)", site.status, shape, site.activation, start, site.reason))
+        names = ("layer", "status", "rows", "activation", "scale at the start", "reason")
+        return f"{head}\n{format_table(names, rows)}" if rows else head
+
+
+@dataclass(frozen=True)
 class ConversionReport:
     """What :func:`agileact.convert` did, site by site; prints as a table.
 
     Attributes:
         sites: All activations, in the order in which they run.
         note: What the report cannot know; empty if there is nothing of that kind.
+        weights: What became of the layers, with ``weights="standardized"``; else None.
     """
 
     sites: Sequence[ConvertedSite]
     note: str = ""
+    weights: StandardizeReport | None = None
 
     @property
     def converted(self) -> list[ConvertedSite]:
@@ -89,8 +138,9 @@ class FoldedSite(Site):
         location_into: The names of the biases that took up its location.
         scale_into: The names of the modules whose weights took up its scale: those behind it, or those before it.
         created: Those of ``location_into`` that the architecture did not have.
-        kept: What is left of it: "location", "scale", both or nothing.
+        kept: What is left of it, of "location", "scale" and "gain".
         new_parameters: The names in the state of the model that the architecture did not have.
+        gain_into: The names of the modules whose weights took up its gain, if it has one.
     """
 
     location_into: tuple[str, ...] = ()
@@ -98,6 +148,7 @@ class FoldedSite(Site):
     created: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     new_parameters: tuple[str, ...] = ()
+    gain_into: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

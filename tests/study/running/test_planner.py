@@ -30,6 +30,18 @@ def made_up(spec, best=0.004, best_factor=1.0, diverge_above=math.inf):
     return make_result(spec, status=status, curve=Curve([0, 1], [99.0, low], [99.0, low], [0.1, 0.2], [], []))
 
 
+@pytest.mark.parametrize("arms", [2, 3, 5, 9])
+def test_the_least_seeds_are_those_with_which_the_exact_test_can_reach_its_level(arms):
+    names = ("relu", "gelu", "silu", "mish", "tanh", "sigmoid", "elu", "selu", "softplus")[:arms]
+    study = dataclasses.replace(STUDY, arms=tuple(map(arm, names)))
+    # Two of the 2^n sign patterns are as far from zero as one whose differences all have the same sign.
+    least = next(seeds for seeds in range(1, 50) if 2 / 2**seeds * (arms - 1) <= 0.05)
+    assert study.least_seeds == least
+    for seeds, warned in ((least - 1, True), (least, False)):
+        protocol = dataclasses.replace(PROTOCOL, seeds=tuple(range(seeds)))
+        assert (dataclasses.replace(study, protocol=protocol).warning() is not None) == warned
+
+
 def carried_out(study, **surface):
     """Run a study with made-up results; return the last plan, and all plans before it."""
     known: dict[TrialSpec, TrialResult] = {}

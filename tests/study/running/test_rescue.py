@@ -110,6 +110,7 @@ WRONG = {
         "UPDATE trials SET result = (SELECT result FROM trials WHERE rowid = 5) WHERE rowid = 3",
         "its result is that of another trial",
     ),
+    "another status": ("UPDATE trials SET status = 'diverged' WHERE rowid = 3", "its result is that of another trial"),
     "no text": ("UPDATE trials SET status = x'00' WHERE rowid = 3", "something else than text"),
 }
 

@@ -185,3 +185,14 @@ def test_installing_twice_keeps_what_was_imported_and_another_copy_replaces_it(f
     second.install()
     assert importlib.import_module("own_model").NEW == 1
     assert first.hash != second.hash
+
+
+@pytest.mark.parametrize("option", ["loss", "metric", "augment"])
+def test_a_function_that_is_named_for_data_of_ours_is_copied_too(folder, option):
+    code = "def told(x, y=None):\n    return x if y is None else (x.argmax(1) - y).double().mean()\n"
+    (folder / "own_loss.py").write_text(code)
+    asked = {"task": "digits-mlp", "data": {option: "own_loss:told"}, "name": "digits"}
+    study, _ = identified(study_from({"name": "s", "arms": ["relu", "gelu"], "tasks": [asked]}))
+    assert "own_loss" in {module.name for module in UserCode.of(study).modules}
+    plain, _ = identified(study_from({"name": "s", "arms": ["relu", "gelu"], "tasks": ["digits-mlp"]}))
+    assert UserCode.of(plain).modules == ()

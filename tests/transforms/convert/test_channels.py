@@ -89,7 +89,7 @@ def test_channels_are_followed(first: nn.Module, then: Any, shape: tuple[int, ..
     ("then", "reason"),
     [
         (lambda y: y.view(2, 2, 3, 4, 5), "along axes 1 and 2"),
-        (lambda y: torch.einsum("nchw->nwhc", y), "cannot be told"),
+        (lambda y: y.sort(1)[0], "cannot be told"),
         (lambda y: y.mean(1), "cannot be told"),
         (lambda y: y[:, 0], "no axis"),
     ],
@@ -162,6 +162,77 @@ def test_the_numbers_themselves_say_where_the_channels_are(steps: list[tuple[str
     elif len(varying) == 1:
         # It may be lost where channels of one kind became one axis and were then reduced, never told wrong.
         assert any(step == "mean" for step, _ in steps)
+
+
+ROWS = torch.tensor([0, 2, 1, 1, 0])
+
+
+def _messages(h: Tensor) -> Tensor:
+    """What a graph network does: rows picked, weighted, and added up where they go."""
+    return torch.zeros(3, h.shape[1]).index_add_(0, ROWS, h.index_select(0, ROWS.flip(0)) * torch.ones(5, 1))
+
+
+@pytest.mark.parametrize(
+    ("then", "axis", "count"),
+    [
+        (lambda h: h.index_select(0, ROWS), 1, 6),
+        (lambda h: h[ROWS], 1, 6),
+        (lambda h: torch.gather(h, 0, ROWS[:, None].expand(-1, 6)), 1, 6),
+        (lambda h: torch.zeros_like(h).index_add(0, ROWS[:3], h), 1, 6),
+        (lambda h: h.new_zeros(4, 6).scatter_add_(0, ROWS[:3, None].expand(-1, 6), h), 1, 6),
+        (lambda h: torch.zeros(4, 6).scatter_reduce(0, ROWS[:3, None].expand(-1, 6), h, "amax"), 1, 6),
+        (_messages, 1, 6),
+        (lambda h: torch.einsum("vw,wc->vc", torch.ones(4, 3), h), 1, 6),
+        (lambda h: torch.einsum("vw,wc->cv", torch.ones(4, 3), h), 0, 6),
+        (lambda h: torch.sparse.mm(torch.eye(3).to_sparse(), h), 1, 6),
+        (lambda h: torch.eye(3).to_sparse() @ h, 1, 6),
+        (lambda h: h.t()[:, ROWS], 0, 6),
+    ],
+)
+def test_channels_of_rows_that_are_picked_and_added_up(then: Callable[[Tensor], Tensor], axis: int, count: int):
+    assert channels(nn.Linear(4, 6), then, 3, 4) == (axis, count)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda h: h[:, ROWS],
+        lambda h: h.index_select(1, ROWS),
+        lambda h: torch.zeros(3, 5).scatter_add_(1, ROWS.expand(3, 5), h[:, :5]),
+    ],
+)
+def test_channels_that_are_picked_are_no_channels_any_more(then: Callable[[Tensor], Tensor]):
+    _, report = ag.convert(_Net(nn.Linear(4, 6), then), example_inputs=torch.randn(3, 4))
+    assert "give it by dim=" in report.skipped[0].reason
+
+
+class _Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.bmm(x, self.weight)
+
+
+def test_channels_of_experts():
+    assert channels(_Experts(), lambda y: y, 3, 5, 4) == (2, 6)
+
+
+def test_a_batch_norm_over_flattened_tokens():
+    """As in LeViT: (B, N, C) becomes (B * N, C) and comes back."""
+
+    class LinearNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm = nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.linear(x)
+            return self.norm(x.flatten(0, 1)).reshape_as(x)  # type: ignore[no-any-return]
+
+    assert channels(LinearNorm(), lambda y: y, 2, 5, 4) == (2, 6)
+    assert channels(LinearNorm(), lambda y: y.view(2, 5, 6).permute(0, 2, 1), 2, 5, 4) == (1, 6)
 
 
 def test_heads_of_attention():

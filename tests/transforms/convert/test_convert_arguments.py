@@ -101,10 +101,12 @@ def test_one_place_with_several_numbers_of_channels():
             return x
 
     x = torch.randn(2, 3)
-    _, report = converted(Net(), x)
+    _, report = converted(Net(), x, sharing="shared")
     assert "4 and 5 channels" in report.skipped[0].reason
-    _, report = converted(Net(), x, granularity="layer")
+    _, report = converted(Net(), x, granularity="layer", sharing="shared")
     assert len(report.converted) == 1
+    _, report = converted(Net(), x)
+    assert [site.channels for site in report.converted] == [4, 5]
 
 
 def test_without_an_example():
@@ -204,6 +206,28 @@ def test_a_model_that_is_not_the_same_twice():
     with pytest.raises(ag.ConversionError, match="same outputs twice"):
         ag.convert(model, example_inputs=torch.randn(2, 3), inplace=True)
     assert isinstance(model.relu, nn.ReLU)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_model_that_updates_a_parameter_in_evaluation(inplace: bool):
+    """As a power iteration does that forgets to look at the mode."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.relu = nn.Linear(3, 4), nn.ReLU()
+            self.u = nn.Parameter(torch.randn(4), requires_grad=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.layer.weight
+            with torch.no_grad():
+                v = F.normalize(weight.t() @ self.u, dim=0)
+                self.u.copy_(F.normalize(weight @ v, dim=0))
+            return self.relu(self.layer(x) / torch.dot(self.u, weight @ v))  # type: ignore[no-any-return]
+
+    with pytest.raises(ag.ConversionError, match="each run changes u, also in evaluation mode") as caught:
+        ag.convert(Net(), example_inputs=torch.randn(2, 3), inplace=inplace)
+    assert "deterministic" not in str(caught.value)
 
 
 def test_a_model_that_looks_at_its_modules_is_refused_and_left_as_it_was():

@@ -231,3 +231,13 @@ def test_what_has_other_bits_anyhow_is_left_and_the_rest_converted(activation: n
     assert all("other bits" in site.reason for site in report.skipped)
     x = torch.randn(7, 5)
     assert torch.equal(bits(agile(x)), bits(model(x)))
+
+
+def test_a_copied_decoder_layer_keeps_the_activation_that_is_a_module():
+    # nn.TransformerDecoderLayer gives its copies F.relu where it finds no function.
+    torch.manual_seed(0)
+    model, x = nn.TransformerDecoderLayer(8, 2, 16, activation=nn.GELU(), batch_first=True).eval(), torch.randn(2, 3, 8)
+    agile, report = ag.convert(model, example_inputs=(x, x))
+    assert [(site.name, site.base) for site in report.converted] == [("activation", "gelu")]
+    assert torch.equal(agile(x, x), model(x, x))
+    assert isinstance(ag.revert(agile).get_submodule("activation"), nn.GELU)

@@ -32,6 +32,11 @@ def test_a_shared_activation_folds_if_every_use_can():
     assert plain[1] is plain[3]
     last = sequence(nn.Linear(6, 6), act, nn.Linear(6, 6), act)
     plain, report = checked(last, torch.randn(4, 6, dtype=DOUBLE))
+    assert statuses(report) == ["folded"]  # into the weights before each of its uses
+    assert report.sites[0].scale_into == ("0", "2")
+    assert plain[1] is plain[3]
+    end = sequence(nn.Linear(6, 6), shared := ag.AgileGELU(6), nn.Linear(6, 6), shared)
+    plain, report = checked(end, torch.randn(4, 6, dtype=DOUBLE))
     assert report.sites[0].kept == ("scale",)
     assert plain[1] is plain[3]
 

@@ -99,6 +99,20 @@ def test_what_only_training_does(kind: type[Auxiliary], status: list[str]):
     assert alone.sites[0].status == ("refused" if kind is OnlyInTraining else "folded")
 
 
+def test_a_training_that_does_not_run_is_said():
+    class Loss(Auxiliary):
+        def forward(self, x: Tensor, target: Any = None) -> Any:
+            y = self.head(self.act(self.fc(x)))
+            return F.cross_entropy(y, target.long()) if self.training else y
+
+    _, report = ag.fold(drawn(Loss().double()), X)
+    assert statuses(report)[0] == "folded"
+    assert report.training is None
+    assert "in training mode it does not run on the example and was not compared (AttributeError: " in str(report)
+    _, report = ag.fold(drawn(Loss().double()), (X, torch.zeros(8)), training=False)
+    assert "does not run" not in str(report)
+
+
 def test_the_reason_names_training():
     _, report = checked(drawn(SeenInTraining().double()), X)
     assert report.sites[0].reason == "scale stays: behind it: it goes into square in training"
@@ -137,6 +151,7 @@ class Entries(nn.Module):
 @pytest.mark.parametrize("how", ["kept", "kept in a list", "slots"])
 def test_outputs_in_slots_and_attributes(how: str):
     model = drawn(Entries(how).double())
+    plain: Any
     plain, report = ag.fold(model, X)
     assert report.sites[0].kept == ("scale",)
     made, expected = plain(X), model(X)
@@ -164,6 +179,7 @@ def test_a_list_of_calls_is_right_for_each(calls: list[Any]):
     model = drawn(Entries("plain").double())
     _, alone = ag.fold(model, X)
     assert alone.sites[0].status == "folded"
+    plain: Any
     plain, report = ag.fold(model, calls)
     assert report.sites[0].kept == ("scale",)
     assert "the model returns it" in report.sites[0].reason

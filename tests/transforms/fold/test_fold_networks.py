@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -119,3 +120,21 @@ def test_random_networks(data: st.DataObject):
         assert (site.status == "folded") == (not site.kept) == (not site.reason)
     # Another input than the example.
     assert_close(run(plain, 3 * x.flip(0) + 1), run(model, 3 * x.flip(0) + 1), 1e-12)
+
+
+def test_a_hundred_layers_fold_in_five_seconds_of_processor_time():
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for _ in range(100):
+        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), ag.AgileReLU(8)]
+    model = drawn(nn.Sequential(*layers))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # waiting threads count as processor time
+    try:
+        begin = time.process_time()
+        _, report = ag.fold(model, torch.randn(2, 8, 8, 8))
+        seconds = time.process_time() - begin
+    finally:
+        torch.set_num_threads(threads)
+    assert seconds <= 5.0
+    assert len(report.folded) == 100

@@ -40,12 +40,14 @@ PRODUCTS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] =
     "w.mT": (lambda h, w: torch.matmul(h, w.mT), ((3, 8),)),
     "permute and reshape": (lambda h, w: h @ w.permute(1, 0, 2).reshape(8, 6), ((2, 8, 3),)),
     "half of a weight": (lambda h, w: h @ w[:, :3], ((8, 6),)),
-    "both halves": (lambda h, w: sum(F.linear(h, part) for part in w.chunk(2)), ((6, 8),)),  # type: ignore[misc]
+    "both halves": (lambda h, w: torch.stack([F.linear(h, part) for part in w.chunk(2)]), ((6, 8),)),
     "the weight first": (lambda h, w: w @ h.T, ((3, 8),)),
     "einsum": (lambda h, w: torch.einsum("bi,oi->bo", h, w), ((3, 8),)),
     "einsum, weight first": (lambda h, w: torch.einsum("io,bi->ob", w, h), ((8, 3),)),
     "einsum in groups": (lambda h, w: torch.einsum("bgi,gio->bgo", h.view(5, 2, 4), w), ((2, 4, 3),)),
     "einsum over two axes": (lambda h, w: torch.einsum("bgi,ogi->bo", h.view(5, 2, 4), w), ((3, 2, 4),)),
+    "einsum with an ellipsis": (lambda h, w: torch.einsum("...i,oi->...o", h.view(5, 1, 8), w), ((3, 8),)),
+    "einsum with two": (lambda h, w: torch.einsum("...gi,...gio->...o", h.view(5, 2, 4), w), ((2, 4, 3),)),
     "einsum without an arrow": (lambda h, w: torch.einsum("bi,io", h, w), ((8, 3),)),
     "addmm": (lambda h, b, w: torch.addmm(b, h, w), ((3,), (8, 3))),
     "addmm of a transposed": (lambda h, b, w: torch.addmm(b, h, w.t()), ((3,), (3, 8))),
@@ -137,11 +139,12 @@ class Graph(nn.Module):
         self.one, self.act = nn.Linear(6, 8), ag.Agile(base, 8)
         self.two, self.out, self.head = nn.Linear(8, 8), ag.AgileReLU(8), nn.Linear(8, 2)
         self.gathering = gathering
+        self.edges: Tensor
         self.register_buffer("edges", torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]]))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act(self.one(x))
-        h = self.gathering(h, *self.edges)
+        h = self.gathering(h, self.edges[0], self.edges[1])
         y: Tensor = self.head(self.out(self.two(h)))
         return y
 
@@ -163,6 +166,8 @@ GATHERINGS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "amax": _scattered("amax"),
     "itself and its neighbours": lambda h, s, t: h.index_add(0, t, h[s]),
     "gather": lambda h, s, t: h.gather(0, s[:, None].expand(-1, 8)),
+    "where": lambda h, s, t: torch.where((s < 3)[:5, None], h, torch.zeros_like(h)),
+    "maximum with zeros": lambda h, s, t: torch.maximum(h, torch.zeros_like(h)),
     "difference of both ends": lambda h, s, t: h[s] - h[t],
     "rows of a batch": lambda h, s, t: torch.stack([h, h * 2])[:, s].flatten(0, 1),
 }
@@ -177,7 +182,7 @@ def test_rows_are_picked_and_added(name: str):
         model.act.scale[::2] *= -1
         model.act.scale[1] = 0
     _, report = checked(model, X)
-    assert (report.sites[0].status == "folded") == (name != "amax")
+    assert (report.sites[0].status == "folded") == (name not in ("amax", "maximum with zeros"))
 
 
 @pytest.mark.parametrize(
@@ -238,6 +243,7 @@ def test_a_pruned_scale_folds_and_leaves_no_hook():
     prune.l1_unstructured(model[1], "scale", amount=0.5)
     prune.random_unstructured(model[1], "location", amount=0.5)
     expected = model(X)
+    plain: Any
     plain, report = ag.fold(model, X)
     assert statuses(report) == ["folded"]
     torch.testing.assert_close(plain(X), expected, rtol=1e-12, atol=1e-13)
@@ -269,6 +275,7 @@ class TwoNames(nn.Module):
         super().__init__()
         self.act = ag.AgileReLU(8)
         self.fc, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.layers: Any
         if how == "sequential":
             self.net = nn.Sequential(self.fc, self.act, self.head)
         elif how == "list":

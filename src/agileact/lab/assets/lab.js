@@ -3,22 +3,26 @@
   "use strict";
 
   const PAUSE_MS = 40;
-  const TABS = ["activation", "xor", "step", "network"];
-  let timer = 0;
-  let running = false;
-  let clicksSeen = 0;
-  let epoch = 0;
+  const TABS = ["activation", "xor", "step", "live", "network"];
+  /* Of each tab with a clock: whether it runs, and where its run is. */
+  const clocks = {};
+  for (const name of ["xor", "live"]) clocks[name] = { name: name, timer: 0, running: false, clicksSeen: 0, epoch: 0 };
+
+  /* The clock whose button, choice or state called. */
+  function ofCall() {
+    return clocks[window.dash_clientside.callback_context.inputs_list[0].id.split("-")[0]];
+  }
 
   /* Ask for the picture after the one that is there. */
-  function goOn() {
-    window.clearTimeout(timer);
-    if (!running) return;
-    timer = window.setTimeout(function () {
-      window.dash_clientside.set_props("xor-go", { data: { epoch: epoch, at: Date.now() } });
+  function goOn(clock) {
+    window.clearTimeout(clock.timer);
+    if (!clock.running) return;
+    clock.timer = window.setTimeout(function () {
+      window.dash_clientside.set_props(clock.name + "-go", { data: { epoch: clock.epoch, at: Date.now() } });
     }, PAUSE_MS);
   }
 
-  const label = () => (running ? "Pause" : "Start");
+  const label = (clock) => (clock.running ? "Pause" : "Start");
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.lab = {
@@ -52,20 +56,22 @@
     /* Start and pause; a reset and another choice stop the run. This waits for no answer of the server: what is
        clicked while a picture is on its way counts at once. Two clicks can come as one call. */
     press: function (clicks) {
-      const pressed = (clicks || 0) - clicksSeen;
-      clicksSeen = clicks || 0;
-      running = pressed % 2 !== 0 && !running;
-      goOn();
-      return label();
+      const clock = ofCall();
+      const pressed = (clicks || 0) - clock.clicksSeen;
+      clock.clicksSeen = clicks || 0;
+      clock.running = pressed % 2 !== 0 && !clock.running;
+      goOn(clock);
+      return label(clock);
     },
 
     /* A picture has come. */
     arrived: function (state) {
       if (!state) return;
-      epoch = state.epoch;
-      if (state.ended) running = false;
-      window.dash_clientside.set_props("xor-toggle", { children: label() });
-      goOn();
+      const clock = ofCall();
+      clock.epoch = state.epoch;
+      if (state.ended) clock.running = false;
+      window.dash_clientside.set_props(clock.name + "-toggle", { children: label(clock) });
+      goOn(clock);
     },
   };
 

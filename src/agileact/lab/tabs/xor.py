@@ -16,6 +16,7 @@ from agileact.paper.xor import POINTS, TARGETS, XorSpec
 
 _SPEEDS = (5, 10, 50)
 _OPTIMIZERS = ("adam", "sgd")
+_DRAWN = ("as maps", "in 3D, to be turned")
 _CONTROLS = ("base", "optimizer", "lr", "activation-lr", "seed")
 _COLORS = {"plain": look.GREY, "agile": look.BLUE}
 _LEAST_LOSS = 1e-12
@@ -34,6 +35,7 @@ def layout() -> html.Div:
             "controls",
             *look.training_controls("xor", base="sigmoid", optimizers=_OPTIMIZERS, lr=0.05, activation_lr=0.05, seed=6),
             look.control("Epochs in a picture", look.dropdown("xor-speed", speeds, _SPEEDS[1])),
+            look.control("Surfaces", look.dropdown("xor-drawn", _DRAWN, _DRAWN[0])),
         ),
         look.row(
             "buttons",
@@ -74,23 +76,27 @@ def register(app: Dash) -> None:
             "go": Input("xor-go", "data"),
             "asked": [Input("xor-step", "n_clicks"), Input("xor-reset", "n_clicks")],
             "given": [Input(f"xor-{name}", "value") for name in _CONTROLS],
+            "drawn": Input("xor-drawn", "value"),
             "speed": State("xor-speed", "value"),
             "key": State("session", "data"),
             "state": State("xor-state", "data"),
         },
     )
-    def train(go: Any, asked: Any, given: list[Any], speed: Any, key: Any, state: Any) -> tuple[Any, ...]:
+    def train(go: Any, asked: Any, given: list[Any], drawn: Any, speed: Any, key: Any, state: Any) -> tuple[Any, ...]:
         pace = int(speed) if speed in _SPEEDS else _SPEEDS[0]
-        epochs = steps_asked(ctx.triggered_prop_ids.values(), {"xor-go": pace, "xor-step": 1})
+        triggers = set(ctx.triggered_prop_ids.values())
+        epochs = steps_asked(triggers, {"xor-go": pace, "xor-step": 1, "xor-drawn": 0})
+        only_drawn = triggers == {"xor-drawn"}
+        figure = relief_figure if drawn == _DRAWN[1] else surfaces_figure
         try:
             spec = read_spec(*given)
             with runs.alone():
-                run, lost = current_run(runs, key, spec, XorRun, epochs, _epoch(state))
+                run, lost = current_run(runs, key, spec, XorRun, 1 if only_drawn else epochs, _epoch(state))
                 # The clock asks for what follows the picture it has: a run that was reset meanwhile stays at its start.
-                late = set(ctx.triggered_prop_ids.values()) == {"xor-go"} and _epoch(go) != run.epoch
+                late = triggers == {"xor-go"} and _epoch(go) != run.epoch
                 run.advance(0 if late else epochs)
                 sentence = run.sentence()
-                figures = [losses_figure(run), *(surfaces_figure(run.surfaces(arm), arm) for arm in ARMS)]
+                figures = [losses_figure(run), *(figure(run.surfaces(arm), arm) for arm in ARMS)]
                 ended = run.finished or run.settled or lost
                 epoch = run.epoch
         except AgileactError as error:
@@ -134,7 +140,7 @@ def losses_figure(run: XorRun) -> look.Figure:
         "Loss on the four points",
         "epoch",
         "mean squared error",
-        yaxis={"type": "log", "tickformat": ".2~g", "nticks": 6},
+        yaxis={"type": "log", "tickformat": ".1~e", "nticks": 6},
         xaxis={"rangemode": "tozero", "range": [0, max(20, run.epoch * 1.02)]},
     )
 
@@ -213,6 +219,62 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
         margin={"l": 46, "r": 52, "t": 44, "b": 26},
         **axes,
     )
+
+
+def relief_figure(surfaces: Surfaces, arm: str) -> look.Figure:
+    """Return one network's surfaces in three dimensions: its output, and each node's plane z under its bent h."""
+    network, line = surfaces.network, [round(value, 3) for value in LINE.tolist()]
+
+    def surface(rows: list[list[float]], scene: str, name: str, **more: Any) -> dict[str, Any]:
+        values = [[round(value, 4) for value in row] for row in rows]
+        hover = f"{name}: %{{z:.3f}}<extra></extra>"
+        place = {"type": "surface", "x": line, "y": line, "scene": scene, "showscale": False, "hovertemplate": hover}
+        return {**place, "z": values, "colorscale": "Cividis", **more}
+
+    cut = {
+        "show": True,
+        "start": network.threshold,
+        "end": network.threshold,
+        "size": 1,
+        "color": "#ff5d73",
+        "width": 6,
+    }
+    data = [surface(surfaces.output, "scene", "y", cmin=-0.25, cmax=1.25, contours={"z": cut})]
+    data.append(
+        {
+            "type": "scatter3d",
+            "mode": "markers",
+            "scene": "scene",
+            "x": [x for x, _ in POINTS],
+            "y": [y for _, y in POINTS],
+            "z": list(surfaces.at_points),
+            "marker": {
+                "size": 5,
+                "color": ["#ffffff" if target else "#000000" for target in TARGETS],
+                "line": {"width": 2, "color": "#ff5d73"},
+            },
+            "showlegend": False,
+            "hovertemplate": "y: %{z:.3f}<extra></extra>",
+        }
+    )
+    axis = {"nticks": 4, "title": {"text": ""}}
+    grey = [[0, look.GREY], [1, look.GREY]]
+    camera = {"eye": {"x": -1.5, "y": -1.7, "z": 1.1}}
+    scenes: dict[str, Any] = {}
+    titles = [_title(f"y = {_sum(network.v, network.d)}", 0.0, 1.0)]
+    for index, (x, y) in enumerate((([0, 1], [0.42, 1]), ([0, 0.48], [0, 0.36]), ([0.52, 1], [0, 0.36])), 1):
+        place = {"domain": {"x": x, "y": y}, "aspectmode": "cube", "uirevision": "same", "camera": camera}
+        scenes[f"scene{index if index > 1 else ''}"] = {**place, "xaxis": axis, "yaxis": axis, "zaxis": axis}
+    for node, sign in enumerate("₁₂"):
+        scene = f"scene{node + 2}"
+        data.append(surface(surfaces.planes[node], scene, f"z{sign}", opacity=0.4, colorscale=grey))
+        data.append(surface(surfaces.bent[node], scene, f"h{sign}"))
+        words = f"h{sign} over z{sign}: a = {look.written(network.a[node], 2)}, b = {look.written(network.b[node], 2)}"
+        titles.append(_title(words, 0.52 * node, 0.37))
+    margin = {"l": 8, "r": 8, "t": 44, "b": 8}
+    drawn = look.figure(data, _NAMES[arm], "", "", annotations=titles, showlegend=False, margin=margin, **scenes)
+    # Turning is what it is for.
+    return {**drawn, "layout": {**drawn["layout"], "dragmode": "turntable"}}
 
 
 def _height(value: float) -> str:

@@ -169,7 +169,7 @@ class ArmSpec:
             of the rise, with 0 for its usual 0.3.
         clip_norm: Largest norm of the gradient of all parameters together; None for any.
         label_smoothing: Share of each target, below 1, that is spread evenly over all classes in the training loss;
-            the losses that are measured have none.
+            the losses on validation and test data have none.
         optimizer_options: Further arguments of the optimizer, such as ``(("betas", (0.9, 0.95)),)``.
     """
 

@@ -23,7 +23,7 @@ from agileact.transforms.trace.recording import Call, Value, tensors, words
 # The first result of these has its channels along the last axis.
 _LAST = words(
     "embedding embedding_bag bilinear lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell "
-    "multi_head_attention_forward mm matmul addmm"
+    "multi_head_attention_forward mm _sparse_mm matmul addmm _grouped_mm grouped_mm"
 )
 # By their own definition these leave (N, C, H, W), whatever they made the channels of.
 _THIRD_LAST = words("pixel_shuffle pixel_unshuffle")
@@ -37,6 +37,8 @@ _KEEPING = (
     )
 )
 _RESIZING = MAX_POOLING | AVERAGE_POOLING | UPSAMPLING | words("pad lp_pool1d lp_pool2d max_pool2d_with_indices sum")
+_PICKING = words("gather take_along_dim")
+_ADDING_ROWS = words("index_add scatter scatter_add scatter_reduce index_copy index_reduce index_put")
 # A label of what has no channels of its own.
 _NONE = -1
 
@@ -113,6 +115,8 @@ class ChannelFinder:
 
     def _made(self, value: Value) -> _Found:
         call = value.maker
+        if not value.dense:
+            return _UNKNOWN
         if call is None:
             # What comes from elsewhere may be the result of code that cannot be seen.
             return _UNKNOWN if value.kind == "constant" and value.shape.numel() > 1 else _RAW
@@ -121,7 +125,11 @@ class ChannelFinder:
             if call.outputs[0] is not value or len(value.shape) < abs(axis):
                 return _UNKNOWN
             return _along(value.shape, axis % len(value.shape))
-        if call.name in REARRANGING:
+        if call.name in _ADDING_ROWS:
+            return self._of_rows(value, call)
+        if call.name == "einsum":
+            return self._summed(value, call)
+        if call.name in REARRANGING | _PICKING:
             return self._rearranged(value, call)
         if call.name in _RESIZING:
             return self._resized(value, call)
@@ -175,6 +183,37 @@ class ChannelFinder:
             return _UNKNOWN
         return _along(value.shape, axis)
 
+    def _of_rows(self, value: Value, call: Call) -> _Found:
+        """Rows added up at, or written to, places: channels stay along their axis if that is not the axis of rows."""
+        dim = call.argument(1, "dim", 0)
+        for one in call.inputs:
+            found = self._of(one)
+            if isinstance(found, _Labels) and found.axis is not None and len(one.shape) == len(value.shape):
+                rows = dim % len(value.shape) if isinstance(dim, int) else 0
+                if found.axis != rows and one.shape[found.axis] == value.shape[found.axis]:
+                    return _along(value.shape, found.axis)
+        return _UNKNOWN
+
+    def _summed(self, value: Value, call: Call) -> _Found:
+        """einsum: channels stay where their letter is; those that a parameter makes have a letter of it alone."""
+        equation = call.argument(0, "equation")
+        if not isinstance(equation, str) or "..." in equation or "->" not in equation:
+            return _UNKNOWN
+        taken, _, made = equation.replace(" ", "").partition("->")
+        letters = taken.split(",")
+        if len(letters) != len(call.inputs) or len(made) != len(value.shape):
+            return _UNKNOWN
+        for name, one in zip(letters, call.inputs, strict=True):
+            rest = "".join(other for other in letters if other is not name)
+            own = [letter for letter in name if letter in made and letter not in rest]
+            if one.kind == "parameter" and len(own) == 1:
+                return _along(value.shape, made.index(own[0]))
+        for name, one in zip(letters, call.inputs, strict=True):
+            found = self._of(one)
+            if isinstance(found, _Labels) and found.axis is not None and name[found.axis] in made:
+                return _along(value.shape, made.index(name[found.axis]))
+        return _UNKNOWN
+
     def _mixed(self, value: Value, call: Call) -> _Found:
         """Attention: each result is a mean of values, along the axis before the last."""
         found = self._of(call.inputs[-1 if call.name == "bmm" else 2])
@@ -191,13 +230,16 @@ class ChannelFinder:
 
     def _rearranged(self, value: Value, call: Call) -> _Found:
         sources = [one for one in call.inputs if one.dtype.is_floating_point]
-        if len(sources) != len(call.inputs):
+        indices = [one for one in call.inputs if not one.dtype.is_floating_point]
+        if not sources or any(one.dtype is torch.bool or not one.dense for one in call.inputs):
             return _UNKNOWN
         found = {one.index: self._of(one) for one in sources}
         if not any(isinstance(of, _Labels) for of in found.values()):
             return _UNKNOWN if _UNKNOWN in found.values() else _RAW
         known = next((of for of in found.values() if isinstance(of, _Labels)), None)
         given = {one.index: _filled(one.shape, found[one.index], known) for one in sources}
+        # Which rows are picked makes no difference to channels; whoever picks channels loses them here.
+        given |= {one.index: torch.zeros(one.shape, dtype=one.dtype) for one in indices}
         try:
             made = list(tensors(call.again(given)))
         except (RuntimeError, TypeError, ValueError, NotImplementedError):
@@ -239,6 +281,8 @@ def _made_along(call: Call) -> int | None:
     """Return the axis along which a call makes channels of its own; None if it makes none."""
     if call.name == "layer_norm" and len(call.argument(1, "normalized_shape", ())) != 1:
         return None  # a norm over whole maps knows no channels
+    if call.name in ("bmm", "baddbmm") and call.inputs[-1].kind == "parameter":
+        return -1  # a layer for each part of a batch, as experts have
     return _MAKING.get(call.name)
 
 
@@ -261,7 +305,7 @@ def _varying(labels: Tensor) -> list[int]:
 
 def _single(value: Value, call: Call, found: dict[int, Any]) -> int | None:
     """Return the axis of a single channel: no label can tell it, only the axis being the same or one of size 1."""
-    first = found[call.inputs[0].index]
+    first = found.get(call.inputs[0].index)
     before = call.inputs[0].shape
     if isinstance(first, _Labels) and first.axis is not None and before[first.axis] == 1:
         if value.shape == before and call.name not in ("permute", "transpose", "movedim", "flip"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from torch import nn
@@ -12,12 +14,16 @@ from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.functional import Granularity, check_granularity
 from agileact.transforms.convert.plan import BaseArgument, Placement, Planner, new_base, put_in, take_out
 from agileact.transforms.convert.sites import FilterFn, find
+from agileact.transforms.convert.standardize import standardize
 from agileact.transforms.convert.verify import Verifier
+from agileact.transforms.convert.wrappers import check_wrappers
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.report import ConversionReport, ConvertedSite
+from agileact.transforms.trace.forward_runs import refuse_closures
 from agileact.transforms.trace.recording import Arguments
 
 Sharing = Literal["per_use", "shared"]
+Weights = Literal["free", "standardized"]
 _UNSEEN = (
     "Without example_inputs only activation modules were seen: calls of functions such as F.relu, and whether a "
     "module is used at several places, show in a run alone. Channels are counted at the first forward pass."
@@ -35,24 +41,28 @@ def convert(
     inplace: bool = False,
     sharing: Sharing = "per_use",
     dim: int | None = None,
+    weights: Weights = "free",
 ) -> tuple[nn.Module, ConversionReport]:
     r"""Make every activation of a model agile, :math:`a f(x - b)` (equation (9)), with the same outputs bit for bit.
 
     The model is run once on the example, in evaluation mode, and what it calls is written down: modules and their
     subclasses, wrappers and modules of the user's own that compute an elementwise function, functions and methods
-    (``F.relu(x)``, ``x.relu()``), functions kept as attributes. Modules are replaced in their slots. For calls of
+    (``F.relu(x)``, ``x.relu()``), functions kept as attributes, modules made in ``forward`` or kept in lists, and
+    formulas in one expression (``h * torch.sigmoid(h)``). Modules are replaced in their slots. For calls of
     functions, and for a module used at several places, the source of the method is compiled again with a call
     of the new child: the module gets a subclass of its class, of the same name, that pickles, copies, compiles
-    and exports like any other. How many channels there are, and along which axis, is followed from the layers that made
-    them. Afterwards the model is run again, and its outputs and those of every activation are compared.
+    and exports like any other. A call in a loop over layers calls a child for each turn. How many channels there are,
+    and along which axis, is followed from the layers that made them. Afterwards the model is run again, and its outputs
+    and those of every activation are compared.
 
     f stays what it was. Where Agileact has it as a base function, the agile module of that base is used; otherwise
     :class:`~agileact.AgileWrapped` around the module that was there.
 
-    Not converted, and in the report with the reason: what is not elementwise (softmax, attention, GLU), fused recurrent
-    layers, what learns or draws its own slope (PReLU, RReLU), gates written as functions (``x * torch.sigmoid(y)``;
-    a gate that is a module is converted), what works in place on values used again, code that cannot be seen or changed
-    (scripted modules, helper functions), and what the example does not reach.
+    Not converted, and in the report with the reason: what is not elementwise (softmax, attention, GLU), fused
+    recurrent layers, what learns or draws its own slope (PReLU, RReLU), gates written as functions (``x *
+    torch.sigmoid(y)`` and cells made of them; a gate that is a module is converted), what works in place on values
+    used again, code that cannot be seen or changed (scripted modules, helper functions), and what the example does
+    not reach.
 
     Args:
         model: The model, or an activation.
@@ -70,15 +80,19 @@ def convert(
             a pair of its own, "shared" one to all. A module that contains activations and is itself used several times
             keeps sharing them, as it shares its weights.
         dim: The channel axis for all activations; None to follow the channels.
+        weights: "free" to leave them; "standardized" to call :func:`agileact.standardize` on the converted model. The
+            outputs are then other ones: this is where training starts.
 
     Returns:
         The converted model (another object than ``model`` if that is an activation itself, even in place), and the
         report.
 
     Raises:
-        ArgumentError: If an argument has a wrong value, or an example is needed.
+        ArgumentError: If an argument has a wrong value, an example is needed, or the model is wrapped in what does not
+            learn of new parameters (DistributedDataParallel, FSDP, AveragedModel): convert before wrapping.
         ArgumentTypeError: If an argument has a wrong type.
-        ConversionError: If the outputs would change; the model is then as it was.
+        ConversionError: If the outputs would change, or a closure ties the copy to ``model``'s own modules; the model
+            is then as it was.
 
     Example:
         >>> import torch, torch.nn.functional as F, agileact as ag
@@ -105,6 +119,10 @@ def convert(
     check_granularity(granularity)
     if sharing not in ("per_use", "shared"):
         raise ArgumentError(f"sharing must be 'per_use' or 'shared', not {sharing!r}")
+    if weights not in ("free", "standardized"):
+        raise ArgumentError(f"weights must be 'free' or 'standardized', not {weights!r}")
+    if weights == "standardized" and (granularity != "channel" or example_inputs is None):
+        raise ArgumentError("weights='standardized' needs granularity 'channel', and example_inputs to find the layers")
     checks.integer("terms", terms, least=1)
     if dim is not None and not checks.is_integer(dim):
         raise ArgumentTypeError(f"dim must be an integer or None, not {dim!r} of type {type(dim).__name__}")
@@ -113,16 +131,39 @@ def convert(
             "where the channels lie is seen in a run: pass example_inputs, a tensor or a tuple or dict of arguments "
             "that the model takes; or dim, the channel axis of every activation; or granularity='layer'"
         )
-    if not inplace:
-        model = copied(model)
+    check_wrappers(model, inplace)
+    if isinstance(model, nn.DataParallel):
+        # Its replicas are made anew in every run: what is inside is converted, and put back.
+        inner, report = convert(
+            model.module,
+            base,
+            example_inputs=example_inputs,
+            filter_fn=filter_fn,
+            granularity=granularity,
+            terms=terms,
+            inplace=inplace,
+            sharing=sharing,
+            dim=dim,
+        )
+        wrapper = model if inplace else copy.copy(model)
+        wrapper._modules = {"module": inner}
+        renamed = (replace(site, name=f"module.{site.name}".rstrip(".")) for site in report.sites)
+        return wrapper, replace(report, sites=tuple(renamed))
+    given, model = model, model if inplace else copied(model)
     planner = Planner(model, new_base(base), granularity, terms, dim)
     sites, recording = find(model, example_inputs, sharing, filter_fn)
+    if not inplace:
+        refuse_closures(recording, given, "convert")
     plan = planner.plan(sites)
     if example_inputs is None:
         return put_in(model, plan), _report(plan, granularity, _UNSEEN)
     verifier = Verifier(planner, plan, example_inputs, recording.outcome.outputs)
     try:
-        return verifier.run(), _report(verifier.plan, granularity, "")
+        result, report = verifier.run(), _report(verifier.plan, granularity, "")
+        if weights == "free":
+            return result, report
+        _, layers = standardize(result, example_inputs, inplace=True)
+        return result, replace(report, weights=layers)
     except BaseException:
         take_out(model, verifier.plan)
         raise

@@ -34,6 +34,8 @@ class Geometry:
         values = [call.inputs[0] for call in calls]
         note = f"called {len(calls)} times, always with the same pair" if len(calls) > 1 else ""
         for value in values:
+            if not value.dense:
+                raise MisfitError("its input is a sparse or nested tensor, and an agile activation takes dense ones")
             if value.dtype not in WIDE:
                 raise MisfitError(f"its input is of {value.dtype}, and scale and location need floating-point numbers")
         if self.granularity == "layer" or not values:
@@ -43,7 +45,7 @@ class Geometry:
         found = [self._channels(value) for value in values]
         lost = next((one for one in found if one.axis is None), None)
         if lost is not None:
-            raise MisfitError(f"{lost.reason}; granularity='layer' always works")
+            raise MisfitError(f"{lost.reason}; give it by dim=, or granularity='layer', which always works")
         counts = {one.count for one in found}
         if len(counts) > 1:
             shown = " and ".join(map(str, sorted(counts)))

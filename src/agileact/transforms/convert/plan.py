@@ -42,7 +42,8 @@ class Placement:
         if self.module is None or self.site.kind != "call":
             return self.site.name
         prefix = self.site.name.rpartition(".")[0] if self.site.key else self.site.name
-        return f"{prefix}.{self.child}" if prefix else self.child
+        turn = "" if self.site.turn is None else str(self.site.turn)
+        return ".".join(filter(None, [prefix, self.child, turn]))
 
     def left(self, reason: str) -> Placement:
         """Return the same without an agile module."""
@@ -62,11 +63,11 @@ class Planner:
     def plan(self, sites: Iterable[Candidate]) -> list[Placement]:
         """Return what is put where; the model stays as it is."""
         where = Geometry(self.model, self.granularity, self.dim)
-        taken: dict[int, set[str]] = {}
+        names = _Names()
         with torch.inference_mode(False):  # parameters made in it could never be trained
-            return [self._placement(one, where, taken) for one in sites]
+            return together([self._placement(one, where, names) for one in sites])
 
-    def _placement(self, one: Candidate, where: Geometry, taken: dict[int, set[str]]) -> Placement:
+    def _placement(self, one: Candidate, where: Geometry, names: _Names) -> Placement:
         if one.reason or one.already:
             return Placement(one)
         try:
@@ -90,14 +91,15 @@ class Planner:
         one = replace(one, note=note)
         if one.source is None or one.kind != "call":
             return Placement(one, module, one.key)
-        child = _free_name(one.owner, one.key or one.base, taken.setdefault(id(one.owner), set()))
-        return Placement(one, module, child, one.source.edit(child, one.key))
+        child = names.of(one)
+        return Placement(one, module, child, one.source.edit(child, one.key, one.turn is not None))
 
     def wrapped(self, placement: Placement) -> Placement:
         """Return a placement whose f is computed by what computed it before."""
         one, module = placement.site, placement.module
         assert module is not None
-        plain = one.original if isinstance(one.original, nn.Module) else plain_module(module)
+        here = next((each for each in (one.original, one.function) if isinstance(each, nn.Module)), None)
+        plain = here if here is not None else plain_module(module)
         size = module.num_parameters if self.granularity != "layer" else None
         wrapped = AgileWrapped(
             plain,
@@ -130,7 +132,12 @@ def put_in(model: nn.Module, plan: Sequence[Placement]) -> nn.Module:
         else:
             assert site.owner is not None
             site.owner.__dict__.pop(site.key if site.kind == "attribute" else "", None)
-            site.owner._modules[one.child] = one.module
+            if site.turn is None:
+                site.owner._modules[one.child] = one.module
+            else:
+                turns = site.owner._modules.setdefault(one.child, nn.ModuleList())
+                assert turns is not None
+                turns._modules[str(site.turn)] = one.module
     for owner, edits in _by_owner(plan):
         kind = type(owner)
         try:
@@ -169,14 +176,34 @@ def _by_owner(plan: Sequence[Placement]) -> list[tuple[nn.Module, frozenset[Edit
     return [(owner, frozenset(edits)) for owner, edits in owners.values()]
 
 
-def _free_name(owner: nn.Module | None, wish: str, taken: set[str]) -> str:
-    """Return a name for a child that nothing of its owner has, and take it."""
-    name, number = wish, 1
-    while hasattr(owner, name) or name in taken:
-        number += 1
-        name = f"{wish}_{number}"
-    taken.add(name)
-    return name
+def together(plan: Sequence[Placement]) -> list[Placement]:
+    """Leave all turns of a call where one of them is left."""
+    reasons = {id(one.site.source): one.site.reason for one in plan if one.site.turn is not None and one.module is None}
+    return [
+        one.left(reasons[id(one.site.source)]) if one.site.turn is not None and id(one.site.source) in reasons else one
+        for one in plan
+    ]
+
+
+class _Names:
+    """Gives new children names that nothing of their owner has, and all turns of a call the same."""
+
+    def __init__(self) -> None:
+        self.taken: dict[int, set[str]] = {}
+        self.turns: dict[int, str] = {}
+
+    def of(self, site: Candidate) -> str:
+        if id(site.source) in self.turns:
+            return self.turns[id(site.source)]
+        wish = name = site.key or site.base
+        number, taken = 1, self.taken.setdefault(id(site.owner), set())
+        while hasattr(site.owner, name) or name in taken:
+            number += 1
+            name = f"{wish}_{number}"
+        taken.add(name)
+        if site.turn is not None:
+            self.turns[id(site.source)] = name
+        return name
 
 
 # --- The module of a base function ---

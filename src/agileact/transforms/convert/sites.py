@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from agileact import bases
 from agileact.bases import Value
 from agileact.nn import AgileModule
+from agileact.transforms.convert.formulas import formulas, layer_before
 from agileact.transforms.edit.source import CannotRewriteError, SourceCall, original_file, source_call
 from agileact.transforms.trace.activation_tables import (
     ACTIVATING,
@@ -33,6 +35,7 @@ from agileact.transforms.trace.recording import Arguments, Call, Recording, Visi
 
 FilterFn = Callable[[nn.Module, str], bool]
 Known = tuple[str, dict[str, Value]]
+Use = TypeVar("Use", Call, Visit)
 Slot = tuple[nn.Module, str]
 
 _REREAD = "it works in place, and what it overwrites is used again: an agile module does not work in place"
@@ -57,6 +60,7 @@ class Candidate:
         original: The module or function that stands there.
         function: What computes f.
         reason: Why it cannot become agile; empty if it can. For one that can, ``note`` says what is to be known.
+        turn: For a call that runs several times in each run of its method, with a pair for each: which one it is.
         already: Whether it is agile.
     """
 
@@ -74,6 +78,7 @@ class Candidate:
     function: Callable[..., Any] | None = None
     reason: str = ""
     note: str = ""
+    turn: int | None = None
     already: bool = False
 
     @property
@@ -87,7 +92,7 @@ def find(
 ) -> tuple[list[Candidate], Recording]:
     """Return all activations that run, or that can be seen without a run, in order of time; and the recording."""
     finder = _Finder(model, example_inputs, sharing)
-    found = [*finder.modules(), *finder.functions(), *finder.refused(), *finder.scripted()]
+    found = [*finder.modules(), *finder.functions(), *finder.written_out(), *finder.refused(), *finder.scripted()]
     if filter_fn is not None:
         for index, one in enumerate(found):
             module = one.original if one.kind == "module" else one.owner
@@ -119,6 +124,8 @@ class _Finder:
         self.known |= self._composites()
         visits = [visit for one in self.known for visit in self.visits.get(one, ())]
         self.inside = {index for visit in visits for index in range(visit.start, visit.stop)}
+        self.formulas, self.missed = formulas(model, self.recording, self.inside)
+        self.inside |= {index for formula in self.formulas for index in formula.calls}
 
     def _apart(self, module: nn.Module) -> bool:
         return self.sharing == "per_use" and (id(module) in self.known or _may_be_composite(module))
@@ -285,8 +292,9 @@ class _Finder:
         for call in self.recording.calls:
             if call.name in FUNCTIONS and call.index not in self.inside:
                 owner = self._caller(call) or self.model.get_submodule(call.owner)
-                groups.setdefault((id(owner), call.place, call.name), []).append(call)
-        found = [self._function(calls) for calls in groups.values()]
+                exact = call.place is not None and call.place.column is not None
+                groups.setdefault((id(owner), call.place, "" if exact else call.name), []).append(call)
+        found = [one for calls in groups.values() for one in self._function(calls)]
         attributes: dict[tuple[int, str], int] = {}
         for one in found:
             if one.source is not None and one.source.attribute:
@@ -307,7 +315,64 @@ class _Finder:
             else:
                 yield one
 
-    def _function(self, calls: list[Call]) -> Candidate:
+    def _function(self, calls: list[Call]) -> list[Candidate]:
+        """Return the site of the calls from one place, or a site for each turn of a loop over layers."""
+        one = self._called(calls)
+        turns = self._turns(calls) if one.source is not None and one.source.countable else []
+        if len(turns) < 2 or self.sharing == "shared":
+            return [replace(one, reason=one.reason or _varying(calls))]
+        each = [self._called(turn) for turn in turns]
+        reason = next((other.reason for other in each if other.reason), "")
+        return [replace(other, source=one.source, turn=turn, reason=reason) for turn, other in enumerate(each)]
+
+    def written_out(self) -> Iterator[Candidate]:
+        """Yield activations that are written as mathematics."""
+        for formula in self.formulas:
+            first = formula.uses[0]
+            one = Candidate(
+                "call",
+                first.caller or "",
+                f"{_shortened(ast.unparse(formula.source.node))}{_where(first)}",
+                formula.known[0] if formula.known else formula.name,
+                formula.known[1] if formula.known else None,
+                uses=formula.uses,
+                owner=self.model.get_submodule(first.caller or ""),
+                source=formula.source,
+                function=first.module,
+                reason="its numbers change from run to run" if formula.varies else "",
+            )
+            turns = self._turns(formula.uses) if formula.source.countable and self.sharing == "per_use" else []
+            if len(turns) < 2:
+                yield one
+            else:
+                for number, turn in enumerate(turns):
+                    yield replace(one, uses=tuple(turn), function=turn[0].module, turn=number)
+        for calls in self.missed:
+            why = "it has no base function, and no expression around it depends on one tensor alone, element by element"
+            owner = calls[0].caller or calls[0].owner
+            yield Candidate(
+                "call",
+                owner,
+                f"{calls[0].name}{_where(calls[0])}",
+                calls[0].name,
+                uses=tuple(calls),
+                owner=self.model.get_submodule(owner),
+                reason=f"{why}; write a module for it",
+            )
+
+    def _turns(self, calls: Sequence[Use]) -> list[list[Use]]:
+        """Return the uses by their turn in a run of the method, if each turn has a layer of its own before it."""
+        frames: dict[int, list[Use]] = {}
+        for call in calls:
+            frames.setdefault(call.frame, []).append(call)
+        turns = [list(turn) for turn in zip(*frames.values(), strict=False)]
+        layers = [{layer_before(call.inputs[0]) if call.inputs else None for call in turn} for turn in turns]
+        apart = all(len(one) == 1 and None not in one for one in layers) and len(set.union(set(), *layers)) == len(
+            turns
+        )
+        return turns if apart and len({len(frame) for frame in frames.values()}) == 1 else []
+
+    def _called(self, calls: list[Call]) -> Candidate:
         call = calls[0]
         base = FUNCTIONS[call.name]
         owner = call.owner if call.caller is None else call.caller
@@ -316,7 +381,7 @@ class _Finder:
         one = Candidate(
             "call",
             owner,
-            f"{call.name}{_where(call)}",
+            f"{_called(call)}{_where(call)}",
             base,
             options,
             uses=tuple(calls),
@@ -329,7 +394,8 @@ class _Finder:
         assert call.place is not None
         assert one.owner is not None
         try:
-            return replace(one, source=source_call(one.owner, call.place, frozenset({call.name, f"{call.name}_"})))
+            names = frozenset({call.name, f"{call.name}_"})
+            return replace(one, source=source_call(one.owner, call.place, names, made=call.stranger is not None))
         except CannotRewriteError as error:
             return replace(one, reason=str(error))
 
@@ -416,27 +482,42 @@ def _is_slot(visit: Visit, slot: tuple[str, nn.Module, str]) -> bool:
 def _position(source: SourceCall) -> tuple[str, int, int, int]:
     # Of calls that begin together the inner one runs first.
     node = source.node
-    return source.method, node.end_lineno or node.lineno, node.end_col_offset or 0, node.col_offset
+    return source.method.name, node.end_lineno or node.lineno, node.end_col_offset or 0, node.col_offset
 
 
 def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
     call = calls[0]
+    if call.name in GATES and all(_gates_its_own(each) for each in calls):
+        return "it gates its own argument over several statements; write it as one expression, or as F.silu is written"
     if call.name in GATES and all(_is_gate(each) for each in calls):
         return "used as a gate: its result only multiplies another signal"
     if any(one is None for one in known):
         return "it is called with options for which there is no base function"
-    if any(one != known[0] for one in known):
-        return "its options differ from call to call"
     if any(each.reread for each in calls):
         return _REREAD
     if any(len(each.inputs) != 1 or len(each.outputs) != 1 for each in calls):
         return "it is called on something else than one tensor"
+    if call.caller is None and call.stranger is not None:
+        kind = type(call.stranger).__name__
+        return f"it is in a {kind} that runs and is not in the model; keep that as an attribute or in a ModuleList"
     if call.caller is None or call.place is None:
         return (
             "it is called outside the methods of the model's modules; call it in a method, or write a module "
             "for it and keep that in the model"
         )
     return ""
+
+
+def _varying(calls: list[Call]) -> str:
+    known = [known_call(call) for call in calls]
+    if any(call.name != calls[0].name for call in calls):
+        return "what is called there changes from call to call"
+    return "" if all(one == known[0] for one in known) else "its options differ from call to call"
+
+
+def _gates_its_own(call: Call) -> bool:
+    users = [user for output in call.outputs for user in output.users if user.name == "mul"]
+    return any(value in user.inputs for user in users for value in call.inputs)
 
 
 def _is_gate(call: Call) -> bool:
@@ -450,6 +531,8 @@ def _is_gate(call: Call) -> bool:
         for user in output.users:
             if user.name in REARRANGING and len(user.inputs) == 1:
                 outputs += user.outputs
+            elif user.name in ("add", "sub", "rsub", "neg") and len(user.inputs) == 1:
+                outputs += user.outputs  # as in 1 - z
             elif user.name == "mul" and all(value.kind in ("result", "input") for value in user.inputs):
                 multiplies = multiplies or len(user.inputs) == 2
             else:
@@ -457,7 +540,15 @@ def _is_gate(call: Call) -> bool:
     return multiplies
 
 
-def _where(call: Call) -> str:
+def _called(call: Call) -> str:
+    return call.name if call.stranger is None or call.caller is None else f"nn.{type(call.stranger).__name__}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _where(call: Call | Visit) -> str:
     if call.place is None:
         return ""
     code = call.place.code

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from agileact import bases
 from agileact._common.errors import ConversionError
-from agileact.transforms.convert.plan import Placement, Planner, put_in, take_out
+from agileact.transforms.convert.plan import Placement, Planner, put_in, take_out, together
 from agileact.transforms.convert.sites import Candidate
 from agileact.transforms.trace.forward_runs import outputs, same
 from agileact.transforms.trace.recorder import calling_place
@@ -52,7 +52,7 @@ class Verifier:
             if not changed:
                 break
             take_out(self.model, self.plan)
-            self.plan = [changed.get(id(one), one) for one in self.plan]
+            self.plan = together([changed.get(id(one), one) for one in self.plan])
         if self.planner.base is not None or self._equal(made):
             return result
         take_out(self.model, self.plan)
@@ -139,10 +139,16 @@ class Verifier:
 
     def _explain(self) -> None:
         """Raise, with the first place after whose conversion the outputs differ, or with another cause."""
+        before = {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
         if not self._equal(outputs(self.model, self.example_inputs)):
+            changed = [name for name, one in self.model.named_parameters() if not same(before[name], one.detach())]
+            way = (
+                f"each run changes {changed[0]}, also in evaluation mode; let it do so in training mode alone"
+                if changed
+                else "make it deterministic, such as by torch.use_deterministic_algorithms(True)"
+            )
             raise ConversionError(
-                "the model does not give the same outputs twice on one example, so that nothing can be compared; "
-                "make it deterministic, such as by torch.use_deterministic_algorithms(True)"
+                f"the model does not give the same outputs twice on one example, so that nothing can be compared; {way}"
             )
         first = next((one for one in self.plan if one.module is not None), None)
         for stop in range(1, len(self.plan) + 1):

@@ -7,17 +7,21 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, fx, nn
 
 from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact.nn import AgileModule
+from agileact.nn.rows import directions, release
 from agileact.transforms.edit.plain_modules import plain_module
 from agileact.transforms.edit.rewrite import edited_class, edits_of
 from agileact.transforms.trace.writable import computes, hooked
 
 _ORIGIN = "_agileact_origin"
 _FAST = "_agileact_fast_path"
+# In a list whose modules take turns: it computes what the call computed before.
+_AS_BEFORE = "_agileact_as_before"
 
 
 @dataclass
@@ -102,7 +106,15 @@ def restore(model: nn.Module, module: AgileModule, residual: nn.Module | None, *
         if origin is None:
             plain = with_hooks_of(module, plain)
     for parent, key in slots_of(model, module):
-        if plain is not None:
+        turns = [owner for owner in model.modules() if _takes_turns(owner, parent)]
+        if turns:
+            # The others of its list go on, and it with them.
+            parent._modules[key] = plain if plain is not None else plain_module(module)
+            if residual is None:
+                parent._modules[key].__dict__[_AS_BEFORE] = True
+            for owner in turns:
+                _tidy(owner)
+        elif plain is not None:
             parent._modules[key] = plain
         elif origin is not None and origin.kind == "attribute":
             del parent._modules[key]
@@ -112,6 +124,10 @@ def restore(model: nn.Module, module: AgileModule, residual: nn.Module | None, *
         _tidy(parent)
 
 
+def _takes_turns(owner: nn.Module, turns: nn.Module) -> bool:
+    return any(edit.turns and owner._modules.get(edit.child) is turns for edit in edits_of(type(owner)))
+
+
 def _tidy(parent: nn.Module) -> None:
     """Drop the edits of a module's class that change nothing any more."""
     edits = edits_of(type(parent))
@@ -119,7 +135,8 @@ def _tidy(parent: nn.Module) -> None:
     for edit in edits:
         child = parent._modules.get(edit.child)
         as_before = edit.slot and child is parent._modules.get(edit.slot) and not isinstance(child, AgileModule)
-        if child is None or as_before:
+        turned = edit.turns and child is not None and all(_AS_BEFORE in one.__dict__ for one in child.children())
+        if child is None or as_before or turned:
             done.add(edit)
     for edit in done:
         parent._modules.pop(edit.child, None)
@@ -131,8 +148,9 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """Give a model back the structure it had before :func:`agileact.convert`.
 
     The modules, the functions in attributes and the source of methods are those from before, and so are the names in
-    the state. What scale and location have learned is gone: :func:`agileact.fold` is what keeps the outputs. An agile
-    module that was written by hand becomes the plain module of its base function.
+    the state: a layer whose bias :func:`agileact.standardize` took has one of zeros. What scale and location have
+    learned is gone: :func:`agileact.fold` is what keeps the outputs. An agile module that was written by hand becomes
+    the plain module of its base function.
 
     Args:
         model: A model with agile modules anywhere inside, or an agile module.
@@ -159,18 +177,20 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         return original_module(model, same_function=False)
     for module in [module for module in model.modules() if isinstance(module, AgileModule)]:
         restore(model, module, None, same_function=False)
+    for layer in directions(model).values():
+        release(layer)
     refresh_fast_paths(model)
     return model
 
 
 def copied(model: nn.Module) -> nn.Module:
     """Return a deep copy of a model that does what the model does."""
-    # Pruned modules keep their weight as a result with a history, which deepcopy refuses.
+    # Pruned modules keep their weight as a result with a history, which deepcopy refuses, as it does some sparse ones.
     memo: dict[int, Any] = {
         id(value): value.detach().clone()
         for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
+        for value in (*vars(module).values(), *vars(module).get("_buffers", {}).values())
+        if isinstance(value, Tensor) and (not value.is_leaf or value.layout not in (torch.strided, torch.sparse_coo))
     }
     result = copy.deepcopy(model, memo)
     # A copy of nn.TransformerDecoderLayer brings F.relu along, which then hides an activation that is a module.

@@ -6,6 +6,7 @@ that stands in for it under the same name. Nothing is patched, and nothing is le
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import linecache
@@ -22,10 +23,13 @@ from agileact.transforms.edit.source import (
     Edit,
     content,
     cut,
+    definition_of,
+    entry_of,
     member_of,
     offsets_of,
     qualified,
     source_of,
+    span_of,
     wrapping,
 )
 
@@ -104,7 +108,7 @@ def _with_other(wrapper: FunctionType, old: Any, new: Any) -> FunctionType:
 
 def _compiled(function: FunctionType, edits: frozenset[Edit]) -> FunctionType:
     code = function.__code__
-    lines, _ = source_of(code.co_filename)
+    lines, tree = source_of(code.co_filename)
     own = code.co_varnames[0]
     cuts: list[_Cut] = []
     for edit in edits:
@@ -115,8 +119,13 @@ def _compiled(function: FunctionType, edits: frozenset[Edit]) -> FunctionType:
             )
         # Of calls that begin together, the one that ends last is the outer one.
         rank = (-edit.stop[0], -edit.stop[1])
-        cuts.append((edit.start, edit.first, rank, f"{own}.{edit.child}("))
+        count = f"agile_turn_{edit.child}"
+        called = f"{edit.child}[({count} := {count} + 1)]" if edit.turns else edit.child
+        cuts.append((edit.start, edit.first, rank, f"{own}.{called}("))
         cuts.append((edit.last, edit.stop, rank, ")"))
+    counts = sorted(f"agile_turn_{edit.child}" for edit in edits if edit.turns)
+    if counts:
+        cuts += _counting(definition_of(tree, code), counts)
     new, joints = _replaced(lines, cuts)
     filename = f"<agileact {code.co_filename} {function.__qualname__} {_digest(edits)}>"
     REWRITTEN[filename] = code.co_filename, offsets_of(lines), offsets_of(tuple(new.splitlines(keepends=True))), joints
@@ -128,6 +137,20 @@ def _compiled(function: FunctionType, edits: frozenset[Edit]) -> FunctionType:
     result = FunctionType(found, function.__globals__, function.__name__, function.__defaults__, closure)
     _copy_about(function, result)
     return result
+
+
+def _counting(definition: ast.FunctionDef, counts: list[str]) -> list[_Cut]:
+    """Return what sets counters to -1 once at the start of a method."""
+    entry = entry_of(definition)
+    first = (-(definition.end_lineno or 0) - 1, 0)  # before all that begins in the same place
+    if isinstance(entry, ast.expr):
+        start, stop = span_of(entry)
+        begin = "".join(f"[{count} := -1] and " for count in counts)
+        return [(start, start, first, f"({begin}("), (stop, stop, (1, 0), "))")]
+    assert entry is not None
+    text = "; ".join(f"{count} = -1" for count in counts)
+    docstring = entry != (definition.body[0].lineno, definition.body[0].col_offset)
+    return [(entry, entry, first, f"; {text}" if docstring else f"{text}; ")]
 
 
 def _digest(edits: frozenset[Edit]) -> str:

@@ -28,6 +28,7 @@ class Edit:
     text: str  # the call as it stands in the source: a file that has changed is noticed
     child: str
     slot: str = ""  # the child that is called in the source
+    turns: bool = False  # the child is a list, of which each call in a run of the method takes the next
 
 
 class CannotRewriteError(Exception):
@@ -35,28 +36,63 @@ class CannotRewriteError(Exception):
 
 
 @dataclass(frozen=True)
-class SourceCall:
-    """A call expression in a method of a module's class."""
+class Method:
+    """A method of a module's class whose text can be changed."""
 
-    method: str
-    node: ast.Call
-    argument: ast.expr  # what is activated: the first argument, or what a method is called on
-    attribute: str  # of the module, if one is called
+    name: str
+    function: FunctionType
+    definition: ast.FunctionDef
     lines: tuple[str, ...]
+    own: str  # its first argument
 
-    def edit(self, child: str, slot: str = "") -> Edit:
-        """Return the edit that calls ``child`` instead of ``slot`` or of a function."""
-        start, stop = _span(self.node)
-        return Edit(self.method, start, stop, *_span(self.argument), cut(self.lines, start, stop), child, slot)
+
+@dataclass(frozen=True)
+class SourceCall:
+    """A call, or another expression, in a method of a module's class."""
+
+    method: Method
+    node: ast.expr
+    argument: ast.expr  # what is activated: the first argument, or what a method is called on
+    attribute: str = ""  # of the module, if one is called
+
+    def edit(self, child: str, slot: str = "", turns: bool = False) -> Edit:
+        """Return the edit that calls ``child``, or the next of it, instead of ``slot`` or of a function."""
+        start, stop = span_of(self.node)
+        text = cut(self.method.lines, start, stop)
+        return Edit(self.method.name, start, stop, *span_of(self.argument), text, child, slot, turns)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the runs of the call in one run of its method can be counted."""
+        inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+        nested = (
+            one
+            for one in ast.walk(self.method.definition)
+            if isinstance(one, inner) and one is not self.method.definition
+        )
+        within = any(part is self.node for one in nested for part in ast.walk(one))
+        return not within and entry_of(self.method.definition) is not None
 
     @property
     def alone(self) -> bool:
         """Whether the call has one argument and nothing else."""
-        return len(self.node.args) == 1 and not self.node.keywords
+        return isinstance(self.node, ast.Call) and len(self.node.args) == 1 and not self.node.keywords
 
 
-def source_call(module: nn.Module, place: Place, names: frozenset[str]) -> SourceCall:
-    """Return the call expression at a place in a method of a module, where one of these names is called."""
+def source_call(module: nn.Module, place: Place, names: frozenset[str], made: bool = False) -> SourceCall:
+    """Return the call expression at a place in a method of a module, where one of these names is called.
+
+    What is called may also be ``made``: a module that is made there, or taken from a list or a dict.
+    """
+    method = method_at(module, place)
+    node = _call_at(method.definition, before_edits(place), module, names)
+    function = method.function
+    argument, attribute = (node.args[0], "") if made and node.args else _argument(node, function, method.own, names)
+    return SourceCall(method, node, argument, attribute)
+
+
+def method_at(module: nn.Module, place: Place) -> Method:
+    """Return the method of a module in which a place is, if it can be given another text."""
     method, function = _method(type(module), place.code)
     if method in module.__dict__:
         raise CannotRewriteError(f"{method} was replaced on the module itself, by {module.__dict__[method]!r}")
@@ -64,21 +100,18 @@ def source_call(module: nn.Module, place: Place, names: frozenset[str]) -> Sourc
         raise CannotRewriteError(
             f"{type(module).__name__} has its own way of being copied, which would lose the change"
         )
-    place = _before_edits(place)
     lines, tree = source_of(original_file(place.code))
-    definition = _definition(tree, place.code)
-    node = _call_at(definition, place, module, names)
+    definition = definition_of(tree, place.code)
     own = place.code.co_varnames[0]
     meanings = [one.arg for one in ast.walk(definition) if isinstance(one, ast.arg)]
     meanings += [one.id for one in ast.walk(definition) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
     if meanings.count(own) > 1:
         raise CannotRewriteError(f"{method} gives {own!r} another meaning")
-    argument, attribute = _argument(node, function, own, names)
     chain = wrapping(member_of(type(module), method))
     for wrapper, wrapped in itertools.pairwise(chain):
         if not any(content(cell) is wrapped for cell in wrapper.__closure__ or ()):
             raise CannotRewriteError(f"{method} is decorated in a way that hides it ({wrapper.__code__.co_filename})")
-    return SourceCall(method, node, argument, attribute, lines)
+    return Method(method, function, definition, lines, own)
 
 
 def _argument(node: ast.Call, function: FunctionType, own: str, names: frozenset[str]) -> tuple[ast.expr, str]:
@@ -99,6 +132,27 @@ def _argument(node: ast.Call, function: FunctionType, own: str, names: frozenset
     if given:
         return given[0], attribute
     raise CannotRewriteError(f"the source does not say what is activated in {ast.unparse(node)}")
+
+
+def entry_of(definition: ast.FunctionDef) -> tuple[int, int] | ast.expr | None:
+    """Return where a statement can be put that runs once at the start of a method, or what is evaluated first there.
+
+    None if there is no such place, as in a method that begins with ``while`` or ``try``.
+    """
+    first = definition.body[0]
+    doc = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    if doc and len(definition.body) > 1:
+        return first.end_lineno or first.lineno, first.end_col_offset or 0
+    if isinstance(first, ast.For):
+        return first.iter
+    if isinstance(first, ast.If):
+        return first.test
+    if isinstance(first, ast.With):
+        return first.items[0].context_expr
+    compound = (ast.While, ast.Try, ast.FunctionDef, ast.ClassDef, ast.AsyncFor, ast.AsyncWith)
+    if isinstance(first, compound) or getattr(first, "cases", None) is not None:
+        return None
+    return first.lineno, first.col_offset
 
 
 def _global(expression: ast.expr, function: FunctionType) -> Any:
@@ -171,7 +225,8 @@ def source_of(filename: str) -> tuple[tuple[str, ...], ast.Module]:
         raise CannotRewriteError(f"its source is no Python ({filename})") from None
 
 
-def _definition(tree: ast.Module, code: CodeType) -> ast.FunctionDef:
+def definition_of(tree: ast.Module, code: CodeType) -> ast.FunctionDef:
+    """Return the definition of a method in the syntax tree of its file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
@@ -184,7 +239,7 @@ def _call_at(definition: ast.FunctionDef, place: Place, module: nn.Module, names
     calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call)]
     if place.column is not None and place.end_column is not None and place.end_line is not None:
         span = (place.line, place.column), (place.end_line, place.end_column)
-        found = [node for node in calls if span in (_span(node), _span_of_attribute(node))]
+        found = [node for node in calls if span in (span_of(node), _span_of_attribute(node))]
     else:  # Python 3.10 knows the line alone: of what is called there, the name must tell.
         found = [node for node in calls if node.lineno == place.line and _may_be(node.func, module, names)]
     if len(found) != 1:
@@ -200,7 +255,8 @@ def _may_be(called: ast.expr, module: nn.Module, names: frozenset[str]) -> bool:
     return name in names or getattr(getattr(kept, "func", kept), "__name__", "") in names
 
 
-def _span(node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
+def span_of(node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return where an expression begins and ends: lines, and columns in bytes."""
     return (node.lineno, node.col_offset), (node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
 
 
@@ -209,7 +265,7 @@ def _span_of_attribute(node: ast.Call) -> tuple[tuple[int, int], tuple[int, int]
     called = node.func
     if not isinstance(called, ast.Attribute) or called.end_lineno == node.lineno:
         return None
-    start, stop = _span(called)[1], _span(node)[1]
+    start, stop = span_of(called)[1], span_of(node)[1]
     return (start[0], start[1] - len(called.attr)), stop
 
 
@@ -243,7 +299,7 @@ def original_file(code: CodeType) -> str:
     return code.co_filename if entry is None else entry[0]
 
 
-def _before_edits(place: Place) -> Place:
+def before_edits(place: Place) -> Place:
     """Return where in its file a call stands that was seen in a rewritten method."""
     entry = REWRITTEN.get(place.code.co_filename)
     if entry is None or place.column is None or place.end_column is None or place.end_line is None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from agileact._common.errors import FoldError
 from agileact.transforms.fold.labels import Activation, Constraints, is_agile
 from agileact.transforms.fold.locations import Shifts, Target, move_locations
 from agileact.transforms.fold.rules import constraints
@@ -23,11 +24,16 @@ Run = tuple[str, Any, bool]
 
 @dataclass
 class Analysis:
-    """What a model did on its examples, in evaluation and in training, and what that demands."""
+    """What a model did on its examples, in evaluation and in training, and what that demands.
+
+    ``idle`` is the error of a training that does not run on the example, if there is one.
+    """
 
     runs: list[tuple[Run, Outcome]]
     found: Constraints
     shifts: list[Shifts]
+    idle: str = ""
+    targets: dict[str, list[Target]] = field(default_factory=dict)
 
     @property
     def sites(self) -> dict[str, Activation]:
@@ -44,14 +50,22 @@ def analysed(model: nn.Module, example_inputs: Examples, *, training: bool = Tru
     runs: list[tuple[Run, Outcome]] = []
     recordings: list[Recording] = []
     known: list[list[Any]] = []
+    idle = ""
     for mode in (False, True)[: 1 + training]:
         for method, example in examples(example_inputs):
             try:
                 recording = record(model, example, leaf=is_agile, training=mode, method=method)
-            except (ValueError, RuntimeError):
+            except Exception as error:
                 if not mode:
                     raise
-                continue  # such as batch normalisation of a single number
+                # Such as batch normalisation of a single number, or a loss without targets.
+                idle = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                continue
+            if any(is_agile(module) for module in recording.strangers.values()):
+                raise FoldError(
+                    "an agile module runs that is not in the model, so that nothing can take its place: a lambda or a "
+                    "list in an attribute holds it; make it a module in an attribute, called in a method"
+                )
             runs.append(((method, example, mode), recording.outcome))
             steps = _steps(recording)
             if not any(_same(steps, other) for other in known):
@@ -59,7 +73,7 @@ def analysed(model: nn.Module, example_inputs: Examples, *, training: bool = Tru
                 recordings.append(recording)
     weights = Weights(model, recordings)
     shifts = [Shifts(model, recording, weights, training=training) for recording in recordings]
-    return Analysis(runs, constraints(recordings, weights), shifts)
+    return Analysis(runs, constraints(recordings, weights), shifts, idle)
 
 
 def again(model: nn.Module, run: Run) -> Outcome:

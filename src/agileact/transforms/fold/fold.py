@@ -12,8 +12,10 @@ from torch.nn.parameter import is_lazy
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError, FoldError
 from agileact.nn import AgileModule
+from agileact.nn.rows import directions, release
+from agileact.transforms.edit.gains import inner_name, joined, outer_name, put_together, siblings, taken_apart
 from agileact.transforms.edit.revert import copied, origin_of, original_module, restore_site
-from agileact.transforms.fold.analysis import Run, again, analysed
+from agileact.transforms.fold.analysis import Analysis, Run, again, analysed
 from agileact.transforms.fold.architecture import switches
 from agileact.transforms.fold.gauge import Numbers
 from agileact.transforms.fold.labels import Activation
@@ -110,13 +112,19 @@ def fold(
         )
     needs_values(model, "fold")
     agile: nn.Module = copied(model)
+    for layer in directions(agile).values():
+        release(layer)  # to the plain model a row is a row, and the layer has the bias again that it had
     if any(is_lazy(parameter) for parameter in agile.parameters()):
         # A run makes what is still open, the same for both models.
         for method, example in examples(example_inputs):
             outcome(agile, example, method=method)
-    plain, sites, runs, wanted = _folded(agile, example_inputs, architecture, training)
-    report = _checked(agile, plain, example_inputs, sites, runs, tolerance, architecture, training)
-    return plain, replace(report, note="\n".join(filter(None, [report.note, *switches(agile, wanted)])))
+    plain, sites, analysis = _folded(agile, example_inputs, architecture, training)
+    notes = [] if training else ["folded for evaluation alone: in training mode it may compute something else"]
+    if analysis.idle:
+        notes.append(f"in training mode it does not run on the example and was not compared ({analysis.idle})")
+    report = _checked(agile, plain, example_inputs, sites, analysis.runs, tolerance, architecture, training)
+    wanted = [one.name for some in analysis.targets.values() for one in some if one.created]
+    return plain, replace(report, note="\n".join(filter(None, [*notes, report.note, *switches(agile, wanted)])))
 
 
 def _agile(model: nn.Module) -> dict[str, AgileModule]:
@@ -129,15 +137,16 @@ def _numbers(parameter: Tensor) -> Tensor:
 
 def _folded(
     agile: nn.Module, example_inputs: Examples, architecture: str, training: bool
-) -> tuple[nn.Module, list[FoldedSite], list[tuple[Run, Outcome]], list[str]]:
-    """Record a model; return a plain copy, what became of each site, what the runs made, and missing biases."""
-    plain = copied(agile)
-    analysis = analysed(agile, example_inputs, training=training)
+) -> tuple[nn.Module, list[FoldedSite], Analysis]:
+    """Record a model; return a plain copy, what became of each site, and what the runs have shown."""
+    plain = taken_apart(copied(agile))
+    analysis = analysed(taken_apart(copied(agile)), example_inputs, training=training)
     modules = _agile(plain)
     # Of the model that ran: a scale that is pruned or parametrised is computed in the run.
     scales = {name: _numbers(site.module.scale).numpy() for name, site in analysis.sites.items()}
     locations = {name: _numbers(site.module.location) for name, site in analysis.sites.items()}
     targets, stays = analysis.locations(locations)
+    analysis.targets = targets
     frozen: dict[str, str] = {}
     while True:
         solution = solve(analysis.found, scales, frozen)
@@ -148,8 +157,8 @@ def _folded(
                 stuck[name] = why
         if not stuck:
             break
-        # Each that stays may keep others from folding.
-        frozen |= stuck
+        # Each that stays may keep others from folding; of an activation with a gain both parts stay.
+        frozen |= stuck | {other: why for name, why in stuck.items() for other in siblings(name, analysis.sites)}
     like = next(iter(modules.values())).location
     moved = [one for name, some in targets.items() if name not in frozen for one in some]
     write(plain, analysis.found.maps, solution.gauges, moved, like)
@@ -178,13 +187,28 @@ def _folded(
             kept=("location", "scale") * kept,
             new_parameters=_new(name, module, left),
         )
+    plain, gained = put_together(plain)
+    for name, whole in gained.items():
+        parts = inner_name(name), outer_name(name)
+        staying = [part for part in parts if part not in replacements]
+        lefts = [replacements.pop(part, None) for part in parts]
+        if staying:
+            described[name] = _left(name, whole, described[staying[0]].reason.removeprefix(_STAYS))
+        else:
+            left, report = joined(name, whole, lefts, described)
+            new = report.created + _new(name, whole, left)
+            replacements[name], described[name] = left, replace(report, new_parameters=new)
+    modules = _agile(plain)
     for name, replacement in replacements.items():
         if name:
             restore_site(plain, name, replacement)
         else:
             plain = replacement or original_module(modules[name])
-    wanted = [one.name for some in targets.values() for one in some if one.created]
-    return plain, list(described.values()), analysis.runs, wanted
+    whole_of = {part(name): name for name in gained for part in (inner_name, outer_name)}
+    sites = [described[name] for name in dict.fromkeys(whole_of.get(name, name) for name in described)]
+    if gained:
+        analysis.runs = [(run, again(agile, run)) for run, _ in analysis.runs]
+    return plain, sites, analysis
 
 
 def _obstacle(site: Activation, solution: Solution, located: list[Target], location_stays: str, scale: Numbers) -> str:
@@ -201,11 +225,13 @@ def _obstacle(site: Activation, solution: Solution, located: list[Target], locat
     return ""
 
 
+_STAYS = "it stays agile: "
+
+
 def _left(name: str, module: AgileModule, why: str) -> FoldedSite:
     new = _new(name, module, module)
-    return FoldedSite(
-        name, module.base, "refused", f"it stays agile: {why}", kept=("location", "scale"), new_parameters=new
-    )
+    kept = ("location", "scale", "gain")[: 2 + (getattr(module, "gain", None) is not None)]
+    return FoldedSite(name, module.base, "refused", _STAYS + why, kept=kept, new_parameters=new)
 
 
 def _new(name: str, module: AgileModule, left: nn.Module | None) -> tuple[str, ...]:
@@ -298,7 +324,7 @@ def _checked(
 ) -> FoldReport:
     """Compare the models; return the report, or raise."""
     allowed = TOLERANCES[precision(agile)] if tolerance is None else tolerance
-    notes = [] if training else ["folded for evaluation alone: in training mode it may compute something else"]
+    notes = []
     measured: dict[bool, Gap] = {}
     # The masks of a pruned scale are gone with it.
     gone = {f"{name}.{key}".lstrip(".") for name, module in _agile(agile).items() for key, _ in module.named_buffers()}
@@ -349,8 +375,8 @@ def _proof(
     """Return how it is known that differences are rounding: by folding in float64; empty if it is not known of one."""
     try:
         agile = copied(model).double()
-        plain, _, runs, _ = _folded(agile, wide(example_inputs), architecture, training)
-        run, exact = runs[number]
+        plain, _, analysis = _folded(agile, wide(example_inputs), architecture, training)
+        run, exact = analysis.runs[number]
         exact.buffers = {name: buffer for name, buffer in exact.buffers.items() if name in expected.buffers}
         gaps = compared(exact, again(plain, run), buffers=run[2])
         noise = compared(exact, again(disturbed(agile), run), buffers=run[2])

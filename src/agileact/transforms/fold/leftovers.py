@@ -67,8 +67,8 @@ def unseen_module(module: AgileModule) -> nn.Module | None:
     """Return what an agile module becomes of whose input nothing is known, as it did not run; None for its origin."""
     if module.num_parameters is None:
         return None
-    start, location = module.initial_values()
-    if torch.equal(module.scale, start) and torch.equal(module.location, location):
+    starts = module.initial_values().items()
+    if module.start_scale == 1 and all(torch.equal(getattr(module, name), start) for name, start in starts):
         return None
     scales, locations = (one.detach().view(module.terms, -1) for one in (module.scale, module.location))
     swap = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from torch import nn
 from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact._common.terminal import format_table
+from agileact.nn.rows import held
+from agileact.transforms.edit.gains import Apart, inner_name, outer_name, taken_apart
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.fold.analysis import analysed
 from agileact.transforms.fold.gauge import Numbers
@@ -20,7 +23,7 @@ from agileact.transforms.fold.labels import Activation, Constraints, is_agile
 from agileact.transforms.fold.locations import Target
 from agileact.transforms.fold.solve import Solution, solve
 from agileact.transforms.report import Site, few
-from agileact.transforms.trace.recording import Arguments
+from agileact.transforms.trace.recording import Examples
 
 ADDS = "adds capacity"
 REPARAMETRISES = "only reparametrises"
@@ -44,12 +47,16 @@ class LintedSite(Site):
         scale_why: Why.
         location: As ``scale``.
         location_why: Why.
+        gain: As ``scale``; empty if the activation has no gain.
+        gain_why: Why.
     """
 
     scale: str = ADDS
     scale_why: str = ""
     location: str = ADDS
     location_why: str = ""
+    gain: str = ""
+    gain_why: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,8 @@ class LintReport:
 
     @property
     def redundant(self) -> list[LintedSite]:
-        """The sites where neither scale nor location adds capacity."""
-        return [site for site in self.sites if site.scale == site.location == REPARAMETRISES]
+        """The sites where none of scale, location and gain adds capacity."""
+        return [site for site in self.sites if site.status == "redundant"]
 
     def __str__(self) -> str:
         head = f"{len(self.redundant)} of {len(self.sites)} activations add nothing to what the model can compute"
@@ -78,17 +85,19 @@ class LintReport:
                 (name, site.base, "scale a", site.scale, site.scale_why),
                 ("", "", "location b", site.location, site.location_why),
             ]
+            rows += [("", "", "gain g", site.gain, site.gain_why)] * bool(site.gain)
         table = format_table(("name", "base", "parameter", "verdict", "why"), rows)
         return "\n".join([head, table, self.note] if self.sites else [head])
 
 
-def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
+def lint(model: nn.Module, example_inputs: Examples) -> LintReport:
     """Tell for each agile activation which of scale and location adds to what the model can compute.
 
     The same analysis as that of :func:`agileact.fold`, for scales and locations in general rather than those that the
     model has: a bias or the bias of a normalisation before an activation makes its location redundant; a linear
     layer behind it its scale; for a positively homogeneous f (ReLU) a linear layer before it a positive scale; a batch
-    normalisation behind it divides the size of the scale out in training.
+    normalisation behind it divides the size of the scale out in training. Rows that
+    :func:`agileact.standardize_weights` holds at length 1 are no weights that could do the same.
 
     Several parameters that are redundant only one by one are not all called so: of scales that meet in a sum
     without a weight to take them up, the first is redundant and the others add capacity.
@@ -116,7 +125,8 @@ def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
     checks.model(model)
     if not any(is_agile(module) for module in model.modules()):
         raise ArgumentError("the model has no agile activation; agileact.convert makes them")
-    analysis = analysed(copied(model), example_inputs)
+    apart = taken_apart(copied(model))
+    analysis = analysed(apart, example_inputs)
     draw = np.random.default_rng(0)
     sizes = {name: site.module.scale.numel() for name, site in analysis.sites.items()}
     positive: dict[str, Numbers] = {name: draw.uniform(0.5, 1.5, size) for name, size in sizes.items()}
@@ -126,12 +136,21 @@ def lint(model: nn.Module, example_inputs: Arguments) -> LintReport:
     targets, stays = analysis.locations({name: torch.from_numpy(draw.normal(size=n)) for name, n in sizes.items()})
     unnormalised = solve(_unnormalised(analysis.found), positive)
     solutions = [solve(analysis.found, positive), solve(analysis.found, both), unnormalised]
+    scales = {name: _scale(site, *solutions) for name, site in analysis.sites.items()}
+    locations = {name: _location(name, targets, stays) for name in analysis.sites}
+    gained = {name: one.whole[0] for name, one in apart.named_modules() if isinstance(one, Apart)}
+    whole_of = {part(name): name for name in gained for part in (inner_name, outer_name)}
     sites = []
-    for name, site in analysis.sites.items():
-        of_scale, of_location = _scale(site, *solutions), _location(name, targets, stays)
-        same = (of_scale[0], of_location[0]).count(REPARAMETRISES)
-        status = ("adds capacity", "partly redundant", "redundant")[same]
-        sites.append(LintedSite(name, site.module.base, status, "", *of_scale, *of_location))
+    for name in dict.fromkeys(whole_of.get(name, name) for name in analysis.sites):
+        if name in gained:
+            inner, outer = inner_name(name), outer_name(name)
+            verdicts = [scales[outer], locations[inner], _gain(apart, analysis.sites[inner], scales[inner])]
+            base = gained[name].base
+        else:
+            verdicts, base = [scales[name], locations[name]], analysis.sites[name].module.base
+        same = [verdict for verdict, _ in verdicts].count(REPARAMETRISES)
+        status = "redundant" if same == len(verdicts) else "partly redundant" if same else "adds capacity"
+        sites.append(LintedSite(name, base, status, "", *itertools.chain(*verdicts)))
     return LintReport(sites)
 
 
@@ -157,6 +176,14 @@ def _scale(site: Activation, positive: Solution, both: Solution, unnormalised: S
         obstacle = both.reasons[name].removeprefix(_BEHIND).rpartition(", and ")[2]
         return SIGN, f"if positive, {why}; a negative one: {obstacle}"
     return REPARAMETRISES, why
+
+
+def _gain(model: nn.Module, site: Activation, verdict: tuple[str, str]) -> tuple[str, str]:
+    """Say of a gain that adds capacity what the weights before it are, rather than what lies behind it."""
+    maker = site.uses[0].calls[0][1].inputs[0].maker
+    if verdict[0] == ADDS and maker is not None and held(model.get_submodule(maker.owner)):
+        return ADDS, f"the rows of {maker.owner}.weight are held at length 1"
+    return verdict
 
 
 _BEHIND = "behind it: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -325,7 +326,8 @@ class _Rules:
             condition, options = call.argument(1, "mask"), [call.argument(0, "input"), call.argument(2, "value")]
         if isinstance(condition, Ref):
             self._ground(self.labels[condition.index], "it decides between two signals")
-        signals = [aligned(self.labels[one.index], axes) for one in options if isinstance(one, Ref)]
+        refs = [one for one in options if isinstance(one, Ref) and one.index not in self.zero]
+        signals = [aligned(self.labels[one.index], axes) for one in refs]
         if not signals or any(not isinstance(one, Ref) and one != 0 for one in options):
             return None
         if len(signals) == 1:
@@ -443,11 +445,21 @@ class _Rules:
 
     def einsum(self, call: Call) -> list[Tensor] | None:
         equation = call.args[0] if call.args else None
-        if not isinstance(equation, str) or len(call.inputs) != 2 or "." in equation:
+        if not isinstance(equation, str) or len(call.inputs) != 2:
             return None
         left, arrow, right = equation.replace(" ", "").partition("->")
         terms = left.split(",")
-        if len(terms) != 2 or any(len(set(term)) != len(term) for term in terms):
+        if len(terms) != 2 or ("..." in left and not arrow):
+            return None
+        # What an ellipsis means has letters of its own, counted from the last.
+        free = [letter for letter in string.ascii_letters if letter not in equation]
+        counts = [len(one.shape) - len(term) + 3 for one, term in zip(call.inputs, terms, strict=True)]
+        widest = max((count for count, term in zip(counts, terms, strict=True) if "..." in term), default=0)
+        right = right.replace("...", "".join(reversed(free[:widest])))
+        terms = [
+            term.replace("...", "".join(reversed(free[:count]))) for term, count in zip(terms, counts, strict=True)
+        ]
+        if any(len(set(term)) != len(term) for term in terms):
             return None
         if not arrow:
             right = "".join(sorted(letter for letter in set("".join(terms)) if "".join(terms).count(letter) == 1))

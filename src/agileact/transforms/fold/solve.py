@@ -59,6 +59,7 @@ class _Solver:
         self.streams = Gauges(constraints.count)
         self.early: list[str] = []
         self.done: set[str] = set()
+        self.backwards: set[str] = set()
         self.zero: list[Labels] = []
         self.site_of: Labels = np.full(constraints.count, -1, dtype=np.int64)
         self.sites = list(constraints.sites.values())
@@ -152,10 +153,15 @@ class _Solver:
             return
         before = self.gauges.snapshot()
         zeros = len(self.zero)
-        if not self._folds(site):
-            del self.zero[zeros:]
-            self.gauges.restore(before)
-            self.reasons[site.name] = self._reason(site)
+        if self._folds(site):
+            return
+        del self.zero[zeros:]
+        self.gauges.restore(before)
+        if self._folds_before(site):
+            self.backwards.add(site.name)
+            return
+        self.gauges.restore(before)
+        self.reasons[site.name] = self._reason(site)
 
     def _folds(self, site: Activation) -> bool:
         """Require that the gauge behind an activation is its scale times that before it."""
@@ -175,6 +181,16 @@ class _Solver:
             elif not self.gauges.tie(upper, use.inputs[~zero], ratio):
                 return False
         return True
+
+    def _folds_before(self, site: Activation) -> bool:
+        """Require that the gauges before the calls of a homogeneous activation take its scale up, all alike."""
+        scale = self.scales[site.name]
+        if site.blocked or not site.homogeneous or not np.isfinite(scale).all() or not scale.all():
+            return False
+        return all(
+            self.gauges.tie(use.outputs, GROUND) and self.gauges.tie(use.inputs, GROUND, 1 / scale[use.index])
+            for use in site.uses
+        )
 
     def _reason(self, site: Activation) -> str:
         """Say why a scale cannot be folded."""
@@ -218,7 +234,8 @@ class _Solver:
         for site in self.sites:
             behind = self._stream(use.outputs for use in site.uses)
             before = self._stream(use.inputs for use in site.uses)
-            solution.forward[site.name] = [one.owner for one, roots, _ in maps if behind[roots].any()]
+            forward = site.name not in self.backwards
+            solution.forward[site.name] = [one.owner for one, roots, _ in maps if forward and behind[roots].any()]
             solution.backward[site.name] = [one.owner for one, _, roots in maps if before[roots].any()]
         return solution
 

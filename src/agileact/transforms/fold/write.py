@@ -17,7 +17,7 @@ def write(model: nn.Module, maps: Iterable[Map], gauges: Numbers, targets: Seque
     created = {target.name for target in targets if target.created}
     for name in created:
         _create(model, name, like)
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     new: dict[str, Tensor] = {}
 
     def current(name: str) -> Tensor:

@@ -7,9 +7,9 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from agileact._common.errors import ArgumentError
+from agileact._common.errors import ArgumentError, ConversionError
 from agileact.transforms.trace.recorder import entry, outcome_of, untouched
-from agileact.transforms.trace.recording import Arguments, Outcome, arguments, cloned
+from agileact.transforms.trace.recording import Arguments, Outcome, Recording, arguments, cloned
 
 
 def outcome(model: nn.Module, example_inputs: Arguments, *, training: bool = False, method: str = "") -> Outcome:
@@ -26,6 +26,10 @@ def outputs(model: nn.Module, example_inputs: Arguments) -> list[Tensor]:
 
 def same(one: Tensor, other: Tensor, *, signs: bool = True) -> bool:
     """Return whether two tensors are equal to the bit, where any two NaN are; without ``signs`` 0 equals -0."""
+    if one.is_nested or other.is_nested:
+        return one.is_nested and other.is_nested and all(map(same, one.unbind(), other.unbind()))
+    if one.layout is not torch.strided and one.layout is other.layout:
+        one, other = one.to_dense(), other.to_dense()
     if one.shape != other.shape or one.dtype != other.dtype or one.device != other.device:
         return False
     if one.is_meta:
@@ -35,6 +39,16 @@ def same(one: Tensor, other: Tensor, *, signs: bool = True) -> bool:
     if not bool(((one == other) | (one.isnan() & other.isnan())).all()):
         return False
     return not signs or bool((torch.signbit(one) == torch.signbit(other)).logical_or(one.isnan()).all())
+
+
+def refuse_closures(recording: Recording, original: nn.Module, what: str) -> None:
+    """Raise a ConversionError if the recorded copy of a model ran modules of the model that it is a copy of."""
+    for name, module in original.named_modules():
+        if id(module) in recording.strangers:
+            raise ConversionError(
+                f"{what} works on a copy, and the copy runs {name or 'the model'} of the model itself: something not "
+                "copied holds on to it, such as a lambda in an attribute; make it a method"
+            )
 
 
 def needs_values(model: nn.Module, what: str) -> None:

@@ -10,6 +10,7 @@ import copy
 import functools
 import random
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import CodeType, FrameType
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from agileact._common.errors import ArgumentError
+from agileact._common.errors import ArgumentError, ArgumentTypeError
+from agileact.transforms.trace.activation_tables import MODULES
 from agileact.transforms.trace.operations import DROPPING, PASSING, SHAPED_BY
 from agileact.transforms.trace.recording import (
     Arguments,
@@ -80,8 +82,14 @@ def record(
         stack.enter_context(untouched(model, training=training))
         stack.enter_context(torch.no_grad())
         recorder = _Recorder(model, leaf, stack.enter_context(_slots_apart(model, apart)))
+        stack.enter_context(warnings.catch_warnings())
         stack.enter_context(recorder.entered())
         for value in tensors((args, kwargs)):
+            if value.is_nested:
+                raise ArgumentTypeError(
+                    "example_inputs holds a nested tensor, and agile activations take dense ones; "
+                    "pass x.to_padded_tensor(0.0)"
+                )
             recorder.recording.inputs.append(recorder.value(value, "input"))
         with recorder:
             output = entry(model, method)(*args, **kwargs)
@@ -205,7 +213,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 module.training = mode
             with torch.no_grad():
                 for module, name, buffer, before in buffers:
-                    if not torch.equal(buffer, before):
+                    if buffer.layout is not torch.strided or not torch.equal(buffer, before):
                         buffer.copy_(before)
                     if module._buffers[name] is not buffer and not isinstance(module, torch.jit.ScriptModule):
                         module._buffers[name] = buffer
@@ -234,6 +242,7 @@ class _Recorder(TorchFunctionMode):
         # When the memory of a tensor was last written to by an in-place call, and by which.
         self.written: dict[int, tuple[int, Call]] = {}
         self.born: dict[int, int] = {}
+        self.frames: dict[int, tuple[FrameType, int]] = {}
         for kind, entries in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
             for name, tensor in entries:
                 if not is_lazy(tensor):
@@ -246,7 +255,9 @@ class _Recorder(TorchFunctionMode):
             return known[1]
         if not name and kind == "constant":
             kind, name = self._late(tensor)
-        value = Value(len(self.recording.values), kind, tensor.shape, tensor.dtype, name, device=tensor.device)
+        shape = torch.Size() if tensor.is_nested else tensor.shape
+        value = Value(len(self.recording.values), kind, shape, tensor.dtype, name, device=tensor.device)
+        value.dense = tensor.layout is torch.strided and not tensor.is_nested
         # What torch.func makes of it when it leaves, nobody calls for.
         value.tainted = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         self.recording.values.append(value)
@@ -272,8 +283,10 @@ class _Recorder(TorchFunctionMode):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Let every module of the model tell when it is entered and left."""
+        """Let every module of the model tell when it is entered and left, and every other one that it runs."""
         wrapped: list[tuple[nn.Module, Any]] = []
+        handle = nn.modules.module.register_module_forward_pre_hook(self._met)
+        warnings.filterwarnings("ignore", message="Using `torch.compile")  # for the hook
         try:
             for module in self.modules.values():
                 if isinstance(module, torch.jit.ScriptModule):
@@ -282,11 +295,16 @@ class _Recorder(TorchFunctionMode):
                 module.__dict__["forward"] = self._wrapped(module, module.forward)
             yield
         finally:
+            handle.remove()
             for module, before in wrapped:
                 if before is None:
                     module.__dict__.pop("forward", None)
                 else:
                     module.__dict__["forward"] = before
+
+    def _met(self, module: nn.Module, args: Any) -> None:
+        if id(module) not in self.modules and not self.paused:
+            self.recording.strangers[id(module)] = module
 
     def _wrapped(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         names = self.recording.names[id(module)]
@@ -307,7 +325,7 @@ class _Recorder(TorchFunctionMode):
                 call.slot = name
                 return out
             original, *slot = self.apart.get(id(module), (module,))
-            caller, place = self._where(_calling_frame(sys._getframe(1)))
+            where = self._where(_calling_frame(sys._getframe(1)))
             self.stack.append(name)
             start = len(self.recording.calls)
             try:
@@ -316,7 +334,7 @@ class _Recorder(TorchFunctionMode):
                 self.stack.pop()
             taken, made = ([self.value(tensor) for tensor in tensors(some)] for some in ((args, kwargs), result))
             stop = len(self.recording.calls)
-            self.recording.visits.append(Visit(name, original, taken, made, start, stop, caller, place, tuple(slot)))
+            self.recording.visits.append(Visit(name, original, taken, made, start, stop, *where, tuple(slot)))
             return result
 
         return entered
@@ -366,7 +384,8 @@ class _Recorder(TorchFunctionMode):
         recording.calls.append(call)
         for value in taken:
             value.users.append(call)
-        call.caller, call.place = self._where(frame)
+        call.stranger, frame = self._past_stranger(frame)
+        call.caller, call.place, call.frame = self._where(frame)
         given = {id(tensor): tensor for tensor in tensors((args, kwargs))}
         made = list(tensors(result))
         returns_it = name in _RETURNS_ITS_ARGUMENT and not getattr(func, "inplace", False)
@@ -416,18 +435,26 @@ class _Recorder(TorchFunctionMode):
             for output in writer.outputs:
                 output.tainted = True
 
-    def _where(self, frame: FrameType | None) -> tuple[str | None, Place | None]:
-        """Return the name of the module whose method makes a call, and the place of the call in it."""
+    def _past_stranger(self, frame: FrameType | None) -> tuple[nn.Module | None, FrameType | None]:
+        """Return the module that makes a call, if it is not in the model; and past an activation the frame before."""
+        module = None if frame is None else _self_of(_method_of(frame))
+        if frame is None or module is None or id(module) in self.modules:
+            return None, frame
+        passes = type(module) in MODULES and frame.f_code.co_name == "forward"
+        return module, _calling_frame(frame.f_back) if passes else frame
+
+    def _where(self, frame: FrameType | None) -> tuple[str | None, Place | None, int]:
+        """Return the name of the module whose method makes a call, the place in it, and which run of it that is."""
         if frame is None:
-            return None, None
+            return None, None, 0
         method = _method_of(frame)
         code = method.f_code
-        module = method.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        caller = None
-        if isinstance(module, nn.Module) and id(module) in self.modules:
+        module, caller = _self_of(method), None
+        if module is not None and id(module) in self.modules:
             names = self.recording.names[id(module)]
             caller = next((name for name in reversed(self.stack) if name in names), names[0])
-        return caller, _place(frame, code)
+        _, number = self.frames.setdefault(id(method), (method, len(self.frames) + 1))
+        return caller, _place(frame, code), number
 
 
 # These may give back what they got, unchanged; that is not writing to it.
@@ -482,6 +509,12 @@ def _calling_frame(frame: FrameType | None) -> FrameType | None:
     while frame is not None and _between(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+def _self_of(frame: FrameType) -> nn.Module | None:
+    """Return the module that a method runs for."""
+    module = frame.f_locals.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
+    return module if isinstance(module, nn.Module) else None
 
 
 def calling_place(frame: FrameType | None) -> Place | None:

@@ -150,6 +150,7 @@ class Value:
         tainted: Whether its numbers were seen or changed by ways that a recording cannot follow: by another tensor
             that shares its memory, or by Python.
         device: Its device.
+        dense: Whether it is neither sparse nor nested; a nested tensor has no shape here.
     """
 
     index: int
@@ -164,6 +165,7 @@ class Value:
     overwritten: Call | None = None
     tainted: bool = False
     device: torch.device | None = None
+    dense: bool = True
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,8 @@ class Call:
         owner: The name of the innermost module in whose ``forward`` the call was made; "" is the model itself.
         caller: The module whose method made the call (the first argument of the calling frame), by name, or None.
         place: Where in that method.
+        frame: The number of the run of that method; 0 if there is none.
+        stranger: The module that makes the call and is not in the model, if one does.
         slot: For "module": the name under which it was reached, if only one of several names is possible; else "".
         reread: For an in-place call: whether its argument was used again afterwards by its old name.
     """
@@ -210,6 +214,8 @@ class Call:
     owner: str = ""
     caller: str | None = None
     place: Place | None = None
+    frame: int = 0
+    stranger: nn.Module | None = None
     slot: str = ""
     reread: bool = False
 
@@ -237,7 +243,7 @@ class Visit:
         outputs: The tensors among its results.
         start: The index of the first call made in it.
         stop: The index behind the last one.
-        caller, place: Who called it from where, as for a :class:`Call`.
+        caller, place, frame: Who called it from where, as for a :class:`Call`.
         slot: The parent and the key by which it was reached, where slots were told apart; else empty.
     """
 
@@ -249,6 +255,7 @@ class Visit:
     stop: int
     caller: str | None = None
     place: Place | None = None
+    frame: int = 0
     slot: tuple[Any, ...] = ()
 
     @property
@@ -278,6 +285,7 @@ class Recording:
         runs: How often each module's forward ran, by its first name.
         visits: The runs of modules that were looked into, in the order in which they ended.
         outcome: What the run made.
+        strangers: Modules that ran and are not in the model, by ``id``.
         training: Whether it was a run in training mode.
     """
 
@@ -289,3 +297,4 @@ class Recording:
     visits: list[Visit] = field(default_factory=list)
     outcome: Outcome = field(default_factory=lambda: Outcome([]))
     training: bool = False
+    strangers: dict[int, nn.Module] = field(default_factory=dict)

@@ -1,0 +1,159 @@
+"""Three networks of the same depth trained live on digits: plain, agile, and plain with batch normalisation."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agileact._common.errors import ArgumentError
+from agileact.nn import AgileModule
+from agileact.study.data.dataset import DataSet, load
+from agileact.study.spec.trial import ArmSpec, DataSpec, ModelSpec
+from agileact.study.training.loop import batches, evaluate
+from agileact.study.training.setup import build_network, build_optimizer
+
+ARMS = ("plain", "agile", "batch-normalised")
+LAYERS = 6
+MOST_STEPS = 5000
+"""Where a run ends by itself."""
+_WIDTH, _BATCH, _SAMPLES = 24, 64, 200
+_ACTIVATION = "_activation"
+
+
+@dataclass(frozen=True)
+class LiveSpec:
+    """What is trained; the learning rate is not of it, for it can be moved while a run goes on."""
+
+    base: str = "sigmoid"
+    optimizer: str = "adam"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a network's layers do to samples that it has not seen: by layer, from the first on.
+
+    Attributes:
+        sizes: The deviation of the outputs of each layer's activation over the samples, a mean over its nodes.
+        scale: Smallest and largest a of each layer; empty where there are none.
+        location: Smallest and largest b of each layer.
+    """
+
+    sizes: list[float]
+    scale: list[tuple[float, float]]
+    location: list[tuple[float, float]]
+
+
+class LiveRun:
+    """The training of the three networks, from weights of one seed and on the same batches."""
+
+    def __init__(self, spec: LiveSpec) -> None:
+        self.spec = spec
+        self.data = digits = _digits()
+        model = ModelSpec("mlp", (("nodes", (_WIDTH,) * LAYERS),))
+        arms = {
+            arm: ArmSpec(
+                (("fc", f"agile-{spec.base}" if arm == "agile" else spec.base),),
+                optimizer=spec.optimizer,
+                normalisation="batch" if arm == "batch-normalised" else "none",
+            )
+            for arm in ARMS
+        }
+        shape = tuple(digits.train_x.shape[1:])
+        self.models = {
+            arm: build_network(
+                model, of, input_shape=shape, classes=digits.classes, seed=spec.seed, sample=lambda: digits.train_x
+            )
+            for arm, of in arms.items()
+        }
+        self._optimizers = {arm: build_optimizer(self.models[arm], of) for arm, of in arms.items()}
+        self._batches = batches(len(digits.train_y), _BATCH, spec.seed)
+        self.losses: dict[str, list[float]] = {arm: [] for arm in ARMS}
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return len(self.losses["plain"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether no more steps are taken."""
+        return self.step >= MOST_STEPS
+
+    def advance(self, steps: int, lr: float) -> None:
+        """Take up to ``steps`` steps with each network, at a learning rate."""
+        for optimizer in self._optimizers.values():
+            assert isinstance(optimizer, torch.optim.Optimizer)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        for _ in range(min(steps, MOST_STEPS - self.step)):
+            chosen = next(self._batches)
+            x, y = self.data.train_x[chosen], self.data.train_y[chosen]
+            for arm, model in self.models.items():
+                self._optimizers[arm].zero_grad(set_to_none=True)
+                loss = self.data.objective.mean(model(x), y)
+                loss.backward()
+                self._optimizers[arm].step()
+                self.losses[arm].append(float(loss.detach()))
+
+    def accuracy(self, arm: str) -> float:
+        """Return the network's accuracy on digits that it was not trained on."""
+        return evaluate(self.models[arm], self.data.validation_x, self.data.validation_y)[1] or 0.0
+
+    def signals(self, arm: str) -> Signals:
+        """Return what the network's layers do now."""
+        model, seen = self.models[arm], dict[str, float]()
+
+        def note(name: str, module: torch.nn.Module, given: object, output: Tensor) -> None:
+            seen[name] = float(output.std(0).mean())
+
+        named = [(name, module) for name, module in model.named_modules() if name.endswith(_ACTIVATION)]
+        hooks = [module.register_forward_hook(functools.partial(note, name)) for name, module in named]
+        training = model.training
+        with torch.no_grad():
+            model.eval()(self.data.validation_x[:_SAMPLES])
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+        agile = [module for _, module in named if isinstance(module, AgileModule)]
+        a, b = (
+            [(float(values.min()), float(values.max())) for values in found]
+            for found in ([one.scale.detach() for one in agile], [one.location.detach() for one in agile])
+        )
+        return Signals([seen[name] for name, _ in named], a, b)
+
+    def sentence(self) -> str:
+        """Say how far the networks are."""
+        if not self.step:
+            return "No step yet."
+        parts = []
+        for arm in ARMS:
+            loss = self.losses[arm][-1]
+            parts.append(
+                f"{arm}: loss {loss:.3g}, {100 * self.accuracy(arm):.0f} % of unseen digits right"
+                if math.isfinite(loss)
+                else f"{arm}: diverged; reset, and take a smaller learning rate"
+            )
+        end = f" The run ends here, after {MOST_STEPS:,} steps." if self.finished else ""
+        return f"Step {self.step:,}. {'. '.join(part[0].upper() + part[1:] for part in parts)}.{end}"
+
+
+@functools.lru_cache(maxsize=1)
+def _digits() -> DataSet:
+    return load(DataSpec("digits", validation=_SAMPLES))
+
+
+def learning_rate(exponent: float) -> float:
+    """Return the rate at a place of the slider, of two digits: what is written is what is used.
+
+    Example:
+        >>> learning_rate(-2.0), learning_rate(-1.5)
+        (0.01, 0.032)
+    """
+    if not -5 <= exponent <= 1:
+        raise ArgumentError("the learning rate must be a number from 0.00001 to 10")
+    return float(f"{10**exponent:.2g}")

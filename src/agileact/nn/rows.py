@@ -1,0 +1,118 @@
+"""Rows of weights that are directions: of length 1, and of mean 0 unless a layer says otherwise.
+
+A row is all that one unit (a node, a filter) weighs its input by: of a linear or convolutional layer ``weight[i]``, of
+a grouped or depthwise one too; of a transposed convolution all numbers with which an output channel is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import Parameter, is_lazy
+
+_HELD, _HAD_BIAS = "_agileact_rows", "_agileact_had_bias"
+CENTRED, LENGTH = "centred", "length"
+"""What is done to the rows of a layer: to mean 0 and length 1, or to length 1 alone."""
+
+
+def hold(layer: Any, kind: str) -> None:
+    """Note on a layer that its rows are directions, and of which kind; its bias goes, which the location replaces."""
+    layer.__dict__[_HELD] = kind
+    layer.__dict__[_HAD_BIAS] = layer.bias is not None or layer.__dict__.get(_HAD_BIAS, False)
+    layer.bias = None
+
+
+def release(layer: Any) -> None:
+    """Free the rows of a layer, and give it a bias of zeros if it had one."""
+    layer.__dict__.pop(_HELD, None)
+    if layer.__dict__.pop(_HAD_BIAS, False) and layer.bias is None:
+        rows = getattr(layer, "out_features", None) or layer.out_channels
+        layer.bias = Parameter(layer.weight.detach().new_zeros(rows), requires_grad=layer.weight.requires_grad)
+
+
+def held(layer: nn.Module) -> str | None:
+    """Return of which kind the rows of a layer are; None if they are free."""
+    kind: str | None = layer.__dict__.get(_HELD)
+    return kind
+
+
+def directions(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers of a model whose rows are directions, each once, by name."""
+    return {name: layer for name, layer in model.named_modules() if held(layer)}
+
+
+def has_rows(layer: nn.Module) -> bool:
+    """Return whether a layer is one of those whose rows are known."""
+    return isinstance(layer, (nn.Linear, _ConvNd))
+
+
+def laid_out(layer: nn.Module, weight: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """Return a view of a layer's weight, and the axes of the view along which a row lies."""
+    if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, ...), the inputs of one group after another
+        groups = layer.groups
+        view = weight.view(groups, weight.shape[0] // groups, *weight.shape[1:])
+        return view, (1, *range(3, view.ndim))
+    return weight, tuple(range(1, weight.ndim))
+
+
+class Projection:
+    """Puts the rows of some layers back on the sphere; what it needs in between it makes once."""
+
+    def __init__(self, layers: dict[str, nn.Module]) -> None:
+        self.layers = [(layer, held(layer) == CENTRED) for layer in layers.values()]
+        self._room: dict[nn.Module, Tensor] = {}
+
+    def project(self) -> None:
+        """Project all rows, in place."""
+        with torch.no_grad():
+            for layer, centred in self.layers:
+                self._one(layer, centred)
+
+    def project_strays(self) -> None:
+        """Project the layers with a row that is off by more than rounding: what is loaded again keeps every bit."""
+        with torch.no_grad():
+            for layer, centred in self.layers:
+                weight = local(layer)
+                view, axes = laid_out(layer, weight.double())
+                mean = view.mean(axes).abs().max() if centred and view.numel() else torch.zeros(())
+                off = torch.linalg.vector_norm(view, dim=axes).sub(1).abs()
+                if off.numel() and float(torch.maximum(off.max(), mean)) > 64 * torch.finfo(weight.dtype).eps:
+                    self._one(layer, centred)
+
+    def _one(self, layer: nn.Module, centred: bool) -> None:
+        weight, axes = laid_out(layer, local(layer))
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        room = self._room.get(layer)
+        if room is None or room.device != weight.device or room.dtype != wide:
+            shape = [1 if axis in axes else size for axis, size in enumerate(weight.shape)]
+            self._room[layer] = room = torch.empty(shape, device=weight.device, dtype=wide)
+        if centred:
+            torch.sum(weight, axes, keepdim=True, dtype=wide, out=room)
+            weight.sub_(room, alpha=room.numel() / max(weight.numel(), 1))
+        torch.linalg.vector_norm(weight, dim=axes, keepdim=True, dtype=wide, out=room)
+        # A row of zeros has no direction; it stays, rather than to become NaN.
+        weight.div_(room.clamp_(min=torch.finfo(wide).tiny))
+
+
+def local(layer: nn.Module) -> Tensor:
+    """Return a layer's weight, or the part of it that this process keeps (FSDP shards along rows)."""
+    weight: Any = layer.weight
+    kept: Tensor = weight.to_local() if hasattr(weight, "to_local") else weight.detach()
+    return kept
+
+
+def refusal(layer: nn.Module) -> str:
+    """Return why the rows of a layer cannot be held where they are; empty if they can."""
+    weight: Any = layer._parameters.get("weight")
+    if weight is None:
+        return "its weight is parametrised, pruned or computed"
+    if is_lazy(weight):
+        return "it has no weight yet; run one batch through the model first"
+    if not weight.dtype.is_floating_point:
+        return "its weight is not of floating-point numbers"
+    if hasattr(weight, "placements") and isinstance(layer, _ConvTransposeNd):
+        return "its rows are shared out over processes (a transposed convolution under FSDP)"
+    return ""
