@@ -105,7 +105,7 @@ def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
         f"Share of runs over all tasks whose test loss is at most so many times that of {base}; higher is better.",
         form="lines",
         series=series,
-        x=f"test loss in units of {base}",
+        x="test loss in units of the baseline's",  # whose name may be long
         y="share of runs",
         unit_y=True,
         numbers=(
@@ -117,7 +117,9 @@ def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
             ],
         ),
     )
-    return [relative, profile, details("Probability of improvement, over all tasks", [improvement])]
+    pairs = details("Probability of improvement, over all tasks", [improvement])
+    # Hidden, as the charts of other tasks are, while the reader looks at one task.
+    return [relative, {**profile, "task": "*"}, {**pairs, "task": "*"}]
 
 
 def _whole(text: str) -> str:
