@@ -223,6 +223,7 @@ def test_surfaces_can_be_turned_and_the_run_goes_on(opened):
     scene = "document.querySelector('#xor-agile .js-plotly-plot')._fullLayout.scene._scene"
     eye = f"JSON.stringify({scene}.getCamera().eye)"
     before = page.evaluate(eye)
+    page.evaluate("document.getElementById('xor-agile').scrollIntoView()")
     place = page.locator("#xor-agile .js-plotly-plot").bounding_box()
     assert place is not None
     page.mouse.move(place["x"] + place["width"] / 2, place["y"] + 200)
