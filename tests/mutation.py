@@ -268,7 +268,7 @@ TRANSFORMS = _faults(
         "a negative scale passes max pooling",
         "transforms/fold/test_fold_scale.py",
         "fold/rules.py",
-        'self.found.positive(labels, "it goes into max pooling" + inside(call))',
+        'self._positive(labels, "it goes into max pooling" + inside(call))',
         "pass",
         "the largest of negated numbers is the negated smallest",
     ),
