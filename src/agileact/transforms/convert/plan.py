@@ -83,14 +83,13 @@ class Planner:
         except MisfitError as misfit:
             return Placement(replace(one, reason=str(misfit)))
         device, dtype = where.placement(one.uses)
-        keywords = {"granularity": self.granularity, "dim": dim, "device": device, "dtype": dtype}
+        keywords: dict[str, Any] = {"granularity": self.granularity, "dim": dim, "device": device, "dtype": dtype}
         original = one.original if isinstance(one.original, nn.Module) else None
         name, options = self.base if self.base is not None else (one.base, one.options)
         if options is None:
             note = "; ".join(filter(None, ["no base function: it computes itself", one.note, note]))
-            module: AgileModule = AgileWrapped(
-                without_hooks(original) if original else one.function, size, terms=self.terms, **keywords
-            )  # type: ignore[arg-type]
+            function: Any = without_hooks(original) if original is not None else one.function
+            module: AgileModule = AgileWrapped(function, size, terms=self.terms, **keywords)
         else:
             note = "; ".join(filter(None, [one.note, note]))
             module = agile_module(name, size, self.terms, keywords | options)
