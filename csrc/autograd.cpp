@@ -143,7 +143,7 @@ struct AgileBackward : public torch::autograd::TraceableFunction {
         !has_tangent(kept)) {
       at::AutoDispatchBelowADInplaceOrView below;
       auto [gx, gs, gl] = backward_cpu(grads[0], kept, option(s), option(l), call.formula, call.place, from_output,
-                                       should_compute_output(1), should_compute_output(2));
+                                       should_compute_output(1), should_compute_output(2), true);
       variable_list out;
       out.reserve(3);
       out.push_back(std::move(gx));

@@ -76,13 +76,14 @@ struct Elu {
   static constexpr bool kKinked = true;
   V alpha;
   Elu(double p, double) : alpha(p) {}
-  V f(V z) const { return where_above(z, 0, z, alpha * z.expm1()); }
+  V f(V z) const { return where_above(z, 0, z, alpha * fast_expm1(z)); }
   V tidy(V f) const { return at::vec::maximum(f, alpha.neg()); }
   V slope(V f) const { return where_above(f, 0, V(1), f + alpha); }
   V bend(V f, V d) const { return where_above(f, 0, V(0), d); }
   void at(V z, V& f, V& d) const {
-    f = this->f(z);
-    d = where_above(z, 0, V(1), alpha * fast_exp(z));
+    const V low = alpha * fast_expm1(z);
+    f = where_above(z, 0, z, low);
+    d = where_above(z, 0, V(1), low + alpha);
   }
   void at(V z, V& f, V& d, V& e) const {
     at(z, f, d);
@@ -96,8 +97,9 @@ struct Sigmoid {
   static constexpr bool kKinked = false;
   Sigmoid(double, double) {}
   V f(V z) const { return logistic(z); }
-  V tidy(V f) const { return within(f, 0, 1); }
-  V slope(V f) const { return f * (V(1) - f); }
+  // What was rounded may lie a little beyond 1, where the slope must not turn negative.
+  V tidy(V f) const { return f; }
+  V slope(V f) const { return at_least(f - f * f, 0); }
   V bend(V f, V d) const { return d * (V(1) - f - f); }
   void at(V z, V& f, V& d) const {
     f = logistic(z);
@@ -114,9 +116,22 @@ struct Tanh {
   static constexpr bool kFromValue = true;
   static constexpr bool kKinked = false;
   Tanh(double, double) {}
-  V f(V z) const { return z.tanh(); }
-  V tidy(V f) const { return within(f, -1, 1); }
-  V slope(V f) const { return V(1) - f * f; }
+  // In float a rational function of z, fitted by weighted least squares with a relative error of 2e-8 before rounding.
+  V f(V z) const {
+    if constexpr (std::is_same_v<typename V::value_type, float>) {
+      static constexpr double top[] = {0.9999999794491695, 0.1338101914345223, 0.00349558038560076,
+                                       2.0608954084580807e-05, 1.3354483384006465e-08};
+      static constexpr double bottom[] = {1, 0.4671433473452787, 0.025876952818051125, 0.00032856221152298653,
+                                          7.776485428492566e-07};
+      const V near = within(z, -9, 9);
+      const V square = near * near;
+      return quotient(near * polynomial(square, top), polynomial(square, bottom));
+    } else {
+      return z.tanh();
+    }
+  }
+  V tidy(V f) const { return f; }
+  V slope(V f) const { return at_least(V(1) - f * f, 0); }
   V bend(V f, V d) const { return V(-2) * f * d; }
   void at(V z, V& f, V& d) const {
     f = this->f(z);
@@ -136,18 +151,23 @@ struct Softplus {
   Softplus(double p, double q) : beta(p), threshold(q), inverse(1 / p) {}
   V f(V z) const {
     const V t = z * beta;
-    return V::blendv(fast_exp(t).log1p() * inverse, z, t > threshold);
+    return rise(z, t, fast_exp(t.abs().neg()));
+  }
+  // With u = exp(-|t|), which cannot overflow.
+  V rise(V z, V t, V u) const {
+    return V::blendv((at_least(t, 0) + fast_log1p(u)) * inverse, z, t > threshold);
   }
   V tidy(V f) const { return at_least(f, 0); }
   V slope(V f) const {
     const V t = f * beta;
-    return V::blendv(t.neg().expm1().neg(), V(1), t > threshold);
+    return V::blendv(fast_expm1(t.neg()).neg(), V(1), t > threshold);
   }
   V bend(V f, V d) const { return V::blendv(beta * d * (V(1) - d), V(0), f * beta > threshold); }
   void at(V z, V& f, V& d) const {
-    f = this->f(z);
     const V t = z * beta;
-    d = V::blendv(logistic(t), V(1), t > threshold);
+    const V u = fast_exp(t.abs().neg());
+    f = rise(z, t, u);
+    d = V::blendv(quotient(where_above(t, 0, V(1), u), V(1) + u), V(1), t > threshold);
   }
   void at(V z, V& f, V& d, V& e) const {
     at(z, f, d);
@@ -179,11 +199,11 @@ struct Silu {
   static constexpr bool kFromValue = false;
   static constexpr bool kKinked = false;
   Silu(double, double) {}
-  V f(V z) const { return z / (V(1) + fast_exp(z.neg())); }
+  V f(V z) const { return logistic(z, z); }
   void at(V z, V& f, V& d) const {
     const V s = logistic(z);
     f = z * s;
-    d = s * (V(1) + z * (V(1) - s));
+    d = at::vec::fmadd(f, V(1) - s, s);
   }
   void at(V z, V& f, V& d, V& e) const {
     const V s = logistic(z);
@@ -207,7 +227,7 @@ struct Gelu {
       static constexpr double bottom[] = {1, 0.252081454, 0.0287709907, 0.00189652073, 7.42563643e-05, 1.18971479e-06};
       const V near = within(z, -kFar, kFar);
       const V square = near * near;
-      const V half = near * polynomial(square, top) * reciprocal(polynomial(square, bottom));
+      const V half = quotient(near * polynomial(square, top), polynomial(square, bottom));
       // Out there the mass is below a rounding of 1; to the left it must not stay at one.
       return where_at_most(z, -kFar, V(0), half + V(0.5));
     } else {
@@ -277,32 +297,36 @@ template <typename V>
 struct Mish {
   static constexpr bool kFromValue = false;
   static constexpr bool kKinked = false;
+  static constexpr double kFull = std::is_same_v<typename V::value_type, float> ? 20 : 40;
   Mish(double, double) {}
-  static V gate(V z, V& e) {
-    e = fast_exp(at_most(z, 40));
-    const V n = e * (e + V(2));
-    return n / (n + V(2));
-  }
   V f(V z) const {
-    V e;
-    return z * gate(z, e);
+    const V e = fast_exp(at_most(z, kFull));
+    const V n = e * (e + V(2));
+    return z * quotient(n, n + V(2));
+  }
+  // t, the logistic function s, and t': both quotients by one division. 1 - t is a quotient too, as t itself rounds to 1
+  // long before z (1 - t) vanishes; and beyond the bound, where e stands still, it is 0.
+  static V gate(V z, V& s, V& slope) {
+    const V e = fast_exp(at_most(z, kFull));
+    const V n = e * (e + V(2)), one = V(1) + e, two = n + V(2);
+    const V inverse = reciprocal(one * two);
+    const V t = n * one * inverse;
+    s = e * two * inverse;
+    slope = where_above(z, kFull, V(0), s * (V(2) * one * inverse) * (V(1) + t));
+    return t;
   }
   void at(V z, V& f, V& d) const {
-    V e;
-    const V t = gate(z, e);
+    V s, slope;
+    const V t = gate(z, s, slope);
     f = z * t;
-    const V s = e / (V(1) + e);
-    d = t + z * (s * (V(1) - t * t));
+    d = t + z * slope;
   }
   void at(V z, V& f, V& d, V& second) const {
-    V e;
-    const V t = gate(z, e);
+    V s, slope;
+    const V t = gate(z, s, slope);
     f = z * t;
-    const V s = e / (V(1) + e);
-    const V t1 = s * (V(1) - t * t);
-    const V t2 = t1 * (V(1) - s - V(2) * t * s);
-    d = t + z * t1;
-    second = V(2) * t1 + z * t2;
+    d = t + z * slope;
+    second = V(2) * slope + z * (slope * (V(1) - s - V(2) * t * s));
   }
 };
 
@@ -311,12 +335,12 @@ struct Hardswish {
   static constexpr bool kFromValue = false;
   static constexpr bool kKinked = false;
   Hardswish(double, double) {}
-  V f(V z) const { return z * within(z + V(3), 0, 6) / V(6); }
+  V f(V z) const { return z * within(z + V(3), 0, 6) * V(1.0 / 6); }
   void at(V z, V& f, V& d) const {
     f = this->f(z);
     // torch: 0 up to -3, 1 from 3 on, z / 3 + 0.5 in between.
-    d = V::blendv(z / V(3) + V(0.5), V(1), z >= V(3));
-    d = V::blendv(d, V(0), z <= V(-3));
+    d = V::blendv(z * V(1.0 / 3) + V(0.5), V(1), z >= V(3));
+    d = where_at_most(z, -3, V(0), d);
   }
   void at(V z, V& f, V& d, V& e) const {
     at(z, f, d);
@@ -329,7 +353,7 @@ struct Hardsigmoid {
   static constexpr bool kFromValue = false;
   static constexpr bool kKinked = false;
   Hardsigmoid(double, double) {}
-  V f(V z) const { return within(z + V(3), 0, 6) / V(6); }
+  V f(V z) const { return within(z + V(3), 0, 6) * V(1.0 / 6); }
   void at(V z, V& f, V& d) const {
     f = this->f(z);
     d = V::blendv(V(1.0 / 6), V(0), (z >= V(3)) | (z <= V(-3)));

@@ -4,7 +4,7 @@
 built, which takes a third of the time; a wheel gets all of them, as it may be installed elsewhere. A library holds the
 registered operators and autograd, compiled once for any machine, and the loops, compiled for its instruction set. Each
 is a file of its own, so that an inline function compiled for AVX-512 can never be linked into a program for a machine
-without it.
+without it. ``python csrc/build.py --check aarch64-linux-gnu-g++`` only reads the sources, for another machine.
 """
 
 from __future__ import annotations
@@ -126,19 +126,7 @@ def build(
 
     cxx = shlex.split(compiler())
     root = Path(torch.__file__).parent
-    include = root / "include"
-    if not (include / "ATen" / "ATen.h").exists():
-        raise BuildError(f"the PyTorch in {root} came without its C++ headers")
-    flags = [
-        "-std=c++20" if _version(torch.__version__) >= (2, 9) else "-std=c++17",
-        *("-O2", "-g0", "-fPIC", "-DNDEBUG", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"),
-        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-        f"-I{include}",
-        f"-I{include / 'torch' / 'csrc' / 'api' / 'include'}",
-        *shlex.split(os.environ.get("CXXFLAGS", "")),
-    ]
-    if sys.platform != "darwin":
-        flags.append("-fopenmp")
+    flags = _flags(root)
     work.mkdir(parents=True, exist_ok=True)
 
     def compile_one(name: str, label: str, extra: tuple[str, ...]) -> Path:
@@ -181,6 +169,35 @@ def build(
     return libraries
 
 
+def check(cxx: str) -> None:
+    """Read every source with another compiler, of arm64 say, without making anything; raise if it finds an error.
+
+    PyTorch's headers are the same for all machines, so that this needs no PyTorch for that machine.
+    """
+    import torch
+
+    defines = ("-DCPU_CAPABILITY=DEFAULT", "-DCPU_CAPABILITY_DEFAULT", '-DAGILEACT_STAMP="{}"')
+    for name in (*LOOPS, *COMMON):
+        _run([*shlex.split(cxx), *_flags(Path(torch.__file__).parent), *defines, "-fsyntax-only", str(HERE / name)])
+
+
+def _flags(root: Path) -> list[str]:
+    import torch
+
+    include = root / "include"
+    if not (include / "ATen" / "ATen.h").exists():
+        raise BuildError(f"the PyTorch in {root} came without its C++ headers")
+    flags = [
+        "-std=c++20" if _version(torch.__version__) >= (2, 9) else "-std=c++17",
+        *("-O2", "-g0", "-fPIC", "-DNDEBUG", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"),
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+        f"-I{include}",
+        f"-I{include / 'torch' / 'csrc' / 'api' / 'include'}",
+        *shlex.split(os.environ.get("CXXFLAGS", "")),
+    ]
+    return flags if sys.platform == "darwin" else [*flags, "-fopenmp"]
+
+
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("+")[0].split(".")[:2])
 
@@ -196,6 +213,9 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 3 and sys.argv[1] == "--check":
+        check(sys.argv[2])
+        sys.exit()
     print(f"Python {sysconfig.get_python_version()}, building for {', '.join(capabilities())}", file=sys.stderr)
     for library in build():
         print(library)

@@ -108,6 +108,7 @@ void with_type(c10::ScalarType dtype, Go&& go) {
     case c10::ScalarType::Float: return go(float());
     case c10::ScalarType::Double: return go(double());
     case c10::ScalarType::BFloat16: return go(c10::BFloat16());
+    case c10::ScalarType::Half: return go(c10::Half());
     default: TORCH_CHECK(false, "agileact: no kernel for ", dtype);
   }
 }

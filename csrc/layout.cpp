@@ -231,6 +231,29 @@ at::Tensor Layout::gradient(const double* sums, const at::Tensor& parameter, int
   return result;
 }
 
+std::pair<at::Tensor, at::Tensor> Layout::gradients(const double* sums, const OptionalTensor& scale,
+                                                    const OptionalTensor& location, int64_t terms,
+                                                    bool shared) const {
+  const auto given = [](const OptionalTensor& t) { return t.has_value() && t->defined(); };
+  const int64_t n = geometry.params * terms;
+  const auto flat = [&](const OptionalTensor& t) {
+    return given(t) && t->scalar_type() == at::kFloat && t->dim() == 1 && order.empty();
+  };
+  if (shared && flat(scale) && flat(location)) {
+    const at::Tensor both = at::detail::empty_cpu({2 * n}, at::kFloat);
+    std::copy_n(sums, 2 * n, both.mutable_data_ptr<float>());
+    const auto part = [&](int64_t offset) {
+      at::Tensor t = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(both.storage()), both.key_set(), both.dtype());
+      t.unsafeGetTensorImpl()->set_storage_offset(offset);
+      t.unsafeGetTensorImpl()->set_sizes_contiguous({n});
+      return t;
+    };
+    return {part(0), part(n)};
+  }
+  return {given(scale) ? gradient(sums, *scale, terms) : at::Tensor(),
+          given(location) ? gradient(sums + n, *location, terms) : at::Tensor()};
+}
+
 at::Tensor Layout::like_x(const at::Tensor& t) const {
   if (t.strides() == x.strides() || (t.is_contiguous() && x.is_contiguous())) {
     return t;

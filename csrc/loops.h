@@ -156,11 +156,11 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
             const int64_t count = std::min<int64_t>(V::size(), n - i);
             V vi[NI], vo[NO], va[NA > 0 ? NA : 1];
             AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
-              vi[k] = V::loadu(io.in[k] + at + i, count);
+              vi[k] = load_first(io.in[k] + at + i, count);
             }
             tail(vi, tab, vo, va, count, acc[half]);
             AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
-              vo[k].store(io.out[k] + at + i, count);
+              store_first(vo[k], io.out[k] + at + i, count);
             }
           }
         } else if (i < n) {

@@ -61,8 +61,8 @@ void check(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& l
 }
 
 // x and y are dense and laid out alike; they may be the same.
-void evaluate(const Layout& layout, const Tensor& y, at::ScalarType dtype, const OptionalTensor& scale,
-              const OptionalTensor& location, const Formula& formula, const Place& place, const Look& seen) {
+void evaluate(const Layout& layout, const Tensor& y, const OptionalTensor& scale, const OptionalTensor& location,
+              const Formula& formula, const Place& place, const Look& seen) {
   if (y.numel() == 0) {
     return;
   }
@@ -72,7 +72,7 @@ void evaluate(const Layout& layout, const Tensor& y, at::ScalarType dtype, const
              {layout.x.const_data_ptr(), y.mutable_data_ptr(), a.data, b.data, place.terms});
   } else {
     forward(y.scalar_type(), formula, layout.geometry,
-            {layout.x.const_data_ptr(), y.mutable_data_ptr(), a.data, b.data, seen.guarded ? smallest_of(dtype) : 0});
+            {layout.x.const_data_ptr(), y.mutable_data_ptr(), a.data, b.data, seen.guarded ? smallest_of(y.scalar_type()) : 0});
   }
 }
 
@@ -95,7 +95,7 @@ Three agile_backward(const Tensor& grad, const Tensor& saved, const OptionalTens
                      const OptionalTensor& location, std::string_view base, double p, double q, int64_t dim,
                      int64_t ndim, int64_t terms, bool from_output) {
   auto [to_x, to_scale, to_location] = backward_cpu(grad, saved, scale, location, formula_of(base, p, q),
-                                                    {dim, ndim, terms}, from_output, true, true);
+                                                    {dim, ndim, terms}, from_output, true, true, false);
   const auto defined = [](const Tensor& t) {
     return t.defined() ? t : at::empty({0}, at::TensorOptions().dtype(at::kFloat));
   };
@@ -150,39 +150,37 @@ Tensor forward_cpu(const Tensor& x, const OptionalTensor& scale, const OptionalT
   if (seen.plain) {
     return plain(formula, x);
   }
-  const auto dtype = x.scalar_type();
-  const bool half = dtype == at::kHalf;
-  const Layout layout = layout_of(half ? x.to(at::kFloat) : x, place.dim, place.ndim);
+  const Layout layout = layout_of(x, place.dim, place.ndim);
   Tensor y = like(layout.x);
-  evaluate(layout, y, dtype, scale, location, formula, place, seen);
-  return half ? y.to(dtype) : y;
+  evaluate(layout, y, scale, location, formula, place, seen);
+  return y;
 }
 
 void forward_cpu_(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Formula& formula,
                   const Place& place, const Look& seen) {
   check(x, scale, location, place);
-  if (seen.plain || x.scalar_type() == at::kHalf) {
+  if (seen.plain) {
     x.copy_(forward_cpu(x, scale, location, formula, place, seen));
     return;
   }
   const Layout layout = layout_of(x, place.dim, place.ndim);
-  evaluate(layout, layout.x, x.scalar_type(), scale, location, formula, place, seen);
+  evaluate(layout, layout.x, scale, location, formula, place, seen);
   if (!layout.x.is_same(x)) {
     x.copy_(layout.x);
   }
 }
 
 Three backward_cpu(const Tensor& grad, const Tensor& saved, const OptionalTensor& scale, const OptionalTensor& location,
-                   const Formula& formula, const Place& place, bool from_output, bool want_scale, bool want_location) {
+                   const Formula& formula, const Place& place, bool from_output, bool want_scale, bool want_location,
+                   bool shared) {
   const int64_t terms = place.terms;
   check(saved, scale, location, place);
   TORCH_CHECK(!from_output || (invertible(formula) && terms == 1), "agileact: ", name_of(formula.base),
               " cannot be recovered from its output");
   TORCH_CHECK(grad.sizes() == saved.sizes() && grad.scalar_type() == saved.scalar_type(),
               "agileact: the gradient does not match what was saved");
-  const bool half = saved.scalar_type() == at::kHalf;
-  const Layout layout = layout_of(half ? saved.to(at::kFloat) : saved, place.dim, place.ndim);
-  const Tensor g = layout.like_x(half ? grad.to(at::kFloat) : grad);
+  const Layout layout = layout_of(saved, place.dim, place.ndim);
+  const Tensor g = layout.like_x(grad);
   const Table a = layout.table(scale, terms, 1);
   const Table second = from_output ? layout.table(scale, 1, 1, true) : layout.table(location, terms, 0);
   Tensor grad_x = like(layout.x);
@@ -202,14 +200,9 @@ Three backward_cpu(const Tensor& grad, const Tensor& saved, const OptionalTensor
   for (int64_t i = 0; i < n; ++i) {
     sums[n + i] *= -(wide ? static_cast<const double*>(a.data)[i] : static_cast<const float*>(a.data)[i]);
   }
-  Tensor to_scale, to_location;
-  if (want_scale && has(scale)) {
-    to_scale = layout.gradient(sums.data(), *scale, terms);
-  }
-  if (want_location && has(location)) {
-    to_location = layout.gradient(sums.data() + n, *location, terms);
-  }
-  return {half ? grad_x.to(at::kHalf) : grad_x, to_scale, to_location};
+  auto [to_scale, to_location] = layout.gradients(sums.data(), want_scale ? scale : std::nullopt,
+                                                  want_location ? location : std::nullopt, terms, shared);
+  return {grad_x, to_scale, to_location};
 }
 
 TORCH_LIBRARY_IMPL(agileact, CPU, m) {

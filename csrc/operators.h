@@ -17,9 +17,10 @@ at::Tensor forward_cpu(const at::Tensor& x, const OptionalTensor& scale, const O
 void forward_cpu_(const at::Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Formula&,
                   const Place&, const Look&);
 
-// The gradients of x, scale and location; an undefined one for a parameter that is not there or not wanted.
+// The gradients of x, scale and location; an undefined one for a parameter that is not there or not wanted. Those of the
+// parameters may share their memory, unless an operator returns them, whose results must not.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(
     const at::Tensor& grad, const at::Tensor& saved, const OptionalTensor& scale, const OptionalTensor& location,
-    const Formula&, const Place&, bool from_output, bool want_scale, bool want_location);
+    const Formula&, const Place&, bool from_output, bool want_scale, bool want_location, bool shared);
 
 }  // namespace agileact

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <tuple>
 
 namespace agileact {
@@ -31,53 +32,6 @@ using vec_t = at::vec::Vectorized<acc_t<T>>;
 template <typename T>
 constexpr int64_t kStep = 2 * vec_t<T>::size();
 
-template <typename T>
-struct Pack {
-  using V = vec_t<T>;
-  V v[2];
-
-  static inline Pack load(const T* from) {
-    if constexpr (std::is_same_v<T, acc_t<T>>) {
-      return {V::loadu(from), V::loadu(from + V::size())};
-    } else {
-      auto [low, high] = at::vec::convert_to_float<T>(at::vec::Vectorized<T>::loadu(from));
-      return {low, high};
-    }
-  }
-
-  // The first n lanes, zeros behind them.
-  static inline Pack load(const T* from, int64_t n) {
-    if constexpr (std::is_same_v<T, acc_t<T>>) {
-      constexpr int64_t W = V::size();
-      return {V::loadu(from, std::min(n, W)), n > W ? V::loadu(from + W, n - W) : V(0)};
-    } else {
-      auto [low, high] = at::vec::convert_to_float<T>(at::vec::Vectorized<T>::loadu(from, n));
-      return {low, high};
-    }
-  }
-
-  inline void store(T* to) const {
-    if constexpr (std::is_same_v<T, acc_t<T>>) {
-      v[0].store(to);
-      v[1].store(to + V::size());
-    } else {
-      at::vec::convert_from_float<T>(v[0], v[1]).store(to);
-    }
-  }
-
-  inline void store(T* to, int64_t n) const {
-    if constexpr (std::is_same_v<T, acc_t<T>>) {
-      constexpr int64_t W = V::size();
-      v[0].store(to, std::min(n, W));
-      if (n > W) {
-        v[1].store(to + W, n - W);
-      }
-    } else {
-      at::vec::convert_from_float<T>(v[0], v[1]).store(to, n);
-    }
-  }
-};
-
 // All bits in the first n lanes (of any n), none behind them.
 template <typename V>
 inline V first_lanes(int64_t n) {
@@ -93,6 +47,149 @@ inline V first_lanes(int64_t n) {
   }();
   return V::loadu(table.data() + W - std::clamp<int64_t>(n, 0, W));
 }
+
+// The first n numbers, zeros behind them. With AVX2 ATen copies them to the stack and back.
+template <typename A>
+inline at::vec::Vectorized<A> load_first(const A* from, int64_t n) {
+  using V = at::vec::Vectorized<A>;
+#if defined(CPU_CAPABILITY_AVX2)
+  if constexpr (std::is_same_v<A, float>) {
+    return _mm256_maskload_ps(from, _mm256_castps_si256(first_lanes<V>(n)));
+  }
+#endif
+  return V::loadu(from, n);
+}
+template <typename A>
+inline void store_first(const at::vec::Vectorized<A>& v, A* to, int64_t n) {
+#if defined(CPU_CAPABILITY_AVX2)
+  if constexpr (std::is_same_v<A, float>) {
+    _mm256_maskstore_ps(to, _mm256_castps_si256(first_lanes<at::vec::Vectorized<A>>(n)), v);
+    return;
+  }
+#endif
+  v.store(to, n);
+}
+
+// From float16 and bfloat16 to float and back. bfloat16 is rounded to the nearest even, and NaN stays NaN.
+#if defined(CPU_CAPABILITY_AVX512)
+inline __m512 widened(const c10::BFloat16* from) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+inline __m512 widened(const c10::Half* from) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+inline __m256i rounded(__m512 v) {
+  const __m512i bits = _mm512_castps_si512(v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(sum, nan, _mm512_set1_epi32(0x7fc00000)), 16));
+}
+#if defined(__GNUC__) && !defined(__clang__)
+#define AGILEACT_NATIVE_BFLOAT16
+// One instruction where the processor has it, which the flags of the set do not say. It writes 0 for what is below
+// the smallest normal number.
+const bool kNativeBFloat16 = __builtin_cpu_supports("avx512bf16");
+#endif
+inline void narrow(__m512 low, __m512 high, c10::BFloat16* to) {
+#if defined(AGILEACT_NATIVE_BFLOAT16)
+  if (kNativeBFloat16) {
+    __m512i both;
+    __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both) : "v"(low), "v"(high));
+    _mm512_storeu_si512(to, both);
+    return;
+  }
+#endif
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded(low));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16), rounded(high));
+}
+inline void narrow(__m512 low, __m512 high, c10::Half* to) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16), _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(CPU_CAPABILITY_AVX2)
+inline __m256 widened(const c10::BFloat16* from) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+inline __m256 widened(const c10::Half* from) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+inline __m256i rounded(__m256 v) {
+  const __m256i bits = _mm256_castps_si256(v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256 nan = _mm256_cmp_ps(v, v, _CMP_UNORD_Q);
+  // All bits set is a NaN too.
+  return _mm256_srli_epi32(_mm256_castps_si256(_mm256_or_ps(_mm256_castsi256_ps(sum), nan)), 16);
+}
+inline void narrow(__m256 low, __m256 high, c10::BFloat16* to) {
+  const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded(low), rounded(high)), 0xd8);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), both);
+}
+inline void narrow(__m256 low, __m256 high, c10::Half* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 8), _mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT));
+}
+#endif
+
+template <typename T>
+struct Pack {
+  using V = vec_t<T>;
+  static constexpr int64_t W = V::size();
+  V v[2];
+
+  static inline Pack load(const T* from) {
+    if constexpr (std::is_same_v<T, acc_t<T>>) {
+      return {V::loadu(from), V::loadu(from + W)};
+    } else {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+      return {V(widened(from)), V(widened(from + W))};
+#else
+      auto [low, high] = at::vec::convert_to_float<T>(at::vec::Vectorized<T>::loadu(from));
+      return {low, high};
+#endif
+    }
+  }
+
+  // The first n lanes, zeros behind them.
+  static inline Pack load(const T* from, int64_t n) {
+    if constexpr (std::is_same_v<T, acc_t<T>>) {
+      return {load_first(from, std::min(n, W)), n > W ? load_first(from + W, n - W) : V(0)};
+    } else {
+      T some[2 * W] = {};
+      std::memcpy(static_cast<void*>(some), from, n * sizeof(T));
+      return load(some);
+    }
+  }
+
+  inline void store(T* to) const {
+    if constexpr (std::is_same_v<T, acc_t<T>>) {
+      v[0].store(to);
+      v[1].store(to + W);
+    } else {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+      narrow(v[0], v[1], to);
+#else
+      at::vec::convert_from_float<T>(v[0], v[1]).store(to);
+#endif
+    }
+  }
+
+  inline void store(T* to, int64_t n) const {
+    if constexpr (std::is_same_v<T, acc_t<T>>) {
+      store_first(v[0], to, std::min(n, W));
+      if (n > W) {
+        store_first(v[1], to + W, n - W);
+      }
+    } else {
+      T some[2 * W];
+      store(some);
+      std::memcpy(static_cast<void*>(to), some, n * sizeof(T));
+    }
+  }
+};
 
 // Adds the lanes in one fixed order.
 template <typename V>

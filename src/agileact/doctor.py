@@ -69,8 +69,6 @@ def _kernel(base: str, device: str, dtype: str) -> tuple[str, str]:
         return "triton", "not measured on a GPU"
     if not ops.CPU.loaded:
         return "default", ops.CPU.reason
-    if dtype == "float16":
-        return "compiled", "by way of float32 copies"
     return "compiled", ""
 
 

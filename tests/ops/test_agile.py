@@ -129,6 +129,49 @@ def test_start_is_the_plain_function_to_the_bit(case: Case, shape: tuple[int, ..
 
 
 @needs_compiled
+@pytest.mark.parametrize("shape", [(2, 3, 333), (50, 3), (1, 70000)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_rounded_as_torch_rounds(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(6)) * torch.logspace(-3, 3, shape[-1])
+    x = x.to(dtype)
+    x.view(-1)[:4] = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0])
+    scale, location = torch.linspace(0.7, 1.3, shape[1]), torch.linspace(-0.1, 0.2, shape[1])
+    along = (1, -1, *(1,) * (x.ndim - 2))
+    wanted = (scale.view(along) * (x.float() - location.view(along))).to(dtype)
+    torch.testing.assert_close(agile(x, scale, location, "identity"), wanted, rtol=0, atol=0, equal_nan=True)
+
+
+@needs_compiled
+def test_gradients_that_share_memory_do_not_share_numbers() -> None:
+    x, grad = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    case = next(case for case in FUSED_CASES if case.base == "silu")
+    scale, location = parameters(3, torch.float32)
+    _, _, to_scale, to_location = computed(x, scale, location, grad, case, 1)
+    wanted = expected(x, scale, location, grad, case, 1)
+    to_scale.zero_()
+    torch.testing.assert_close(to_location.double(), wanted[3], rtol=1e-5, atol=1e-5)
+    leaves = [t.clone().requires_grad_() for t in (scale, location)]
+    for _ in range(2):
+        agile(x, *leaves, "silu").backward(grad)
+    for leaf, one in zip(leaves, wanted[2:], strict=True):
+        assert leaf.grad is not None
+        torch.testing.assert_close(leaf.grad.double(), 2 * one, rtol=1e-5, atol=1e-5)
+
+
+@needs_compiled
+@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
+def test_float32_is_right_over_its_range(case: Case) -> None:
+    """Our own exp, tanh and logarithm, where they overflow, vanish and lose digits first."""
+    ends = torch.tensor([87.3, 87.4, 88.0, 88.4, 88.8, 89.5, 103.9, 104.0, 150.0, 1e4])
+    small = torch.logspace(-30, 1, 400)
+    x = torch.cat([torch.linspace(-30, 30, 4001), small, -small, ends, -ends]).reshape(1, 1, -1)
+    scale, location, grad = torch.tensor([1.0]), torch.tensor([1e-20]), torch.ones_like(x)
+    got, wanted = computed(x, scale, location, grad, case, 1), expected(x, scale, location, grad, case, 1)
+    for one, other in zip(got[:2], wanted[:2], strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=2e-6, atol=2e-6)
+
+
+@needs_compiled
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "last", "layer"])
 @pytest.mark.parametrize("base", ["relu", "gelu"])
 def test_equal_bits_for_any_number_of_threads(base: str, layout: str) -> None:

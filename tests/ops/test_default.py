@@ -110,8 +110,8 @@ def test_pooling_and_its_gradients(base: str, window: str, size: str, layout: st
     with torch.no_grad():
         call = (*call_of(case), *places)
         out = (wanted.shape[2], wanted.shape[3])
-        value, picked, found = _pool._forward(x, scale, location, *call, out)
-        made = _pool._backward(grad, picked, found, scale, location, *call, (7, 8))
+        value, picked, found = _pool.forward(x, scale, location, *call, out)
+        made = _pool.backward(grad, picked, found, scale, location, *call, (7, 8))
     torch.testing.assert_close(value, wanted)
     if base == "silu":  # a ReLU has many zeros, of which any is the largest
         assert torch.equal(_pool.indices_of(found, 8, *places), where)

@@ -56,7 +56,7 @@ def _places_of(indices: Tensor, width: int, kernel: Pair, stride: Pair, padding:
     return (row * kernel[1] + (indices % width - columns) // dilation[1]).to(torch.uint8)
 
 
-def _channels(parameter: Tensor | None, channels: int) -> tuple[int, int]:
+def channels(parameter: Tensor | None, channels: int) -> tuple[int, int]:
     """Return the axes of a parameter: the channels, or none if there is one pair for all."""
     return (1, 1) if parameter is None or parameter.numel() == channels else (0, 0)
 
@@ -65,10 +65,11 @@ def _channels(parameter: Tensor | None, channels: int) -> tuple[int, int]:
 # dilation, and the size of the planes that come out.
 
 
-def _forward(x: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any) -> tuple[Tensor, Tensor, Tensor]:
+def forward(x: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return values, the inputs they come from, and their places in their windows."""
     function, out = call[:3], call[7]
     window: tuple[Pair, Pair, Pair, Pair] = call[3:7]
-    axes = _channels(scale if scale is not None else location, x.shape[1])
+    axes = channels(scale if scale is not None else location, x.shape[1])
     y = _ops.agile(x, scale, location, *function, *axes)
     ceil = output_size(x.shape[2:], *window, ceil=False) != tuple(out)
     value, indices = F.max_pool2d_with_indices(y, *window, ceil)
@@ -77,35 +78,36 @@ def _forward(x: Tensor, scale: Tensor | None, location: Tensor | None, *call: An
     return value, torch.empty_like(value).copy_(picked), torch.empty_like(value, dtype=torch.uint8).copy_(places)
 
 
-def _backward(
+def backward(
     grad: Tensor, picked: Tensor, places: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x, scale and location."""
     function, window, size = call[:3], call[3:7], call[7]
-    axes = _channels(scale if scale is not None else location, picked.shape[1])
+    axes = channels(scale if scale is not None else location, picked.shape[1])
     values, to_scale, to_location = _ops.agile_backward(grad, picked, scale, location, *function, *axes)
     indices = indices_of(places, size[1], *window).flatten(2)
     flat = values.new_zeros((*values.shape[:2], size[0] * size[1]))
     planes = flat.scatter_add(2, indices, values.flatten(2)).view(*values.shape[:2], *size)
-    return planes.contiguous(memory_format=_format(values)), to_scale, to_location
+    return planes.contiguous(memory_format=format_of(values)), to_scale, to_location
 
 
-def _format(x: Tensor) -> torch.memory_format:
+def format_of(x: Tensor) -> torch.memory_format:
+    """Return channels last, or else contiguous."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _fake_forward(
-    x: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def fake_forward(x: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return memory for what ``forward`` returns."""
     size = (*x.shape[:2], *call[-1])
-    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=_format(x))
+    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=format_of(x))
     return y, torch.empty_like(y), torch.empty_like(y, dtype=torch.uint8)
 
 
 def _fake_backward(
     grad: Tensor, picked: Tensor, places: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _fake_forward(picked, scale, location, *call)[0], empty(scale, picked), empty(location, picked)
+    return fake_forward(picked, scale, location, *call)[0], empty(scale, picked), empty(location, picked)
 
 
 # --- vmap: the samples become more images, or, where parameters or their gradients are their own, more channels ---
@@ -157,8 +159,8 @@ def _vmap_backward(
 
 
 for _name, _kernel, _fake, _map in (
-    ("agile_max_pool2d", _forward, _fake_forward, _vmap_forward),
-    ("agile_max_pool2d_backward", _backward, _fake_backward, _vmap_backward),
+    ("agile_max_pool2d", forward, fake_forward, _vmap_forward),
+    ("agile_max_pool2d_backward", backward, _fake_backward, _vmap_backward),
 ):
     LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"agileact::{_name}", _fake, lib=LIBRARY)
