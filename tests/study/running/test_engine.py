@@ -223,7 +223,7 @@ def test_a_full_disk_loses_nothing_and_the_study_goes_on_when_there_is_room(comm
         ballast = tmp_path / "disk" / "ballast"
         limit = {}
         if mounted:
-            ballast.write_bytes(bytes(4046 * 1024))
+            ballast.write_bytes(bytes(4030 * 1024))
         else:
             limit = {"file_size": 28 * 1024}  # an error of the system like that of a full disk, without rights
         command = run(commands, spec, out, **limit)
