@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 import torch
 from hypothesis import settings
 
+# Inductor keeps code by graph, not by instruction set: code of another set gives garbage.
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR",
+    f"{tempfile.gettempdir()}/agileact-inductor-{os.environ.get('ATEN_CPU_CAPABILITY', 'native')}",
+)
 settings.register_profile("agileact", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("agileact")
 # Two test processes with two threads each would be slower than with one.
