@@ -206,6 +206,7 @@ ACTIVATION = {
     "activation-terms.value": 1,
     "activation-at.value": 2.0,
     "activation-circuit.value": "linear",
+    "activation-g.value": 1.0,
     **{f"activation-{letter}{term}.value": 1.0 for letter in "ab" for term in range(3)},
 }
 
@@ -221,6 +222,8 @@ def test_the_curve_follows_a_and_b(client):
     assert curve(a0=-2.0) == -10.0
     assert curve(b0=-1.0) == 7.0
     assert curve(terms=2, a1=1.0, b1=4.0) == 7.0
+    assert curve(g=0.5) == 2.5
+    assert curve(terms=2, a1=1.0, b1=4.0, g=0.5) == 7.0  # a sum has no gain
 
 
 @pytest.mark.parametrize(
@@ -231,6 +234,7 @@ def test_the_curve_follows_a_and_b(client):
         ({"activation-terms.value": 10**9}, "K must be a whole number from 1 to 3"),
         ({"activation-circuit.value": "x"}, "the network must be one of"),
         ({"activation-at.value": "2"}, "x must be a number"),
+        ({"activation-g.value": 5}, "g must be a number from -4 to 4"),
     ],
 )
 def test_wrong_values_on_the_first_tab_are_sentences(client, change, words):
