@@ -2,6 +2,7 @@
 
 python docs/studies/tables.py docs/studies/results/where-relu.json   # losses, and the time to the baseline's best
 python docs/studies/tables.py docs/studies/results/where-relu.csv    # when each arm reached a best loss of its own
+python docs/studies/tables.py recipe                                 # the summary of the page about the recipe
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from typing import Any
 
 from agileact.study import holm, paired_difference, sign_flip_test
 
+HERE = Path(__file__).resolve().parent
+RECIPE = ("three-layers",)
+"""The tasks of the page about the recipe, each a study of its own."""
+RATES = (0.001, 0.003, 0.01)
+"""The learning rates of its specs; each replicate moves them together, by up to half a step."""
+STANDARDISED = "agile-relu+standardized"
 WORDS = {"better": "**lower**", "worse": "**higher**", "same": "no difference found", "undecided": "undecided"}
 
 
@@ -52,6 +59,47 @@ def tables(document: dict[str, Any]) -> str:
             cells = (row["lr"], row["activation lr"], loss, difference, row[TIME], common, p)
             text.append(f"| {' | '.join((f'`{arm}`', *cells, *(ranks(contrast) if ranked else ())))} |")
         text.append("")
+    return "\n".join(text)
+
+
+def recipe(task: str) -> dict[str, Any]:
+    """Return what ``agileact study show --baseline agile-relu+standardized`` wrote of a task of the recipe's page."""
+    path = HERE / "results" / f"recipe-{task}-against-standardized.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def recipe_summary() -> str:
+    """Return a Markdown table of an arm a row: its test loss on each task, and what of the recipe's is told from it."""
+    documents = [recipe(task) for task in RECIPE]
+    text = ["| arm | " + " | ".join(RECIPE) + " |", "| --- |" + " --- |" * len(RECIPE)]
+    for arm in [row["arm"] for row in documents[0]["rows"]]:
+        cells = []
+        for document in documents:
+            (loss,) = [row["test loss"] for row in document["rows"] if row["arm"] == arm]
+            found = [one for one in document["contrasts"] if one["arm"] == arm]
+            for one in found:
+                low, high = one["student"]
+                loss += f"<br>{one['mean']:+.3f} [{low:+.3f}, {high:+.3f}] {WORDS.get(one['decision'], one['decision'])}"
+            cells.append(loss)
+        text.append(f"| `{arm}` | {' | '.join(cells)} |")
+    return "\n".join(text)
+
+
+def by_rate(rows: list[dict[str, str]]) -> str:
+    """Return a Markdown table of the mean validation loss at the three learning rates that every arm began with."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        if row["phase"] == "tuning":
+            tried = found.setdefault(row["arm"], {}).setdefault(row["replicate"], [])
+            if len(tried) < len(RATES):
+                tried.append((float(row["lr"]), float(row["validation_loss"] or "inf")))
+    text = ["| arm | " + " | ".join(f"about {rate:g}" for rate in RATES) + " | largest over smallest |"]
+    text.append("| --- |" + " --- |" * (len(RATES) + 1))
+    for arm, replicates in found.items():
+        columns = zip(*(sorted(tried) for tried in replicates.values()), strict=True)
+        means = [statistics.fmean(loss for _, loss in column) for column in columns]
+        text.append(f"| `{arm}` | {' | '.join(f'{mean:.3f}' for mean in means)} | {max(means) / min(means):.2f} |")
     return "\n".join(text)
 
 
@@ -111,6 +159,12 @@ TIME = "iterations to the baseline's best"
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
+        if name == "recipe":
+            print(recipe_summary())
+            for task in RECIPE:
+                with (HERE / "results" / f"recipe-{task}.csv").open(encoding="utf-8") as file:
+                    print(f"\n**{task}**\n\n{by_rate(list(csv.DictReader(file)))}")
+            continue
         text = Path(name).read_text(encoding="utf-8")
         if name.endswith(".csv"):
             print(own_best(list(csv.DictReader(text.splitlines()))))

@@ -28,8 +28,8 @@ def layout() -> html.Div:
     return look.tab_body(
         "Four networks of six layers learn 8×8 digits, from the same weights and on the same batches: plain, agile, "
         "agile with standardised weights, and plain with batch normalisation. The size of the signal is how much a "
-        "layer's outputs differ from digit to digit. With sigmoid it fades from layer to layer at the start, except with "
-        "standardised weights. Press Start, and move the learning rate while they learn.",
+        "layer's outputs differ from digit to digit. With sigmoid it fades from layer to layer at the start, except "
+        "with standardised weights. Press Start, and move the learning rate while they learn.",
         look.row(
             "controls",
             look.base_choice("live", "sigmoid"),
