@@ -17,11 +17,10 @@ from typing import Any
 from agileact.study import holm, paired_difference, sign_flip_test
 
 HERE = Path(__file__).resolve().parent
-RECIPE = ("three-layers",)
+RECIPE = ("three-layers", "batch-8")
 """The tasks of the page about the recipe, each a study of its own."""
 RATES = (0.001, 0.003, 0.01)
 """The learning rates of its specs; each replicate moves them together, by up to half a step."""
-STANDARDISED = "agile-relu+standardized"
 WORDS = {"better": "**lower**", "worse": "**higher**", "same": "no difference found", "undecided": "undecided"}
 
 
@@ -62,28 +61,33 @@ def tables(document: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-def recipe(task: str) -> dict[str, Any]:
-    """Return what ``agileact study show --baseline agile-relu+standardized`` wrote of a task of the recipe's page."""
-    path = HERE / "results" / f"recipe-{task}-against-standardized.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def general(arm: str) -> str:
+    """Return the name of an arm for any f.
+
+    >>> general("agile-relu+standardized")
+    'agile-f+standardized'
+    """
+    return arm.replace("sigmoid", "f").replace("relu", "f")
 
 
 def recipe_summary() -> str:
-    """Return a Markdown table of an arm a row: its test loss on each task, and what of the recipe's is told from it."""
-    documents = [recipe(task) for task in RECIPE]
-    text = ["| arm | " + " | ".join(RECIPE) + " |", "| --- |" + " --- |" * len(RECIPE)]
-    for arm in [row["arm"] for row in documents[0]["rows"]]:
-        cells = []
-        for document in documents:
-            (loss,) = [row["test loss"] for row in document["rows"] if row["arm"] == arm]
-            found = [one for one in document["contrasts"] if one["arm"] == arm]
-            for one in found:
+    """Return a Markdown table of an arm a row: its test loss on each task, and its difference to the recipe's."""
+    cells: dict[str, dict[str, str]] = {}
+    for task in RECIPE:
+        path = HERE / "results" / f"recipe-{task}-against-standardized.json"
+        document = json.loads(path.read_text(encoding="utf-8"))
+        contrasts = {one["arm"]: one for one in document["contrasts"]}
+        for row in document["rows"]:
+            text = row["test loss"] + (f" ({row['seeds'].partition('(')[2]}" if "(" in row["seeds"] else "")
+            if (one := contrasts.get(row["arm"])) is not None:
                 low, high = one["student"]
-                loss += f"<br>{one['mean']:+.3f} [{low:+.3f}, {high:+.3f}] {WORDS.get(one['decision'], one['decision'])}"
-            cells.append(loss)
-        text.append(f"| `{arm}` | {' | '.join(cells)} |")
-    return "\n".join(text)
+                word = WORDS.get(one["decision"], one["decision"])
+                text += f"<br>{one['mean']:+.3f} [{low:+.3f}, {high:+.3f}] {word}"
+            cells.setdefault(general(row["arm"]), {})[task] = text
+    lines = ["| arm | " + " | ".join(RECIPE) + " |", "| --- |" + " --- |" * len(RECIPE)]
+    for arm, found in cells.items():
+        lines.append(f"| `{arm}` | {' | '.join(found.get(task, '–') for task in RECIPE)} |")
+    return "\n".join(lines)
 
 
 def by_rate(rows: list[dict[str, str]]) -> str:
