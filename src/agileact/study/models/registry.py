@@ -21,7 +21,11 @@ Builder = Callable[..., nn.Module]
 
 _BUILDERS: dict[str, Builder] = {}
 _GIVEN = ("arm", "input_shape", "classes", "seed")
-_NORMS = {"none": nn.Module, "batch": (nn.BatchNorm1d, nn.BatchNorm2d), "layer": (nn.LayerNorm, nn.GroupNorm)}
+_NORMS: dict[str, tuple[type[nn.Module], ...]] = {
+    "none": (nn.Module,),
+    "batch": (nn.BatchNorm1d, nn.BatchNorm2d),
+    "layer": (nn.LayerNorm, nn.GroupNorm),
+}
 
 
 def names() -> tuple[str, ...]:

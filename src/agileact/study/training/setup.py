@@ -69,13 +69,13 @@ def build_network(
         _calibrate(agile, sample())
         fold_into(agile, model)
     constrain_weights(model, arm, sample)
-    agile = [module for module in model.modules() if isinstance(module, AgileModule)]
+    activations = [module for module in model.modules() if isinstance(module, AgileModule)]
     for name in arm.freeze:
-        for module in agile:
+        for module in activations:
             # ReLU, beside whose scale a gain says nothing new, has none; then there is nothing to keep.
             if module._parameters.get(name) is not None:
                 module.get_parameter(name).requires_grad_(False)
-    if arm.freeze and not agile:
+    if arm.freeze and not activations:
         raise ArgumentError(f"freeze names {', '.join(arm.freeze)}, but the arm has no agile activation")
     return model
 

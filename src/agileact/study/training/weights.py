@@ -63,7 +63,7 @@ def _standardize(model: nn.Module, how: str, inputs: Tensor) -> None:
     elif how == "weight-standardized":
         for layer in chosen.values():
             release(layer)  # its weights are free again,
-            layer.bias = None  # and its location stays what the bias was
+            layer.register_parameter("bias", None)  # and its location stays what the bias was
             register_parametrization(layer, "weight", _Standardized())
 
 
@@ -73,4 +73,5 @@ class _Standardized(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         rows = weight.flatten(1)
         rows = rows - rows.mean(1, keepdim=True)
-        return (rows / rows.norm(dim=1, keepdim=True)).view_as(weight)
+        unit: Tensor = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        return unit.view_as(weight)
