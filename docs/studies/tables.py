@@ -17,7 +17,7 @@ from typing import Any
 from agileact.study import holm, paired_difference, sign_flip_test
 
 HERE = Path(__file__).resolve().parent
-RECIPE = ("three-layers", "batch-8", "ten-layers")
+RECIPE = ("three-layers", "batch-8", "ten-layers", "ten-layers-sigmoid")
 """The tasks of the page about the recipe, each a study of its own."""
 RATES = (0.001, 0.003, 0.01)
 """The learning rates of its specs; each replicate moves them together, by up to half a step."""
