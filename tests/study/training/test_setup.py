@@ -207,7 +207,7 @@ def test_who_has_something_to_tune():
     [
         (
             {"freeze": ("scales",)},
-            "an entry of freeze must be 'scale' or 'location', not 'scales'; did you mean 'scale'",
+            "an entry of freeze must be 'scale' or 'location' or 'gain', not 'scales'; did you mean 'scale'",
         ),
         ({"freeze": ("scale", "scale")}, "twice"),
         ({"start": "calibrate"}, "did you mean 'calibrated'"),

@@ -21,7 +21,11 @@ Builder = Callable[..., nn.Module]
 
 _BUILDERS: dict[str, Builder] = {}
 _GIVEN = ("arm", "input_shape", "classes", "seed")
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_NORMS: dict[str, tuple[type[nn.Module], ...]] = {
+    "none": (nn.Module,),
+    "batch": (nn.BatchNorm1d, nn.BatchNorm2d),
+    "layer": (nn.LayerNorm, nn.GroupNorm),
+}
 
 
 def names() -> tuple[str, ...]:
@@ -72,8 +76,8 @@ def build(spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classe
         wrong = [name for name, _ in spec.options if name not in known]
         raise ArgumentError(unknown(f"option of the model {spec.name!r}:", ", ".join(wrong), known)) from None
     model = builder(arm, input_shape, classes, seed, **dict(spec.options))
-    if arm.normalisation == "batch" and not any(isinstance(module, _NORMS) for module in model.modules()):
-        raise ArgumentError(f"the model {spec.name!r} has no form with batch normalisation")
+    if not any(isinstance(module, _NORMS[arm.normalisation]) for module in model.modules()):
+        raise ArgumentError(f"the model {spec.name!r} has no form with {arm.normalisation} normalisation")
     return model
 
 

@@ -38,11 +38,28 @@ _MODIFIERS: dict[str, _Modifier] = {
         {"updates": "folded-reset"}, ("plain",), "plain, with the steps of a fresh agile form each time"
     ),
     "frozen": _Modifier({"freeze": ("location", "scale")}, _AGILE_ONLY, "a and b stay at their start"),
+    "gain-frozen": _Modifier({"freeze": ("gain",)}, ("agile",), "a and b learn, the gain stays at 1"),
+    "layernorm": _Modifier({"normalisation": "layer"}, (), "with layer normalisation before each activation"),
+    "length-one": _Modifier({"weights": "length-one"}, _AGILE_ONLY, "standardised to length 1, not to mean 0"),
     "linear": _Modifier({"schedule": "linear"}, (), "learning rates fall to 0 on a line"),
     "location-only": _Modifier({"freeze": ("scale",)}, _AGILE_ONLY, "only b learns"),
+    "nf": _Modifier(
+        {"weights": "weight-standardized", "freeze": ("gain", "scale")},
+        _AGILE_ONLY,
+        "normaliser-free: weights standardised in the forward pass, a fixed at 1 / std f, only b learns",
+    ),
     "one-cycle": _Modifier({"schedule": "one-cycle"}, (), "learning rates rise, and fall to nearly 0"),
     "positive": _Modifier({"scale_sign": "positive"}, _AGILE_ONLY, "a stays positive"),
     "scale-only": _Modifier({"freeze": ("location",)}, _AGILE_ONLY, "only a learns"),
+    "size-one": _Modifier({"start": "one", "freeze": ("scale",)}, _AGILE_ONLY, "a stays 1"),
+    "standardized": _Modifier(
+        {"weights": "standardized"}, _AGILE_ONLY, "rows of weights are directions: mean 0 and length 1 after each step"
+    ),
+    "start-one": _Modifier({"start": "one"}, _AGILE_ONLY, "a starts at 1 where weights are standardised"),
+    "weight-norm": _Modifier({"weights": "weight-norm"}, (), "with torch's weight normalisation"),
+    "weight-standardized": _Modifier(
+        {"weights": "weight-standardized"}, _AGILE_ONLY, "weights standardised in the forward pass, free beneath"
+    ),
     "widened": _Modifier({"width": "matched"}, ("plain",), "plain, widened to the agile form's number of parameters"),
 }
 _NUMBERS: dict[str, tuple[str, str]] = {

@@ -14,12 +14,13 @@ from agileact._common.errors import ArgumentError
 from agileact.baselines import ParametricActivation
 from agileact.calibration import calibrate
 from agileact.nn import AgileModule
-from agileact.optim import decay_activations, param_groups
+from agileact.optim import decay_activations, param_groups, standardize_weights
 from agileact.study import models
 from agileact.study.spec.activation_names import agile_form, parse_activation
 from agileact.study.spec.trial import ArmSpec, ModelSpec
 from agileact.study.training import optimizers
 from agileact.study.training.folded_steps import FoldedOptimizer, fold_into
+from agileact.study.training.weights import constrain_weights
 
 _LEAST_SCALE = 1e-3
 """Where a scale is held that would leave the positive numbers."""
@@ -67,11 +68,14 @@ def build_network(
         agile = models.build(spec, _agile_twin(arm), **arguments)
         _calibrate(agile, sample())
         fold_into(agile, model)
-    for module in model.modules():
-        if isinstance(module, AgileModule):
-            for name in arm.freeze:
+    constrain_weights(model, arm, sample)
+    activations = [module for module in model.modules() if isinstance(module, AgileModule)]
+    for name in arm.freeze:
+        for module in activations:
+            # ReLU, beside whose scale a gain says nothing new, has none; then there is nothing to keep.
+            if module._parameters.get(name) is not None:
                 module.get_parameter(name).requires_grad_(False)
-    if arm.freeze and not any(isinstance(module, AgileModule) for module in model.modules()):
+    if arm.freeze and not activations:
         raise ArgumentError(f"freeze names {', '.join(arm.freeze)}, but the arm has no agile activation")
     return model
 
@@ -110,6 +114,8 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
     for group in groups:
         group["lr"] = {"scale": scale_lr, "location": location_lr}.get(group.get("name", ""), group["lr"])
     optimizer = build(groups)
+    if arm.weights in ("standardized", "length-one"):
+        standardize_weights(optimizer, model)
     if arm.activation_decay:
         decay_activations(optimizer, model)
     if arm.scale_sign == "positive":

@@ -44,8 +44,8 @@ def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
     A stack cannot probe single steps, take folded updates, give biases a rate of their own, clip the gradient of each
-    network or end one network's training; and it is for full precision, one process, and the loss and metric that the
-    kind of data has by itself.
+    network, constrain rows of weights, normalise by layer or end one network's training. It is for full precision,
+    one process, and the loss and metric that the kind of data has by itself.
     """
     budget = spec.task.budget
     return (
@@ -56,6 +56,8 @@ def stackable(spec: TrialSpec) -> bool:
         and spec.arm.updates == "own"
         and spec.arm.bias_lr_multiplier == 1.0
         and spec.arm.clip_norm is None
+        and spec.arm.weights == "free"
+        and spec.arm.normalisation != "layer"
         and budget.patience == 0
     )
 
