@@ -21,6 +21,7 @@ from agileact.study.spec.activation_names import parse_activation
 from agileact.study.spec.arms import Arm, arm
 from agileact.study.spec.protocol import Protocol, Study
 from agileact.study.spec.reading import PlacedError, make_converter, mapping, number, placed, read, text, whole
+from agileact.study.spec.space import Space, search_space
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, Options, TaskSpec, freeze
 
@@ -112,6 +113,7 @@ def study_from(raw: Any, source: str = "study") -> Study:
 @functools.cache
 def _converter() -> Any:
     made = make_converter(_number, _text)
+    made.register_structure_hook_func(lambda kind: kind == Space, lambda raw, _: search_space(mapping(raw)))
     plain = made.get_structure_hook(Protocol)
     made.register_structure_hook(Protocol, lambda raw, kind: plain(_with_seeds(raw), kind))
     made.register_structure_hook(Arm, lambda raw, _: _arm(raw))
@@ -150,7 +152,7 @@ def _fields(raw: Any, base: dict[str, Any]) -> ArmSpec:
 def _checked(raw: dict[str, Any], study: Study) -> Study:
     """Return the study if its rates are where its protocol has a use for them, and no two arms are the same."""
     if not study.protocol.tune:
-        for key in ("lr", "activation_lr", "trials", "tuning_seeds", "extend"):
+        for key in ("lr", "activation_lr", "trials", "tuning_seeds", "extend", "space", "sampler"):
             if key in raw["protocol"]:
                 words = "is for tuning, and tune is false; then each arm has its own rate: {arm: relu, lr: 0.01}"
                 raise PlacedError(words, ("protocol", key))
@@ -159,10 +161,12 @@ def _checked(raw: dict[str, Any], study: Study) -> Study:
         for rate in ("lr", "activation_lr"):
             if study.protocol.tune and isinstance(entry, dict) and rate in entry:
                 words = "is tuned, so it cannot be set; set protocol.tune: false to use it as it is"
+                if study.protocol.space:
+                    words = f"is tuned, so it cannot be set; a space with one value fixes it: {{{rate}: {entry[rate]}}}"
                 raise PlacedError(words, (*place, rate))
     for i, one in enumerate(study.arms):
         for earlier in study.arms[:i]:
-            if one.spec == earlier.spec:
+            if (one.spec, study.space(one)) == (earlier.spec, study.space(earlier)):
                 words = (
                     f"{one.name!r} is the same as {earlier.name!r} but for the name: it would be compared with itself"
                 )
@@ -187,7 +191,7 @@ def _with_seeds(raw: Any) -> dict[str, Any]:
 def _arm(raw: Any) -> Arm:
     if isinstance(raw, str):
         return arm(raw)
-    given = mapping(raw, ("name", "arm", *(field.name for field in dataclasses.fields(ArmSpec))))
+    given = mapping(raw, ("name", "arm", "space", *(field.name for field in dataclasses.fields(ArmSpec))))
     named = given.pop("arm", None)
     if (named is None) == ("activations" not in given):
         raise ArgumentError("needs either 'activations' or 'arm', the name of one to start from")
@@ -197,7 +201,9 @@ def _arm(raw: Any) -> Arm:
             base = vars(arm(_text(named)).spec)
     with placed("name"):
         name = _text(given.pop("name", named))
-    return Arm(name, _fields(given, base))
+    with placed("space"):
+        space = search_space(mapping(given.pop("space", {})))
+    return Arm(name, _fields(given, base), space)
 
 
 def _activations(raw: Any) -> Options:

@@ -67,6 +67,11 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
     study, current, ranks = outcome.study, outcome.current, outcome.ranking
     print_table(study.name, HEADER, [row(cell) for cell in outcome.cells], keys=2)
     print()
+    for arms, space in study.searches:
+        print(f"Search space of {', '.join(arms)} ({study.protocol.trials} points, {study.protocol.sampler}): {space}.")
+    for choice in current.choices.values() if study.searches else ():
+        where = f", replicate {choice.replicate}" * (outcome.unit == "replicate")
+        print(f"{choice.task}, {choice.arm}{where}: tuning chose {choice.point.describe()}.")
     for one in outcome.comparisons:
         print(f"{one.task}: {one.verdict.sentence}")
         for sentence in one.beside:
@@ -90,8 +95,9 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
 
 def _document(outcome: Outcome) -> dict[str, Any]:
     ranks = outcome.ranking
+    study = outcome.study
     return {
-        "study": outcome.study.name,
+        "study": study.name,
         "finished": outcome.current.finished,
         "rows": [dict(zip(HEADER, row(cell), strict=True)) for cell in outcome.cells],
         "verdicts": [
@@ -107,6 +113,7 @@ def _document(outcome: Outcome) -> dict[str, Any]:
             }
             for one in outcome.comparisons
         ],
+        "spaces": {one: space for arms, space in study.searches for one in arms},
         "notes": outcome.notes,
         "flags": [list(flag) for flag in outcome.flags],
         "contrasts": [one.to_dict() for one in outcome.comparisons],

@@ -16,7 +16,7 @@ from agileact.calibration import calibrate
 from agileact.nn import AgileModule
 from agileact.optim import decay_activations, param_groups
 from agileact.study import models
-from agileact.study.spec.activation_names import agile_form, parse_activation
+from agileact.study.spec.activation_names import agile_form
 from agileact.study.spec.trial import ArmSpec, ModelSpec
 from agileact.study.training import optimizers
 from agileact.study.training.folded_steps import FoldedOptimizer, fold_into
@@ -132,21 +132,6 @@ def _check_effect(model: nn.Module, arm: ArmSpec) -> None:
         raise ArgumentError("bias_lr_multiplier does not go with folded updates, which set the steps of biases")
     if arm.clip_norm is not None and not own:
         raise ArgumentError("clip_norm does not go with folded updates, whose gradients have another norm")
-
-
-def has_trainable_activations(arm: ArmSpec) -> bool:
-    """Return whether an activation learning rate means anything to the arm.
-
-    Example:
-        >>> has_trainable_activations(ArmSpec((("fc", "agile-relu"),), freeze=("location", "scale")))
-        False
-        >>> has_trainable_activations(ArmSpec((("fc", "relu"), ("conv", "prelu"))))
-        True
-    """
-    if arm.updates != "own":
-        return True
-    kinds = {parse_activation(str(name)).kind for _, name in arm.activations}
-    return "baseline" in kinds or (bool(kinds & {"agile", "combined"}) and len(arm.freeze) < 2)
 
 
 @lru_cache(maxsize=64)
