@@ -55,7 +55,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     parser.add_argument("--model", required=True, metavar="PKG.MODULE:FUNCTION", help="returns the network")
     parser.add_argument("--data", required=True, metavar="PKG.MODULE:FUNCTION", help="returns pairs (inputs, targets)")
     parser.add_argument(
-        "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu; see agileact.study.spec.arms"
+        "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu,PKG.MODULE:ACTIVATION"
     )
     parser.add_argument(
         "--budget", type=seconds, default=1800.0, metavar="TIME", help="such as 90s, 30m or 1.5h (default: 30m)"
@@ -98,9 +98,13 @@ def _compare(options: argparse.Namespace) -> None:
     from agileact.study.running.planner import plan
     from agileact.study.running.progress import format_duration
     from agileact.study.spec.arms import arm
+    from agileact.study.spec.user_targets import find
     from agileact.study.training.dry_run import check_arms
 
     expect("study", *STATISTICS)
+    # Their modules may register the base functions that arms name.
+    find(options.data, "data")
+    find(options.model, "model")
     names = [name.strip() for name in options.arms.split(",") if name.strip()]
     if len(set(names)) < 2:
         raise ArgumentError(f"--arms must name at least two different arms, not {options.arms!r}")

@@ -24,8 +24,10 @@ from agileact.study.spec.reading import PlacedError, make_converter, mapping, nu
 from agileact.study.spec.space import Space, search_space
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, Options, TaskSpec, freeze
+from agileact.study.spec.user_targets import find
 
 _USUAL = ArmSpec(())
+_FIELDS = tuple(field.name for field in dataclasses.fields(ArmSpec) if field.name != "code")
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_SEEDS = 100_000
 """More are a slip of the keyboard, and their list alone would fill the memory."""
@@ -129,6 +131,7 @@ def _study(raw: Any, plain: Callable[[dict[str, Any]], Study]) -> Study:
     with placed("training"):
         common = _fields(given.pop("training", {}), {"activations": ()})
         said = {key: getattr(common, key) for key in raw.get("training", {})}
+    _import_targets(given.get("tasks"))
     found = plain(given)
     arms = []
     for i, one in enumerate(found.arms):
@@ -139,9 +142,21 @@ def _study(raw: Any, plain: Callable[[dict[str, Any]], Study]) -> Study:
     return _checked(raw, dataclasses.replace(found, arms=tuple(arms)))
 
 
+def _import_targets(tasks: Any) -> None:
+    """Import the modules of the user's that tasks name: they may register the base functions that arms name."""
+    for task in tasks if isinstance(tasks, list) else ():
+        for part in ("data", "model"):
+            given = task.get(part) if isinstance(task, dict) else None
+            target = given.get("target") if isinstance(given, dict) else None
+            if isinstance(target, str):
+                # What is wrong with it is said where the task is read.
+                with contextlib.suppress(ArgumentError):
+                    find(target, part)
+
+
 def _fields(raw: Any, base: dict[str, Any]) -> ArmSpec:
     """Return an arm with the fields that ``raw`` gives over those of ``base``."""
-    given = mapping(raw, tuple(field.name for field in dataclasses.fields(ArmSpec)))
+    given = mapping(raw, _FIELDS)
     if "optimizer_options" in given:
         with placed("optimizer_options"):
             given["optimizer_options"] = freeze(mapping(given["optimizer_options"]))
@@ -191,7 +206,7 @@ def _with_seeds(raw: Any) -> dict[str, Any]:
 def _arm(raw: Any) -> Arm:
     if isinstance(raw, str):
         return arm(raw)
-    given = mapping(raw, ("name", "arm", "space", *(field.name for field in dataclasses.fields(ArmSpec))))
+    given = mapping(raw, ("name", "arm", "space", *_FIELDS))
     named = given.pop("arm", None)
     if (named is None) == ("activations" not in given):
         raise ArgumentError("needs either 'activations' or 'arm', the name of one to start from")

@@ -87,7 +87,7 @@ def described(arm: ArmSpec) -> str:
     parts = [str(name) if where == "*" else f"{where}: {name}" for where, name in arm.activations] or ["original"]
     for entry in dataclasses.fields(arm):
         value = getattr(arm, entry.name)
-        if entry.name == "activations" or entry.name in _RATES or value == entry.default:
+        if entry.name in ("activations", "code") or entry.name in _RATES or value == entry.default:
             continue
         parts.append(_said(entry.name, value))
     return ", ".join(parts)

@@ -137,8 +137,8 @@ def has_trainable_activations(arm: ArmSpec) -> bool:
     """
     if arm.updates != "own":
         return True
-    kinds = {parse_activation(str(name)).kind for _, name in arm.activations}
-    return "baseline" in kinds or (bool(kinds & {"agile", "combined"}) and len(arm.freeze) < 2)
+    found = [parse_activation(str(name)) for _, name in arm.activations]
+    return any(one.trainable and (one.kind not in _AGILE_ONLY or len(arm.freeze) < 2) for one in found)
 
 
 def has_agile_activations(arm: ArmSpec) -> bool:
