@@ -213,7 +213,8 @@ def _arm(raw: Any) -> Arm:
     base: dict[str, Any] = {}
     if named is not None:
         with placed("arm"):
-            base = vars(arm(_text(named)).spec)
+            spec = arm(_text(named)).spec
+            base = {field: getattr(spec, field) for field in _FIELDS}
     with placed("name"):
         name = _text(given.pop("name", named))
     with placed("space"):
