@@ -75,5 +75,5 @@ def _of(outcome: Outcome, task: str) -> list[Block]:
             ],
         ),
     )
-    block = table(f"sensitivity-{task}", caption, titles, rows, numeric=range(1, len(titles)))
+    block = table(f"tolerance-{task}", caption, titles, rows, numeric=range(1, len(titles)))
     return [{**block, "task": task}, {**picture, "task": task}]
