@@ -14,6 +14,7 @@ from agileact import baselines
 from agileact._common.errors import ArgumentError
 from agileact._common.names import hint
 from agileact.study.spec.activation_names import parse_activation
+from agileact.study.spec.space import Space
 from agileact.study.spec.trial import ArmSpec
 
 _AGILE_ONLY = ("agile", "combined")
@@ -74,10 +75,17 @@ _NUMBERS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm with the name that tables call it by."""
+    """An arm with the name that tables call it by.
+
+    Attributes:
+        name: The name.
+        spec: What it is.
+        space: What tuning looks through for this arm beside, or instead of, what the protocol's space names.
+    """
 
     name: str
     spec: ArmSpec
+    space: Space = ()
 
 
 def modifiers() -> dict[str, str]:
@@ -133,6 +141,27 @@ def arm(name: str, **changes: Any) -> Arm:
             raise ArgumentError(f"arm {name!r}: two modifiers set {clash[0]}")
         fields.update(modifier.changes)
     return Arm(name, dataclasses.replace(ArmSpec((("*", text),)), **fields, **changes))
+
+
+def has_trainable_activations(arm: ArmSpec) -> bool:
+    """Return whether an activation learning rate means anything to the arm.
+
+    Example:
+        >>> has_trainable_activations(ArmSpec((("fc", "agile-relu"),), freeze=("location", "scale")))
+        False
+        >>> has_trainable_activations(ArmSpec((("fc", "relu"), ("conv", "prelu"))))
+        True
+    """
+    if arm.updates != "own":
+        return True
+    found = [parse_activation(str(name)) for _, name in arm.activations]
+    return any(one.trainable and (one.kind not in _AGILE_ONLY or len(arm.freeze) < 2) for one in found)
+
+
+def has_agile_activations(arm: ArmSpec) -> bool:
+    """Return whether the arm has scales and locations that learn, or folded updates that act as if it had."""
+    kinds = {parse_activation(str(name)).kind for _, name in arm.activations}
+    return arm.updates != "own" or (bool(kinds & {*_AGILE_ONLY}) and len(arm.freeze) < 2)
 
 
 def controls(base: str) -> list[Arm]:

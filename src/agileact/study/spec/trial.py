@@ -177,6 +177,7 @@ class ArmSpec:
         label_smoothing: Share of each target, below 1, that is spread evenly over all classes in the training loss;
             the losses on validation and test data have none.
         optimizer_options: Further arguments of the optimizer, such as ``(("betas", (0.9, 0.95)),)``.
+        code: Hash of the user's own activations, so that trials of other code never mix; filled in when a study begins.
     """
 
     activations: Options
@@ -200,6 +201,7 @@ class ArmSpec:
     label_smoothing: float = field(default=0.0, metadata=_LATER)
     optimizer_options: Options = field(default=(), metadata=_LATER)
     weights: str = field(default="free", metadata=_LATER)
+    code: str = field(default="", metadata=_LATER)
 
     def __post_init__(self) -> None:
         _check("the learning rate", self.lr, least=0.0, exclusive=True)

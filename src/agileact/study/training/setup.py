@@ -16,8 +16,10 @@ from agileact.calibration import calibrate
 from agileact.nn import AgileModule
 from agileact.optim import decay_activations, param_groups, standardize_weights
 from agileact.study import models
-from agileact.study.spec.activation_names import agile_form, parse_activation
+from agileact.study.spec.activation_names import agile_form
 from agileact.study.spec.trial import ArmSpec, ModelSpec
+from agileact.study.spec.user_activation import UserActivation
+from agileact.study.spec.user_targets import find
 from agileact.study.training import optimizers
 from agileact.study.training.folded_steps import FoldedOptimizer, fold_into
 from agileact.study.training.weights import constrain_weights
@@ -58,6 +60,8 @@ def build_network(
     spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classes: int, seed: int, sample: Sample
 ) -> nn.Module:
     """Build the network of ``arm`` as it is when training starts."""
+    if target := dict(spec.options).get("target"):
+        find(str(target), "model")  # its module may register the base functions that the arm names
     if arm.width == "matched":
         spec = matched(spec, arm, input_shape, classes)
     arguments: dict[str, Any] = {"input_shape": input_shape, "classes": classes, "seed": seed}
@@ -140,21 +144,6 @@ def _check_effect(model: nn.Module, arm: ArmSpec) -> None:
         raise ArgumentError("clip_norm does not go with folded updates, whose gradients have another norm")
 
 
-def has_trainable_activations(arm: ArmSpec) -> bool:
-    """Return whether an activation learning rate means anything to the arm.
-
-    Example:
-        >>> has_trainable_activations(ArmSpec((("fc", "agile-relu"),), freeze=("location", "scale")))
-        False
-        >>> has_trainable_activations(ArmSpec((("fc", "relu"), ("conv", "prelu"))))
-        True
-    """
-    if arm.updates != "own":
-        return True
-    kinds = {parse_activation(str(name)).kind for _, name in arm.activations}
-    return "baseline" in kinds or (bool(kinds & {"agile", "combined"}) and len(arm.freeze) < 2)
-
-
 @lru_cache(maxsize=64)
 def matched(spec: ModelSpec, arm: ArmSpec, input_shape: tuple[int, ...], classes: int) -> ModelSpec:
     """Return the model with one layer widened so that the plain arm has as many parameters as its agile form, or more.
@@ -216,7 +205,8 @@ def _calibrate(model: nn.Module, inputs: Tensor) -> None:
 
 def _own_groups(model: nn.Module, arm: ArmSpec, activation_lr: float) -> list[dict[str, Any]] | None:
     """Return groups for what is neither an ordinary weight nor scale or location; None if there is no such thing."""
-    learned = {id(p): p for m in model.modules() if isinstance(m, ParametricActivation) for p in m.parameters()}
+    own = (ParametricActivation, UserActivation)
+    learned = {id(p): p for m in model.modules() if isinstance(m, own) for p in m.parameters() if p.requires_grad}
     agile = {id(p) for m in model.modules() if isinstance(m, AgileModule) for p in m.parameters()}
     biases = {}
     if arm.bias_lr_multiplier != 1.0:
@@ -231,8 +221,8 @@ def _own_groups(model: nn.Module, arm: ArmSpec, activation_lr: float) -> list[di
     if biases:
         groups.append({"params": list(biases.values()), "name": "biases", "lr": arm.lr * arm.bias_lr_multiplier})
     if learned:
-        own = {"params": list(learned.values()), "name": "activations", "lr": activation_lr, "weight_decay": 0.0}
-        groups.append(own)
+        alone = {"params": list(learned.values()), "name": "activations", "lr": activation_lr, "weight_decay": 0.0}
+        groups.append(alone)
     return groups
 
 
