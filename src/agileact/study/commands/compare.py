@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,8 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         help="compare activations on your own model and data, within a time",
         description="Compare activations on your own model and data under the fair protocol. The model's activations "
         "are exchanged for each arm's, functional ones too; the first arm is the baseline. The cost is estimated "
-        "first, and as many trials are planned as fit into the budget; the end is a verdict.",
+        "first, and as many trials are planned as fit into the budget. The budget is a limit: where trials take "
+        "longer there are fewer of them, for all arms alike. The end is a verdict.",
     )
 
     def seconds(text: str) -> float:
@@ -92,6 +94,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from agileact.study import models
     from agileact.study.data.objective import OPTIONS
+    from agileact.study.running.budget import Limit
     from agileact.study.running.conduct import identified
     from agileact.study.running.cost import START_SECONDS, estimate
     from agileact.study.running.executors.local import available_cores
@@ -102,6 +105,7 @@ def _compare(options: argparse.Namespace) -> None:
     from agileact.study.training.dry_run import check_arms
 
     expect("study", *STATISTICS)
+    begun = time.monotonic()
     # Their modules may register the base functions that arms name.
     find(options.data, "data")
     find(options.model, "model")
@@ -141,7 +145,9 @@ def _compare(options: argparse.Namespace) -> None:
         say(f"Search space of {', '.join(arms)} ({protocol.sampler}): {space}.")
     if shown := visible(context.study):
         say(f"{shown}.")
-    carry_out(context, options)
+    # All else that the machine does makes trials slower than the few timed steps: what is planned follows.
+    expected = sum(seconds.values()) / len(seconds) / jobs
+    carry_out(context, options, Limit(options.budget, expected, begun=begun))
 
 
 def _asked_space(options: argparse.Namespace) -> Space:

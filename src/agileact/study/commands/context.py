@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from agileact.study.data.dataset import DataSet
     from agileact.study.results.outcome import Outcome
     from agileact.study.results.source import Source
+    from agileact.study.running.budget import Limit
     from agileact.study.running.executors import Elsewhere
     from agileact.study.running.planner import Plan
-    from agileact.study.spec.protocol import Study
+    from agileact.study.spec.protocol import Protocol, Study
 
 STATISTICS = ("scipy", "statsmodels")
 """What the verdict at the end of a study needs."""
@@ -108,18 +109,23 @@ class Context:
         if not self.path.exists() and (self.out / FILE).exists():
             say(f"Note: {self.path} was deleted or moved away; its trials must be run again.")
 
-    def run(self, executor: Elsewhere, *, command: str = "", matters: float | None = None) -> Outcome:
+    def run(
+        self, executor: Elsewhere, *, command: str = "", matters: float | None = None, limit: Limit | None = None
+    ) -> Outcome:
         """Run what is missing of the study and return its outcome; each stored trial is read and checked once.
+
+        With a limit the outcome is of the part of the study that is complete when the time is over.
 
         Raises:
             TrialError: If trials failed.
         """
         from agileact.study.results.outcome import Outcome
+        from agileact.study.running.budget import conduct_within
         from agileact.study.running.conduct import Results, conduct
         from agileact.study.running.planner import plan
-        from agileact.study.running.progress import display
+        from agileact.study.running.progress import display, format_duration
         from agileact.study.running.store import Store
-        from agileact.study.spec.record import write_record
+        from agileact.study.spec.record import Circumstances, write_record
         from agileact.study.spec.user_code import UserCode
         from agileact.study.training.dry_run import check_arms
 
@@ -135,9 +141,13 @@ class Context:
             executor.code = code.write(self.out / "code") if code.modules else None
             if not plan(self.study, results).finished:
                 check_arms(self.study, self.data)
-            # Before the first trial, so that "agileact study watch" knows what it sees.
             described = {name: data.description for name, data in self.data.items()}
-            around = write_record(self.out, self.study, command=command, data=described, code=code.hash)
+
+            def record(notes: tuple[str, ...] = ()) -> Circumstances:
+                return write_record(self.out, self.study, command=command, data=described, notes=notes, code=code.hash)
+
+            # Before the first trial, so that "agileact study watch" knows what it sees.
+            around = record()
 
             def begin(current: Plan) -> Any:
                 if current.finished:
@@ -149,7 +159,32 @@ class Context:
                 shown.plan(current.next, current.done, max(0, later))
                 return shown
 
-            conduct(self.study, store, executor, results=results, on_plan=begin)
+            if limit is None:
+                conduct(self.study, store, executor, results=results, on_plan=begin)
+                return Outcome(self.study, results, around, matters=matters)
+
+            whole, said = self.study, self.study.protocol
+
+            def batch(part: Study, current: Plan, now: int) -> Any:
+                nonlocal said
+                if part.protocol != said:
+                    said = part.protocol
+                    say(f"Planned anew, to end within {format_duration(limit.seconds)}: {_amount(said)}.")
+                shown.plan(current.next[:now], current.done, max(0, part.most_trials - current.done - now))
+                return shown
+
+            part, current = conduct_within(
+                limit, whole, store, executor, results=results, jobs=getattr(executor, "jobs", 1), on_plan=batch
+            )
+            self.study = part
+            if part != whole or not current.finished:
+                told = _amount(part.protocol) if current.finished else "nothing is complete"
+                note = (
+                    f"the time, {format_duration(limit.seconds)}, was over before all that was planned was done, "
+                    f"{_amount(whole.protocol)}; complete is: {told}; the same command goes on"
+                )
+                say(f"Note: {note}.")
+                around = record((note,))
             return Outcome(self.study, results, around, matters=matters)
 
     def say_one_answer(self, outcome: Outcome) -> None:
@@ -197,12 +232,20 @@ def _folder(name: str) -> str:
     return "_" if safe in (".", "..") else safe
 
 
-def carry_out(context: Context, options: argparse.Namespace) -> None:
+def _amount(protocol: Protocol) -> str:
+    """Return how much each arm does, in words."""
+    words = [f"{protocol.replicates} replicates"] * (protocol.replicates > 1)
+    words += [f"{len(protocol.seeds)} seed{'s' * (len(protocol.seeds) > 1)}"]
+    words += [f"{protocol.trials} points to tune by {len(protocol.tuning_seeds)}"] * protocol.tune
+    return ", ".join(words)
+
+
+def carry_out(context: Context, options: argparse.Namespace, limit: Limit | None = None) -> None:
     """Run what is missing of a study, show the outcome, and write the report."""
     from agileact.study.results.printing import show
 
     with make_executor(options) as executor:
-        outcome = context.run(executor, command=options.command, matters=options.matters)
+        outcome = context.run(executor, command=options.command, matters=options.matters, limit=limit)
     show(outcome, as_json=options.json)
     context.say_one_answer(outcome)
     if path := keep_report(outcome, context.out):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,6 +76,8 @@ class Elsewhere(Executor, Protocol):
 
     Attributes:
         code: Folder with the copy of these modules that trials run; None for the modules as they are found.
+        tick: Called at least once a second while trials run; an error that it raises stops them.
     """
 
     code: Path | None
+    tick: Callable[[], None] | None

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +27,8 @@ from agileact.study.training.stacked import stacks
 
 ATTEMPTS = 2
 """A trial whose worker was lost is tried once more; one that loses two workers is to blame itself."""
+
+_SECONDS_BETWEEN_TICKS = 0.5
 
 _SECONDS_TO_LISTEN = 10.0
 """How long to wait for the last words of a worker that is dead: they are there already."""
@@ -60,6 +62,7 @@ class LocalExecutor:
 
     Attributes:
         code: Folder with the copy of the user's modules that workers run; None for the modules as they are found.
+        tick: Called twice a second while trials run; an error that it raises stops them.
 
     Raises:
         ArgumentError: If ``jobs`` is less than 1.
@@ -75,6 +78,7 @@ class LocalExecutor:
         self.jobs = jobs or available_cores()
         self.data_dir = data_dir
         self.code: Path | None = None
+        self.tick: Callable[[], None] | None = None
         self._keep = False
         self._idle: list[_Worker] = []
         # Simple, because Ctrl-C in the midst of a Queue's Python code can leave its lock taken for ever.
@@ -91,7 +95,12 @@ class LocalExecutor:
                 workers.append(worker)
                 yield from worker.take(waiting)
             while any(worker.current for worker in workers):
-                worker, message = self._inbox.get()
+                if self.tick:
+                    self.tick()
+                try:
+                    worker, message = self._inbox.get(timeout=_SECONDS_BETWEEN_TICKS if self.tick else None)
+                except queue.Empty:
+                    continue
                 if worker.current is None:
                     continue
                 group, attempt = worker.current

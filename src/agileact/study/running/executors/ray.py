@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class RayExecutor:
 
     Attributes:
         code: Folder with the copy of the user's modules that tasks run, on this machine; None for what nodes find.
+        tick: Called twice a second while trials run; an error that it raises stops them.
 
     Raises:
         ArgumentError: If a number does not fit, or ``jobs`` is given for a cluster that runs already.
@@ -70,6 +71,7 @@ class RayExecutor:
         self.gpus = gpus
         self.data_dir = data_dir
         self.code: Path | None = None
+        self.tick: Callable[[], None] | None = None
         self._kept = False
         self._connected = False
 
@@ -99,7 +101,7 @@ class RayExecutor:
             self._connect()
         run = _Run(self._ray, self.gpus, loaded, UserCode.read(self.code) if self.code else None)
         try:
-            yield from run.events(specs)
+            yield from run.events(specs, self.tick)
         finally:
             run.cancel()
             if not self._kept:
@@ -156,11 +158,15 @@ class _Run:
         self.pending: dict[Any, tuple[list[TrialSpec], int]] = {}
         self.started: set[TrialSpec] = set()
 
-    def events(self, specs: Sequence[TrialSpec]) -> Iterator[Event | FinishedTogether]:
+    def events(
+        self, specs: Sequence[TrialSpec], tick: Callable[[], None] | None = None
+    ) -> Iterator[Event | FinishedTogether]:
         by_key = {spec.key: spec for spec in specs}
         for group in stacks(specs):
             self._submit(group, 1)
         while self.pending:
+            if tick:
+                tick()
             ready, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
             for key, iteration, loss in self._news():
                 spec = by_key[key]

@@ -1,0 +1,190 @@
+"""A time that a run keeps to: what is planned shrinks while it would take longer, for all arms alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from agileact.study.running.conduct import Results
+from agileact.study.running.executors import Event, Executor, Finished
+from agileact.study.running.planner import Plan, plan
+from agileact.study.running.runner import run_study
+from agileact.study.running.store import Store
+from agileact.study.spec.protocol import Study
+
+_RUNNING = 0.97
+"""The share of the time in which trials run; the rest is for verdict and report."""
+_BATCH = 0.1
+"""How often the plan is looked at again: after about this share of the time."""
+_MARGIN = 1.05
+"""Trials are expected to take so many times as long as those before."""
+
+_LAST = 4
+"""So many trials tell how fast they are now."""
+
+
+class OutOfTimeError(Exception):
+    """The time is over."""
+
+
+class Limit:
+    """How much time is left, and how many trials fit into it.
+
+    Args:
+        seconds: The whole time, which began when this is made.
+        expected: Seconds that a trial takes of it before one was seen: of one core, by the number of cores.
+        clock: Returns seconds.
+        begun: When the time began; None for now.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        expected: float,
+        clock: Callable[[], float] = time.monotonic,
+        begun: float | None = None,
+    ) -> None:
+        self.seconds, self._expected, self._clock = seconds, expected, clock
+        self.end = (clock() if begun is None else begun) + _RUNNING * seconds
+        self._first: float | None = None
+        self._latest: list[float] = []
+
+    @property
+    def left(self) -> float:
+        """Seconds in which trials may still run."""
+        return self.end - self._clock()
+
+    @property
+    def each(self) -> float:
+        """Seconds that one more trial takes, as far as is known: those of all so far, or of the last few if longer."""
+        if self._first is None or not self._latest:
+            return self._expected
+        last = self._latest[-_LAST:]
+        means = [(self._latest[-1] - self._first) / len(self._latest)]
+        if len(self._latest) > _LAST:
+            means.append((last[-1] - self._latest[-_LAST - 1]) / _LAST)
+        return max(means)
+
+    def check(self) -> None:
+        """Raise OutOfTimeError if the time is over."""
+        if self.left <= 0:
+            raise OutOfTimeError
+
+    def note(self, event: Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, Finished):
+            now = self._clock()
+            if self._first is None:
+                # What its worker began with, such as imports, comes once.
+                self._first = now - event.result.seconds
+            self._latest.append(now)
+
+    def fitting(self, sizes: Sequence[Study], known: Results) -> tuple[Study, Plan]:
+        """Return the first study whose missing trials fit into the time that is left, else the last; and its plan."""
+        for study in sizes:
+            current = plan(study, known)
+            missing = 0 if current.finished else study.most_trials - current.done
+            if missing * self.each * _MARGIN <= self.left:
+                break
+        return study, current
+
+
+def smaller(study: Study) -> Iterator[Study]:
+    """Yield the study, and ever smaller ones whose trials are among its own: fewer replicates, seeds, and points.
+
+    Example:
+        >>> from agileact.study.spec.arms import arm
+        >>> from agileact.study.spec.protocol import Protocol
+        >>> from agileact.study.spec.tasks import task
+        >>> protocol = Protocol(trials=5, seeds=tuple(range(7)))
+        >>> study = Study("s", (arm("relu"), arm("prelu")), (task("paper-mlp"),), protocol)
+        >>> [(len(p.seeds), p.trials, len(p.tuning_seeds)) for p in (one.protocol for one in smaller(study))][:5]
+        [(7, 5, 2), (6, 5, 2), (6, 4, 2), (6, 4, 1), (5, 4, 1)]
+    """
+    yield study
+    protocol = study.protocol
+    # One replicate would choose by another rule by itself.
+    choose = "within-noise" if protocol.chooses_within_noise else protocol.choose
+
+    def changed(**changes: object) -> Study:
+        nonlocal protocol
+        protocol = dataclasses.replace(protocol, choose=choose, **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(study, protocol=protocol)
+
+    while protocol.replicates > 1:
+        yield changed(replicates=protocol.replicates - 1)
+    while len(protocol.seeds) > study.least_seeds:
+        yield changed(seeds=protocol.seeds[:-1])
+    if protocol.tune:
+        least = min(4, protocol.trials) if study.searches else len(protocol.lr)
+        while protocol.trials > least:
+            yield changed(trials=protocol.trials - 1)
+        while len(protocol.tuning_seeds) > 1:
+            yield changed(tuning_seeds=protocol.tuning_seeds[:-1])
+    while len(protocol.seeds) > 1:
+        yield changed(seeds=protocol.seeds[:-1])
+
+
+def conduct_within(
+    limit: Limit,
+    study: Study,
+    store: Store,
+    executor: Executor,
+    *,
+    results: Results | None = None,
+    jobs: int = 1,
+    on_plan: Callable[[Study, Plan, int], Callable[[Event], None] | None] = lambda study, current, now: None,
+) -> tuple[Study, Plan]:
+    """Run what the study lacks until the time is over, and return the part of it that is complete, with its plan.
+
+    The plan is looked at again and again; a part that would not fit is left out, and comes back if there is time.
+    Called again with a new limit it goes on from the store. If not even the smallest part is complete, that is
+    returned, unfinished.
+
+    Args:
+        limit: The time.
+        study: The study, with the fingerprints of its data (:func:`agileact.study.running.conduct.identified`).
+        store: Holds what was done before and receives what is done now.
+        executor: Where trials run.
+        results: The store's results as far as they were read before.
+        jobs: How many trials run side by side.
+        on_plan: Called before each batch with the part that is carried out, its plan, and how many trials come now;
+            what it returns is called with each event of the batch.
+
+    Raises:
+        TrialError: If trials failed; the others of that batch were run and stored all the same.
+    """
+    known = Results(store) if results is None else results
+    sizes = list(smaller(study))
+    if hasattr(executor, "tick"):
+        executor.tick = limit.check  # also while nothing happens
+    try:
+        while True:
+            part, current = limit.fitting(sizes, known)
+            # Replicate after replicate: whole ones count.
+            waiting = sorted(current.next, key=lambda spec: spec.task.data.split)
+            batch = waiting[: max(jobs, int(_BATCH * limit.seconds / limit.each) if limit.each > 0 else len(waiting))]
+            show = on_plan(part, current, len(batch))
+            if current.finished:
+                return part, current
+            limit.check()
+
+            def seen(event: Event, show: Callable[[Event], None] | None = show) -> None:
+                if isinstance(event, Finished):
+                    known.add(event.result)
+                limit.note(event)
+                if show:
+                    show(event)
+                limit.check()
+
+            run_study(batch, store, executor, seen)
+    except OutOfTimeError:
+        for part in sizes:
+            current = plan(part, known)
+            if current.finished:
+                break
+        return part, current
+    finally:
+        if hasattr(executor, "tick"):
+            executor.tick = None

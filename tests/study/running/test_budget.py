@@ -1,0 +1,125 @@
+"""A time that a run keeps to, with a clock that the executor alone moves."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+
+from agileact.study.running.budget import Limit, conduct_within, smaller
+from agileact.study.running.executors import Advanced, Finished, Started
+from agileact.study.running.planner import plan
+from agileact.study.running.store import Store
+from agileact.study.spec.arms import arm
+from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.tasks import task
+from tests.study.running.test_planner import made_up
+
+PROTOCOL = Protocol(trials=5, lr=(0.001, 0.003, 0.01), tuning_seeds=(100, 101), seeds=tuple(range(8)))
+ONCE = Study("s", (arm("relu"), arm("agile-relu"), arm("prelu")), (task("digits-mlp"),), PROTOCOL)
+REPLICATED = dataclasses.replace(
+    ONCE, protocol=dataclasses.replace(PROTOCOL, replicates=9, tuning_seeds=(100,), seeds=(0, 1))
+)
+
+
+class Slow:
+    """Trials one after the other, each as long as a function of the time says; the clock is its own."""
+
+    def __init__(self, seconds):
+        self.now, self.seconds, self.ran = 0.0, seconds, []
+
+    def run(self, specs):
+        for spec in specs:
+            yield Started(spec)
+            took = self.seconds(self.now)
+            for part in range(10):
+                self.now += took / 10
+                yield Advanced(spec, part, 1.0)
+            self.ran.append(spec)
+            yield Finished(spec, dataclasses.replace(made_up(spec), seconds=took))
+
+
+def conducted(tmp_path, study, seconds, budget, expected=1.0):
+    slow = Slow(seconds)
+    with Store(tmp_path / "store.sqlite") as store:
+        limit = Limit(budget, expected, clock=lambda: slow.now)
+        part, current = conduct_within(limit, study, store, slow)
+        assert plan(part, store.get) == current
+    return part, current, slow
+
+
+LOADS = {
+    "as fast as timed": lambda now: 1.0,
+    "three times as slow": lambda now: 3.0,
+    "slow from the middle on": lambda now: 1.0 if now < 40 else 5.0,
+    "slow at first": lambda now: 4.0 if now < 20 else 1.0,
+}
+
+
+@pytest.mark.parametrize("load", LOADS, ids=str)
+@pytest.mark.parametrize("study", [ONCE, REPLICATED], ids=["seeds", "replicates"])
+def test_a_budget_is_a_limit_and_what_is_complete_has_all_arms(tmp_path, study, load):
+    budget = 1.15 * study.most_trials
+    part, current, slow = conducted(tmp_path, study, LOADS[load], budget)
+    assert slow.now <= 1.1 * budget
+    assert current.finished
+    assert part.arms == study.arms
+    # All arms have the same seeds, and the same points.
+    assert len({(len(one.choice.scores), len(one.final)) for one in current.parts}) == 1
+    assert len(slow.ran) == len(set(slow.ran))
+    assert part == study or load != "as fast as timed"
+    if load != "three times as slow":
+        assert part.protocol.units >= 3
+
+
+def test_the_same_command_again_goes_on_to_the_whole(tmp_path):
+    first, _, slow = conducted(tmp_path, REPLICATED, LOADS["three times as slow"], 100.0)
+    assert 1 <= first.protocol.replicates < 9
+    second, current, again = conducted(tmp_path, REPLICATED, lambda now: 0.1, 100.0)
+    assert second == REPLICATED
+    assert current.finished
+    assert not set(slow.ran) & set(again.ran)
+
+
+def test_where_nothing_is_complete_the_least_is_told_unfinished(tmp_path):
+    part, current, slow = conducted(tmp_path, ONCE, lambda now: 30.0, 100.0)
+    assert not current.finished
+    assert part.arms == ONCE.arms
+    assert slow.now <= 110
+
+
+def test_time_that_comes_back_is_used(tmp_path):
+    slow_at_first, _, _ = conducted(tmp_path, ONCE, LOADS["slow at first"], 60.0)
+    assert len(slow_at_first.protocol.seeds) >= 1
+
+
+@pytest.mark.parametrize("study", [ONCE, REPLICATED], ids=["seeds", "replicates"])
+def test_every_smaller_study_has_trials_of_the_larger_alone(study):
+    sizes = list(smaller(study))
+    assert sizes[0] == study
+    assert sizes[-1].protocol.units == 1
+    counts = [one.most_trials for one in sizes]
+    assert counts == sorted(counts, reverse=True)
+    for larger, less in itertools.pairwise(sizes):
+        assert less.arms == larger.arms
+        known = {}
+        while not (current := plan(less, known.get)).finished:
+            known.update({spec: made_up(spec) for spec in current.next})
+        rest = dict(known)
+        while not (current := plan(larger, rest.get)).finished:
+            rest.update({spec: made_up(spec) for spec in current.next})
+        assert plan(larger, rest.get).done >= len([spec for spec in known if spec in rest])
+
+
+def test_an_executor_that_waits_looks_at_the_clock():
+    from agileact.study.running.executors.local import LocalExecutor
+    from tests.study.builders import make_spec
+
+    def over():
+        raise TimeoutError
+
+    executor = LocalExecutor(jobs=1)
+    executor.tick = over
+    with pytest.raises(TimeoutError):
+        list(executor.run([make_spec()]))
