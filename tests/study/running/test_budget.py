@@ -13,6 +13,7 @@ from agileact.study.running.planner import plan
 from agileact.study.running.store import Store
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.space import search_space
 from agileact.study.spec.tasks import task
 from tests.study.running.test_planner import made_up
 
@@ -80,6 +81,26 @@ def test_the_same_command_again_goes_on_to_the_whole(tmp_path):
     assert second == REPLICATED
     assert current.finished
     assert not set(slow.ran) & set(again.ran)
+
+
+SPACE = dataclasses.replace(
+    ONCE,
+    protocol=Protocol(
+        trials=8, space=search_space({"lr": "1e-4..0.1"}), tuning_seeds=(100, 101), seeds=tuple(range(8))
+    ),
+)
+
+
+@pytest.mark.parametrize("times", [4.0, 4.8])
+@pytest.mark.parametrize("study", [ONCE, SPACE], ids=["rates", "space"])
+def test_a_run_many_times_as_slow_as_timed_has_the_least_part_of_every_arm(tmp_path, study, times):
+    budget = 1.15 * study.most_trials
+    part, current, slow = conducted(tmp_path, study, lambda now: times, budget)
+    assert slow.now <= 1.1 * budget
+    assert current.finished
+    assert [len(one.final) >= 1 for one in current.parts] == [True] * len(study.arms)
+    assert len({(len(one.choice.scores), len(one.final)) for one in current.parts}) == 1
+    assert len(part.protocol.tuning_seeds) == 1
 
 
 def test_where_nothing_is_complete_the_least_is_told_unfinished(tmp_path):

@@ -162,8 +162,13 @@ def conduct_within(
     try:
         while True:
             part, current = limit.fitting(sizes, known)
-            # Replicate after replicate: whole ones count.
-            waiting = sorted(current.next, key=lambda spec: spec.task.data.split)
+            # Replicate after replicate: whole ones count. In each, tuning first; of that first what the smallest study
+            # needs, then seed after seed: how slow the run is shows only while it runs.
+            least = set(plan(sizes[-1], known).next)
+            waiting = sorted(
+                current.next,
+                key=lambda spec: (spec.task.data.split, spec.task.budget.use_test, spec not in least, spec.seed),
+            )
             batch = waiting[: max(jobs, int(_BATCH * limit.seconds / limit.each) if limit.each > 0 else len(waiting))]
             show = on_plan(part, current, len(batch))
             if current.finished:

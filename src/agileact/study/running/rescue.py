@@ -15,7 +15,7 @@ from typing import Any
 from agileact._common.errors import StoreError
 from agileact._common.terminal import print_json
 from agileact.study.running import store
-from agileact.study.running.store import DamagedRowError, Store, lock, whole
+from agileact.study.running.store import DamagedRowError, Store, columns, lock, whole
 from agileact.study.spec.result import TrialResult
 
 _LEAST_BYTES = 200
@@ -107,7 +107,13 @@ def _whole_rows(path: Path, folder: Path) -> tuple[list[TrialResult], int]:
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
         # With it SQLite reads what is there of a file that was cut short.
         connection.execute("PRAGMA writable_schema = ON")
-        query = "SELECT key, spec, status, result FROM trials NOT INDEXED WHERE rowid = ?"
+        try:
+            named = columns(connection)
+        except sqlite3.Error:
+            named = (
+                "key, spec, status, result, NULL"  # not even what the file holds can be read: rows say so, one by one
+            )
+        query = f"SELECT {named} FROM trials NOT INDEXED WHERE rowid = ?"
         for number in range(1, copy.stat().st_size // _LEAST_BYTES + 2):
             try:
                 row = connection.execute(query, (number,)).fetchone()

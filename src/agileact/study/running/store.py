@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS trials (
     spec TEXT NOT NULL,
     status TEXT NOT NULL,
     result TEXT NOT NULL,
-    stored_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+    stored_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
+    checksum TEXT
 )
 """
 _NO_ROOM = ("is full", "disk I/O error", "readonly", "unable to open")
@@ -41,8 +42,27 @@ class DamagedRowError(ValueError):
     """A row is not what was written; the message says how that shows."""
 
 
-def whole(key: Any, spec: Any, status: Any, result: Any) -> TrialResult:
-    """Return the result of a row, or raise a :class:`DamagedRowError` if it is not that of the row's own trial."""
+def columns(connection: sqlite3.Connection) -> str:
+    """Return what to select of a trial, as :func:`whole` takes it; stores of before 0.2 have no checksum."""
+    named = {name for _, name, *_ in connection.execute("PRAGMA table_info(trials)")}
+    return "key, spec, status, result, " + ("checksum" if "checksum" in named else "NULL")
+
+
+def checksum(text: str) -> str:
+    """Return what tells a stored text from a changed one, by a digit for instance."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def whole(key: Any, spec: Any, status: Any, result: Any, stored: Any) -> TrialResult:
+    """Return the result of a row, or raise a :class:`DamagedRowError` if it is not what was stored of its trial.
+
+    Args:
+        key: The identity of the trial.
+        spec: Its spec, as JSON.
+        status: How it ended.
+        result: Its result, as JSON.
+        stored: The checksum of ``result`` when it was stored; None if there was none.
+    """
     if not all(isinstance(text, str) for text in (key, spec, status, result)):
         raise DamagedRowError("it holds something else than text")
     if hashlib.sha256(spec.encode()).hexdigest()[:16] != key:
@@ -53,6 +73,8 @@ def whole(key: Any, spec: Any, status: Any, result: Any) -> TrialResult:
         raise DamagedRowError(f"its result cannot be read ({type(error).__name__}: {error})") from None
     if parsed.spec.key != key or parsed.status != status:
         raise DamagedRowError("its result is that of another trial")
+    if stored is not None and checksum(result) != stored:
+        raise DamagedRowError("its result was changed after it was stored, as the checksum shows")
     return parsed
 
 
@@ -112,6 +134,7 @@ class Store:
             raise self._failed(error) from None
         try:
             self._check(read_only)
+            self._columns = columns(self._connection)
         except BaseException as error:
             self.close()
             if isinstance(error, sqlite3.Error):
@@ -142,6 +165,8 @@ class Store:
         # All of it or nothing: a process that is killed in between must not leave what is taken for foreign.
         one("BEGIN IMMEDIATE")
         one(_SCHEMA)
+        if "NULL" in columns(self._connection):
+            one("ALTER TABLE trials ADD COLUMN checksum TEXT")
         one(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         one("COMMIT")
 
@@ -168,11 +193,12 @@ class Store:
 
     def put(self, *results: TrialResult) -> None:
         """Store results, all or none; a StoreError if one is stored already, or the disk refuses the write."""
-        rows = [(result.spec.key, result.spec.to_json(), result.status, result.to_json()) for result in results]
+        texts = [(result.spec.key, result.spec.to_json(), result.status, result.to_json()) for result in results]
+        rows = [(*row, checksum(row[-1])) for row in texts]
         try:
             self._connection.execute("BEGIN")
             try:
-                insert = "INSERT INTO trials (key, spec, status, result) VALUES (?, ?, ?, ?)"
+                insert = "INSERT INTO trials (key, spec, status, result, checksum) VALUES (?, ?, ?, ?, ?)"
                 self._connection.executemany(insert, rows)
                 self._connection.execute("COMMIT")
             except BaseException:
@@ -189,7 +215,7 @@ class Store:
     def get(self, spec: TrialSpec) -> TrialResult | None:
         """Return the result stored for ``spec``, or None; a StoreError if it cannot be read, or is damaged."""
         key = spec.key
-        row = self._one("SELECT key, spec, status, result FROM trials WHERE key = ?", key)
+        row = self._one(f"SELECT {self._columns} FROM trials WHERE key = ?", key)
         try:
             return None if row is None else whole(*row)
         except DamagedRowError as damage:
