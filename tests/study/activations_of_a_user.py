@@ -20,6 +20,17 @@ class Slope(nn.Module):
         return torch.where(x > 0, x, slope * x)
 
 
+class TrailingSlope(nn.Module):
+    """Takes its channels from the last axis, as broadcasting does."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.slope = nn.Parameter(torch.rand(channels))
+
+    def forward(self, x):
+        return torch.where(x > 0, x, self.slope * x)
+
+
 class OneSlope(nn.Module):
     """Asks for nothing."""
 

@@ -140,6 +140,35 @@ def test_networks_of_ours_and_of_the_users_take_them(spec, shape, places, name):
         assert not torch.equal(slopes[0], next(m for m in other.modules() if isinstance(m, mine.Slope)).slope)
 
 
+@pytest.mark.parametrize(
+    "name", [f"{HERE}:Slope", f"{HERE}:make", f"{HERE}:AlongAxis", f"{HERE}:cubed", "torch.nn:PReLU"]
+)
+def test_the_transformer_takes_them_with_its_channels_last(name):
+    spec = spec_of("char-transformer", width=8, depth=2)
+    tokens = torch.randint(0, 7, (2, 5), generator=torch.Generator().manual_seed(0))
+    model = models.build(spec, arm(name).spec, input_shape=(5,), classes=7, seed=0)
+    found = [module for module in model.modules() if isinstance(module, UserActivation)]
+    assert len(found) == 2
+    assert model(tokens).shape == (2, 5, 7)
+    model(tokens).sum().backward()
+    learned = [parameter for module in found for parameter in module.parameters()]
+    assert [parameter.shape for parameter in learned] == [(32,)] * (0 if name.endswith(("Axis", "cubed")) else 2)
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in learned)
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (2, 3, 6), (2, 1, 3, 6), (0, 3, 6), (6, 6, 6), (2, 6, 6)])
+@pytest.mark.parametrize("dim", [-1, "last"])
+def test_channels_are_the_last_axis_whichever_way_the_module_counts_them(shape, dim):
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    dim = len(shape) - 1 if dim == "last" else dim
+    slope = torch.linspace(0.1, 0.6, 6, dtype=torch.float64)
+    for module in (made("Slope", 6, dim), made("TrailingSlope", 6, dim)):
+        with torch.no_grad():
+            module.function.slope.copy_(slope)
+        for given in (x, x.transpose(0, -2)):
+            torch.testing.assert_close(module(given), torch.where(given > 0, given, slope * given), rtol=0, atol=0)
+
+
 def test_a_network_that_holds_the_users_module_keeps_it_as_original():
     spec = spec_of("custom", target=f"{HERE}:own_network")
     model = models.build(spec, arm("original").spec, input_shape=(8,), classes=3, seed=0)

@@ -38,22 +38,28 @@ class UserActivation(nn.Module):
     Attributes:
         target: What was named.
         function: The module or function.
+        axis: The channel axis, if the function knows how many channels there are, but not where. Where the last of three
+            axes or more holds them, it sees (rows, channels): channels are the second axis and the last, whichever of
+            the two it takes them from.
     """
 
-    def __init__(self, target: str, function: Callable[..., Any]) -> None:
+    def __init__(self, target: str, function: Callable[..., Any], axis: int | None = None) -> None:
         super().__init__()
         self.target = target
         self.function = function
+        self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(x); an ArgumentError if that is no tensor of the same shape."""
-        result = self.function(x)
-        if not isinstance(result, Tensor) or result.shape != x.shape:
+        rows = x.ndim > 2 and self.axis in (-1, x.ndim - 1)
+        seen = x.flatten(0, -2) if rows else x
+        result = self.function(seen)
+        if not isinstance(result, Tensor) or result.shape != seen.shape:
             given = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise ArgumentError(
-                f"the activation {self.target!r} made {given} of {tuple(x.shape)}; it must keep the shape"
+                f"the activation {self.target!r} made {given} of {tuple(seen.shape)}; it must keep the shape"
             )
-        return result
+        return result.reshape(x.shape) if rows else result
 
     def extra_repr(self) -> str:
         """Show what was named."""
@@ -109,7 +115,7 @@ def build(target: str, channels: int, dim: int, options: Mapping[str, Any]) -> U
         ) from error
     if not callable(made):
         raise ArgumentError(f"the activation {target!r} made a {type(made).__name__}, which is no module or function")
-    return UserActivation(target, made)
+    return UserActivation(target, made, dim if asks and "dim" not in parameters else None)
 
 
 def learns(target: str, options: Mapping[str, Any]) -> bool:
