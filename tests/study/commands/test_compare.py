@@ -138,7 +138,9 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
 def planned(monkeypatch):
     """The study that a command plans, which then does not run."""
     seen = []
-    monkeypatch.setattr("agileact.study.commands.compare.carry_out", lambda context, options, limit: seen.append(context))
+    monkeypatch.setattr(
+        "agileact.study.commands.compare.carry_out", lambda context, options, limit: seen.append(context)
+    )
     return seen
 
 

@@ -313,8 +313,7 @@ def search_in(
     if not protocol.sampler.startswith(OPTUNA):
         points = list(map(point, quasi_random(space, protocol.trials, number)))
         return points, [one for one in points if scores(one) is None]
-    points: list[Point] = []
-    known: list[float] = []
+    points, known = [], list[float]()
     while len(points) < protocol.trials:
         points.append(point(asked(space, protocol.sampler, number, tuple(known))))
         found = scores(points[-1])
