@@ -136,7 +136,8 @@ def test_networks_of_ours_and_of_the_users_take_them(spec, shape, places, name):
     same = [key for key, value in plain.items() if key in model.state_dict()]
     assert [key for key in same if not torch.equal(plain[key], model.state_dict()[key])] == []
     if name == "Slope":
-        slopes = [module.function.slope for module in found]
+        functions: list[Any] = [module.function for module in found]
+        slopes = [function.slope for function in functions]
         assert len({tuple(one.tolist()) for one in slopes}) == len(slopes)
         assert not torch.equal(slopes[0], next(m for m in other.modules() if isinstance(m, mine.Slope)).slope)
 
