@@ -223,10 +223,6 @@ def _vit_pytorch() -> dict[str, Callable[[], Made]]:
         "DeepViT": of("deepvit", "DeepViT", **patches),
         "RvT": of("rvt", "RvT", **patches),
         "CaiT": of("cait", "CaiT", **patches, cls_depth=1),
-        "LocalViT": of("local_vit", "LocalViT", **patches),
-        "LookViT": of(
-            "look_vit", "LookViT", dim=32, image_size=64, num_classes=10, depth=2, patch_size=16, heads=2, dim_head=16
-        ),
         "NesT": of(
             "nest",
             "NesT",
@@ -263,7 +259,7 @@ def _vit_pytorch() -> dict[str, Callable[[], Made]]:
             mlp_mult=2,
         ),
         "MobileViT": of(
-            "mobile_vit", "MobileViT", (64, 64), [32, 40, 48], [8, 16, 16, 24, 24, 32, 32, 32, 32, 32, 32], 10
+            "mobile_vit", "MobileViT", (64, 64), [32, 40, 48], [8, 16, 16, 16, 24, 24, 32, 32, 48, 48, 64], 10
         ),
         "MaxViT": of(
             "max_vit", "MaxViT", num_classes=10, dim=16, depth=(1, 1), dim_head=8, window_size=4, dim_conv_stem=8
@@ -272,26 +268,28 @@ def _vit_pytorch() -> dict[str, Callable[[], Made]]:
             "crossformer",
             "CrossFormer",
             num_classes=10,
-            dim=(16, 16, 32, 32),
+            dim=(32, 32, 64, 64),
             depth=(1, 1, 1, 1),
             global_window_size=(2, 2, 1, 1),
             local_window_size=(4, 2, 2, 1),
         ),
-        "TwinsSVT": of(
-            "twins_svt",
+        "TwinsSVT": _of(
+            "vit_pytorch.twins_svt",
             "TwinsSVT",
+            _image(224),
             num_classes=10,
+            s1_emb_dim=16,
+            s2_emb_dim=16,
+            s3_emb_dim=32,
+            s4_emb_dim=32,
             s3_depth=1,
-            s1_local_patch_size=4,
-            s2_local_patch_size=4,
-            s3_local_patch_size=4,
-            s4_local_patch_size=2,
+            s4_depth=1,
         ),
         "T2TViT": of("t2t", "T2TViT", image_size=64, num_classes=10, dim=32, depth=2, heads=2, mlp_dim=64),
         "XCiT": of("xcit", "XCiT", **patches, cls_depth=1),
         "ViViT": _of(
             "vit_pytorch.vivit",
-            "ViT",
+            "ViViT",
             lambda: torch.randn(2, 3, 4, 32, 32),
             image_size=32,
             image_patch_size=16,
@@ -554,6 +552,9 @@ def _stable_baselines() -> dict[str, Callable[[], Made]]:
 def _tabnet(**options: Any) -> Made:
     tabnet: Any = importlib.import_module("pytorch_tabnet.tab_network")
     model = tabnet.TabNet(8, 3, n_d=8, n_a=8, n_steps=2, group_attention_matrix=torch.eye(8), **options)
+    for module in model.modules():  # it keeps matrices in attributes, which model.double() leaves in float32
+        for name in [name for name, value in vars(module).items() if isinstance(value, Tensor)]:
+            module.register_buffer(name, module.__dict__.pop(name))
     return model, torch.randn(16, 8)
 
 

@@ -1,9 +1,8 @@
 """Convert and fold real architectures, and write docs/models.md: what became of every activation, and how exactly.
 
-    python -m pip install -e '.[models]' -c constraints.txt     # the packages that the networks are from
-    python -m pip install --no-deps -r benchmarks/models.txt    # those that ask for torchvision, without it
-    python benchmarks/models.py                                 # all of them, about 20 minutes on two cores
-    python benchmarks/models.py --only resnet                   # those with this in their name, printed only
+    make setup                                # the packages that the networks are from, among others
+    python benchmarks/models.py               # all of them, about 20 minutes on two cores
+    python benchmarks/models.py --only resnet # those with this in their name, printed only
 
 Scale and location are drawn at random before the fold, so that nothing is right because it is at its start. Each
 architecture has a process of its own. One that fails is a row of the page, and the exit status is 1.
@@ -42,7 +41,8 @@ _BUSY = "The machine did other work meanwhile: seconds and times of single rows 
 PAGE, RESULTS = ROOT / "docs" / "models.md", ROOT / "benchmarks" / "results" / "models.json"
 LIMIT = 300.0
 """Seconds that one architecture may take."""
-NO_DEPS = ("pytorchcv", "timm", "vit-pytorch", "denoising-diffusion-pytorch", "pytorch-tabnet")
+NO_DEPS = ("pytorchcv", "timm", "vit-pytorch", "denoising-diffusion-pytorch")
+"""Packages that ask for torchvision, which these networks do not use."""
 
 
 # What the processes of a package share; one that is to find no torchvision is imported in the process alone.
@@ -178,14 +178,15 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any], missing: dict[str, i
     lines = [
         "# Convert and fold on real architectures",
         "",
-        f"{len(done)} architectures of {len({row['package'] for row in done})} packages, with random weights, made agile and",
-        "plain again. `python benchmarks/models.py` makes this page; its first lines name the packages to install.",
+        f"{len(done)} architectures of {len({row['package'] for row in done})} packages, with random weights, made agile",
+        "and plain again. `python benchmarks/models.py` makes this page; `make setup` installs the packages.",
         "",
         f"- difference of outputs after `convert`, at most: {_worst(done, 'convert_difference'):.2g}",
         f"- relative difference after `fold` in float64, at most: {_worst(done, 'fold_relative', 'float64'):.1e}",
         f"- activations converted: {_sum(done, 'converted')} of {_sum(done, 'activations')}; folded whole: "
         f"{_sum(done, 'folded')}, in part: {_sum(done, 'partly')}, not: {_sum(done, 'refused')}",
-        f"- runs of the model: at most {_most(done, 'convert_runs')} for `convert`, {_most(done, 'fold_runs')} for `fold`",
+        f"- runs of the model: at most {_most(done, 'convert_runs')} for `convert`, "
+        f"{_most(done, 'fold_runs')} for `fold`",
         f"- seconds for `convert` and `fold` together: at most {_most(done, 'seconds'):.1f}",
         "",
         f"Machine: {where['cpu']}, PyTorch {where['torch']}, Python {where['python']}.",
@@ -200,8 +201,8 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any], missing: dict[str, i
     lines += [
         "",
         "*converted*: of all activations that `convert` found. *fold*: activations folded whole, in part, and refused.",
-        "*float64*: relative difference of the outputs after `fold` in float64. *cost*: seconds of `convert` and `fold`,",
-        "divided by the seconds of one forward pass.",
+        "*float64*: relative difference of the outputs after `fold` in float64. *cost*: seconds of `convert` and",
+        "`fold`, divided by the seconds of one forward pass.",
     ]
     for package in dict.fromkeys(row["package"] for row in done):
         lines += [
@@ -225,23 +226,25 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any], missing: dict[str, i
         "",
         "## How it is measured",
         "",
-        "After `convert`, scale is drawn from [0.7, 1.3] and location from [-0.3, 0.3] for every activation. Batch norms",
-        "get the statistics of the example, as training would give them. The difference after `convert` is the largest of",
-        "all outputs, in float32 and float64, against the original. The difference after `fold` is against the agile model,",
-        "relative to the largest number of the output. A run of the model is a call of its `forward`. The numbers are also",
-        "in `benchmarks/results/models.json`.",
+        "After `convert`, scale is drawn from [0.7, 1.3] and location from [-0.3, 0.3] for every activation. Batch",
+        "norms get the statistics of the example, as training would give them. The difference after `convert` is the",
+        "largest of all outputs, in float32 and float64, against the original. The difference after `fold` is against",
+        "the agile model, relative to the largest number of the output. A run of the model is a call of its `forward`.",
+        "Policies of Stable-Baselines3 are without the preparation of observations, which is in float32 only.",
+        "The numbers are also in `benchmarks/results/models.json`.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _details(row: dict[str, Any]) -> list[str]:
     single = row["float32"]
+    difference = max(single["convert_difference"], row["float64"]["convert_difference"])
     lines = [
-        f"<li><b>{_escaped(row['name'])}</b>: {row['seconds']:.2f} s against {row['forward_seconds']:.4f} s for "
-        f"a forward pass, {row['convert_runs']} + {row['fold_runs']} runs, {row['parameters_added']} parameters added. Differences: "
-        f"{max(single['convert_difference'], row['float64']['convert_difference']):.0e} after convert; in float32 after "
-        f"fold {single['fold_absolute']:.1e}, relative {single['fold_relative']:.1e}. The folded state "
-        f"{'loads' if row['same_architecture'] else 'does not load'} into the original class."
+        f"<li><b>{_escaped(row['name'])}</b>: {row['seconds']:.2f} s against {row['forward_seconds']:.4f} s for a "
+        f"forward pass; {row['convert_runs']} + {row['fold_runs']} runs; {row['parameters_added']} parameters added. "
+        f"Differences: {difference:.0e} after convert; in float32 after fold {single['fold_absolute']:.1e}, relative "
+        f"{single['fold_relative']:.1e}. The folded state {'loads' if row['same_architecture'] else 'does not load'} "
+        "into the original class."
     ]
     reasons = [
         f"not converted: {_some(names)} ({base}): {reason}"
