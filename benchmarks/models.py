@@ -339,7 +339,9 @@ def isolated(architecture: Architecture) -> dict[str, Any]:
 def main() -> None:
     """Parse, run, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="TEXT", help="only those with this in package/name; writes nothing")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TEXT", help="only those with one of these in package/name; writes nothing"
+    )
     parser.add_argument("--rows", type=Path, default=ROOT / "runs" / "models.jsonl", metavar="FILE", help=ROWS)
     parser.add_argument("--busy", action="store_true", help="the machine does other work beside; the page says so")
     options = parser.parse_args()
@@ -349,7 +351,7 @@ def main() -> None:
     rows = []
     missing: Counter[str] = Counter()
     for architecture in architectures():
-        if options.only and options.only.lower() not in architecture.key.lower():
+        if options.only and not any(text.lower() in architecture.key.lower() for text in options.only):
             continue
         package = architecture.package
         if package in missing or importlib.util.find_spec(importable(package)) is None:
