@@ -178,8 +178,8 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any], missing: dict[str, i
     lines = [
         "# Convert and fold on real architectures",
         "",
-        f"{len(done)} architectures of {len({row['package'] for row in done})} packages, with random weights, made agile",
-        "and plain again. `python benchmarks/models.py` makes this page; `make setup` installs the packages.",
+        f"{len(done)} architectures of {len({row['package'] for row in done})} packages, with random weights, made",
+        "agile and plain again. `python benchmarks/models.py` makes this page; `make setup` installs the packages.",
         "",
         f"- difference of outputs after `convert`, at most: {_worst(done, 'convert_difference'):.2g}",
         f"- relative difference after `fold` in float64, at most: {_worst(done, 'fold_relative', 'float64'):.1e}",
@@ -339,9 +339,7 @@ def isolated(architecture: Architecture) -> dict[str, Any]:
 def main() -> None:
     """Parse, run, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", nargs="+", metavar="TEXT", help="only those with one of these in package/name; writes nothing"
-    )
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="only those with one of these in package/name")
     parser.add_argument("--rows", type=Path, default=ROOT / "runs" / "models.jsonl", metavar="FILE", help=ROWS)
     parser.add_argument("--busy", action="store_true", help="the machine does other work beside; the page says so")
     options = parser.parse_args()
