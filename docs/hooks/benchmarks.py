@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,13 +175,6 @@ _SECTIONS = {
     "models": _models,
     "calibrate": _calibrate,
 }
-
-
-def _quartiles(values: Sequence[float]) -> str:
-    if len(values) < 2 or not all(math.isfinite(value) for value in values):
-        return "an unknown part"
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _and(values: Iterable[Any]) -> str:
