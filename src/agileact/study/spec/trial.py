@@ -159,7 +159,7 @@ class ArmSpec:
         start: "identity"; "calibrated": scales and locations from data; "folded": a plain network that computes what
             the calibrated agile one does.
         updates: "own"; "folded": a plain network that takes the steps that its agile form would
-            (:mod:`agileact.study.training.folded_steps`); "folded-reset": likewise, folded anew after each step.
+            (:mod:`agileact.study.training.folded_steps`); "folded-reset": the same, folded anew after each step.
         width: "given"; "matched": a plain network with one layer widened so that it has at least as many parameters
             as its agile form.
         normalisation: "none"; "batch": batch normalisation before each activation.
