@@ -294,6 +294,7 @@ def study_where() -> Any:
     for axis, base in zip(figure.subplots(1, 3, sharey=True), ("sigmoid", "tanh", "relu"), strict=True):
         found = [one for one in _results(f"where-{base}")["contrasts"] if one["arm"] == f"agile-{base}"]
         _intervals(axis, found, [one["task"] for one in found])
+        axis.locator_params(axis="x", nbins=5)
         axis.set(title=base, xlabel="difference of the loss")
     return figure
 
@@ -329,7 +330,7 @@ def study_paper_arms() -> Any:
         mean, deviation = (np.array([float(rows[arm][part]) for arm in arms]) for part in (0, 1))
         axis.errorbar(mean, range(len(arms)), xerr=deviation, fmt=marker, color=color, label=words, linewidth=1.4)
     axis.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.5, -0.5), xlabel="test loss")
-    axis.legend(loc="lower right")
+    axis.legend(loc="upper right")
     return figure
 
 
