@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
-MODULES = sorted((ROOT / "src").rglob("*.py"))
+MODULES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "examples").glob("*.py")])
 LONGEST = 30
-AVOID = r"\b(stands in|lies in|lie in|hangs|likewise|what it costs)\b"
+AVOID = r"\b(stands in(?! the way)|lies in|lie in|hangs|likewise|what it costs)\b"
 
 
 def sentences(text: str) -> list[str]:
@@ -66,3 +67,29 @@ def test_sentences_of_public_docstrings_are_short_and_plain():
         str(path.relative_to(ROOT)): [one for text in docstrings(path) for one in faults(text)] for path in MODULES
     }
     assert {module: one for module, one in found.items() if one} == {}
+
+
+def test_sentences_of_the_notebook_are_short_and_plain():
+    notebook = json.loads((ROOT / "docs" / "quickstart.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    assert cells
+    assert [one for cell in cells for one in faults(cell)] == []
+
+
+def test_sentences_of_help_and_errors_are_short_and_plain():
+    found = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            texts: list[ast.expr] = []
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                texts = node.exc.args
+            elif isinstance(node, ast.Call):
+                texts = [one.value for one in node.keywords if one.arg in ("help", "description", "epilog")]
+            for text in texts:
+                words = "".join(
+                    part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else " "
+                    for part in (text.values if isinstance(text, ast.JoinedStr) else [text])
+                )
+                if faults(words):
+                    found[f"{path.relative_to(ROOT)}:{text.lineno}"] = faults(words)
+    assert found == {}
