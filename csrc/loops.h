@@ -343,15 +343,17 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
   }
 }
 
+// Whether a parameter stays the same for long enough to be kept in a register.
+inline bool in_rows(const Geometry& g) {
+  return g.params == 1 || (g.inner > 1 && (g.inner >= 64 || g.params * g.inner > kMaxColumns));
+}
+
 template <typename T, int NI, int NO, int NT, int NA, typename Op>
 void run(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op& op) {
-  if (g.params == 1) {
-    return run_rows<T, NI, NO, NT, NA>({1, 1, g.numel()}, io, op);
-  }
-  if (g.inner == 1 || (g.inner < 64 && g.params * g.inner <= kMaxColumns)) {
+  if (!in_rows(g)) {
     return run_periods<T, NI, NO, NT, NA>(g, io, op);
   }
-  run_rows<T, NI, NO, NT, NA>(g, io, op);
+  run_rows<T, NI, NO, NT, NA>(g.params == 1 ? Geometry{1, 1, g.numel()} : g, io, op);
 }
 
 }  // namespace

@@ -10,7 +10,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -339,10 +341,37 @@ def xor_surfaces() -> Any:
     return figure_4(Run.of([], "XOR", run_xor(XorSpec(starts=4, epochs=400, lr=0.1))))
 
 
+def recipe_study() -> Any:
+    """Draw the test loss of every replicate of the recipe's study, by task and arm."""
+    tables = runpy.run_path(str(HERE / "studies" / "tables.py"))
+    tasks, places = tables["RECIPE"], dict[str, int]()
+    figure = new_figure(
+        9.6,
+        3.6,
+        "The recipe beside its rivals",
+        "Test loss of tuned networks on 3,500 digits. A dot is a replicate: its own split, tuning and seed. A line is "
+        "the mean of ten. Standardised weights are the recipe; f is ReLU unless the title says otherwise.",
+    )
+    axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axis, task in zip(axes, tasks, strict=True):
+        with (HERE / "studies" / "results" / f"recipe-{task}.csv").open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["phase"] == "final"]
+        for arm in dict.fromkeys(row["arm"] for row in rows):
+            place = places.setdefault(tables["general"](arm), len(places))
+            losses = [float(row["test_loss"]) for row in rows if row["arm"] == arm]
+            color = ACTIVATION if "standardized" in arm else WEIGHTS if "agile" in arm else MUTED
+            axis.plot(losses, [place] * len(losses), "o", color=color, markersize=4, alpha=0.45, markeredgewidth=0)
+            axis.plot([np.mean(losses)] * 2, [place - 0.32, place + 0.32], color=color, linewidth=2.4)
+        axis.set(title=task, xlabel="test loss")
+    axes[0].set(yticks=range(len(places)), yticklabels=list(places), ylim=(len(places) - 0.5, -0.5))
+    return figure
+
+
 PICTURES: dict[str, Callable[[], Any]] = {
     "agile-activation": agile_activation,
     "direction-size-position": direction_size_position,
     "negative-scale": negative_scale,
+    "recipe-study": recipe_study,
     "redundant-steps": redundant_steps,
     "size-and-position": size_and_position,
     "study-every-arm": study_every_arm,

@@ -119,6 +119,27 @@ def test_the_study_guide_can_be_planned_as_printed(
     assert json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
+def test_the_guide_to_an_activation_of_ones_own_runs_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    page = DOCS / "guides" / "own-activation.md"
+    (code,), (command,) = blocks(page, "python"), commands(page)
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    for most, number in (("_MOST_REPLICATES", 0), ("_MOST_TUNING", 4), ("_MOST_SEEDS", 7)):
+        monkeypatch.setattr(f"agileact.study.commands.compare.{most}", number)
+    try:
+        assert main([*command, "--jobs", "2"]) == 0
+    finally:
+        sys.modules.pop("mine", None)
+    printed = capsys.readouterr().out
+    assert "mine:MyAct" in printed
+    assert (tmp_path / "runs" / "compare" / "report.html").is_file()
+
+
 # -- links -----------------------------------------------------------------------------------------------
 
 

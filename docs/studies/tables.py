@@ -2,6 +2,7 @@
 
 python docs/studies/tables.py docs/studies/results/where-relu.json   # losses, and the time to the baseline's best
 python docs/studies/tables.py docs/studies/results/where-relu.csv    # when each arm reached a best loss of its own
+python docs/studies/tables.py recipe                                 # the summary of the page about the recipe
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from typing import Any
 
 from agileact.study import holm, paired_difference, sign_flip_test
 
+HERE = Path(__file__).resolve().parent
+RECIPE = ("three-layers", "batch-8", "ten-layers", "ten-layers-sigmoid")
+"""The tasks of the page about the recipe, each a study of its own."""
+RATES = (0.001, 0.003, 0.01)
+"""The learning rates of its specs; each replicate moves them together, by up to half a step."""
 WORDS = {"better": "**lower**", "worse": "**higher**", "same": "no difference found", "undecided": "undecided"}
 
 
@@ -69,6 +75,52 @@ def agile_against_plain(documents: list[dict[str, Any]]) -> str:
                     f"| {one['mean']:+.3f} [{low:+.3f}, {high:+.3f}] | {WORDS.get(one['decision'], one['decision'])} |"
                 )
     return "\n".join(lines)
+
+
+def general(arm: str) -> str:
+    """Return the name of an arm for any f.
+
+    >>> general("agile-relu+standardized")
+    'agile-f+standardized'
+    """
+    return arm.replace("sigmoid", "f").replace("relu", "f")
+
+
+def recipe_summary() -> str:
+    """Return a Markdown table of an arm a row: its test loss on each task, and its difference to the recipe's."""
+    cells: dict[str, dict[str, str]] = {}
+    for task in RECIPE:
+        path = HERE / "results" / f"recipe-{task}-against-standardized.json"
+        document = json.loads(path.read_text(encoding="utf-8"))
+        contrasts = {one["arm"]: one for one in document["contrasts"]}
+        for row in document["rows"]:
+            text = row["test loss"] + (f" ({row['seeds'].partition('(')[2]}" if "(" in row["seeds"] else "")
+            if (one := contrasts.get(row["arm"])) is not None:
+                low, high = one["student"]
+                word = WORDS.get(one["decision"], one["decision"])
+                text += f"<br>{one['mean']:+.3f} [{low:+.3f}, {high:+.3f}] {word}"
+            cells.setdefault(general(row["arm"]), {})[task] = text
+    lines = ["| arm | " + " | ".join(RECIPE) + " |", "| --- |" + " --- |" * len(RECIPE)]
+    for arm, found in cells.items():
+        lines.append(f"| `{arm}` | {' | '.join(found.get(task, '–') for task in RECIPE)} |")
+    return "\n".join(lines)
+
+
+def by_rate(rows: list[dict[str, str]]) -> str:
+    """Return a Markdown table of the mean validation loss at the three learning rates that every arm began with."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        if row["phase"] == "tuning":
+            tried = found.setdefault(row["arm"], {}).setdefault(row["replicate"], [])
+            if len(tried) < len(RATES):
+                tried.append((float(row["lr"]), float(row["validation_loss"] or "inf")))
+    text = ["| arm | " + " | ".join(f"about {rate:g}" for rate in RATES) + " | largest over smallest |"]
+    text.append("| --- |" + " --- |" * (len(RATES) + 1))
+    for arm, replicates in found.items():
+        columns = zip(*(sorted(tried) for tried in replicates.values()), strict=True)
+        means = [statistics.fmean(loss for _, loss in column) for column in columns]
+        text.append(f"| `{arm}` | {' | '.join(f'{mean:.3f}' for mean in means)} | {max(means) / min(means):.2f} |")
+    return "\n".join(text)
 
 
 def ranks(contrast: dict[str, Any] | None) -> tuple[str, str, str]:
@@ -127,6 +179,12 @@ TIME = "iterations to the baseline's best"
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
+        if name == "recipe":
+            print(recipe_summary())
+            for task in RECIPE:
+                with (HERE / "results" / f"recipe-{task}.csv").open(encoding="utf-8") as file:
+                    print(f"\n**{task}**\n\n{by_rate(list(csv.DictReader(file)))}")
+            continue
         text = Path(name).read_text(encoding="utf-8")
         if name.endswith(".csv"):
             print(own_best(list(csv.DictReader(text.splitlines()))))

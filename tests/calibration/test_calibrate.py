@@ -32,6 +32,36 @@ def test_each_layer_gets_its_size_and_operating_point():
         assert module.scale[0].item() == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_gain_stays_and_the_size_is_that_of_what_it_makes():
+    model, x = deep("sigmoid", gain=True).double(), torch.randn(300, 16).double()
+    gains = {}
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, ag.Agile):
+                assert module.gain is not None
+                gains[name] = module.gain.copy_(torch.rand(16).double() + 0.5).clone()
+    report = ag.calibrate(model, x, signal=0.3, when="always")
+    assert len(report.calibrated) == 6
+    for name, (z, y) in outputs(model, x).items():
+        module = model.get_submodule(name)
+        assert torch.equal(module.gain, gains[name])
+        torch.testing.assert_close(module.location.detach(), z.mean(0), rtol=1e-9, atol=1e-12)
+        assert size_of(y) == pytest.approx(0.3, rel=1e-9)
+        expected = 0.3 / size_of(torch.sigmoid(gains[name] * (z - z.mean(0))))
+        assert module.scale[0].item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("base", ["relu", "sigmoid", "tanh"])
+def test_a_standardised_start_needs_no_calibration_and_directions_stay(base):
+    model, x = deep(base, layers=10), torch.randn(300, 16)
+    model, _ = ag.standardize(model, x)
+    assert ag.calibrate(model, x).calibrated == []
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert ag.calibrate(model, x, when="always", signal=0.2).calibrated
+    changed = {name.rpartition(".")[2] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed <= {"scale", "location"}
+
+
 def test_convolutions_and_pooling():
     model, x = convolutional().double(), torch.randn(40, 1, 12, 12).double()
     report = ag.calibrate(model, x, when="always", signal=0.5)

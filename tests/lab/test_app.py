@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+import torch
 
 LOCAL = "http://127.0.0.1:8060"
 
@@ -206,6 +207,7 @@ ACTIVATION = {
     "activation-terms.value": 1,
     "activation-at.value": 2.0,
     "activation-circuit.value": "linear",
+    "activation-g.value": 1.0,
     **{f"activation-{letter}{term}.value": 1.0 for letter in "ab" for term in range(3)},
 }
 
@@ -221,6 +223,8 @@ def test_the_curve_follows_a_and_b(client):
     assert curve(a0=-2.0) == -10.0
     assert curve(b0=-1.0) == 7.0
     assert curve(terms=2, a1=1.0, b1=4.0) == 7.0
+    assert curve(g=0.5) == 2.5
+    assert curve(terms=2, a1=1.0, b1=4.0, g=0.5) == 7.0  # a sum has no gain
 
 
 @pytest.mark.parametrize(
@@ -231,6 +235,7 @@ def test_the_curve_follows_a_and_b(client):
         ({"activation-terms.value": 10**9}, "K must be a whole number from 1 to 3"),
         ({"activation-circuit.value": "x"}, "the network must be one of"),
         ({"activation-at.value": "2"}, "x must be a number"),
+        ({"activation-g.value": 5}, "g must be a number from -4 to 4"),
     ],
 )
 def test_wrong_values_on_the_first_tab_are_sentences(client, change, words):
@@ -295,3 +300,41 @@ def test_live_networks_advance_by_the_clock_and_start_anew_by_a_reset(client):
 def test_what_the_live_tab_may_not_send_is_a_sentence(client, change, words):
     answer = call(client, "live-losses", "live-step.n_clicks", {**LIVE, **change})
     assert words in json.dumps(answer.json["response"]["live-message"])
+
+
+def test_two_networks_are_shown_side_by_side_until_one_is_let_go(client, tmp_path):
+    import agileact as ag
+
+    for name, layers in (("one.pt", (3, 4)), ("two.pt", (3,))):
+        model = torch.nn.Sequential(*(ag.AgileReLU(width) for width in layers))
+        torch.save(model.state_dict(), tmp_path / name)
+    page: dict[str, Any] = {
+        "network-base.value": "relu",
+        "network-terms.value": 1,
+        "network-page.value": 1,
+        "network-part.value": "",
+        "session.data": "5" * 32,
+    }
+
+    def open_one(name: str) -> Any:
+        given = {**page, "network-path.value": str(tmp_path / name)}
+        answer = call(client, "network-opened.data", "network-open.n_clicks", given)
+        return answer.json["response"]["network-opened"]["data"]
+
+    def drawn(trigger: str, count: int) -> tuple[str, str, str]:
+        answer = call(client, "network-cards", trigger, {**page, "network-opened.data": count}).json["response"]
+        told = answer["network-sentence"]["children"]
+        return json.dumps(answer["network-cards"]), told, answer["network-keep"]["children"]
+
+    cards, told, button = drawn("network-opened.data", open_one("two.pt"))
+    assert (cards.count('"card"'), cards.count('"pair"'), button) == (1, 0, "Keep beside the next")
+    cards, told, button = drawn("network-keep.n_clicks", 1)
+    assert (cards.count('"card"'), cards.count('"pair"'), button) == (2, 1, "Show one alone")
+    cards, told, _ = drawn("network-opened.data", open_one("one.pt"))
+    assert (cards.count('"card"'), cards.count('"pair"')) == (4, 2)
+    assert told.endswith("On the left: two.pt.")
+    assert cards.count("It has no layer of this name.") == 1
+    assert cards.index("two.pt") < cards.index("one.pt")
+    cards, told, button = drawn("network-keep.n_clicks", 1)
+    assert (cards.count('"card"'), cards.count('"pair"'), button) == (2, 0, "Keep beside the next")
+    assert "On the left" not in told

@@ -56,6 +56,23 @@ def test_a_reading_is_what_autograd_finds(base):
     assert read.by_location == pytest.approx(b.grad.tolist(), rel=1e-12, abs=1e-14)
 
 
+@pytest.mark.parametrize("base", ["relu", "gelu", "sigmoid", "sine"])
+def test_with_a_gain_all_is_what_autograd_finds(base):
+    a, b, g, x = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (1.3, 0.4, -2.5, 0.77))
+    options = bases.get(base).resolve({})
+    y = a * bases.get(base).function(g * (x - b), **options)
+    y.backward()
+    read = reading(base, [1.3], [0.4], options, 0.77, -2.5)
+    found = (read.value, read.slope, read.by_scale[0], read.by_location[0], read.by_gain)
+    assert found == pytest.approx([float(v) for v in (y.detach(), x.grad, a.grad, b.grad, g.grad)], rel=1e-12)  # type: ignore[arg-type]
+    drawn = curves(base, [1.3], [0.4], options, -2.5)
+    points = np.asarray(drawn.x)
+    if base in FORMULAS:
+        np.testing.assert_allclose(np.asarray(drawn.agile), 1.3 * FORMULAS[base](-2.5 * (points - 0.4)), atol=1e-13)
+    assert "by g " in reading_sentence(read, 0.77)
+    assert values_figure(drawn, read, base, 0.77)["data"][1]["name"] == "agile: a·f(g·(x − b))"
+
+
 def test_options_reach_the_curve():
     drawn = curves("leaky_relu", [2.0], [0.0], {"negative_slope": 0.5})
     assert drawn.agile[0] == -6.0

@@ -49,6 +49,20 @@ def test_both_networks_compute_the_same_whatever_folds(circuit, base):
     assert max(folded.agile) > min(folded.agile)
 
 
+@pytest.mark.parametrize("circuit", CIRCUITS)
+def test_a_gain_goes_into_the_weights_before(circuit):
+    folded = fold_circuit(circuit, "gelu", [1.5], [1.0], bases.get("gelu").resolve({}), -0.7)
+    assert folded.difference <= 1e-12
+    assert "gain" not in folded.site.kept
+    into = "normalisation" if circuit == "norm-before" else "before"
+    assert f"g into {into}" in fold_sentence(folded)
+    (before,) = [one for one in folded.numbers if one.name == f"{into}.weight"]
+    assert before.after is not None
+    assert before.before is not None
+    assert before.after[0] == pytest.approx(-0.7 * before.before[0])
+    assert before.after[1] == before.before[1]
+
+
 @pytest.mark.parametrize(
     ("circuit", "scales", "status", "reason", "left"),
     [

@@ -1,4 +1,4 @@
-"""Three networks as they learn: the same start and batches, and what their layers do against a pass by hand."""
+"""Four networks as they learn: the same start and batches, and what their layers do against a pass by hand."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ def test_signals_are_the_deviations_of_a_pass_by_hand(run):
     assert run.signals("plain").sizes == pytest.approx(sizes, rel=1e-4)
     assert len(run.signals("batch-normalised").sizes) == LAYERS
     assert run.signals("plain").scale == []
+
+
+def test_the_standardised_network_keeps_its_rows_and_starts_from_the_same_directions():
+    run = LiveRun(LiveSpec())
+    plain, kept = (dict(run.models[arm].named_parameters()) for arm in ("plain", "standardised"))
+    for name in (f"fc{layer}.weight" for layer in range(1, LAYERS + 1)):
+        rows = plain[name] - plain[name].mean(1, keepdim=True)
+        torch.testing.assert_close(kept[name], rows / rows.norm(dim=1, keepdim=True))
+    run.advance(3, 0.05)
+    assert kept["fc3.weight"].norm(dim=1).tolist() == pytest.approx([1.0] * 24, abs=1e-5)
+    assert min(run.signals("standardised").sizes) > 10 * min(run.signals("plain").sizes)
 
 
 def test_ranges_are_those_of_the_agile_layers(run):

@@ -187,7 +187,7 @@ def test_flipped_units_stand_out():
     assert [(one["name"], one["line"]["dash"]) for one in curves] == [
         ("learned", "solid"), ("flipped (a < 0)", "dot"), ("learned", "solid"), ("relu", "dash"),
     ]  # fmt: skip
-    shown = str(card(drawn, "relu", 0).to_plotly_json())
+    shown = str(card(drawn, "relu", "0").to_plotly_json())
     assert "1 unit is flipped (a < 0): number 2." in shown
     histograms = numbers_figure(drawn)["data"]
     assert [one["x"] for one in histograms] == [[1.0, -1.0, 2.0], [0.0, 0.0, 0.0]]
@@ -225,7 +225,7 @@ def test_a_trial_shows_its_layers_before_and_after(store):
     np.testing.assert_allclose(agile.after[7], a / (1 + np.exp(-(np.asarray(agile.x) - b))), atol=2e-3)
     assert (combined.layer.terms, combined.layer.units) == (3, 40)
     assert prelu.layer.scale == ()
-    assert "not a and b" in str(card(prelu, "before the training", 0).to_plotly_json())
+    assert "not a and b" in str(card(prelu, "before the training", "0").to_plotly_json())
 
 
 def test_a_trial_that_is_not_in_the_list_is_refused(store):

@@ -168,6 +168,19 @@ def test_it_exports():
     torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what PyTorch's exporter has deprecated
+def test_it_goes_to_onnx_beside_a_base_of_each_kind(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    layers = [filled(ag.Agile(base, 4, gain=True)) for base in ("gelu", "relu", "sigmoid", "tanh")]
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), *layers).eval()
+    x = torch.randn(2, 2, 5, 5)
+    torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (actual,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(actual), model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_whoever_looks_at_an_activation_sees_its_gain():
     from agileact.integrations.tensorboard import shape
     from agileact.monitor.activity import Activity

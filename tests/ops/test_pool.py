@@ -216,3 +216,15 @@ def test_vmap_and_forward_mode(base: str) -> None:
     tangents = (torch.ones_like(many[0]), torch.ones_like(scale), torch.ones_like(location))
     primals = (many[0], scale, location)
     torch.testing.assert_close(torch.func.jvp(fused, primals, tangents), torch.func.jvp(steps, primals, tangents))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_one_parameter_for_all_channels_has_the_sum_of_their_gradients(channels_last: bool):
+    # The oracle is the formula in float64 and autograd, with one number for all three channels.
+    x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a, b = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (1.3, -0.2))
+    wanted = torch.autograd.grad(max_pool2d(a * torch.relu(x - b), 2).square().sum(), (a, b))
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    got = torch.autograd.grad(agile_max_pool2d(x, a, b, 2, base="relu").square().sum(), (a, b))
+    torch.testing.assert_close(got, wanted)

@@ -70,6 +70,15 @@ def test_the_first_table_of_the_page_is_that_of_the_results():
     assert made in (FOLDER / "where.md").read_text(encoding="utf-8")
 
 
+def test_the_tables_about_the_recipe_are_those_of_its_results():
+    tables = runpy.run_path(str(FOLDER / "tables.py"))
+    page = (FOLDER / "recipe.md").read_text(encoding="utf-8")
+    assert tables["recipe_summary"]() in page
+    for task in tables["RECIPE"]:
+        assert tables["by_rate"](rows_of(f"recipe-{task}")) in page
+    assert {path.stem for path in SPECS if path.stem.startswith("recipe-")} == {f"recipe-{t}" for t in tables["RECIPE"]}
+
+
 def test_losses_of_signed_ranks_get_columns_of_their_own():
     tables = runpy.run_path(str(FOLDER / "tables.py"))
     document = json.loads((FOLDER / "results" / "where-start.json").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from agileact.study import models
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.data import dataset as data_room
 from agileact.study.running.conduct import identified
-from agileact.study.spec import tasks
+from agileact.study.spec import space, tasks
 from agileact.study.spec.arms import modifiers
 from agileact.study.spec.trial import SCHEDULES, ArmSpec, Budget
 from agileact.study.training import optimizers
@@ -67,6 +67,21 @@ def test_the_training_of_the_docs_is_read(tmp_path):
     assert (spec.optimizer, spec.weight_decay, spec.schedule, spec.warmup, spec.clip_norm) == (
         "adamw", 0.01, "cosine", 0.05, 1.0
     )  # fmt: skip
+
+
+def test_the_search_space_of_the_docs_is_read_and_every_key_is_there(tmp_path):
+    shown, own = re.findall(
+        r"```yaml\n((?:protocol:\n  trials|arms:\n  - relu\n  - {name: agile).*?)```", PAGE, re.DOTALL
+    )
+    own = own.partition("tasks:")[0]
+    (tmp_path / "s.yaml").write_text(f"tasks: [digits-mlp]\n{shown}{own}")
+    study = read_study(tmp_path / "s.yaml")
+    assert [one.name for one in study.space(study.arms[1])][-2:] == ["activation_lr", "scale_lr"]
+    assert study.protocol.space[1].zero
+    identified_study, data = identified(study)
+    check_arms(identified_study, data)
+    for name in (*space.NAMES, "space", "sampler", "trials"):
+        assert f"`{name}`" in PAGE, name
 
 
 def test_data_and_model_of_the_users_in_yaml_are_read_and_run(tmp_path):

@@ -147,6 +147,12 @@ def sentence(key: str, text: str = "") -> html.P:
     return html.P(text, id=key, className="sentence", role="status")
 
 
+def run_controls(tab: str, **buttons: str) -> tuple[html.Div, html.Div, html.P]:
+    """Return a run's row of buttons, of which the first is the main one, and the places of a message and a sentence."""
+    drawn = [button(f"{tab}-{key}", text, main=not place) for place, (key, text) in enumerate(buttons.items())]
+    return row("buttons", *drawn), html.Div(id=f"{tab}-message"), sentence(f"{tab}-sentence")
+
+
 def base_choice(tab: str, chosen: str, hint: str = "") -> html.Div:
     """Return the choice of f."""
     return control("f: base function", dropdown(f"{tab}-base", bases.names(), chosen), hint=hint)

@@ -16,8 +16,9 @@ from agileact._common.optional import require
 from agileact.monitor.activity import Activity
 from agileact.monitor.alerts import Alerts
 from agileact.monitor.buffer import ParameterBuffer
+from agileact.monitor.directions import Turning
 from agileact.monitor.plot import draw
-from agileact.monitor.records import ACTIVITY, RANGE, SIGNS, Record, Rows, parameter_statistics
+from agileact.monitor.records import ACTIVITY, DIRECTION, RANGE, SIGNS, Record, Rows, parameter_statistics
 from agileact.monitor.units import agile_layers
 
 _PER_LAYER = len(RANGE) + len(SIGNS) + len(RANGE)
@@ -41,6 +42,11 @@ class Monitor:
     not contain the hook: under it everything works but dead and saturated units, which are seen only in what
     runs uncompiled. Of parameters that FSDP2 has sharded, each process records its own part.
 
+    Of layers whose weights :func:`agileact.standardize` has standardised, ``directions_every`` adds the length of the
+    rows and the angle, in radians, that a step turns them by. Make the monitor after
+    :func:`~agileact.standardize_weights`, or lengths are those before the projection. A learning rate whose angles are
+    near 1 forgets a direction in one step.
+
     Warnings (:class:`MonitorWarning`) tell of parameters and inputs that are not finite, of exploding scales and of
     dead layers, each once a layer, with what helps. They come when the statistics do, at most 128 recorded steps late.
 
@@ -50,6 +56,8 @@ class Monitor:
             :meth:`step` after each.
         every: Record every so many steps.
         activations_every: Measure dead and saturated units every so many steps; None for never.
+        directions_every: Measure standardised rows every so many steps, by a copy of them one step before; None for
+            never.
         samples: How many values of each unit a measurement looks at, at most, in each forward pass.
         window: See above.
         saturation: See above.
@@ -85,6 +93,7 @@ class Monitor:
         optimizer: Optimizer | None = None,
         every: int = 1,
         activations_every: int | None = 100,
+        directions_every: int | None = None,
         samples: int = 512,
         window: int = 5,
         saturation: float = 0.1,
@@ -99,6 +108,7 @@ class Monitor:
         for name, count, least in (
             ("every", every, 1),
             ("activations_every", 1 if activations_every is None else activations_every, 1),
+            ("directions_every", 1 if directions_every is None else directions_every, 1),
             ("samples", samples, 1),
             ("window", window, 1),
             ("max_records", max_records, 2),
@@ -128,6 +138,15 @@ class Monitor:
         self._rows.stride = every
         self._activity_rows = Rows(max_records)
         self._activity_rows.stride = activations_every or 1
+        self._directions_every = directions_every
+        self._turning = Turning(model)
+        if directions_every is not None and not self._turning.layers:
+            raise ArgumentError(
+                "directions_every is for standardised layers, and the model has none; agileact.standardize makes them, "
+                "before the monitor"
+            )
+        self._direction_rows = Rows(max_records)
+        self._direction_rows.stride = directions_every or 1
         self._count = 0
         self._buffer: ParameterBuffer | None = None
         self._start_scales: list[Tensor] | None = None
@@ -156,6 +175,10 @@ class Monitor:
         self._count += 1
         if self._count % self._every == 0:
             self._record()
+        if self._directions_every is not None and self._count % self._directions_every == 0:
+            turned = self._turning.measure()
+            if turned is not None:
+                self._direction_rows.add(self._count, turned)
         self._measure_next()
 
     def close(self) -> None:
@@ -176,6 +199,8 @@ class Monitor:
         self.close()
 
     def _measure_next(self) -> None:
+        if self._directions_every is not None and (self._count + 1) % self._directions_every == 0:
+            self._turning.note()
         if self._activations_every is not None and self._count % self._activations_every == 0:
             self._measuring = True
             for activity in self._activities:
@@ -262,12 +287,15 @@ class Monitor:
     def records(self) -> list[Record]:
         """All statistics, sorted by step, and within a step by layer."""
         self._flush()
-        order = {name: index for index, name in enumerate(self._names)}
+        order = {name: index for index, name in enumerate((*self._turning.layers, *self._names))}
         measured = [
             record for record in self._activity_rows.records(self._activity_columns()) if not math.isnan(record.value)
         ]
-        both = self._rows.records(self._parameter_columns()) + measured
-        return sorted(both, key=lambda record: (record.step, order[record.layer]))
+        turned = self._direction_rows.records(self._direction_columns())
+        return sorted(
+            self._rows.records(self._parameter_columns()) + measured + turned,
+            key=lambda record: (record.step, order[record.layer]),
+        )
 
     def _parameter_columns(self) -> list[tuple[str, str, str]]:
         return [
@@ -279,6 +307,9 @@ class Monitor:
 
     def _activity_columns(self) -> list[tuple[str, str, str]]:
         return [(name, "activation", statistic) for name in self._names for statistic in ACTIVITY]
+
+    def _direction_columns(self) -> list[tuple[str, str, str]]:
+        return [(name, "direction", statistic) for name in self._turning.layers for statistic in DIRECTION]
 
     def to_dataframe(self) -> Any:
         """Return the records as a tidy :class:`pandas.DataFrame`: step, layer, parameter, statistic, value.
@@ -320,6 +351,7 @@ class Monitor:
         """Draw scale and location by layer over the steps, as Fig. 14 of the paper, and dead and flipped units.
 
         Line: the median over the layer's units; bands: half of them, and all. Dotted: the start, a = 1 and b = 0.
+        If rows of weights were measured, a last picture has the angles by which steps turned them, and their lengths.
 
         Args:
             layers: Which layers; all unless given.
@@ -338,7 +370,7 @@ class Monitor:
         records = self.records
         if not chosen or not records:
             raise ArgumentError("there is nothing to draw yet: no layers, or no step was recorded")
-        return draw(records, chosen)
+        return draw(records, chosen, list(self._turning.layers) if self._direction_rows.steps else [])
 
     # -- to go on later ------------------------------------------------------------------------------
 
@@ -354,6 +386,7 @@ class Monitor:
             "start_scales": self._start_scales,
             "parameters": self._rows.state(),
             "activity": self._activity_rows.state(),
+            "directions": self._direction_rows.state(),
             "idle": [activity.idle for activity in self._activities],
             "measured": [activity.measured for activity in self._activities],
         }
@@ -371,6 +404,10 @@ class Monitor:
         rows, activity_rows = Rows(self._rows.limit), Rows(self._activity_rows.limit)
         rows.load(state["parameters"], len(self._parameter_columns()))
         activity_rows.load(state["activity"], len(self._activity_columns()))
+        if state.get("directions", {}).get("steps"):  # a state of an earlier version has none
+            turned = Rows(self._direction_rows.limit)
+            turned.load(state["directions"], len(self._direction_columns()))
+            self._direction_rows = turned
         self._rows, self._activity_rows = rows, activity_rows
         self._count, self._written = int(state["step"]), int(state["written"])
         self._newest = set(map(tuple, state.get("newest", ())))

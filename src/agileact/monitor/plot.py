@@ -41,8 +41,8 @@ _RC = {
 Traces = dict[tuple[str, str, str], tuple[list[int], list[float]]]
 
 
-def draw(records: Sequence[Record], layers: Sequence[str]) -> Any:
-    """Return the figure of these layers."""
+def draw(records: Sequence[Record], layers: Sequence[str], turned: Sequence[str] = ()) -> Any:
+    """Return the figure of these layers, and of the rows of weights of those that are turned."""
     traces: Traces = defaultdict(lambda: ([], []))
     for record in records:
         steps, values = traces[record.layer, record.parameter, record.statistic]
@@ -52,7 +52,11 @@ def draw(records: Sequence[Record], layers: Sequence[str]) -> Any:
     columns = min(len(layers), _LAYERS_IN_A_ROW)
     blocks = -(-len(layers) // columns)
     with style.context(_RC, after_reset=True):
-        figure = figures.Figure(figsize=(max(5.5, 1.2 + 2.5 * columns), 1.0 + 5.0 * blocks), layout="constrained")
+        height = 1.0 + 5.0 * blocks
+        whole = figures.Figure(
+            figsize=(max(5.5, 1.2 + 2.5 * columns), height + 3.0 * bool(turned)), layout="constrained"
+        )
+        figure, below = whole.subfigures(2, 1, height_ratios=(height, 3.0)) if turned else (whole, None)
         figure.suptitle("Size a and position b by layer", x=0.01, ha="left", color=_INK, fontsize=10.5)
         figure.supxlabel(
             "step\nline: median over a layer's units; dark band: half of them; light band: all; dotted: a = 1, b = 0",
@@ -84,8 +88,29 @@ def draw(records: Sequence[Record], layers: Sequence[str]) -> Any:
                     found = axes[3 * block + 2][column].get_legend_handles_labels()
                     handles, labels = max((handles, labels), found, key=lambda pair: len(pair[1]))
         figure.legend(handles, labels, loc="upper right", ncols=len(_SHARES))
-        figure.draw_without_rendering()
-    return figure
+        if below is not None:
+            _turned(below, traces, turned)
+        whole.draw_without_rendering()
+    return whole
+
+
+def _turned(figure: Any, traces: Traces, layers: Sequence[str]) -> None:
+    """Draw the angle per step and the length of the rows of each layer, a line a layer."""
+    figure.suptitle("Rows of weights by layer", x=0.01, ha="left", color=_INK, fontsize=10.5)
+    angles, lengths = figure.subplots(1, 2)
+    angles.set_title("median angle turned by a step, radians")
+    lengths.set_title("shortest and longest row")
+    for index, layer in enumerate(layers):
+        style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3]}
+        angles.plot(*traces[layer, "direction", "angle_median"], label=layer, **style)
+        for statistic in ("length_min", "length_max"):
+            lengths.plot(*traces[layer, "direction", statistic], **style)
+    for axis in (angles, lengths):
+        axis.set_xlabel("step", fontsize=8, color=_MUTED)
+    angles.set_ylim(bottom=0)
+    low, high = lengths.get_ylim()
+    lengths.set_ylim(min(low, 0.9), max(high, 1.1))  # or rounding fills the picture
+    angles.legend(title="layer", ncols=-(-len(layers) // 6))
 
 
 def _range(axis: Any, traces: Traces, layer: str, parameter: str, start: float, color: str) -> None:

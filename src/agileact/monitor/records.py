@@ -17,6 +17,8 @@ SIGNS = ("negative", "flipped")
 """Shares of a layer's scales: below 0; and with another sign than at the start."""
 ACTIVITY = ("dead", "saturated")
 """Shares of a layer's units."""
+DIRECTION = ("length_min", "length_max", "angle_median", "angle_max")
+"""Lengths of a layer's rows of weights, and the angles, in radians, by which a step turned them."""
 
 
 class Record(NamedTuple):
@@ -25,9 +27,10 @@ class Record(NamedTuple):
     Attributes:
         step: The number of optimizer steps taken; 0 is the start.
         layer: The module's name in the model.
-        parameter: "scale", "location" or "activation".
+        parameter: "scale", "location", "activation" or "direction".
         statistic: One of "min", "q25", "median", "q75", "max", "mean"; of the scale also "negative" and "flipped"; of
-            the activation "dead" and "saturated".
+            the activation "dead" and "saturated"; of the direction "length_min", "length_max", "angle_median" and
+            "angle_max".
         value: The number; shares are from 0 to 1.
     """
 

@@ -25,6 +25,7 @@ from agileact.study.spec.arms import modifiers as modifiers
 from agileact.study.spec.protocol import Protocol as Protocol
 from agileact.study.spec.protocol import Study as Study
 from agileact.study.spec.result import TrialResult as TrialResult
+from agileact.study.spec.space import search_space as search_space
 from agileact.study.spec.tasks import Task as Task
 from agileact.study.spec.tasks import task as task
 from agileact.study.spec.trial import ArmSpec as ArmSpec

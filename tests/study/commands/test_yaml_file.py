@@ -191,3 +191,34 @@ def test_what_tasks_share_is_written_once(tmp_path):
     assert (a.iterations, a.batch_size, b.iterations, b.batch_size) == (30, 10, 30, 20)
     with pytest.raises(ArgumentError, match="line 6: the key 'batch_size' occurs twice"):
         read(tmp_path, text.replace("batch_size: 20", "batch_size: 20, batch_size: 3"))
+
+
+SPACE = "{space: {lr: 1e-4..0.1, weight_decay: '0, 1e-6..1e-2'}, trials: 4"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (small(protocol="{space: {lr: 1..x}}"), r"protocol.space.lr: 1..x: a number was expected, not 'x'"),
+        (small(protocol="{space: {lr: {form: 1}}}"), r"protocol.space.lr.form: unknown key; did you mean 'from'"),
+        (small(protocol="{space: {learn: [1]}}"), r"protocol.space.learn: 'learn' cannot be tuned"),
+        (small(protocol="{space: 3}"), r"protocol.space: a mapping was expected, not 3"),
+        (small(protocol=f"{SPACE}, lr: [0.1]}}"), r"protocol: lr is for tuning without a space"),
+        (small(protocol=f"{SPACE}, sampler: sobl}}"), r"protocol: sampler must be 'sobol' or .* did you mean 'sobol'"),
+        (small(arms="[{arm: relu, lr: 0.1}]", protocol=SPACE + "}"), r"arms\[0\].lr: is tuned.* \{lr: 0.1\}"),
+        (small(arms="[{arm: relu, space: {lr: [a]}}]"), r"arms\[0\].space.lr: a number was expected, not 'a'"),
+        (small(arms="[{arm: relu, space: {lr: 0.1}}, gelu]"), r"arm 'gelu' has no search space"),
+        (small(arms="[relu, {arm: relu, name: other}]", protocol=SPACE + "}"), r"'other' is the same as 'relu'"),
+    ],
+)
+def test_what_does_not_fit_in_a_search_space_is_said_where_it_is(tmp_path, text, part):
+    with pytest.raises(ArgumentError, match=part):
+        read(tmp_path, text)
+
+
+def test_one_arm_in_two_spaces_is_two_arms(tmp_path):
+    study = read(
+        tmp_path, small(arms="[relu, {arm: relu, name: decayed, space: {weight_decay: 0.1}}]", protocol=SPACE + "}")
+    )
+    assert study.arms[0].spec == study.arms[1].spec
+    assert study.space(study.arms[0]) != study.space(study.arms[1])

@@ -24,6 +24,7 @@ SECTIONS = [
     "curves",
     "times",
     "tuning",
+    "sensitivity",
     "shapes",
     "parameters",
     "cost",

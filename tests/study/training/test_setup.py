@@ -9,10 +9,11 @@ from torch import nn
 from agileact import ArgumentError
 from agileact.nn import Agile, CombinedAgile
 from agileact.study import models
+from agileact.study.spec.arms import has_trainable_activations
 from agileact.study.spec.trial import ArmSpec, ModelSpec, TrialSpec, freeze
 from agileact.study.training import setup as training
 from agileact.study.training.run import run_trial
-from agileact.study.training.setup import build_network, build_optimizer, has_trainable_activations
+from agileact.study.training.setup import build_network, build_optimizer
 from tests.study.builders import make_data, make_spec
 
 MLP = ModelSpec("mlp", freeze({"nodes": (6, 5)}))
@@ -207,7 +208,7 @@ def test_who_has_something_to_tune():
     [
         (
             {"freeze": ("scales",)},
-            "an entry of freeze must be 'scale' or 'location', not 'scales'; did you mean 'scale'",
+            "an entry of freeze must be 'scale' or 'location' or 'gain', not 'scales'; did you mean 'scale'",
         ),
         ({"freeze": ("scale", "scale")}, "twice"),
         ({"start": "calibrate"}, "did you mean 'calibrated'"),

@@ -38,6 +38,7 @@ MEANINGS: dict[str, str] = {
     "normalisation.bias": "β of the BatchNorm",
     "activation.scale": "a: sizes of the activations",
     "activation.location": "b: positions of the activations",
+    "activation.gain": "g: gains of the activations",
     "behind.weight": "v: weights behind the two nodes",
     "behind.bias": "d: bias of the output",
 }
@@ -83,10 +84,15 @@ class Folded:
 
 
 def fold_circuit(
-    circuit: str, base: str, scales: Sequence[float], locations: Sequence[float], options: Mapping[str, Any]
+    circuit: str,
+    base: str,
+    scales: Sequence[float],
+    locations: Sequence[float],
+    options: Mapping[str, Any],
+    gain: float | None = None,
 ) -> Folded:
     """Build the network, fold it by :func:`agileact.fold`, and compare both."""
-    model = _build(circuit, base, scales, locations, options)
+    model = _build(circuit, base, scales, locations, options, gain)
     x = torch.linspace(-REACH, REACH, _POINTS, dtype=torch.float64)
     inputs = torch.stack([x, -x], dim=1)[:, None] if circuit == "pooling" else x[:, None]
     plain, report = fold(model, inputs)
@@ -102,14 +108,20 @@ def fold_circuit(
 
 
 def _build(
-    circuit: str, base: str, scales: Sequence[float], locations: Sequence[float], options: Mapping[str, Any]
+    circuit: str,
+    base: str,
+    scales: Sequence[float],
+    locations: Sequence[float],
+    options: Mapping[str, Any],
+    gain: float | None,
 ) -> nn.Module:
-    """Return the network; the page's a and b are those of the first node, the second keeps a = 1, b = 0."""
-    terms = len(scales)
+    """Return the network; the page's a, b and g are those of the first node, the second keeps a = 1, b = 0, g = 1."""
+    terms, gained = len(scales), gain is not None
+    one = Agile(base, 2, gain=gained, **options) if terms == 1 else CombinedAgile(base, 2, terms, **options)
     modules: dict[str, nn.Module] = {
         "before": nn.Conv1d(1, 2, 1) if circuit == "pooling" else nn.Linear(1, 2),
         "normalisation": nn.BatchNorm1d(2),
-        "activation": Agile(base, 2, **options) if terms == 1 else CombinedAgile(base, 2, terms, **options),
+        "activation": one,
         "pooling": nn.MaxPool1d(2),
         "flatten": nn.Flatten(),
         "behind": nn.Linear(2, 1),
@@ -120,6 +132,7 @@ def _build(
     pairs = {
         "activation.scale": [*zip(scales, second[0], strict=True)],
         "activation.location": [*zip(locations, second[1], strict=True)],
+        "activation.gain": [1.0 if gain is None else gain, 1.0],
     }
     with torch.no_grad():
         for name, parameter in model.named_parameters():

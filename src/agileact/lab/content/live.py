@@ -1,4 +1,4 @@
-"""Three networks of the same depth trained live on digits: plain, agile, and plain with batch normalisation."""
+"""Networks of the same depth trained live on digits: plain, agile, agile and standardised, batch-normalised."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agileact.study.spec.trial import ArmSpec, DataSpec, ModelSpec
 from agileact.study.training.loop import batches, evaluate
 from agileact.study.training.setup import build_network, build_optimizer
 
-ARMS = ("plain", "agile", "batch-normalised")
+ARMS = ("plain", "agile", "standardised", "batch-normalised")
 LAYERS = 6
 MOST_STEPS = 5000
 """Where a run ends by itself."""
@@ -49,7 +49,7 @@ class Signals:
 
 
 class LiveRun:
-    """The training of the three networks, from weights of one seed and on the same batches."""
+    """The training of the networks, from weights of one seed and on the same batches."""
 
     def __init__(self, spec: LiveSpec) -> None:
         self.spec = spec
@@ -57,8 +57,9 @@ class LiveRun:
         model = ModelSpec("mlp", (("nodes", (_WIDTH,) * LAYERS),))
         arms = {
             arm: ArmSpec(
-                (("fc", f"agile-{spec.base}" if arm == "agile" else spec.base),),
+                (("fc", f"agile-{spec.base}" if arm in ("agile", "standardised") else spec.base),),
                 optimizer=spec.optimizer,
+                weights="standardized" if arm == "standardised" else "free",
                 normalisation="batch" if arm == "batch-normalised" else "none",
             )
             for arm in ARMS

@@ -1,4 +1,4 @@
-"""The tab "Activation": f, a f(x - b), their slopes, and the fold into the weights around them."""
+"""The tab "Activation": f, a f(g (x - b)), their slopes, and the fold into the weights around them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agileact.lab.content.curves import REACH, Curves, Reading, curves, reading
 from agileact.lab.content.folding import CIRCUITS, Folded, fold_circuit
 from agileact.lab.input_checks import MOST_TERMS, base_options, choice, number, whole
 
-_SCALE, _LOCATION = 3.0, 4.0
+_SCALE, _LOCATION, _GAIN = 3.0, 4.0, 4.0
 _STARTS = ((1.5, 1.0), (-1.0, 2.0), (0.5, -2.0))
 _SUBSCRIPTS = "₁₂₃"
 
@@ -26,12 +26,18 @@ def layout() -> html.Div:
         size = look.control(f"a{sign}: size", look.slider(f"activation-a{term}", -_SCALE, _SCALE, a, 0.05))
         place = look.control(f"b{sign}: position", look.slider(f"activation-b{term}", -_LOCATION, _LOCATION, b, 0.05))
         sliders.append(look.row("controls", size, place, key=f"activation-term{term}", hidden=term > 0))
+    stretch = look.control(
+        "g: gain",
+        look.slider("activation-g", -_GAIN, _GAIN, 1.0, 0.05),
+        hint="stretches x: a·f(g·(x − b)); for standardised weights",
+    )
+    sliders.append(look.row("controls", stretch, key="activation-gain"))
     terms = [{"label": "1, agile" if k == 1 else f"{k}, combined agile", "value": k} for k in range(1, MOST_TERMS + 1)]
     circuits = [{"label": words, "value": name} for name, words in CIRCUITS.items()]
     return look.tab_body(
         "An agile activation is a·f(x − b): a stretches f and turns it over when it is negative, b moves it "
-        "along x. Drag a below 0 with ReLU, then with sigmoid, and watch where the slope is 0: there, nothing "
-        "in front of the activation learns.",
+        "along x. A gain g, which standardised weights need, makes it steeper. Drag a below 0 with ReLU, then with "
+        "sigmoid, and watch where the slope is 0: there, nothing in front of the activation learns.",
         look.row(
             "controls",
             look.base_choice("activation", "relu"),
@@ -81,14 +87,16 @@ def register(app: Dash, alone: Any) -> None:
     look.register_options(app, "activation")
 
     @app.callback(
-        [Output(f"activation-term{term}", "hidden") for term in range(MOST_TERMS)], Input("activation-terms", "value")
+        [Output(f"activation-term{term}", "hidden") for term in range(MOST_TERMS)],
+        Output("activation-gain", "hidden"),
+        Input("activation-terms", "value"),
     )
     def terms(count: Any) -> list[bool]:
         shown = count if isinstance(count, int) else 1
-        return [term >= shown for term in range(MOST_TERMS)]
+        return [*(term >= shown for term in range(MOST_TERMS)), shown > 1]
 
     places = [f"activation-{letter}{term}" for letter in "ab" for term in range(MOST_TERMS)]
-    for place in ("activation-at", *places):
+    for place in ("activation-at", "activation-g", *places):
         look.pair(app, place)
 
     @app.callback(
@@ -104,25 +112,36 @@ def register(app: Dash, alone: Any) -> None:
             "count": Input("activation-terms", "value"),
             "at": Input("activation-at", "value"),
             "circuit": Input("activation-circuit", "value"),
+            "stretch": Input("activation-g", "value"),
             "pairs": [Input(place, "value") for place in places],
             "values": Input({"tab": "activation", "option": ALL}, "value"),
             "keys": State({"tab": "activation", "option": ALL}, "id"),
         },
     )
     def draw(
-        base: Any, count: Any, at: Any, circuit: Any, pairs: list[Any], values: list[Any], keys: list[Any]
+        base: Any,
+        count: Any,
+        at: Any,
+        circuit: Any,
+        stretch: Any,
+        pairs: list[Any],
+        values: list[Any],
+        keys: list[Any],
     ) -> tuple[Any, ...]:
         try:
             name, chosen = base_options(base, look.given_options(keys, values))
             k = whole("K", count, 1, MOST_TERMS)
             scales = [number("a", value, -_SCALE, _SCALE) for value in pairs[:k]]
             locations = [number("b", value, -_LOCATION, _LOCATION) for value in pairs[MOST_TERMS:][:k]]
+            # A sum of terms has no gain, and a gain of 1 is none.
+            g = number("g", stretch, -_GAIN, _GAIN) if k == 1 else 1.0
+            gain = None if g == 1 else g
             x = number("x", at, -REACH, REACH)
             where = choice("the network", circuit, CIRCUITS)
             with alone():
-                drawn = curves(name, scales, locations, chosen)
-                read = reading(name, scales, locations, chosen, x)
-                folded = fold_circuit(where, name, scales, locations, chosen)
+                drawn = curves(name, scales, locations, chosen, gain)
+                read = reading(name, scales, locations, chosen, x, gain)
+                folded = fold_circuit(where, name, scales, locations, chosen, gain)
         except AgileactError as error:
             return (*[no_update] * 6, look.message(f"{error}.", bad=True))
         return (
@@ -136,6 +155,11 @@ def register(app: Dash, alone: Any) -> None:
         )
 
 
+def form(read: Reading) -> str:
+    """Return the formula that is drawn."""
+    return "a·f(x − b)" if read.by_gain is None else "a·f(g·(x − b))"
+
+
 def values_figure(drawn: Curves, read: Reading, base: str, at: float) -> look.Figure:
     """Return f and its agile form, with the tangent at ``at``."""
     reach = 1.2
@@ -146,7 +170,7 @@ def values_figure(drawn: Curves, read: Reading, base: str, at: float) -> look.Fi
     return look.figure(
         [
             look.line(drawn.x, drawn.plain, f"{base}: f(x)", look.GREY, line={"dash": "dash", "width": 2}),
-            look.line(drawn.x, drawn.agile, "agile: a·f(x − b)", look.BLUE),
+            look.line(drawn.x, drawn.agile, f"agile: {form(read)}", look.BLUE),
             look.line([at - reach, at + reach], tangent, "tangent", look.ORANGE, line={"width": 1.8}),
             _mark(at, read.value),
         ],
@@ -189,6 +213,8 @@ def reading_sentence(read: Reading, at: float) -> str:
         several = len(values) > 1
         for term, value in enumerate(values):
             by.append(f"by {letter}{_SUBSCRIPTS[term] if several else ''} {'is ' * (not by)}{w(value)}")
+    if read.by_gain is not None:
+        by.append(f"by g {w(read.by_gain)}")
     return (
         f"At x = {w(at)}: f is {w(read.plain)} with slope {w(read.plain_slope)}; the agile form is {w(read.value)} "
         f"with slope {w(read.slope)}. Its derivative {', '.join(by)}."
@@ -233,14 +259,14 @@ def fold_sentence(folded: Folded) -> str:
     site = folded.site
     parts = [
         f"{letter} went into {', '.join(into)}"
-        for letter, into in (("b", site.location_into), ("a", site.scale_into))
+        for letter, into in (("b", site.location_into), ("a", site.scale_into), ("g", site.gain_into))
         if into
     ]
-    went = f" {', '.join(parts)}.".replace(", a went into", ", a into") if parts else ""
+    went = f" {', '.join([*parts[:1], *(part.replace(' went', '') for part in parts[1:])])}." if parts else ""
     if site.status == "folded":
-        head = "Folded: nothing is left of a and b."
+        head = f"Folded: nothing is left of {'a, b and g' if site.gain_into else 'a and b'}."
     else:
-        left = {"scale": "a", "location": "b"}
+        left = {"scale": "a", "location": "b", "gain": "g"}
         kept = " and ".join(sorted(left[name] for name in site.kept))
         head = f"{site.status.capitalize()}: {kept} must stay. The report says: “{site.reason}”."
     return f"{head}{went} Greatest difference between the two outputs: {look.written(folded.difference, 1)}."

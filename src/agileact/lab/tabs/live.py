@@ -1,4 +1,4 @@
-"""The tab "Depth": a plain, an agile and a batch-normalised network of six layers, side by side as they learn."""
+"""The tab "Depth": plain, agile, standardised and batch-normalised networks of six layers, side by side."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from agileact.lab.sessions import Sessions, current_run, steps_asked
 
 _OPTIMIZERS = ("adam", "sgd", "momentum")
 _CONTROLS = ("base", "optimizer", "seed")
-_COLORS = {"plain": look.GREY, "agile": look.BLUE, "batch-normalised": look.GREEN}
-_DASHES = {"plain": "dash", "agile": "solid", "batch-normalised": "dot"}
+_COLORS = {"plain": look.GREY, "agile": look.BLUE, "standardised": look.ORANGE, "batch-normalised": look.GREEN}
+_DASHES = {"plain": "dash", "agile": "solid", "standardised": "longdash", "batch-normalised": "dot"}
 _STEPS = 10
 _AVERAGED = 20
 """Losses are means over so many batches: those of single ones hide the course."""
@@ -26,10 +26,10 @@ _AVERAGED = 20
 def layout() -> html.Div:
     """Return the tab's content."""
     return look.tab_body(
-        "Three networks of six layers learn 8×8 digits, from the same weights and on the same batches: plain, agile, "
-        "and plain with batch normalisation. The size of the signal is how much a layer's outputs differ from digit to "
-        "digit; at the start it fades from layer to layer with sigmoid. Press Start, and move the learning rate while "
-        "they learn.",
+        "Four networks of six layers learn 8×8 digits, from the same weights and on the same batches: plain, agile, "
+        "agile with standardised weights, and plain with batch normalisation. The size of the signal is how much a "
+        "layer's outputs differ from digit to digit. With sigmoid it fades from layer to layer at the start, except "
+        "with standardised weights. Press Start, and move the learning rate while they learn.",
         look.row(
             "controls",
             look.base_choice("live", "sigmoid"),
@@ -41,18 +41,11 @@ def layout() -> html.Div:
                 hint="of weights, a and b; it moves a run that goes on",
             ),
         ),
-        look.row(
-            "buttons",
-            look.button("live-toggle", "Start", main=True),
-            look.button("live-step", "Step"),
-            look.button("live-reset", "Reset"),
-        ),
-        html.Div(id="live-message"),
-        look.sentence("live-sentence"),
-        look.chart("live-losses", "loss of the three networks over steps"),
+        *look.run_controls("live", toggle="Start", step="Step", reset="Reset"),
+        look.chart("live-losses", "loss of the four networks over steps"),
         look.row(
             "charts two",
-            look.chart("live-signals", "size of the signal behind each layer of the three networks"),
+            look.chart("live-signals", "size of the signal behind each layer of the four networks"),
             look.chart("live-numbers", "ranges of a and b of each layer of the agile network"),
         ),
         dcc.Store(id="live-go"),

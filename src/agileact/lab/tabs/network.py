@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ _PAGE = 8
 """Layers shown at once: charts cost a browser time."""
 _LISTED = 64
 _BINS = 24
+_KEEP, _LET_GO = "Keep beside the next", "Show one alone"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A network that stays on the page while another one is opened: what it is called, its f, its layers by name."""
+
+    title: str
+    base: str
+    layers: dict[str, Drawn]
 
 
 def layout() -> html.Div:
@@ -84,6 +95,11 @@ def layout() -> html.Div:
                 dcc.Input(id="network-part", debounce=True, placeholder="all", **field),
                 hint="to find one among many, or to draw those of one f together",
             ),
+            look.control(
+                "Two networks or trials side by side",
+                look.button("network-keep", _KEEP),
+                hint="then open another one, or choose another trial",
+            ),
             key="network-parts", hidden=True,
         ),
         look.row(
@@ -100,6 +116,7 @@ def layout() -> html.Div:
 def register(app: Dash, opened: Path | None) -> None:
     """Add the tab's callbacks; ``opened`` is what the page shows from the start."""
     sources: Sessions[Source] = Sessions()
+    kept: Sessions[Kept | None] = Sessions()
     look.register_options(app, "network")
 
     @app.callback(
@@ -144,45 +161,62 @@ def register(app: Dash, opened: Path | None) -> None:
         Output("network-sentence", "children"),
         Output("network-pages", "hidden"),
         Output("network-parts", "hidden"),
+        Output("network-keep", "children"),
         Input("network-opened", "data"),
         Input("network-trial", "value"),
         Input("network-base", "value"),
         Input("network-terms", "value"),
         Input("network-page", "value"),
         Input("network-part", "value"),
+        Input("network-keep", "n_clicks"),
         Input({"tab": "network", "option": ALL}, "value"),
         State({"tab": "network", "option": ALL}, "id"),
         State("session", "data"),
     )
     def draw(
-        count: Any, trial: Any, base: Any, terms: Any, page: Any, part: Any, values: Any, keys: Any, key: Any
+        count: Any, trial: Any, base: Any, terms: Any, page: Any, part: Any, _: Any, values: Any, keys: Any, key: Any
     ) -> tuple[Any, ...]:
         if not count:
-            return (no_update,) * 4
+            return (no_update,) * 5
         wanted = part.strip() if isinstance(part, str) else ""
         try:
             with sources.alone():
                 source = sources.get(key)
                 if source is None:
                     gone = "The lab had put this network away (it keeps those of the last 32 pages); open it again."
-                    return [], gone, True, True
+                    return [], gone, True, True, no_update
+                title = Path(source.name).name
                 if isinstance(source, Checkpoint):
                     name, chosen = base_options(base, look.given_options(keys, values))
-                    drawn = source.drawn(name, chosen, whole("K", terms, 1, MOST_TERMS), wanted)
+                    options = name, chosen, whole("K", terms, 1, MOST_TERMS)
+                    drawn = source.drawn(*options, wanted)
                 else:
                     name = "before the training"
                     drawn = source.drawn(str(trial), wanted)
-            pages = -(-len(drawn) // _PAGE)
+                    title += f", {source.labels().get(str(trial), trial)}"
+                if ctx.triggered_id == "network-keep":
+                    whole_one = source.drawn(*options) if isinstance(source, Checkpoint) else source.drawn(str(trial))
+                    one = Kept(title, name, {drawn.layer.name: drawn for drawn in whole_one})
+                    kept.put(key, one if kept.get(key) is None else None)
+                beside = kept.get(key)
+            # Beside another one each layer has two cards.
+            size = _PAGE // 2 if beside else _PAGE
+            pages = -(-len(drawn) // size)
             # Of fewer layers there are fewer pages: the one of before may be gone.
             number = min(whole("the page", page, 1, 10**6), pages)
-            first = _PAGE * (number - 1)
+            first = size * (number - 1)
         except AgileactError as error:
-            return [], f"{error}.", no_update, False
-        shown = drawn[first : first + _PAGE]
+            return [], f"{error}.", no_update, False, no_update
+        shown = drawn[first : first + size]
         told = f"{Path(source.name).name}: {summary([one.layer for one in drawn])}"
         if pages > 1:
             told += f" Layers {first + 1} to {first + len(shown)} of {len(drawn)} are shown, page {number} of {pages}."
-        return [card(one, name, first + i) for i, one in enumerate(shown)], told, pages == 1, False
+        if beside is None:
+            cards = [card(one, name, str(first + i)) for i, one in enumerate(shown)]
+            return cards, told, pages == 1, False, _KEEP
+        told += f" On the left: {beside.title}."
+        pairs = [pair(beside, one, name, title, str(first + i)) for i, one in enumerate(shown)]
+        return pairs, told, pages == 1, False, _LET_GO
 
 
 def _asked(trigger: str, contents: Any, name: Any, path: Any, opened: Path | None) -> Source | None:
@@ -196,11 +230,23 @@ def _asked(trigger: str, contents: Any, name: Any, path: Any, opened: Path | Non
     return None if opened is None else open_source(opened)
 
 
-def card(drawn: Drawn, base: str, number: int) -> html.Div:
+def pair(kept: Kept, drawn: Drawn, base: str, title: str, number: str) -> html.Div:
+    """Return the cards of one layer in the network that was kept and in the one that is open."""
+    name = drawn.layer.name
+    if name in kept.layers:
+        left = card(kept.layers[name], kept.base, f"kept-{number}", kept.title)
+    else:
+        none = html.P("It has no layer of this name.", className="hint")
+        left = html.Div([html.H2(name), html.P(kept.title, className="hint"), none], className="card")
+    return html.Div([left, card(drawn, base, number, title)], className="pair")
+
+
+def card(drawn: Drawn, base: str, number: str, title: str = "") -> html.Div:
     """Return what is shown of one layer: its curves, where a and b lie, and which units are flipped."""
     layer = drawn.layer
     parts: list[Any] = [
         html.H2(layer.name),
+        *([html.P(title, className="hint")] if title else []),
         look.filled(f"network-curves-{number}", curves_figure(drawn, base), f"activations of {layer.name}"),
     ]
     if layer.scale:

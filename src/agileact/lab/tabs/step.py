@@ -41,14 +41,7 @@ def layout() -> html.Div:
             look.control("Samples in a batch", look.number("step-batch", 32, least=1, most=512, step=1)),
             seed,
         ),
-        look.row(
-            "buttons",
-            look.button("step-one", "Step", main=True),
-            look.button("step-ten", "10 steps"),
-            look.button("step-reset", "Reset"),
-        ),
-        html.Div(id="step-message"),
-        look.sentence("step-sentence"),
+        *look.run_controls("step", one="Step", ten="10 steps", reset="Reset"),
         look.row(
             "charts two",
             look.chart("step-last", "loss at the three moments of the last step"),

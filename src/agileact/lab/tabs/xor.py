@@ -37,14 +37,7 @@ def layout() -> html.Div:
             look.control("Epochs in a picture", look.dropdown("xor-speed", speeds, _SPEEDS[1])),
             look.control("Surfaces", look.dropdown("xor-drawn", _DRAWN, _DRAWN[0])),
         ),
-        look.row(
-            "buttons",
-            look.button("xor-toggle", "Start", main=True),
-            look.button("xor-step", "Step"),
-            look.button("xor-reset", "Reset"),
-        ),
-        html.Div(id="xor-message"),
-        look.sentence("xor-sentence"),
+        *look.run_controls("xor", toggle="Start", step="Step", reset="Reset"),
         look.chart("xor-losses", "loss of both networks over epochs"),
         look.row(
             "charts two",

@@ -21,6 +21,7 @@ from agileact.study.commands.options import PLACE, TRAINING, add, as_asked
 if TYPE_CHECKING:
     from agileact.study.spec.arms import Arm
     from agileact.study.spec.protocol import Protocol, Study
+    from agileact.study.spec.space import Space
 
 _MOST_SEEDS = 20
 _MOST_TUNING = 16
@@ -54,7 +55,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     parser.add_argument("--model", required=True, metavar="PKG.MODULE:FUNCTION", help="returns the network")
     parser.add_argument("--data", required=True, metavar="PKG.MODULE:FUNCTION", help="returns pairs (inputs, targets)")
     parser.add_argument(
-        "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu; see agileact.study.spec.arms"
+        "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu,PKG.MODULE:ACTIVATION"
     )
     parser.add_argument(
         "--budget", type=seconds, default=1800.0, metavar="TIME", help="such as 90s, 30m or 1.5h (default: 30m)"
@@ -75,6 +76,15 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         "--class-weights", type=weights, metavar="W", help="balanced, or a number for each class: 1,2,4"
     )
     parser.add_argument("--augment", metavar="PKG.MODULE:FUNCTION", help="changes the inputs of a training batch")
+    parser.add_argument(
+        "--space",
+        nargs="+",
+        metavar="NAME=VALUES",
+        help="what tuning looks through, for all arms: lr=1e-4..0.1 weight_decay=0,1e-6..1e-2 schedule=constant,cosine",
+    )
+    parser.add_argument(
+        "--sampler", default="sobol", metavar="NAME", help="of its points: sobol (the default), optuna:TPESampler, ..."
+    )
     add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
     parser.set_defaults(run=_compare, data_dir=None, resumes=True)
 
@@ -88,9 +98,13 @@ def _compare(options: argparse.Namespace) -> None:
     from agileact.study.running.planner import plan
     from agileact.study.running.progress import format_duration
     from agileact.study.spec.arms import arm
+    from agileact.study.spec.user_targets import find
     from agileact.study.training.dry_run import check_arms
 
     expect("study", *STATISTICS)
+    # Their modules may register the base functions that arms name.
+    find(options.data, "data")
+    find(options.model, "model")
     names = [name.strip() for name in options.arms.split(",") if name.strip()]
     if len(set(names)) < 2:
         raise ArgumentError(f"--arms must name at least two different arms, not {options.arms!r}")
@@ -103,6 +117,8 @@ def _compare(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         validation=options.validation or usual_validation(options.data),
         told={name: value for name in OPTIONS if (value := getattr(options, name)) is not None},
+        space=_asked_space(options),
+        sampler=options.sampler,
     )
     study, data = identified(as_asked(study, options), options.data_dir)
     context = Context(study, data, options.out or Path("runs") / "compare")
@@ -121,9 +137,24 @@ def _compare(options: argparse.Namespace) -> None:
         f"{len(names)} arms: each {protocol.trials} points to tune, {runs}, and {len(protocol.seeds)} fresh ones"
         f"{often}; about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
     )
+    for arms, space in context.study.searches:
+        say(f"Search space of {', '.join(arms)} ({protocol.sampler}): {space}.")
     if shown := visible(context.study):
         say(f"{shown}.")
     carry_out(context, options)
+
+
+def _asked_space(options: argparse.Namespace) -> Space:
+    from agileact.study.spec.reading import PlacedError, placed
+    from agileact.study.spec.space import search_space
+
+    if options.space is None:
+        return ()
+    try:
+        with placed("--space"):
+            return search_space(options.space)
+    except PlacedError as error:
+        raise ArgumentError(f"{' '.join(map(str, error.path))}: {error}") from None
 
 
 def _remembered(context: Context, measure: Callable[[], dict[tuple[str, str], float]]) -> dict[tuple[str, str], float]:
@@ -151,6 +182,8 @@ def proposed(
     batch_size: int,
     validation: int,
     told: Mapping[str, Any] | None = None,
+    space: Space = (),
+    sampler: str = "sobol",
 ) -> Study:
     """Return the study of a user's model and data, with the fewest trials that can say something.
 
@@ -167,6 +200,12 @@ def proposed(
         budget,
     )
     protocol = Protocol(trials=len(_LR), lr=_LR, tuning_seeds=(1000, 1001))
+    if space:
+        # Twice as many points for each doubling of what is tuned together.
+        points = max(len(_LR), 2 ** len(space).bit_length())
+        protocol = Protocol(trials=points, tuning_seeds=(1000, 1001), space=space, sampler=sampler)
+    elif sampler != "sobol":
+        raise ArgumentError("--sampler is for a search space: name one with --space")
     study = Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec),), protocol)
     seeds = tuple(range(study.least_seeds))
     return dataclasses.replace(study, protocol=dataclasses.replace(protocol, seeds=seeds))

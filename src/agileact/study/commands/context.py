@@ -76,6 +76,12 @@ class Context:
                     f"the {what} of the task {task.name!r} is not what the results in {source.folder} were made with; "
                     "a study of another one goes into another folder, from its YAML file"
                 )
+        for arm, before in zip(study.arms, recorded.arms, strict=True):
+            if arm != before:
+                raise ArgumentError(
+                    f"the activation of the arm {arm.name!r} is not what the results in {source.folder} were made "
+                    "with; a study of another one goes into another folder, from its YAML file"
+                )
         return cls(study, data, source.folder)
 
     def notes(self) -> list[str]:

@@ -97,6 +97,7 @@ def _plan(options: argparse.Namespace) -> None:
             "jobs": jobs,
             "seconds": cost.seconds,
             f"least_{protocol.unit}s": study.least_seeds,
+            "spaces": {one: space for arms, space in study.searches for one in arms},
             "detectable_deviations": detectable(protocol.units, comparisons=max(1, study.comparisons)),
             "trial_seconds": [[*pair, seconds] for pair, seconds in cost.trial_seconds.items()],
         }
@@ -114,6 +115,8 @@ def _plan(options: argparse.Namespace) -> None:
         f"At most {study.most_trials} trials, {current.done} of them done; about {format_duration(cost.seconds)} on "
         f"{jobs} core(s). {len(current.next)} can run now."
     )
+    for arms, space in study.searches:
+        print(f"Search space of {', '.join(arms)} ({protocol.trials} points, {protocol.sampler}): {space}.")
     if shown := visible(study):
         print(f"{shown}.")
     for note in context.notes():

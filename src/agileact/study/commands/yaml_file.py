@@ -21,10 +21,13 @@ from agileact.study.spec.activation_names import parse_activation
 from agileact.study.spec.arms import Arm, arm
 from agileact.study.spec.protocol import Protocol, Study
 from agileact.study.spec.reading import PlacedError, make_converter, mapping, number, placed, read, text, whole
+from agileact.study.spec.space import Space, search_space
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec, Budget, DataSpec, ModelSpec, Options, TaskSpec, freeze
+from agileact.study.spec.user_targets import find
 
 _USUAL = ArmSpec(())
+_FIELDS = tuple(field.name for field in dataclasses.fields(ArmSpec) if field.name != "code")
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_SEEDS = 100_000
 """More are a slip of the keyboard, and their list alone would fill the memory."""
@@ -112,6 +115,7 @@ def study_from(raw: Any, source: str = "study") -> Study:
 @functools.cache
 def _converter() -> Any:
     made = make_converter(_number, _text)
+    made.register_structure_hook_func(lambda kind: kind == Space, lambda raw, _: search_space(mapping(raw)))
     plain = made.get_structure_hook(Protocol)
     made.register_structure_hook(Protocol, lambda raw, kind: plain(_with_seeds(raw), kind))
     made.register_structure_hook(Arm, lambda raw, _: _arm(raw))
@@ -127,6 +131,7 @@ def _study(raw: Any, plain: Callable[[dict[str, Any]], Study]) -> Study:
     with placed("training"):
         common = _fields(given.pop("training", {}), {"activations": ()})
         said = {key: getattr(common, key) for key in raw.get("training", {})}
+    _import_targets(given.get("tasks"))
     found = plain(given)
     arms = []
     for i, one in enumerate(found.arms):
@@ -137,9 +142,21 @@ def _study(raw: Any, plain: Callable[[dict[str, Any]], Study]) -> Study:
     return _checked(raw, dataclasses.replace(found, arms=tuple(arms)))
 
 
+def _import_targets(tasks: Any) -> None:
+    """Import the modules of the user's that tasks name: they may register the base functions that arms name."""
+    for task in tasks if isinstance(tasks, list) else ():
+        for part in ("data", "model"):
+            given = task.get(part) if isinstance(task, dict) else None
+            target = given.get("target") if isinstance(given, dict) else None
+            if isinstance(target, str):
+                # What is wrong with it is said where the task is read.
+                with contextlib.suppress(ArgumentError):
+                    find(target, part)
+
+
 def _fields(raw: Any, base: dict[str, Any]) -> ArmSpec:
     """Return an arm with the fields that ``raw`` gives over those of ``base``."""
-    given = mapping(raw, tuple(field.name for field in dataclasses.fields(ArmSpec)))
+    given = mapping(raw, _FIELDS)
     if "optimizer_options" in given:
         with placed("optimizer_options"):
             given["optimizer_options"] = freeze(mapping(given["optimizer_options"]))
@@ -150,7 +167,7 @@ def _fields(raw: Any, base: dict[str, Any]) -> ArmSpec:
 def _checked(raw: dict[str, Any], study: Study) -> Study:
     """Return the study if its rates are where its protocol has a use for them, and no two arms are the same."""
     if not study.protocol.tune:
-        for key in ("lr", "activation_lr", "trials", "tuning_seeds", "extend"):
+        for key in ("lr", "activation_lr", "trials", "tuning_seeds", "extend", "space", "sampler"):
             if key in raw["protocol"]:
                 words = "is for tuning, and tune is false; then each arm has its own rate: {arm: relu, lr: 0.01}"
                 raise PlacedError(words, ("protocol", key))
@@ -159,10 +176,12 @@ def _checked(raw: dict[str, Any], study: Study) -> Study:
         for rate in ("lr", "activation_lr"):
             if study.protocol.tune and isinstance(entry, dict) and rate in entry:
                 words = "is tuned, so it cannot be set; set protocol.tune: false to use it as it is"
+                if study.protocol.space:
+                    words = f"is tuned, so it cannot be set; a space with one value fixes it: {{{rate}: {entry[rate]}}}"
                 raise PlacedError(words, (*place, rate))
     for i, one in enumerate(study.arms):
         for earlier in study.arms[:i]:
-            if one.spec == earlier.spec:
+            if (one.spec, study.space(one)) == (earlier.spec, study.space(earlier)):
                 words = (
                     f"{one.name!r} is the same as {earlier.name!r} but for the name: it would be compared with itself"
                 )
@@ -187,17 +206,20 @@ def _with_seeds(raw: Any) -> dict[str, Any]:
 def _arm(raw: Any) -> Arm:
     if isinstance(raw, str):
         return arm(raw)
-    given = mapping(raw, ("name", "arm", *(field.name for field in dataclasses.fields(ArmSpec))))
+    given = mapping(raw, ("name", "arm", "space", *_FIELDS))
     named = given.pop("arm", None)
     if (named is None) == ("activations" not in given):
         raise ArgumentError("needs either 'activations' or 'arm', the name of one to start from")
     base: dict[str, Any] = {}
     if named is not None:
         with placed("arm"):
-            base = vars(arm(_text(named)).spec)
+            spec = arm(_text(named)).spec
+            base = {field: getattr(spec, field) for field in _FIELDS}
     with placed("name"):
         name = _text(given.pop("name", named))
-    return Arm(name, _fields(given, base))
+    with placed("space"):
+        space = search_space(mapping(given.pop("space", {})))
+    return Arm(name, _fields(given, base), space)
 
 
 def _activations(raw: Any) -> Options:

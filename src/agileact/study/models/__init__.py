@@ -1,5 +1,6 @@
 """Networks by name, built so that the same seed gives the same initial weights for every activation."""
 
+from agileact.study.models.fingerprint import arm_fingerprint as arm_fingerprint
 from agileact.study.models.paper import deep_thin as deep_thin
 from agileact.study.models.paper import fully_connected as fully_connected
 from agileact.study.models.paper import paper_cnn as paper_cnn

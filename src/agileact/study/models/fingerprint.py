@@ -15,7 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from agileact.study.spec.activation_names import parse_activation
+from agileact.study.spec.options import Options
+from agileact.study.spec.user_activation import target_of
 from agileact.study.spec.user_code import RECORDED, is_users, source_of
+from agileact.study.spec.user_targets import find
 
 
 def network_fingerprint(model: nn.Module, function: Callable[..., Any]) -> str:
@@ -34,9 +38,22 @@ def network_fingerprint(model: nn.Module, function: Callable[..., Any]) -> str:
     own = [kind for kind in kinds if _top(kind.__module__) not in RECORDED]
     for kind in own:
         digest.update(_code(kind).encode())
-    for name in _modules([function.__module__, *(kind.__module__ for kind in own)], _top(function.__module__)):
+    home = getattr(function, "__module__", None) or type(function).__module__
+    for name in _modules([home, *(kind.__module__ for kind in own)], _top(home)):
         digest.update(f"{name}\n{_parsed(source_of(sys.modules[name]))}".encode())
     return digest.hexdigest()[:16]
+
+
+def arm_fingerprint(activations: Options) -> str:
+    """Return 16 hex digits of the user's own activations among these, and of their code; "" if there are none."""
+    digests = []
+    for _, text in activations:
+        if target := target_of(str(text)):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                made = parse_activation(str(text)).build(2)
+            digests.append(network_fingerprint(made, find(target, "activation")))
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16] if digests else ""
 
 
 def _modules(begin: Iterable[str], package: str) -> list[str]:

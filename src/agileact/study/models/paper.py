@@ -23,8 +23,10 @@ def _dense_layers(
         layer = skip_init(nn.Linear, inputs, width)
         initialise(layer, seed, f"fc{index}")
         layers[f"fc{index}"] = layer
-        if arm.normalisation == "batch":
-            layers[f"fc{index}_normalisation"] = nn.BatchNorm1d(width)
+        if arm.normalisation != "none":
+            layers[f"fc{index}_normalisation"] = (
+                nn.BatchNorm1d(width) if arm.normalisation == "batch" else nn.LayerNorm(width)
+            )
         layers[f"fc{index}_activation"] = role_activation(arm, "fc", f"fc{index}_activation", width)
         inputs = width
     output = skip_init(nn.Linear, inputs, classes)
@@ -76,8 +78,10 @@ def paper_cnn(
         layer = skip_init(nn.Conv2d, channels, count, kernel, padding=kernel // 2)
         initialise(layer, seed, f"conv{index}")
         layers[f"conv{index}"] = layer
-        if arm.normalisation == "batch":
-            layers[f"conv{index}_normalisation"] = nn.BatchNorm2d(count)
+        if arm.normalisation != "none":
+            layers[f"conv{index}_normalisation"] = (
+                nn.BatchNorm2d(count) if arm.normalisation == "batch" else nn.GroupNorm(1, count)
+            )
         layers[f"conv{index}_activation"] = role_activation(arm, "conv", f"conv{index}_activation", count)
         if pooling > 1:
             layers[f"conv{index}_pooling"] = nn.MaxPool2d(pooling)

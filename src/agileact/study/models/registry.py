@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import math
@@ -13,15 +14,21 @@ from torch import nn
 
 from agileact._common.errors import ArgumentError
 from agileact._common.names import unknown
+from agileact.study.models.fingerprint import arm_fingerprint
 from agileact.study.spec.activation_names import activation
 from agileact.study.spec.trial import ArmSpec, ModelSpec
+from agileact.study.spec.user_targets import seeded
 
 Builder = Callable[..., nn.Module]
 """Called as ``builder(arm, input_shape, classes, seed, **options)``."""
 
 _BUILDERS: dict[str, Builder] = {}
 _GIVEN = ("arm", "input_shape", "classes", "seed")
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_NORMS: dict[str, tuple[type[nn.Module], ...]] = {
+    "none": (nn.Module,),
+    "batch": (nn.BatchNorm1d, nn.BatchNorm2d),
+    "layer": (nn.LayerNorm, nn.GroupNorm),
+}
 
 
 def names() -> tuple[str, ...]:
@@ -71,9 +78,17 @@ def build(spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classe
         known = [name for name in inspect.signature(builder).parameters if name not in _GIVEN]
         wrong = [name for name, _ in spec.options if name not in known]
         raise ArgumentError(unknown(f"option of the model {spec.name!r}:", ", ".join(wrong), known)) from None
-    model = builder(arm, input_shape, classes, seed, **dict(spec.options))
-    if arm.normalisation == "batch" and not any(isinstance(module, _NORMS) for module in model.modules()):
-        raise ArgumentError(f"the model {spec.name!r} has no form with batch normalisation")
+    own = arm_fingerprint(arm.activations)
+    if arm.code and own != arm.code:
+        raise ArgumentError(
+            "an activation of yours is another one than when this study was planned: its code was changed, or it "
+            "begins differently each time"
+        )
+    # Activations of the user's may draw what they begin with; weights have streams of their own.
+    with seeded(subseed(seed, "activations")) if own else contextlib.nullcontext():
+        model = builder(arm, input_shape, classes, seed, **dict(spec.options))
+    if not any(isinstance(module, _NORMS[arm.normalisation]) for module in model.modules()):
+        raise ArgumentError(f"the model {spec.name!r} has no form with {arm.normalisation} normalisation")
     return model
 
 

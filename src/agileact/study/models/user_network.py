@@ -88,7 +88,7 @@ def custom(
             restore_site(model, name)
             continue
         activation = parse_activation(text)
-        if activation.trainable and name in unknown:
+        if activation.needs_channels and name in unknown:
             raise ArgumentError(
                 f"the channels of the activation {name!r} are not known ({unknown[name]}), which {text!r} must learn "
                 "by; leave it out by naming the others"

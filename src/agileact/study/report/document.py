@@ -17,6 +17,7 @@ from agileact.study.report.sections.differences import differences
 from agileact.study.report.sections.outcome_table import outcome_table
 from agileact.study.report.sections.parameters import parameters
 from agileact.study.report.sections.repeat import repeat
+from agileact.study.report.sections.sensitivity import sensitivity
 from agileact.study.report.sections.shapes import shapes
 from agileact.study.report.sections.times import times
 from agileact.study.report.sections.tuning import tuning
@@ -25,7 +26,7 @@ from agileact.study.results.outcome import Outcome
 
 Document = dict[str, Any]
 
-_SECTIONS = (verdict, outcome_table, differences, curves, times, tuning, shapes, parameters, cost, repeat)
+_SECTIONS = (verdict, outcome_table, differences, curves, times, tuning, sensitivity, shapes, parameters, cost, repeat)
 _SHOWN_AT_FIRST = 6
 """Of more than ``_FEW`` arms, so many are drawn until the reader asks for others."""
 _FEW = 8

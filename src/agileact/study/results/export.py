@@ -17,6 +17,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 COLUMNS = (
     *("study", "task", "arm", "phase", "replicate", "seed", "lr", "activation_lr", "optimizer", "status"),
+    *("weight_decay", "schedule", "warmup", "optimizer_options", "space"),
     *("untrained_loss", "validation_loss", "iteration", "test_loss", "test_accuracy", "lowest_test_loss"),
     *("parameters", "saved_bytes", "seconds_per_iteration", "seconds", "description", "trial"),
 )
@@ -29,12 +30,15 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
     A number that does not exist is None; an infinite one is None too, with the status saying why.
     """
     rows: list[dict[str, Any]] = []
+    spaces = {one: space for arms, space in outcome.study.searches for one in arms}
     for one in outcome.trials:
         result, spec = one.result, one.result.spec
         lowest = min((value for value in result.curve.validation_loss if math.isfinite(value)), default=None)
+        given = "; ".join(f"{name}={value}" for name, value in spec.arm.optimizer_options) or None
         values = (
             *(outcome.study.name, one.task, one.arm, one.phase),
             *(spec.task.data.split, spec.seed, spec.arm.lr, spec.arm.activation_lr, spec.arm.optimizer, result.status),
+            *(spec.arm.weight_decay, spec.arm.schedule, spec.arm.warmup, given, spaces.get(one.arm)),
             *(untrained_loss(result), lowest, result.selected_iteration, result.selected_test_loss),
             *(result.selected_test_accuracy, result.best_test_loss, result.parameters, result.saved_bytes),
             *(result.seconds_per_iteration, result.seconds, trial_name(spec), spec.key),

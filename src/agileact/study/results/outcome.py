@@ -12,6 +12,7 @@ import numpy as np
 from agileact.study.results.contrasts import Cell, Comparison, compare, time_to
 from agileact.study.results.idle import idle_seeds
 from agileact.study.results.over_tasks import OverTasks
+from agileact.study.results.sensitivity import Sensitivity, sensitivity
 from agileact.study.running.planner import Lookup, Part, plan
 from agileact.study.spec.arms import Arm
 from agileact.study.spec.protocol import Study
@@ -49,6 +50,7 @@ class Outcome:
         unit: What intervals and tests are over: "seed" or "replicate".
         trials: Every finished trial, tuning and final ones, task after task and arm after arm.
         cells: One for each task and arm, task after task.
+        sensitivity: One for each task and arm whose tuning is over: how much it needs that tuning.
 
     Example:
         >>> from agileact.study.spec.arms import arm
@@ -91,6 +93,7 @@ class Outcome:
                 times, idle = _times(results, baseline), idle_seeds(results, whole)
                 cells.append(Cell(arm.name, task.name, tuple(results), units, losses, times, choices, idle, self.unit))
         self.trials, self.cells = tuple(trials), tuple(cells)
+        self.sensitivity = _sensitivity(study, self.current.parts, lookup)
 
     def _units(
         self, parts: Sequence[Part], results: Mapping[TrialSpec, TrialResult]
@@ -184,6 +187,14 @@ def loss(result: TrialResult, select: str = "validation") -> float:
     """
     value = result.best_test_loss if select == "test" else result.selected_test_loss
     return math.inf if result.status == "diverged" or value is None else value
+
+
+def _sensitivity(study: Study, parts: Sequence[Part], lookup: Lookup) -> tuple[Sensitivity, ...]:
+    found: dict[tuple[str, str], list[Part]] = {}
+    for part in parts:
+        found.setdefault((part.task, part.arm), []).append(part)
+    known = (sensitivity(study.protocol, one, lookup) for one in found.values())
+    return tuple(one for one in known if one is not None)
 
 
 def _too_easy(cell: Cell) -> str | None:

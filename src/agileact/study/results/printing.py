@@ -8,12 +8,23 @@ from typing import Any
 from agileact._common.terminal import print_json, print_table
 from agileact.study.results.contrasts import Cell
 from agileact.study.results.outcome import Outcome
+from agileact.study.results.sensitivity import DRAWS, Sensitivity
 from agileact.study.statistics import summarise
 
 HEADER = (
     *("task", "arm", "lr", "activation lr", "test loss", "accuracy, %", "iterations to the baseline's best"),
     *("ms per iteration", "parameters", "kB for backward", "seeds"),
 )
+
+
+SENSITIVITY = ("task", "arm", "rates tried", "decades within 10 %", *(f"best of {n}" for n in DRAWS))
+
+
+def _needs(one: Sensitivity) -> tuple[str, ...]:
+    """Return an arm's sensitivity as text, one entry for each name in ``SENSITIVITY``."""
+    best = [one.best_of.get(n) for n in DRAWS]
+    rates = f"{one.rates[0]:g} to {one.rates[-1]:g}"
+    return (one.task, one.arm, rates, one.width(), *("–" if each is None else each.format(4) for each in best))
 
 
 def row(cell: Cell) -> tuple[str, ...]:
@@ -67,6 +78,15 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
     study, current, ranks = outcome.study, outcome.current, outcome.ranking
     print_table(study.name, HEADER, [row(cell) for cell in outcome.cells], keys=2)
     print()
+    for arms, space in study.searches:
+        print(f"Search space of {', '.join(arms)} ({study.protocol.trials} points, {study.protocol.sampler}): {space}.")
+    for choice in current.choices.values() if study.searches else ():
+        where = f", replicate {choice.replicate}" * (outcome.unit == "replicate")
+        print(f"{choice.task}, {choice.arm}{where}: tuning chose {choice.point.describe()}.")
+    if outcome.sensitivity:
+        rows = [_needs(one) for one in outcome.sensitivity]
+        print_table("Sensitivity to the learning rate (validation loss, from tuning)", SENSITIVITY, rows, keys=2)
+        print()
     for one in outcome.comparisons:
         print(f"{one.task}: {one.verdict.sentence}")
         for sentence in one.beside:
@@ -90,8 +110,9 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
 
 def _document(outcome: Outcome) -> dict[str, Any]:
     ranks = outcome.ranking
+    study = outcome.study
     return {
-        "study": outcome.study.name,
+        "study": study.name,
         "finished": outcome.current.finished,
         "rows": [dict(zip(HEADER, row(cell), strict=True)) for cell in outcome.cells],
         "verdicts": [
@@ -107,6 +128,8 @@ def _document(outcome: Outcome) -> dict[str, Any]:
             }
             for one in outcome.comparisons
         ],
+        "spaces": {one: space for arms, space in study.searches for one in arms},
+        "sensitivity": [dict(zip(SENSITIVITY, _needs(one), strict=True)) for one in outcome.sensitivity],
         "notes": outcome.notes,
         "flags": [list(flag) for flag in outcome.flags],
         "contrasts": [one.to_dict() for one in outcome.comparisons],

@@ -9,11 +9,12 @@ from pathlib import Path
 from agileact._common.errors import ArgumentError
 from agileact.study.data import dataset as data_room
 from agileact.study.data.dataset import DataSet
-from agileact.study.models import model_fingerprint
+from agileact.study.models import arm_fingerprint, model_fingerprint
 from agileact.study.running.executors import Event, Executor, Finished
 from agileact.study.running.planner import Plan, plan
 from agileact.study.running.runner import run_study
 from agileact.study.running.store import Store
+from agileact.study.spec.arms import Arm
 from agileact.study.spec.protocol import Study
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.tasks import Task
@@ -53,7 +54,8 @@ def identified(study: Study, data_dir: Path | None = None) -> tuple[Study, dict[
         model = _with_inputs(task, _with_fingerprint(task.spec.model), loaded[spec])
         tasks.append(Task(task.name, dataclasses.replace(task.spec, data=named, model=model)))
     sets = {task.name: loaded[dataclasses.replace(task.spec.data, fingerprint="")] for task in study.tasks}
-    return dataclasses.replace(study, tasks=tuple(tasks)), sets
+    arms = tuple(_with_code(arm, arm_fingerprint(arm.spec.activations)) for arm in study.arms)
+    return dataclasses.replace(study, tasks=tuple(tasks), arms=arms), sets
 
 
 def unidentified(study: Study) -> Study:
@@ -66,7 +68,12 @@ def unidentified(study: Study) -> Study:
             model = ModelSpec(model.name, freeze(options))
         return Task(task.name, dataclasses.replace(task.spec, data=data, model=model))
 
-    return dataclasses.replace(study, tasks=tuple(map(bare, study.tasks)))
+    arms = tuple(_with_code(arm, "") for arm in study.arms)
+    return dataclasses.replace(study, tasks=tuple(map(bare, study.tasks)), arms=arms)
+
+
+def _with_code(arm: Arm, code: str) -> Arm:
+    return dataclasses.replace(arm, spec=dataclasses.replace(arm.spec, code=code))
 
 
 def _with_fingerprint(model: ModelSpec) -> ModelSpec:

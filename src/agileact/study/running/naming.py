@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
+from agileact.study.spec.arms import Arm
 from agileact.study.spec.protocol import Study
 from agileact.study.spec.trial import ArmSpec, TaskSpec, TrialSpec
 
 _RATES = ("lr", "activation_lr")
-"""What tuning chooses for an arm, and a trial's name says by itself."""
+"""What tuning chooses for every arm, and a trial's name says by itself."""
 
 
 def trial_names(specs: Sequence[TrialSpec], study: Study | None = None) -> dict[str, str]:
@@ -32,14 +34,37 @@ def trial_name(spec: TrialSpec, study: Study | None = None) -> str:
     """
     rate = "" if spec.arm.activation_lr is None else f", a and b {spec.arm.activation_lr:g}"
     arm = (study and _arm(study, spec.arm)) or described(spec.arm)
+    if study and (tuned := _tuned(study, spec.arm)):
+        rate += f", {tuned}"
     task = (study and _task(study, spec.task)) or f"{spec.task.model.name} on {spec.task.data.name}"
     return f"{arm}; {task}; rate {spec.arm.lr:g}{rate}; seed {spec.seed}"
 
 
 def _arm(study: Study, arm: ArmSpec) -> str:
     """Return the names of the arms that a trial belongs to: arms that tuning made alike share their trials."""
-    rates = {name: getattr(arm, name) for name in _RATES} if study.protocol.tune else {}
-    return " = ".join(one.name for one in study.arms if dataclasses.replace(one.spec, **rates) == arm)
+    return " = ".join(one.name for one in _belongs(study, arm))
+
+
+def _belongs(study: Study, arm: ArmSpec) -> list[Arm]:
+    return [
+        one
+        for one in study.arms
+        if dataclasses.replace(one.spec, **{n: getattr(arm, n) for n in _fields(study, one)}) == arm
+    ]
+
+
+def _fields(study: Study, arm: Arm) -> list[str]:
+    """Return the fields that tuning sets."""
+    if not study.protocol.tune:
+        return []
+    return list(dict.fromkeys((*_RATES, *(one.field for one in study.space(arm) if one.name not in _RATES))))
+
+
+def _tuned(study: Study, arm: ArmSpec) -> str:
+    """Return what tuning chose beside the rates."""
+    arms = _belongs(study, arm)
+    fields = [name for one in arms for name in _fields(study, one)]
+    return ", ".join(_said(name, getattr(arm, name)) for name in dict.fromkeys(fields) if name not in _RATES)
 
 
 def _task(study: Study, task: TaskSpec) -> str:
@@ -62,8 +87,18 @@ def described(arm: ArmSpec) -> str:
     parts = [str(name) if where == "*" else f"{where}: {name}" for where, name in arm.activations] or ["original"]
     for entry in dataclasses.fields(arm):
         value = getattr(arm, entry.name)
-        if entry.name == "activations" or entry.name in _RATES or value == entry.default:
+        if entry.name in ("activations", "code") or entry.name in _RATES or value == entry.default:
             continue
-        said = " and ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        parts.append(f"{entry.name.replace('_', ' ')} {said}")
+        parts.append(_said(entry.name, value))
     return ", ".join(parts)
+
+
+def _said(name: str, value: Any) -> str:
+    said = (
+        " and ".join(map(str, value))
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+    return f"{name.replace('_', ' ')} {said}"

@@ -11,12 +11,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agileact.study.spec.arms import Arm
-from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.running.sampling import Values, asked, quasi_random
+from agileact.study.spec.arms import Arm, has_trainable_activations
+from agileact.study.spec.options import Options
+from agileact.study.spec.protocol import OPTUNA, Protocol, Study
 from agileact.study.spec.result import TrialResult
+from agileact.study.spec.space import FACTORS, OPTION, Space, rounded, with_values
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec, TrialSpec
-from agileact.study.training.setup import has_trainable_activations
 
 Lookup = Callable[[TrialSpec], TrialResult | None]
 """Returns the result of a trial, or None if it was not run yet."""
@@ -29,15 +31,48 @@ _FINEST = 1.1
 
 @dataclass(frozen=True)
 class Point:
-    """What is tuned: a learning rate, and the activation learning rate as a factor of it."""
+    """What is tuned: a learning rate, the activation learning rate as a factor of it, and what else a space names.
+
+    Attributes:
+        lr: The learning rate.
+        factor: The activation learning rate, as a factor of it.
+        rest: Pairs of what else was tuned, by its name in the space, and its value.
+    """
 
     lr: float
     factor: float = 1.0
+    rest: Options = ()
 
     @property
     def activation_lr(self) -> float | None:
         """The activation learning rate; None where it is the learning rate."""
-        return None if self.factor == 1.0 else _round(self.lr * self.factor)
+        return None if self.factor == 1.0 else rounded(self.lr * self.factor)
+
+    def spec(self, arm: Arm) -> ArmSpec:
+        """Return the arm as it is trained with these values.
+
+        Example:
+            >>> from agileact.study.spec.arms import arm
+            >>> spec = Point(0.01, rest=(("scale_lr", 0.1), ("optimizer_options.eps", 1e-6))).spec(arm("agile-relu"))
+            >>> spec.lr, spec.scale_lr, spec.optimizer_options
+            (0.01, 0.001, (('eps', 1e-06),))
+        """
+        return with_values(arm.spec, {"lr": self.lr, "activation_lr": self.factor, **dict(self.rest)})
+
+    def describe(self) -> str:
+        """Return the values in words.
+
+        Example:
+            >>> Point(0.01, 3.0, (("weight_decay", 0.001), ("schedule", "cosine"))).describe()
+            'learning rate 0.01, activations 0.03, weight decay 0.001, schedule cosine'
+        """
+        parts = [f"learning rate {self.lr:g}"]
+        parts += [] if self.activation_lr is None else [f"activations {self.activation_lr:g}"]
+        for name, value in self.rest:
+            value = rounded(self.lr * value) if name in FACTORS else value
+            said = f"{value:g}" if isinstance(value, float) else str(value)
+            parts.append(f"{name.removeprefix(OPTION).replace('_', ' ')} {said}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -168,7 +203,7 @@ def _part(protocol: Protocol, arm: Arm, task: Task, replicate: int, lookup: Look
 def final_trials(protocol: Protocol, arm: Arm, task: Task, point: Point | None) -> list[TrialSpec]:
     """Return the final trials of an arm on a task, with what was chosen or, without a choice, the arm's own rates."""
     budget = dataclasses.replace(task.spec.budget, test_curve=protocol.test == "curve", use_test=True)
-    spec = arm.spec if point is None else _at(arm, point)
+    spec = arm.spec if point is None else point.spec(arm)
     return [TrialSpec(dataclasses.replace(task.spec, budget=budget), spec, seed) for seed in protocol.seeds]
 
 
@@ -176,7 +211,7 @@ def tuning_trials(protocol: Protocol, arm: Arm, task: Task, point: Point) -> lis
     """Return the trials that score a point: they see no test set."""
     budget = dataclasses.replace(task.spec.budget, test_curve=False, use_test=False, probe_every=0)
     task_spec = dataclasses.replace(task.spec, budget=budget)
-    return [TrialSpec(task_spec, _at(arm, point), seed) for seed in protocol.tuning_seeds]
+    return [TrialSpec(task_spec, point.spec(arm), seed) for seed in protocol.tuning_seeds]
 
 
 @dataclass(frozen=True)
@@ -259,26 +294,55 @@ def search(
         points += new
 
 
+def search_in(
+    space: Space, protocol: Protocol, number: int, scores: Callable[[Point], Score | None]
+) -> tuple[list[Point], list[Point]]:
+    """Return the points of a space that an arm tries, as far as they follow from the known scores, and those without.
+
+    Args:
+        space: What is looked through.
+        protocol: Says how many points there are, and how they are chosen.
+        number: The replicate's number, where random numbers begin.
+        scores: Returns a point's score, or None if it is not known.
+    """
+
+    def point(values: Values) -> Point:
+        given = dict(zip((one.name for one in space), values, strict=True))
+        return Point(given.pop("lr"), given.pop("activation_lr", 1.0), tuple(given.items()))
+
+    if not protocol.sampler.startswith(OPTUNA):
+        points = list(map(point, quasi_random(space, protocol.trials, number)))
+        return points, [one for one in points if scores(one) is None]
+    points, known = [], []
+    while len(points) < protocol.trials:
+        points.append(point(asked(space, protocol.sampler, number, tuple(known))))
+        found = scores(points[-1])
+        if found is None:
+            return list(dict.fromkeys(points)), points[-1:]
+        known.append(found.mean)
+    return list(dict.fromkeys(points)), []
+
+
 def _beyond(protocol: Protocol, trainable: bool, points: list[Point], best: Point) -> list[Point]:
     rates = sorted({point.lr for point in points if point.factor == best.factor or point.factor == 1.0})
     if protocol.extend and len(rates) > 1:
         if best.lr == rates[-1]:
-            return [Point(_round(best.lr * rates[-1] / rates[-2]), best.factor)]
+            return [Point(rounded(best.lr * rates[-1] / rates[-2]), best.factor)]
         if best.lr == rates[0]:
-            return [Point(_round(best.lr * rates[0] / rates[1]), best.factor)]
+            return [Point(rounded(best.lr * rates[0] / rates[1]), best.factor)]
     if trainable and protocol.activation_lr:
         factors = sorted({1.0, *(point.factor for point in points)})
         if len(factors) == 1:
             return [Point(best.lr, factor) for factor in sorted(protocol.activation_lr, key=lambda f: abs(math.log(f)))]
         if protocol.extend:
             if best.factor == factors[-1]:
-                return [Point(best.lr, _round(best.factor * factors[-1] / factors[-2]))]
+                return [Point(best.lr, rounded(best.factor * factors[-1] / factors[-2]))]
             if best.factor == factors[0]:
-                return [Point(best.lr, _round(best.factor * factors[0] / factors[1]))]
+                return [Point(best.lr, rounded(best.factor * factors[0] / factors[1]))]
     at = rates.index(best.lr)
     neighbours = [rates[i] for i in (at - 1, at + 1) if 0 <= i < len(rates)]
     apart = [rate for rate in neighbours if max(rate / best.lr, best.lr / rate) > _FINEST**2]
-    return [Point(_round(math.sqrt(best.lr * rate)), best.factor) for rate in apart]
+    return [Point(rounded(math.sqrt(best.lr * rate)), best.factor) for rate in apart]
 
 
 def _best(protocol: Protocol, scores: dict[Point, Score]) -> Point:
@@ -301,7 +365,10 @@ def tuned(
         present = [result for result in results if result is not None]
         return score(present) if len(present) == len(results) else None
 
-    points, missing = search(protocol, has_trainable_activations(arm.spec), known)
+    if space := protocol.space_of(arm):
+        points, missing = search_in(space, protocol, task.spec.data.split, known)
+    else:
+        points, missing = search(protocol, has_trainable_activations(arm.spec), known)
     waiting: list[TrialSpec] = []
     for point in points:
         for spec in tuning_trials(protocol, arm, task, point):
@@ -318,12 +385,17 @@ def _choose(protocol: Protocol, arm: Arm, task: Task, scores: dict[Point, Score]
         flags.append("every point diverged")
     elif lost:
         flags.append(f"{lost} of {len(scores)} points diverged")
-    rates = [point.lr for point in scores]
+    space = protocol.space_of(arm)
+    for name, value in (("lr", best.lr), ("activation_lr", best.factor), *best.rest):
+        for one in space:
+            if one.name == name and (side := one.edge(value)):
+                flags.append(f"the best {name}, {value:g}, is at the {side} edge of the space, {one.text}")
+    rates = [] if space else [point.lr for point in scores]
     if len(set(rates)) > 1 and best.lr in (min(rates), max(rates)):
         flags.append(
             f"the best learning rate, {best.lr:g}, is the {'smallest' if best.lr == min(rates) else 'largest'} tried"
         )
-    factors = [point.factor for point in scores]
+    factors = [] if space else [point.factor for point in scores]
     if len(set(factors)) > 1 and best.factor in (min(factors), max(factors)):
         word = "smallest" if best.factor == min(factors) else "largest"
         flags.append(f"the best factor of the activation learning rate, {best.factor:g}, is the {word} tried")
@@ -334,12 +406,3 @@ def _choose(protocol: Protocol, arm: Arm, task: Task, scores: dict[Point, Score]
         )
     means = tuple((point, value.mean) for point, value in scores.items())
     return Choice(arm.name, task.name, best, means, tuple(flags))
-
-
-def _at(arm: Arm, point: Point) -> ArmSpec:
-    return dataclasses.replace(arm.spec, lr=point.lr, activation_lr=point.activation_lr)
-
-
-def _round(value: float) -> float:
-    """Return a number of six digits: what is printed is what is run."""
-    return float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""Activations by name, as a spec writes them: plain, agile, combined, or one of the baselines."""
+"""Activations by name, as a spec writes them: plain, agile, combined, one of the baselines, or the user's own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from agileact import baselines, bases
 from agileact._common.errors import ArgumentError
 from agileact._common.names import suggestion
 from agileact.nn import Agile, CombinedAgile
+from agileact.study.spec import user_activation
 
 _AGILE = "agile-"
 _COMBINED = "combined-"
@@ -48,8 +49,8 @@ class Activation:
     """An activation's name, taken apart.
 
     Attributes:
-        kind: "plain", "agile", "combined" or "baseline".
-        name: The base function, or the baseline's short name.
+        kind: "plain", "agile", "combined", "baseline" or "user".
+        name: The base function, the baseline's short name, or the user's ``package.module:name``.
         options: The options that were given.
     """
 
@@ -60,6 +61,16 @@ class Activation:
     @property
     def trainable(self) -> bool:
         """Whether it has something to learn."""
+        if self.kind == "user":
+            return user_activation.learns(self.name, self.options)
+        return self.kind != "plain"
+
+    @property
+    def needs_channels(self) -> bool:
+        """Whether it must be told how many channels there are."""
+        if self.kind == "user":
+            asked = user_activation.channels_argument(self.name)
+            return asked is not None and asked not in self.options
         return self.kind != "plain"
 
     def build(self, num_parameters: int, dim: int = 1) -> nn.Module:
@@ -67,6 +78,8 @@ class Activation:
         options = dict(self.options)
         if self.kind == "plain":
             return PlainActivation(self.name, **options)
+        if self.kind == "user":
+            return user_activation.build(self.name, num_parameters, dim, options)
         if self.kind == "agile":
             return Agile(self.name, num_parameters, dim=dim, **options)
         if self.kind == "combined":
@@ -78,7 +91,8 @@ def parse_activation(text: str) -> Activation:
     """Take an activation's name apart, and check it.
 
     A name is a base (``relu``); ``agile-`` or ``combined-`` and a base; or a baseline (``prelu``). Options follow
-    behind colons: ``agile-softplus:beta=2:threshold=10``, ``combined-relu:terms=3``, ``snake:frequency=5``.
+    behind colons: ``agile-softplus:beta=2:threshold=10``, ``combined-relu:terms=3``, ``snake:frequency=5``. A name
+    with a colon and no equals sign is the user's: ``package.module:MyActivation``, ``package.module:make:slope=0.1``.
 
     Raises:
         ArgumentError: If the name, an option or a value is not known.
@@ -92,14 +106,17 @@ def parse_activation(text: str) -> Activation:
     """
     if not isinstance(text, str):
         raise ArgumentError(f"an activation must be a name such as 'agile-relu', not {text!r}")
-    name, *parts = text.split(":")
+    target = user_activation.target_of(text)
+    name, *parts = [target, *text[len(target) :].split(":")[1:]] if target else text.split(":")
     options: dict[str, Any] = {}
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals:
             raise ArgumentError(f"activation {text!r}: {part!r} is not of the form option=value")
         options[key.strip()] = _value(value.strip())
-    if name in baselines.names():
+    if target:
+        found = Activation("user", target, options)
+    elif name in baselines.names():
         found = Activation("baseline", name, options)
     elif name.startswith(_AGILE):
         found = Activation("agile", name.removeprefix(_AGILE), options)
@@ -107,13 +124,14 @@ def parse_activation(text: str) -> Activation:
         found = Activation("combined", name.removeprefix(_COMBINED), options)
     else:
         found = Activation("plain", name, options)
-    if found.kind != "baseline" and found.name not in bases.names():
+    if found.kind not in ("baseline", "user") and found.name not in bases.names():
         known = [prefix + base for prefix in ("", _AGILE, _COMBINED) for base in bases.names()]
         known += baselines.names()
         near = suggestion(name, known)
         raise ArgumentError(
             f"unknown activation {name!r}{near}{'' if near else ';'} known: a base ({', '.join(bases.names())}), "
-            f"{_AGILE}BASE, {_COMBINED}BASE, or a baseline ({', '.join(baselines.names())})"
+            f"{_AGILE}BASE, {_COMBINED}BASE, a baseline ({', '.join(baselines.names())}), or your own, "
+            "package.module:name"
         )
     with torch.random.fork_rng(devices=[]):
         found.build(1)  # its own checks of the options, whose words are better than any here

@@ -14,6 +14,7 @@ from agileact import baselines
 from agileact._common.errors import ArgumentError
 from agileact._common.names import hint
 from agileact.study.spec.activation_names import parse_activation
+from agileact.study.spec.space import Space
 from agileact.study.spec.trial import ArmSpec
 
 _AGILE_ONLY = ("agile", "combined")
@@ -38,11 +39,28 @@ _MODIFIERS: dict[str, _Modifier] = {
         {"updates": "folded-reset"}, ("plain",), "plain, with the steps of a fresh agile form each time"
     ),
     "frozen": _Modifier({"freeze": ("location", "scale")}, _AGILE_ONLY, "a and b stay at their start"),
+    "gain-frozen": _Modifier({"freeze": ("gain",)}, ("agile",), "a and b learn, the gain stays at 1"),
+    "layernorm": _Modifier({"normalisation": "layer"}, (), "with layer normalisation before each activation"),
+    "length-one": _Modifier({"weights": "length-one"}, _AGILE_ONLY, "standardised to length 1, not to mean 0"),
     "linear": _Modifier({"schedule": "linear"}, (), "learning rates fall to 0 on a line"),
     "location-only": _Modifier({"freeze": ("scale",)}, _AGILE_ONLY, "only b learns"),
+    "nf": _Modifier(
+        {"weights": "weight-standardized", "freeze": ("gain", "scale")},
+        _AGILE_ONLY,
+        "normaliser-free: weights standardised in the forward pass, a fixed at 1 / std f, only b learns",
+    ),
     "one-cycle": _Modifier({"schedule": "one-cycle"}, (), "learning rates rise, and fall to nearly 0"),
     "positive": _Modifier({"scale_sign": "positive"}, _AGILE_ONLY, "a stays positive"),
     "scale-only": _Modifier({"freeze": ("location",)}, _AGILE_ONLY, "only a learns"),
+    "size-one": _Modifier({"start": "one", "freeze": ("scale",)}, _AGILE_ONLY, "a stays 1"),
+    "standardized": _Modifier(
+        {"weights": "standardized"}, _AGILE_ONLY, "rows of weights are directions: mean 0 and length 1 after each step"
+    ),
+    "start-one": _Modifier({"start": "one"}, _AGILE_ONLY, "a starts at 1 where weights are standardised"),
+    "weight-norm": _Modifier({"weights": "weight-norm"}, (), "with torch's weight normalisation"),
+    "weight-standardized": _Modifier(
+        {"weights": "weight-standardized"}, _AGILE_ONLY, "weights standardised in the forward pass, free beneath"
+    ),
     "widened": _Modifier({"width": "matched"}, ("plain",), "plain, widened to the agile form's number of parameters"),
 }
 _NUMBERS: dict[str, tuple[str, str]] = {
@@ -57,10 +75,17 @@ _NUMBERS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm with the name that tables call it by."""
+    """An arm with the name that tables call it by.
+
+    Attributes:
+        name: The name.
+        spec: What it is.
+        space: What tuning looks through for this arm beside, or instead of, what the protocol's space names.
+    """
 
     name: str
     spec: ArmSpec
+    space: Space = ()
 
 
 def modifiers() -> dict[str, str]:
@@ -116,6 +141,27 @@ def arm(name: str, **changes: Any) -> Arm:
             raise ArgumentError(f"arm {name!r}: two modifiers set {clash[0]}")
         fields.update(modifier.changes)
     return Arm(name, dataclasses.replace(ArmSpec((("*", text),)), **fields, **changes))
+
+
+def has_trainable_activations(arm: ArmSpec) -> bool:
+    """Return whether an activation learning rate means anything to the arm.
+
+    Example:
+        >>> has_trainable_activations(ArmSpec((("fc", "agile-relu"),), freeze=("location", "scale")))
+        False
+        >>> has_trainable_activations(ArmSpec((("fc", "relu"), ("conv", "prelu"))))
+        True
+    """
+    if arm.updates != "own":
+        return True
+    found = [parse_activation(str(name)) for _, name in arm.activations]
+    return any(one.trainable and (one.kind not in _AGILE_ONLY or len(arm.freeze) < 2) for one in found)
+
+
+def has_agile_activations(arm: ArmSpec) -> bool:
+    """Return whether the arm has scales and locations that learn, or folded updates that act as if it had."""
+    kinds = {parse_activation(str(name)).kind for _, name in arm.activations}
+    return arm.updates != "own" or (bool(kinds & {*_AGILE_ONLY}) and len(arm.freeze) < 2)
 
 
 def controls(base: str) -> list[Arm]:

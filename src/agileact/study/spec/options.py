@@ -16,6 +16,21 @@ def freeze(options: Mapping[str, Any]) -> Options:
     return tuple(sorted((name, as_options(value)) for name, value in options.items()))
 
 
+def scalar(text: str) -> Any:
+    """Return what a word says: a number, true, false, none, or the word itself.
+
+    Example:
+        >>> [scalar(word) for word in ("3", "1e-3", "true", "none", "cosine")]
+        [3, 0.001, True, None, 'cosine']
+    """
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return {"none": None, "true": True, "false": False}.get(text.lower(), text)
+
+
 def as_options(value: Any) -> Any:
     """Return a value in the form that options have: mappings as sorted pairs, lists as tuples, all the way down."""
     if isinstance(value, Mapping):

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from agileact._common.errors import ArgumentError
 from agileact._common.names import suggestion, unknown
-from agileact.study.spec.arms import Arm
+from agileact.study.spec.arms import Arm, has_agile_activations, has_trainable_activations
+from agileact.study.spec.space import OF_AGILE, Space, described, joined
 from agileact.study.spec.tasks import Task
 
 _STRIDE = 1_000_000
 """The seeds of one replicate are those of the one before and so much more."""
 _MOST_REPLICATES = 1000
+OPTUNA = "optuna:"
+"""What stands in front of the name of a sampler of Optuna."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Protocol:
         choose: What tuning chooses. "lowest": the point of the lowest score. "within-noise": of the points whose score
             is within the noise of the lowest, that of the smallest learning rate. None: "lowest" for one replicate,
             "within-noise" for several.
+        space: What tuning looks through, instead of ``lr``, ``activation_lr`` and ``extend``: ranges and choices for
+            fields of the arms (:func:`agileact.study.search_space`); it must name ``lr``. An arm's own space goes
+            before it. What concerns activations alone is left out for arms whose activations learn nothing.
+        sampler: How points of the space are chosen. "sobol": the first ``trials`` points of Sobol's sequence, scrambled
+            by the replicate's number, the same for all arms. "optuna:TPESampler", or another sampler of Optuna, with
+            options behind colons: one point after the other, from the scores of those before.
     """
 
     tune: bool = True
@@ -52,6 +61,8 @@ class Protocol:
     test: str = "once"
     replicates: int = 1
     choose: str | None = None
+    space: Space = ()
+    sampler: str = "sobol"
 
     def __post_init__(self) -> None:
         if not 1 <= self.replicates <= _MOST_REPLICATES:
@@ -78,9 +89,20 @@ class Protocol:
                 raise ArgumentError(f"{name} must be increasing positive numbers, not {values}")
         if 1.0 in self.activation_lr:
             raise ArgumentError("activation_lr must not name the factor 1: every learning rate is tried with it first")
+        if self.sampler != "sobol" and not (self.sampler.startswith(OPTUNA) and self.sampler != OPTUNA):
+            hint = suggestion(self.sampler, ("sobol", OPTUNA + "TPESampler"))
+            raise ArgumentError(f"sampler must be 'sobol' or such as 'optuna:TPESampler', not {self.sampler!r}{hint}")
+        if self.space:
+            if not self.tune:
+                raise ArgumentError("a space is for tuning, and tune is false")
+            for name in ("lr", "activation_lr", "extend"):
+                if getattr(self, name) != getattr(Protocol, name):
+                    raise ArgumentError(f"{name} is for tuning without a space; put what is to be tried into the space")
+            if self.trials < 1:
+                raise ArgumentError(f"trials must be at least 1, not {self.trials}")
         if not self.tune:
             return
-        if not self.lr or self.trials < len(self.lr):
+        if not self.space and (not self.lr or self.trials < len(self.lr)):
             raise ArgumentError(
                 f"trials must be at least the number of learning rates, {len(self.lr)}, not {self.trials}"
             )
@@ -103,6 +125,13 @@ class Protocol:
         """What the units are called: "replicate" or "seed"."""
         return "replicate" if self.replicates > 1 else "seed"
 
+    def space_of(self, arm: Arm) -> Space:
+        """Return what tuning looks through for an arm."""
+        lost: tuple[str, ...] = () if has_agile_activations(arm.spec) else OF_AGILE
+        lost = lost if arm.spec.updates == "own" else ("activation_decay",)
+        lost = lost if has_trainable_activations(arm.spec) else (*lost, "activation_lr")
+        return tuple(one for one in joined(self.space, arm.space) if one.name not in lost)
+
     def replicate(self, number: int) -> Protocol:
         """Return the protocol of one replicate, for the data's split of the same number; 0 is the protocol itself.
 
@@ -121,7 +150,7 @@ class Protocol:
             place, width, rest = place + width * (rest & 1), width / 2, rest >> 1
         steps = max(1, len(self.lr) - 1)
         step = (self.lr[-1] / self.lr[0]) ** (1 / steps) if len(self.lr) > 1 else math.sqrt(10)
-        factor = step ** ((place + 0.5) % 1 - 0.5)
+        factor = 1.0 if self.space else step ** ((place + 0.5) % 1 - 0.5)
         return dataclasses.replace(
             self,
             lr=tuple(float(f"{rate * factor:.6g}") for rate in self.lr),
@@ -156,6 +185,20 @@ class Study:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ArgumentError(f"two {what}s are called {twice[0]!r}")
+        spaces = {arm.name: self.space(arm) for arm in self.arms}
+        if not any(spaces.values()):
+            if self.protocol.sampler != "sobol":
+                raise ArgumentError(f"the sampler {self.protocol.sampler!r} needs a space: name one in the protocol")
+            return
+        for arm in self.arms:
+            if not self.protocol.tune:
+                raise ArgumentError(f"arm {arm.name!r}: a space is for tuning, and tune is false")
+            names = [one.name for one in spaces[arm.name]]
+            if "lr" not in names:
+                what = "has a search space, but it does not name lr" if names else "has no search space, others have"
+                raise ArgumentError(f"arm {arm.name!r} {what}; put lr into the protocol's space, such as lr: 1e-4..0.1")
+            if lost := [one.name for one in arm.space if one.name not in names]:
+                raise ArgumentError(f"arm {arm.name!r}: {lost[0]} is for activations that learn, and it has none")
 
     def against(self, name: str) -> Study:
         """Return the study with another of its arms as the baseline; its trials are the same.
@@ -179,6 +222,29 @@ class Study:
             for task in self.tasks
         ]
         return dataclasses.replace(self, tasks=tuple(tasks), protocol=self.protocol.replicate(number))
+
+    def space(self, arm: Arm) -> Space:
+        """Return what tuning looks through for an arm; nothing if its learning rates are tuned one after the other.
+
+        Example:
+            >>> from agileact.study.spec.arms import arm
+            >>> from agileact.study.spec.space import search_space
+            >>> from agileact.study.spec.tasks import task
+            >>> space = search_space({"lr": "1e-4..0.1", "activation_lr": "0.1..10"})
+            >>> study = Study("s", (arm("relu"), arm("prelu")), (task("paper-mlp"),), Protocol(space=space))
+            >>> [[one.name for one in study.space(arm)] for arm in study.arms]
+            [['lr'], ['lr', 'activation_lr']]
+        """
+        return self.protocol.space_of(arm)
+
+    @property
+    def searches(self) -> list[tuple[tuple[str, ...], str]]:
+        """What tuning looks through, in words, each with the arms that share it; nothing without a space."""
+        found: dict[str, list[str]] = {}
+        for arm in self.arms:
+            if words := described(self.space(arm)):
+                found.setdefault(words, []).append(arm.name)
+        return [(tuple(arms), words) for words, arms in found.items()]
 
     @property
     def pair_trials(self) -> int:

@@ -15,8 +15,9 @@ from agileact._common.files import write_atomically
 from agileact._common.machine import hardware
 from agileact.study.spec.arms import Arm
 from agileact.study.spec.options import Options, as_options
-from agileact.study.spec.protocol import Study
+from agileact.study.spec.protocol import Protocol, Study
 from agileact.study.spec.reading import make_converter, mapping, number, read, text
+from agileact.study.spec.space import Space, search_space
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec, TaskSpec
 
@@ -53,12 +54,26 @@ def study_record(study: Study) -> dict[str, Any]:
         >>> study_from_record(json.loads(json.dumps(study_record(study)))) == study
         True
     """
+    # What came later stands there only where it says something, so that older versions read the rest.
+    protocol = dataclasses.asdict(study.protocol)
+    space, sampler = protocol.pop("space"), protocol.pop("sampler")
+    if space:
+        protocol["space"] = _written(study.protocol.space)
+    if sampler != Protocol.sampler:
+        protocol["sampler"] = sampler
     return {
         "name": study.name,
-        "protocol": dataclasses.asdict(study.protocol),
-        "arms": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.arms],
+        "protocol": protocol,
+        "arms": [
+            {"name": one.name, **dataclasses.asdict(one.spec), **({"space": _written(one.space)} if one.space else {})}
+            for one in study.arms
+        ],
         "tasks": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.tasks],
     }
+
+
+def _written(space: Space) -> dict[str, Any]:
+    return {one.name: one.plain() for one in space}
 
 
 def study_from_record(record: Mapping[str, Any]) -> Study:
@@ -78,13 +93,19 @@ def study_from_record(record: Mapping[str, Any]) -> Study:
 def _converter() -> Any:
     made = make_converter(number, text)
     made.register_structure_hook_func(lambda kind: kind == Options, lambda raw, _: as_options(raw))
-    for kind, spec in ((Arm, ArmSpec), (Task, TaskSpec)):
+    made.register_structure_hook_func(lambda kind: kind == Space, lambda raw, _: search_space(mapping(raw)))
 
-        def named(raw: Any, kind: Any, spec: Any = spec) -> Any:
-            given = mapping(raw)
-            return kind(text(given.pop("name", None)), made.structure(given, spec))
+    def arm(raw: Any, _: Any) -> Arm:
+        given = mapping(raw)
+        name, space = text(given.pop("name", None)), search_space(mapping(given.pop("space", {})))
+        return Arm(name, made.structure(given, ArmSpec), space)
 
-        made.register_structure_hook(kind, named)
+    def task(raw: Any, _: Any) -> Task:
+        given = mapping(raw)
+        return Task(text(given.pop("name", None)), made.structure(given, TaskSpec))
+
+    made.register_structure_hook(Arm, arm)
+    made.register_structure_hook(Task, task)
     return made
 
 

@@ -129,12 +129,13 @@ class TaskSpec:
     budget: Budget
 
 
-FREEZABLE = ("scale", "location")
+FREEZABLE = ("scale", "location", "gain")
 SIGNS = ("free", "positive")
-STARTS = ("identity", "calibrated", "folded")
+STARTS = ("identity", "calibrated", "folded", "one")
+WEIGHTS = ("free", "standardized", "length-one", "weight-standardized", "weight-norm")
 UPDATES = ("own", "folded", "folded-reset")
 WIDTHS = ("given", "matched")
-NORMALISATIONS = ("none", "batch")
+NORMALISATIONS = ("none", "batch", "layer")
 SCHEDULES = ("constant", "cosine", "linear", "one-cycle")
 
 
@@ -151,18 +152,23 @@ class ArmSpec:
         activation_lr: Learning rate of what the activations learn; None means ``lr``.
         scale_lr: Learning rate of scales; None means ``activation_lr``.
         location_lr: Learning rate of locations; None means ``activation_lr``.
-        freeze: "scale", "location" or both: what stays at its start.
+        freeze: "scale", "location", "gain" or several: what stays at its start.
         weight_decay: Weight decay of the weights; activations get none.
         activation_decay: Decay of scales and locations towards their start.
         scale_sign: "free", or "positive": after each step scales below 0.001 are set to it.
         bias_lr_multiplier: The biases' learning rate is ``lr`` times this.
         start: "identity"; "calibrated": scales and locations from data; "folded": a plain network that computes what
-            the calibrated agile one does.
+            the calibrated agile one does; "one": scales of 1 where weights are standardised, instead of 1 / std f.
         updates: "own"; "folded": a plain network that takes the steps that its agile form would
             (:mod:`agileact.study.training.folded_steps`); "folded-reset": the same, folded anew after each step.
         width: "given"; "matched": a plain network with one layer widened so that it has at least as many parameters
             as its agile form.
-        normalisation: "none"; "batch": batch normalisation before each activation.
+        normalisation: "none"; "batch" or "layer": batch or layer normalisation before each activation (after a
+            convolution over all channels and positions of a sample).
+        weights: "free"; "standardized": rows before agile activations have mean 0 and length 1 after every step
+            (:func:`agileact.standardize`); "length-one": length 1 alone; "weight-standardized": the same start, with
+            the mean and length divided out in the forward pass and free weights beneath (Qiao et al. 2019);
+            "weight-norm": :func:`torch.nn.utils.parametrizations.weight_norm` of every layer but the last.
         schedule: What becomes of all learning rates over the training: "constant"; "cosine" or "linear": down to 0 at
             the last iteration; "one-cycle": up from a 25th and down to nearly 0 (L. N. Smith, arXiv 1708.07120).
         warmup: Share of the iterations, below 1, over which the rates rise to what they are; for "one-cycle" the share
@@ -171,6 +177,7 @@ class ArmSpec:
         label_smoothing: Share of each target, below 1, that is spread evenly over all classes in the training loss;
             the losses on validation and test data have none.
         optimizer_options: Further arguments of the optimizer, such as ``(("betas", (0.9, 0.95)),)``.
+        code: Hash of the user's own activations, so that trials of other code never mix; filled in when a study begins.
     """
 
     activations: Options
@@ -193,6 +200,8 @@ class ArmSpec:
     clip_norm: float | None = field(default=None, metadata=_LATER)
     label_smoothing: float = field(default=0.0, metadata=_LATER)
     optimizer_options: Options = field(default=(), metadata=_LATER)
+    weights: str = field(default="free", metadata=_LATER)
+    code: str = field(default="", metadata=_LATER)
 
     def __post_init__(self) -> None:
         _check("the learning rate", self.lr, least=0.0, exclusive=True)
@@ -209,6 +218,7 @@ class ArmSpec:
             ("updates", UPDATES),
             ("width", WIDTHS),
             ("normalisation", NORMALISATIONS),
+            ("weights", WEIGHTS),
             ("schedule", SCHEDULES),
         ):
             _check_choice(name, getattr(self, name), allowed)
@@ -217,6 +227,8 @@ class ArmSpec:
                 raise ArgumentError(f"{name} must be at least 0 and less than 1, not {getattr(self, name)}")
         if self.clip_norm is not None:
             _check("clip_norm", self.clip_norm, least=0.0, exclusive=True)
+        if self.start in ("calibrated", "folded") and self.weights != "free":
+            raise ArgumentError(f"the start {self.start!r} is for free weights, not for {self.weights!r} ones")
         for entry in self.freeze:
             _check_choice("an entry of freeze", entry, FREEZABLE)
         if len(set(self.freeze)) < len(self.freeze):

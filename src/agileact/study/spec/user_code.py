@@ -56,11 +56,12 @@ class UserCode:
     def of(cls, study: Study) -> UserCode:
         """Return the modules that this process has imported, if a task of the study has a function of the user's."""
         # Data or a model of the user's, or a loss, a metric or an augmentation of data that is not.
+        # Or an activation of theirs.
         if not any(
             "custom" in (task.spec.data.name, task.spec.model.name)
             or any(isinstance(value, str) and ":" in value for _, value in task.spec.data.options)
             for task in study.tasks
-        ):
+        ) and not any(one.spec.code for one in study.arms):
             return cls(())
         found = []
         for name, module in sorted(sys.modules.items()):

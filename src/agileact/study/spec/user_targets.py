@@ -46,7 +46,7 @@ def call(target: str, what: str, seed: int | None = None) -> Any:
         raise ArgumentError(f"the {what} {target!r} must be had without arguments, but it asks for {asked}")
     try:
         # Its module was imported before: what that draws or seeds comes once in a process and must not shift the rest.
-        with contextlib.nullcontext() if seed is None else _seeded(seed):
+        with contextlib.nullcontext() if seed is None else seeded(seed):
             return function()
     except AgileactError:
         raise
@@ -59,7 +59,7 @@ def call(target: str, what: str, seed: int | None = None) -> Any:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Let the global random streams begin at ``seed`` within a block, and go on behind it as if it had not been."""
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):

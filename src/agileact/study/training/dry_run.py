@@ -13,6 +13,7 @@ from agileact._common.names import suggestion
 from agileact.study.data.dataset import DataSet
 from agileact.study.spec.arms import Arm
 from agileact.study.spec.protocol import Study
+from agileact.study.spec.space import Space, with_values
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec
 from agileact.study.training.setup import build_network, build_optimizer
@@ -46,7 +47,7 @@ def check_arms(study: Study, data: Mapping[str, DataSet]) -> None:
             fields = {one.name: getattr(arm.spec, one.name) for one in dataclasses.fields(arm.spec)}
             asked = _Asked(**fields)
             for task in study.tasks:
-                _check(arm, asked, task, data[task.name])
+                _check(arm, asked, task, data[task.name], study.space(arm))
             for where, _ in arm.spec.activations:
                 if where != "*" and where not in asked.used:
                     raise ArgumentError(
@@ -55,7 +56,16 @@ def check_arms(study: Study, data: Mapping[str, DataSet]) -> None:
                     )
 
 
-def _check(arm: Arm, spec: ArmSpec, task: Task, data: DataSet) -> None:
+def _ends(arm: Arm, space: Space) -> list[ArmSpec]:
+    """Return the arm with every choice of a space, and every end of a range, one at a time."""
+    usual = {one.name: one.choices[0] if one.choices else one.low for one in space}
+    found = [
+        {**usual, one.name: value} for one in space for value in one.choices or (one.low, one.high, *[0.0] * one.zero)
+    ]
+    return [with_values(arm.spec, values) for values in found]
+
+
+def _check(arm: Arm, spec: ArmSpec, task: Task, data: DataSet, space: Space) -> None:
     try:
         model = build_network(
             task.spec.model,
@@ -68,6 +78,9 @@ def _check(arm: Arm, spec: ArmSpec, task: Task, data: DataSet) -> None:
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ArgumentError("the model has no parameter to train")
         build_optimizer(model, spec)
+        for tuned in _ends(arm, space):
+            build_optimizer(model, tuned)
+            data.objective.smoothed(tuned.label_smoothing)
         loss = data.objective.smoothed(spec.label_smoothing)
         # What a network draws, such as dropout, must not shift the caller's stream.
         with torch.random.fork_rng(devices=[]), torch.no_grad():

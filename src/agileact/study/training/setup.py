@@ -14,12 +14,15 @@ from agileact._common.errors import ArgumentError
 from agileact.baselines import ParametricActivation
 from agileact.calibration import calibrate
 from agileact.nn import AgileModule
-from agileact.optim import decay_activations, param_groups
+from agileact.optim import decay_activations, param_groups, standardize_weights
 from agileact.study import models
-from agileact.study.spec.activation_names import agile_form, parse_activation
+from agileact.study.spec.activation_names import agile_form
 from agileact.study.spec.trial import ArmSpec, ModelSpec
+from agileact.study.spec.user_activation import UserActivation
+from agileact.study.spec.user_targets import find
 from agileact.study.training import optimizers
 from agileact.study.training.folded_steps import FoldedOptimizer, fold_into
+from agileact.study.training.weights import constrain_weights
 
 _LEAST_SCALE = 1e-3
 """Where a scale is held that would leave the positive numbers."""
@@ -57,6 +60,8 @@ def build_network(
     spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classes: int, seed: int, sample: Sample
 ) -> nn.Module:
     """Build the network of ``arm`` as it is when training starts."""
+    if target := dict(spec.options).get("target"):
+        find(str(target), "model")  # its module may register the base functions that the arm names
     if arm.width == "matched":
         spec = matched(spec, arm, input_shape, classes)
     arguments: dict[str, Any] = {"input_shape": input_shape, "classes": classes, "seed": seed}
@@ -67,11 +72,14 @@ def build_network(
         agile = models.build(spec, _agile_twin(arm), **arguments)
         _calibrate(agile, sample())
         fold_into(agile, model)
-    for module in model.modules():
-        if isinstance(module, AgileModule):
-            for name in arm.freeze:
+    constrain_weights(model, arm, sample)
+    activations = [module for module in model.modules() if isinstance(module, AgileModule)]
+    for name in arm.freeze:
+        for module in activations:
+            # ReLU, beside whose scale a gain says nothing new, has none; then there is nothing to keep.
+            if module._parameters.get(name) is not None:
                 module.get_parameter(name).requires_grad_(False)
-    if arm.freeze and not any(isinstance(module, AgileModule) for module in model.modules()):
+    if arm.freeze and not activations:
         raise ArgumentError(f"freeze names {', '.join(arm.freeze)}, but the arm has no agile activation")
     return model
 
@@ -110,6 +118,8 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
     for group in groups:
         group["lr"] = {"scale": scale_lr, "location": location_lr}.get(group.get("name", ""), group["lr"])
     optimizer = build(groups)
+    if arm.weights in ("standardized", "length-one"):
+        standardize_weights(optimizer, model)
     if arm.activation_decay:
         decay_activations(optimizer, model)
     if arm.scale_sign == "positive":
@@ -132,21 +142,6 @@ def _check_effect(model: nn.Module, arm: ArmSpec) -> None:
         raise ArgumentError("bias_lr_multiplier does not go with folded updates, which set the steps of biases")
     if arm.clip_norm is not None and not own:
         raise ArgumentError("clip_norm does not go with folded updates, whose gradients have another norm")
-
-
-def has_trainable_activations(arm: ArmSpec) -> bool:
-    """Return whether an activation learning rate means anything to the arm.
-
-    Example:
-        >>> has_trainable_activations(ArmSpec((("fc", "agile-relu"),), freeze=("location", "scale")))
-        False
-        >>> has_trainable_activations(ArmSpec((("fc", "relu"), ("conv", "prelu"))))
-        True
-    """
-    if arm.updates != "own":
-        return True
-    kinds = {parse_activation(str(name)).kind for _, name in arm.activations}
-    return "baseline" in kinds or (bool(kinds & {"agile", "combined"}) and len(arm.freeze) < 2)
 
 
 @lru_cache(maxsize=64)
@@ -210,7 +205,8 @@ def _calibrate(model: nn.Module, inputs: Tensor) -> None:
 
 def _own_groups(model: nn.Module, arm: ArmSpec, activation_lr: float) -> list[dict[str, Any]] | None:
     """Return groups for what is neither an ordinary weight nor scale or location; None if there is no such thing."""
-    learned = {id(p): p for m in model.modules() if isinstance(m, ParametricActivation) for p in m.parameters()}
+    own = (ParametricActivation, UserActivation)
+    learned = {id(p): p for m in model.modules() if isinstance(m, own) for p in m.parameters() if p.requires_grad}
     agile = {id(p) for m in model.modules() if isinstance(m, AgileModule) for p in m.parameters()}
     biases = {}
     if arm.bias_lr_multiplier != 1.0:
@@ -225,8 +221,8 @@ def _own_groups(model: nn.Module, arm: ArmSpec, activation_lr: float) -> list[di
     if biases:
         groups.append({"params": list(biases.values()), "name": "biases", "lr": arm.lr * arm.bias_lr_multiplier})
     if learned:
-        own = {"params": list(learned.values()), "name": "activations", "lr": activation_lr, "weight_decay": 0.0}
-        groups.append(own)
+        alone = {"params": list(learned.values()), "name": "activations", "lr": activation_lr, "weight_decay": 0.0}
+        groups.append(alone)
     return groups
 
 

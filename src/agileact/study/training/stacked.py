@@ -17,6 +17,7 @@ from agileact.study.models.mapped import MappedNetwork
 from agileact.study.models.stack import StackedNetwork
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import ArmSpec, TrialSpec
+from agileact.study.spec.user_activation import target_of
 from agileact.study.training.loop import (
     Evaluation,
     Measured,
@@ -43,9 +44,9 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
-    A stack cannot probe single steps, take folded updates, give biases a rate of their own, clip the gradient of each
-    network or end one network's training; and it is for full precision, one process, and the loss and metric that the
-    kind of data has by itself.
+    A stack cannot probe single steps, take folded updates, hold activations of the user's, give biases a rate of their
+    own; nor clip the gradient of each network, constrain rows of weights, normalise by layer or end one network's training;
+    and it is for full precision, one process, and the loss and metric that the kind of data has by itself.
     """
     budget = spec.task.budget
     return (
@@ -54,8 +55,11 @@ def stackable(spec: TrialSpec) -> bool:
         and budget.probe_every == 0
         and not {name for name, _ in spec.task.data.options}.intersection(OPTIONS)
         and spec.arm.updates == "own"
+        and not any(target_of(str(name)) for _, name in spec.arm.activations)
         and spec.arm.bias_lr_multiplier == 1.0
         and spec.arm.clip_norm is None
+        and spec.arm.weights == "free"
+        and spec.arm.normalisation != "layer"
         and budget.patience == 0
     )
 

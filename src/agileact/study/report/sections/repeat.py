@@ -39,9 +39,12 @@ def repeat(outcome: Outcome) -> Block:
         told = around.data.get(task.name, data.name)
         rows.append([f"data of {task.name}", f"{told} (fingerprint {data.fingerprint or 'none'})"])
     content.append(table("repeat", "What it ran on and with.", ["what", "which"], rows))
+    # With a space, arm by arm, the rates of the search without one say nothing; without one, nothing is said of it.
+    idle = (*idle, "space", *(("lr", "activation_lr", "extend") if study.searches else ("sampler",)))
     steps = [
         [name, cell(_text(value))] for name, value in dataclasses.asdict(study.protocol).items() if name not in idle
     ]
+    steps += [[f"space of {', '.join(arms)}", cell(space)] for arms, space in study.searches]
     content.append(table("protocol", "The protocol, every step.", ["step", "setting"], steps))
     spec = json.dumps(study_record(study), indent=1, ensure_ascii=False)
     content.append(details("The whole spec as JSON", [code(spec, "Spec")]))

@@ -1,0 +1,137 @@
+"""An activation of the user's, named as ``package.module:name``: a module's class, what makes one, or any function."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agileact._common.errors import AgileactError, ArgumentError
+from agileact.study.spec.user_targets import find
+
+_TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*)(?::|$)")
+_CHANNELS = ("num_parameters", "channels", "num_channels", "num_features", "features")
+"""An argument of this name is given the number of channels."""
+
+
+def target_of(text: str) -> str:
+    """Return the user's target in an activation's name; "" if the name is one of this package's.
+
+    Example:
+        >>> target_of("pkg.mine:Act:slope=0.1"), target_of("elu:alpha=0.5")
+        ('pkg.mine:Act', '')
+    """
+    found = _TARGET.match(text)
+    return found[1] if found else ""
+
+
+class UserActivation(nn.Module):
+    """What the user named, in the place of an activation: y = f(x), of the shape of x.
+
+    Attributes:
+        target: What was named.
+        function: The module or function.
+    """
+
+    def __init__(self, target: str, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.target = target
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return f(x); an ArgumentError if that is no tensor of the same shape."""
+        result = self.function(x)
+        if not isinstance(result, Tensor) or result.shape != x.shape:
+            given = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise ArgumentError(
+                f"the activation {self.target!r} made {given} of {tuple(x.shape)}; it must keep the shape"
+            )
+        return result
+
+    def extra_repr(self) -> str:
+        """Show what was named."""
+        return self.target
+
+
+def channels_argument(target: str) -> str | None:
+    """Return the name of the argument by which the user's class or function asks for channels, if it does."""
+    found = find(target, "activation")
+    parameters = _parameters(found)
+    named = next((name for name in parameters if name in _CHANNELS), None)
+    needed = [name for name in _needed(parameters) if name != "dim"]
+    if named is None and isinstance(found, type) and len(needed) == 1:
+        return needed[0]  # the one thing that a module's class must be told
+    return named
+
+
+def build(target: str, channels: int, dim: int, options: Mapping[str, Any]) -> UserActivation:
+    """Return the user's activation for so many channels along an axis.
+
+    A class, a function without required arguments, and one that asks for channels make the activation; any other
+    function is the activation. A module that is named itself is copied.
+
+    Raises:
+        ArgumentError: If there is no such thing, or it does not take the options, or makes nothing that can be called.
+
+    Example:
+        >>> build("torch.nn:PReLU", 3, 1, {})(torch.zeros(2, 3)).shape
+        torch.Size([2, 3])
+        >>> build("torch:tanh", 3, 1, {})
+        UserActivation(torch:tanh)
+    """
+    found = find(target, "activation")
+    parameters, asks = _parameters(found), channels_argument(target)
+    if isinstance(found, nn.Module):
+        if options:
+            raise ArgumentError(f"the activation {target!r} is a module already and takes no options")
+        return UserActivation(target, copy.deepcopy(found))
+    if not (isinstance(found, type) or asks or (_is_written(found) and not _needed(parameters))):
+        wrong = [name for name in options if parameters and name not in parameters]
+        if wrong:
+            raise ArgumentError(f"the activation {target!r} takes no {wrong[0]}, only {', '.join(parameters)}")
+        return UserActivation(target, functools.partial(found, **options) if options else found)
+    given = {**({asks: channels} if asks else {}), **({"dim": dim} if "dim" in parameters else {}), **options}
+    try:
+        made = found(**given)
+    except AgileactError:
+        raise
+    except Exception as error:
+        told = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "no arguments"
+        raise ArgumentError(
+            f"the activation {target!r} cannot be made with {told}: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(made):
+        raise ArgumentError(f"the activation {target!r} made a {type(made).__name__}, which is no module or function")
+    return UserActivation(target, made)
+
+
+def learns(target: str, options: Mapping[str, Any]) -> bool:
+    """Return whether the user's activation has parameters that learn."""
+    with torch.random.fork_rng(devices=[]):
+        return any(parameter.requires_grad for parameter in build(target, 1, 1, options).parameters())
+
+
+def _parameters(found: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return what may be given by name; of what is written in C, and is no class, nobody knows."""
+    with contextlib.suppress(ValueError, TypeError):
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return {name: one for name, one in inspect.signature(found).parameters.items() if one.kind not in kinds}
+    return {}
+
+
+def _is_written(found: Callable[..., Any]) -> bool:
+    with contextlib.suppress(ValueError, TypeError):
+        inspect.signature(found)
+        return True
+    return False
+
+
+def _needed(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    return [name for name, one in parameters.items() if one.default is one.empty]

@@ -1,0 +1,77 @@
+"""What an arm does to the rows of weights: kept at mean 0 and length 1, or made so in the forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import register_parametrization
+
+from agileact._common.errors import ArgumentError
+from agileact.nn import AgileModule
+from agileact.nn.rows import LENGTH, Projection, directions, hold, release
+from agileact.study.spec.trial import ArmSpec
+from agileact.transforms import standardize
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def constrain_weights(model: nn.Module, arm: ArmSpec, sample: Callable[[], Tensor]) -> None:
+    """Give the rows of weights of a network the form, and its activations the start, that ``arm`` asks for.
+
+    Raises:
+        ArgumentError: If no layer of the network can have this form, or the start is for another one.
+    """
+    if arm.weights == "weight-norm":
+        layers = [module for module in model.modules() if isinstance(module, _LAYERS)]
+        if len(layers) < 2:
+            raise ArgumentError("weight normalisation is for every layer but the last, and there is no other")
+        for layer in layers[:-1]:
+            weight_norm(layer)
+    elif arm.weights != "free":
+        _standardize(model, arm.weights, sample())
+    if arm.start == "one":
+        if arm.weights in ("free", "weight-norm"):
+            raise ArgumentError(f"the start 'one' is for standardised weights, not for {arm.weights!r} ones")
+        for module in model.modules():
+            if isinstance(module, AgileModule):
+                module.start_scale = 1.0
+                module.reset_parameters()
+
+
+def _standardize(model: nn.Module, how: str, inputs: Tensor) -> None:
+    agile = [module for module in model.modules() if isinstance(module, AgileModule)]
+    if not agile:
+        raise ArgumentError(f"weights {how!r} are for agile activations, and the arm has none")
+    drawn = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    # A hook has a chain call an activation and the pooling behind it one after the other, and a record see both.
+    hooks = [module.register_forward_hook(lambda *_: None) for module in agile]
+    try:
+        standardize(model, inputs[:2], inplace=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    chosen = directions(model)
+    if how == "length-one":
+        for name, layer in chosen.items():
+            with torch.no_grad():
+                layer.get_parameter("weight").copy_(drawn[f"{name}.weight"])
+            hold(layer, LENGTH)
+        Projection(chosen).project()
+    elif how == "weight-standardized":
+        for layer in chosen.values():
+            release(layer)  # its weights are free again,
+            layer.register_parameter("bias", None)  # and its location stays what the bias was
+            register_parametrization(layer, "weight", _Standardized())
+
+
+class _Standardized(nn.Module):
+    """w - mean(w), divided by its length, for each row."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        rows = weight.flatten(1)
+        rows = rows - rows.mean(1, keepdim=True)
+        unit: Tensor = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        return unit.view_as(weight)
