@@ -266,8 +266,8 @@ def search(
 
     First all learning rates. Then, with what is left of the trials: while the best learning rate is the smallest or
     largest one tried, the next beyond it; for trainable activations the factors at the best rate, and beyond
-    them likewise; at last rates between the best one and its neighbours. So an arm with one rate to tune spends on a
-    finer search what an arm with two spends on the second.
+    them too; at last rates between the best one and its neighbours. So an arm with one rate to tune spends on a finer
+    search what an arm with two spends on the second.
 
     Args:
         protocol: The protocol.

@@ -72,7 +72,7 @@ def probability_of_improvement(
     """Return the probability that a run of the first arm has a lower loss than a run of the second, over tasks.
 
     For each task it is the share of pairs of runs (every run of one arm with every run of the other) in which the
-    first is lower, a tie counting one half; the mean over tasks is returned. Infinite losses (diverged runs) are the
+    first is lower; a tie counting one half; the mean over tasks is returned. Infinite losses (diverged runs) are the
     worst there are. The interval is the percentile interval when runs are resampled within each task and arm.
 
     Source: R. Agarwal et al., arXiv 2108.13264; for one task it is the statistic of Mann and Whitney (1947).

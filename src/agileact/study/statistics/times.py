@@ -72,7 +72,7 @@ def common_target(first: Sequence[float], second: Sequence[float]) -> float | No
     """Return the lowest loss that two curves both reach, or None if one of them holds no finite loss.
 
     The time to the best loss of *one* of two runs is no fair race: it gets there by definition, and an equal one in
-    half of all cases. The worse of the two best losses treats both alike, so that the difference of the times to it is
+    half of all cases. The worse of the two best losses treats both alike. So the difference of the times to it is
     symmetric around zero if the runs differ by chance alone, which is what a paired permutation test asks for.
 
     Args:
@@ -92,7 +92,7 @@ class TimesToLoss:
     """The times of several runs, each to its own target, with the runs that never got there kept in.
 
     A run that did not reach its target is censored at its horizon: its time is longer than that, and how much is not
-    known. So no mean over all runs exists. The median does if more than half of the runs got there, and so does the
+    known. So no mean over all runs exists. The median does if more than half of the runs got there. So does the
     mean of the time up to a common horizon (the restricted mean), in which such a run counts with the horizon.
     """
 
