@@ -18,12 +18,14 @@ from agileact.study.spec.result import Curve
 from tests.study.report.builders import PROTOCOL, big_study, lookup_of, made_up, outcome_of, small_study, walk
 
 SECTIONS = [
+    "leaderboard",
     "verdict",
     "table",
     "differences",
     "curves",
     "times",
     "tuning",
+    "sensitivity",
     "shapes",
     "parameters",
     "cost",

@@ -12,6 +12,7 @@ import numpy as np
 from agileact.study.results.contrasts import Cell, Comparison, compare, time_to
 from agileact.study.results.idle import idle_seeds
 from agileact.study.results.over_tasks import OverTasks
+from agileact.study.results.sensitivity import Sensitivity, sensitivity
 from agileact.study.running.planner import Lookup, Part, plan
 from agileact.study.spec.arms import Arm
 from agileact.study.spec.protocol import Study
@@ -123,6 +124,16 @@ class Outcome:
         count = len(self.study.arms)
         pairs = [(cell, self.cells[place - place % count]) for place, cell in enumerate(self.cells) if place % count]
         return compare(pairs, level=self._level, matters=self._matters)
+
+    @cached_property
+    def sensitivities(self) -> dict[tuple[str, str], Sensitivity]:
+        """What the tuning trials so far tell of the learning rate, by task and arm."""
+        tried: dict[tuple[str, str], list[TrialResult]] = {}
+        for one in self.trials:
+            if one.phase == "tuning":
+                tried.setdefault((one.task, one.arm), []).append(one.result)
+        found = ((key, sensitivity(key[1], key[0], results)) for key, results in tried.items())
+        return {key: one for key, one in found if one is not None}
 
     @cached_property
     def ranking(self) -> Ranking | None:

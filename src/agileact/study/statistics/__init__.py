@@ -11,6 +11,9 @@ from agileact.study.statistics.paired import paired_difference as paired_differe
 from agileact.study.statistics.paired import sign_flip_test as sign_flip_test
 from agileact.study.statistics.power import detectable as detectable
 from agileact.study.statistics.power import smallest_effect as smallest_effect
+from agileact.study.statistics.sensitivity import RateRange as RateRange
+from agileact.study.statistics.sensitivity import expected_best as expected_best
+from agileact.study.statistics.sensitivity import rate_range as rate_range
 from agileact.study.statistics.summary import Summary as Summary
 from agileact.study.statistics.summary import pairs_in_same_order as pairs_in_same_order
 from agileact.study.statistics.summary import rank_correlation as rank_correlation
