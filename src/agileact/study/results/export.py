@@ -13,7 +13,6 @@ from agileact.study.results.idle import untrained_loss
 from agileact.study.results.outcome import Outcome, Row
 from agileact.study.results.sensitivity import score
 from agileact.study.running.naming import trial_name
-from agileact.study.spec.result import Curve
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -27,7 +26,6 @@ COLUMNS = (
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
 CURVE_COLUMNS = ("study", "task", "arm", "phase", "replicate", "seed", "iteration", *_CURVES, "trial")
-TUNING_COLUMNS = ("study", "task", "arm", "replicate", "lr", "activation_lr", "score", "chosen")
 
 
 def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
@@ -55,14 +53,19 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def curve_rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """Return one row for every evaluation of every finished trial; what is infinite or was not measured is None."""
-    rows: list[dict[str, Any]] = []
+    """Return one row for every evaluation of every finished trial: the losses and accuracies over iterations.
+
+    A curve that a trial does not have, such as that of a test set evaluated once, is None; ``trial`` names the row of
+    :func:`trial_rows`.
+    """
+    rows = []
     for one in outcome.trials:
-        curve = vars(one.result.curve)
-        measured = [name for name, values in curve.items() if name != "iteration" and values]
-        for place, iteration in enumerate(curve["iteration"]):
-            values = {name: _finite(curve[name][place]) for name in measured if place < len(curve[name])}
-            rows.append({**_which(one), "iteration": iteration, **dict.fromkeys(_MEASURED), **values})
+        curve, spec = one.result.curve, one.result.spec
+        for place, iteration in enumerate(curve.iteration):
+            values = (getattr(curve, name) for name in _CURVES)
+            found = [_finite(each[place]) if place < len(each) else None for each in values]
+            own = (outcome.study.name, one.task, one.arm, one.phase, spec.task.data.split, spec.seed, iteration)
+            rows.append(dict(zip(CURVE_COLUMNS, (*own, *found, spec.key), strict=True)))
     return rows
 
 
@@ -95,8 +98,6 @@ def sensitivity_rows(outcome: Outcome) -> list[dict[str, Any]]:
 TABLES = {"trials": trial_rows, "curves": curve_rows, "tuning": tuning_rows, "sensitivity": sensitivity_rows}
 """What can be exported, by name."""
 
-_MEASURED = tuple(name for name in Curve.__dataclass_fields__ if name != "iteration")
-
 
 def _which(one: Row) -> dict[str, Any]:
     spec = one.result.spec
@@ -113,40 +114,6 @@ def _finite(value: float | None) -> float | None:
 def _flat(value: Any) -> Any:
     """Return a value that one column can hold: pairs of names and values as text."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def curve_rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """Return one row for every evaluation of every finished trial: the losses and accuracies over iterations.
-
-    A curve that a trial does not have, such as that of a test set evaluated once, is None; ``trial`` names the row of
-    :func:`trial_rows`.
-    """
-    rows = []
-    for one in outcome.trials:
-        curve, spec = one.result.curve, one.result.spec
-        for place, iteration in enumerate(curve.iteration):
-            values = (getattr(curve, name) for name in _CURVES)
-            found = [_finite(each[place]) if place < len(each) else None for each in values]
-            own = (outcome.study.name, one.task, one.arm, one.phase, spec.task.data.split, spec.seed, iteration)
-            rows.append(dict(zip(CURVE_COLUMNS, (*own, *found, spec.key), strict=True)))
-    return rows
-
-
-def tuning_rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """Return one row for every point that tuning has scored: the point, its score, and whether it was chosen.
-
-    The score is the mean over the tuning seeds of the lowest validation loss; None where a trial diverged.
-    """
-    rows = []
-    for one in outcome.current.choices.values():
-        for point, score in one.scores:
-            own = (outcome.study.name, one.task, one.arm, one.replicate, point.lr, point.activation_lr)
-            rows.append(dict(zip(TUNING_COLUMNS, (*own, _finite(score), point == one.point), strict=True)))
-    return rows
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def to_csv(rows: Rows, columns: Sequence[str] = COLUMNS) -> str:

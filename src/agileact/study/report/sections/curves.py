@@ -33,8 +33,9 @@ def curves(outcome: Outcome) -> Block:
 
     content = of_tasks(outcome, pick)
     text = (
-        "The line is the mean over seeds. The band is the range of the seeds, or the middle half of them (first to third "
-        "quartile), or each seed has a line of its own. Diverged runs are left out. The buttons below a chart show and hide arms, everywhere on the page."
+        "The line is the mean over seeds. The band is the range of the seeds, or the middle half of them (first to "
+        "third quartile), or each seed has a line of its own. Diverged runs are left out. The buttons below a chart "
+        "show and hide arms, everywhere on the page."
     )
     if outcome.study.protocol.test == "once":
         text += " The test set was evaluated once per trial, so there is no test curve."

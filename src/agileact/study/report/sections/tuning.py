@@ -111,19 +111,19 @@ def _chart(outcome: Outcome, task: str, replicate: int, key: str) -> Block | Non
                 "arm": arm,
                 "name": names[arm],
                 "x": [number(point.lr) for point, _ in points],
-                "y": [number(score) for _, score in points],
+                "y": [number(reached) for _, reached in points],
                 "text": [_describe(point.lr, point.activation_lr) for point, _ in points],
                 "factor": [number(point.factor) for point, _ in points],
                 "chosen": next(place for place, (point, _) in enumerate(points) if point == found.point),
             }
         )
-        for point, score in points:
+        for point, reached in points:
             rows.append(
                 [
                     cell(names[arm], arm=arm),
                     cell(f"{point.lr:g}", point.lr),
                     cell("as the weights" if point.activation_lr is None else f"{point.activation_lr:g}", point.factor),
-                    cell(f"{score:.4g}" if math.isfinite(score) else "diverged", score),
+                    cell(f"{reached:.4g}" if math.isfinite(reached) else "diverged", reached),
                     cell("chosen" if point == found.point else ""),
                 ]
             )
@@ -139,7 +139,7 @@ def _chart(outcome: Outcome, task: str, replicate: int, key: str) -> Block | Non
         x="learning rate of the weights",
         y="validation loss",
         log_x=True,
-        log_y=all(score > 0 for found in chosen.values() for _, score in found.scores),
+        log_y=all(reached > 0 for found in chosen.values() for _, reached in found.scores),
         points=True,
         numbers=(
             f"Points that were tried on {task}.",
