@@ -9,6 +9,9 @@ from agileact.study.report.blocks import Block, Cell, cell, grid, section, table
 from agileact.study.report.document import Document, report_document
 from agileact.study.results.outcome import Outcome
 
+_WIDE = ("leaderboard", "table", "differences", "cost", "repeat")
+"""Sections whose tables need the page's width: the studies are below each other there."""
+
 
 def side_by_side(outcomes: Sequence[Outcome]) -> Document:
     """Return one document of several studies; an arm has the same colour in all of them.
@@ -32,7 +35,9 @@ def side_by_side(outcomes: Sequence[Outcome]) -> Document:
             {"kind": "group", "title": label, "blocks": _moved(one["blocks"], place, f"study{n}-")}
             for n, (label, one, place) in enumerate(zip(labels, same, places, strict=True))
         ]
-        sections.append(section(same[0]["id"], same[0]["title"], [grid(groups, wide=True)]))
+        sections.append(
+            section(same[0]["id"], same[0]["title"], groups if same[0]["id"] in _WIDE else [grid(groups, wide=True)])
+        )
     return {
         **documents[0],
         "name": " and ".join(labels),

@@ -48,7 +48,7 @@ def row(cell: Cell) -> tuple[str, ...]:
 
 
 def titles(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """Return ``HEADER`` as it fits some cells: where one has another metric than the accuracy, its column is "metric"."""
+    """Return ``HEADER`` for some cells: the column is "metric" where one has another metric than the accuracy."""
     other = any(cell.metric != "accuracy" for cell in cells)
     return tuple("metric" if other and title == "accuracy, %" else title for title in HEADER)
 

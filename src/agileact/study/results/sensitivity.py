@@ -50,6 +50,11 @@ class Sensitivity:
         # The mean difference from 0 is the mean.
         return paired_difference(widths, [0.0] * len(widths)) if len(widths) > 1 else None
 
+    @property
+    def mean_decades(self) -> float | None:
+        """Mean width in decades over replicates; None without a finite loss."""
+        return sum(one.decades for one in self.ranges) / len(self.ranges) if self.ranges else None
+
     def describe_range(self) -> str:
         """Return the range within 10 % of the best in words."""
         if not self.ranges:
@@ -58,11 +63,12 @@ class Sensitivity:
             return self.ranges[0].describe()
         low, high = min(one.low for one in self.ranges), max(one.high for one in self.ranges)
         least = "at least " * any(one.open_low or one.open_high for one in self.ranges)
-        mean = sum(one.decades for one in self.ranges) / len(self.ranges)
         found, interval = self.width, ""
         if found is not None and found.low is not None and found.high is not None:
             interval = f" [{found.low:.1f}, {found.high:.1f}]"
-        return f"{low:.2g} to {high:.2g} ({least}{mean:.1f}{interval} decades, {len(self.ranges)} replicates)"
+        return (
+            f"{low:.2g} to {high:.2g} ({least}{self.mean_decades:.1f}{interval} decades, {len(self.ranges)} replicates)"
+        )
 
     def describe_expected(self) -> str:
         """Return the expected best of few draws in words."""

@@ -186,7 +186,7 @@ function makeTable(block) {
         const wide = !block.columns[place].numeric && text(entry).length > 40;
         const options = { class: block.columns[place].numeric ? "numeric" : wide ? "wrap" : null, scope: heading ? "row" : null };
         const children = entry.arm === undefined ? [] : [swatch(entry)];
-        if (entry.best) children.unshift(element("strong", { class: "best", text: "best " }));
+        if (entry.best) children.unshift(element("strong", { class: "best", role: "img", "aria-label": "best", title: "best", text: "★ " }));
         if (entry.bar) children.push(interval(entry.bar));
         return element(heading ? "th" : "td", options, [...children, text(entry)]);
       }));

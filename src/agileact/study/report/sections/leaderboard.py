@@ -41,7 +41,8 @@ def _task(outcome: Outcome, task: str) -> Block | None:
     tables = {"test loss": [_table(outcome, task, found, by_metric=False)]}
     if any(one.accuracies for _, one in found):
         tables[found[0][1].metric] = [_table(outcome, task, found, by_metric=True)]
-    return choice(f"leaderboard-{task}", f"{task}: by", tables)
+    # A choice of one is none.
+    return choice(f"leaderboard-{task}", f"{task}: by", tables) if len(tables) > 1 else tables["test loss"][0]
 
 
 def _table(outcome: Outcome, task: str, found: Sequence[tuple[int, contrasts.Cell]], *, by_metric: bool) -> Block:
@@ -78,7 +79,7 @@ def _table(outcome: Outcome, task: str, found: Sequence[tuple[int, contrasts.Cel
             cell(_with_interval(known), means[arm]),
             _difference(difference, ends, arm),
             *([] if by_metric else [cell(_WORDS[claims[one.arm].decision] if one.arm in claims else "–")]),
-            cell("–" if slope is None else slope.describe_range()),
+            cell("–") if slope is None else cell(slope.describe_range(), slope.mean_decades),
             cell(cost, milliseconds),
         ]
         rows.append(row)
@@ -97,7 +98,7 @@ def _table(outcome: Outcome, task: str, found: Sequence[tuple[int, contrasts.Cel
             "ms a step (× baseline)",
         ),
         rows,
-        numeric=[0, 2, 5 if by_metric else 6],
+        numeric=[0, 2, 3, *((4, 5) if by_metric else (5, 6))],
     )
 
 

@@ -39,7 +39,7 @@ def _chart(outcome: Outcome, task: str) -> Block | None:
     rows = [
         [
             cell(one.arm, arm=arm),
-            cell(one.describe_range(), sum(r.decades for r in one.ranges) / len(one.ranges) if one.ranges else None),
+            cell(one.describe_range(), one.mean_decades),
             *(cell(f"{value:.4g}" if math.isfinite(value) else "diverged", value) for value in one.expected),
         ]
         for arm, one in found.items()
