@@ -116,7 +116,7 @@ def sensitivity(arm: str, task: str, tried: Sequence[TrialResult]) -> Sensitivit
 
 def score(result: TrialResult) -> float:
     """Return the lowest validation loss of a tuning trial; infinite if it diverged."""
-    return math.inf if result.status == "diverged" else min(result.curve.validation_loss, default=math.inf)
+    return math.inf if result.status == "diverged" else float(min(result.curve.validation_loss, default=math.inf))
 
 
 def _kept(result: TrialResult) -> float:

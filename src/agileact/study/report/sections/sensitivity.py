@@ -54,7 +54,7 @@ def _chart(outcome: Outcome, task: str) -> Block | None:
         x="learning rate",
         y="validation loss",
         log_x=True,
-        log_y=all(value > 0 for one in found.values() for value in one.low),
+        log_y=bool(all(value > 0 for one in found.values() for value in one.low)),
         numbers=(
             f"Rates within 10 % of the best on {task}, and the expected lowest loss of n random draws.",
             ["arm", "rates within 10 %", *(f"best of {n}" for n in DRAWS)],

@@ -73,7 +73,7 @@ def _parallel(outcome: Outcome, task: str) -> Block | None:
         axes.append(
             {
                 "title": name,
-                "log": bool(known) and min(known) > 0,
+                "log": bool(known and min(known) > 0),
                 "low": number(min(known, default=0)),
                 "high": number(max(known, default=1)),
             }
