@@ -65,10 +65,8 @@ class Sensitivity:
         least = "at least " * any(one.open_low or one.open_high for one in self.ranges)
         found, interval = self.width, ""
         if found is not None and found.low is not None and found.high is not None:
-            interval = f" [{found.low:.1f}, {found.high:.1f}]"
-        return (
-            f"{low:.2g} to {high:.2g} ({least}{self.mean_decades:.1f}{interval} decades, {len(self.ranges)} replicates)"
-        )
+            interval = f" [{max(found.low, 0.0):.1f}, {found.high:.1f}]"
+        return f"{low:.2g} to {high:.2g} ({least}{self.mean_decades:.1f}{interval} decades)"
 
     def describe_expected(self) -> str:
         """Return the expected best of few draws in words."""

@@ -119,7 +119,7 @@ function drawnNumbers(block) {
 
 /* What is not near the view is drawn when the page has nothing else to do: a picture of the whole page is complete. */
 function drawRest() {
-  const next = [...charts.values()].find((chart) => chart.stale && isVisible(chart));
+  const next = [...charts.values()].find((chart) => chart.stale && isVisible(chart) && chart.plot.clientWidth);
   if (!next) return;
   draw(next);
   (window.requestIdleCallback || setTimeout)(drawRest);

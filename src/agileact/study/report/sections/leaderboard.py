@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agileact.study.report.blocks import Block, Cell, cell, choice, nothing, number, of_tasks, paragraph, section, table
 from agileact.study.results import contrasts
 from agileact.study.results.outcome import Outcome
-from agileact.study.statistics import Difference, paired_difference
+from agileact.study.statistics import Difference, Verdict, paired_difference
 
 _TITLE = "Leaderboard"
 _WORDS = {
@@ -106,9 +106,8 @@ def _dict(found: Cell) -> Block:
     return {"text": found} if isinstance(found, str) else found
 
 
-def _claimed(claims: dict[str, object], arm: str) -> Difference | None:
-    found = getattr(claims.get(arm), "difference", None)
-    return found if isinstance(found, Difference) else None
+def _claimed(claims: Mapping[str, Verdict], arm: str) -> Difference | None:
+    return claims[arm].difference if arm in claims else None
 
 
 def _metric(one: contrasts.Cell) -> dict[int, float]:
