@@ -37,7 +37,7 @@ arms: [relu, agile-relu, combined-relu:terms=2]
 tasks: [{name: digits, task: digits-mlp, budget: {iterations: 30, evaluate_every: 5}}]
 protocol: {seeds: 4, trials: 3, lr: [0.003, 0.03], tuning_seeds: 1}
 """
-SECTIONS = 10
+SECTIONS = 12
 AXIS_TITLES = """() => [...document.querySelectorAll('.plot')].filter((one) => one.offsetParent).flatMap((one) => {
     const frame = one.querySelector('.main-svg').getBoundingClientRect();
     return [...one.querySelectorAll('.xtitle, .ytitle')].map((title) => {
