@@ -75,6 +75,11 @@ class Cell:
         found = [result.selected_test_accuracy for result in self.results if result.status != "diverged"]
         return [value for value in found if value is not None]
 
+    @property
+    def metric(self) -> str:
+        """The name of what stands beside the loss."""
+        return metric_name(self.results[0]) if self.results else "accuracy"
+
     def accuracy(self, units: Sequence[int]) -> float | None:
         """Return the mean test accuracy, or other metric, in some units; None where there is none."""
         results = [result for result in self.results if result.status != "diverged" and self.of(result) in units]
@@ -299,10 +304,15 @@ def compare(
                 level,
                 cell.unit,
                 (cell.accuracy(units), base.accuracy(units)),
-                str(dict(cell.results[0].spec.task.data.options).get("metric", "accuracy")),
+                cell.metric,
             )
         )
     return tuple(compared)
+
+
+def metric_name(result: TrialResult) -> str:
+    """Return the name of the metric that a trial was tested by."""
+    return str(dict(result.spec.task.data.options).get("metric", "accuracy"))
 
 
 def time_to(result: TrialResult, target: float) -> TimeToLoss:

@@ -35,6 +35,7 @@ def outcome_table(outcome: Outcome) -> Block:
         rows.append(
             [cell(_whole(text[title]), values.get(title), arm=arm if title == "arm" else None) for title in titles]
         )
+    other = any(one.metric != "accuracy" for one in outcome.cells)
     loss = (
         "lowest test loss over all evaluations, and the iteration where it was; the accuracy is that of the iteration "
         "that validation chose"
@@ -45,7 +46,7 @@ def outcome_table(outcome: Outcome) -> Block:
         table(
             "outcome",
             f"Final trials: {loss}. Mean ± standard deviation over seeds, without diverged ones.",
-            titles,
+            ["metric" if title == "accuracy, %" and other else title for title in titles],
             rows,
             numeric=[n for n, title in enumerate(titles) if title not in _TEXT],
         )
