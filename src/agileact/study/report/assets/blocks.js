@@ -183,8 +183,8 @@ function makeTable(block) {
       const header = row.findIndex((entry) => entry.arm !== undefined);
       return element("tr", {}, row.map((entry, place) => {
         const heading = place === (header < 0 ? 0 : header);
-        const wide = !block.columns[place].numeric && text(entry).length > 40;
-        const options = { class: block.columns[place].numeric ? "numeric" : wide ? "wrap" : null, scope: heading ? "row" : null };
+        const wide = text(entry).length > 40;
+        const options = { class: [block.columns[place].numeric && "numeric", wide && "wrap"].filter(Boolean).join(" ") || null, scope: heading ? "row" : null };
         const children = entry.arm === undefined ? [] : [swatch(entry)];
         if (entry.best) children.unshift(element("strong", { class: "best", role: "img", "aria-label": "best", title: "best", text: "★ " }));
         if (entry.bar) children.push(interval(entry.bar));
