@@ -450,7 +450,7 @@ def _monai() -> dict[str, Callable[[], Made]]:
             num_classes=2,
         ),
         "SENet": of("SEResNet50", size=64, colours=3, spatial_dims=2, in_channels=3, num_classes=2),
-        "AutoEncoder": of("AutoEncoder", **ends, **units),
+        "AutoEncoder": of("AutoEncoder", **ends, channels=(8, 16, 32), strides=(2, 2, 2)),
         "Regressor": of("Regressor", in_shape=(1, 32, 32), out_shape=(2,), **units),
         "MedNeXt": of(
             "MedNeXt",
