@@ -8,6 +8,7 @@ import io
 import json
 import math
 import statistics
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_each_rate_has_its_best_point_and_the_band_of_its_seeds():
         *(_trial(0.01, loss, seed=seed, activation_lr=0.1) for seed, loss in enumerate((0.5, 0.7))),
         *(_trial(0.1, loss, seed=seed) for seed, loss in enumerate((3.0, 1.0))),
     ]
-    found = sensitivity("arm", "task", tried)
+    found: Any = sensitivity("arm", "task", tried)
     assert found.rates == (0.01, 0.1)
     assert found.mean == pytest.approx((0.6, 2.0))
     assert (found.low, found.high) == ((0.5, 1.0), (0.7, 3.0))
@@ -53,7 +54,7 @@ def test_each_rate_has_its_best_point_and_the_band_of_its_seeds():
 def test_the_width_has_an_interval_over_replicates_and_divergence_counts_as_untrained():
     tried = [_trial(lr, loss, split=split) for split in range(3) for lr, loss in ((0.01, 1.0), (0.1, 1.2 + split))]
     tried.append(_trial(1.0, math.nan, status="diverged"))
-    found = sensitivity("arm", "task", tried)
+    found: Any = sensitivity("arm", "task", tried)
     widths = [0.1 / (0.2 + split) for split in range(3)]
     assert [one.decades for one in found.ranges] == pytest.approx(widths)
     # Student's 97.5 % quantile of two degrees of freedom.
