@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_the_expected_best_is_the_mean_over_all_equally_likely_draws(draws):
 def test_a_range_ends_where_the_loss_crosses_the_limit():
     # Loss 1 + |log10(rate / 0.01)|: 1.1 is reached a tenth of a decade away on both sides.
     rates = [0.1, 0.001, 0.01]
-    found = rate_range(rates, [1 + abs(math.log10(rate / 0.01)) for rate in rates])
+    found: Any = rate_range(rates, [1 + abs(math.log10(rate / 0.01)) for rate in rates])
     assert math.log10(found.low) == pytest.approx(-2.1)
     assert math.log10(found.high) == pytest.approx(-1.9)
     assert found.decades == pytest.approx(0.2)
@@ -32,7 +33,7 @@ def test_a_range_ends_where_the_loss_crosses_the_limit():
 
 
 def test_a_range_at_an_edge_is_open_and_one_beside_divergence_ends_there():
-    found = rate_range([0.01, 0.1, 1.0], [1.05, 1.0, math.inf])
+    found: Any = rate_range([0.01, 0.1, 1.0], [1.05, 1.0, math.inf])
     assert (found.low, found.high, found.open_low, found.open_high) == (0.01, 0.1, True, False)
     assert "at least 1.0" in found.describe()
     assert rate_range([0.1], [math.inf]) is None
