@@ -30,8 +30,8 @@ $(FIRST): $(MADE_FROM)
 
 $(STAMP): $(FIRST) $(MADE_FROM)
 	$(PIP) --no-build-isolation -e '.[dev]'
-# Not a dependency: it asks for torchvision, which the networks that we test do not use.
-	$(PIP) --no-deps pytorchcv
+# Not dependencies: they ask for torchvision, which the networks that we test do not use.
+	$(PIP) --no-deps pytorchcv timm vit-pytorch denoising-diffusion-pytorch ema-pytorch pytorch-fid
 	@touch $@
 
 run: $(FIRST)

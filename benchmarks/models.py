@@ -1,25 +1,33 @@
 """Convert and fold real architectures, and write docs/models.md: what became of every activation, and how exactly.
 
-    python benchmarks/models.py                       # all of them, about half an hour on two cores
-    python benchmarks/models.py --only resnet         # those with this in their name, printed only
+    make setup                                # the packages that the networks are from, among others
+    python benchmarks/models.py               # all of them, about 20 minutes on two cores
+    python benchmarks/models.py --only resnet # those with this in their name, printed only
 
-Scale and location are drawn at random before the fold, so that nothing is right because it is at its start.
+Scale and location are drawn at random before the fold, so that nothing is right because it is at its start. Each
+architecture has a process of its own. One that fails is a row of the page, and the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import html
+import importlib
+import importlib.util
 import json
-import statistics
+import multiprocessing
+import re
+import sys
 import time
+import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
-from model_zoo import Architecture, Example, architectures
+from model_zoo import Architecture, Example, architectures, importable
 from torch import Tensor, nn
 
 import agileact as ag
@@ -29,8 +37,21 @@ from agileact.transforms.trace.recording import arguments, tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = "finished rows, with which a run that was cut short goes on; delete it to start anew"
-_BUSY = "The machine did other work meanwhile: *seconds* and *time* of single rows are not to be relied on."
+_BUSY = "The machine did other work meanwhile: seconds and times of single rows are not to be relied on."
 PAGE, RESULTS = ROOT / "docs" / "models.md", ROOT / "benchmarks" / "results" / "models.json"
+LIMIT = 300.0
+"""Seconds that one architecture may take."""
+NO_DEPS = ("pytorchcv", "timm", "vit-pytorch", "denoising-diffusion-pytorch")
+"""Packages that ask for torchvision, which these networks do not use."""
+
+
+# What the processes of a package share; one that is to find no torchvision is imported in the process alone.
+PRELOAD = {
+    "transformers": "transformers.modeling_utils",
+    "diffusers": "diffusers.models.modeling_utils",
+    "monai": "monai.networks.nets",
+    "torch_geometric": "torch_geometric.nn",
+}
 
 
 def run(architecture: Architecture) -> dict[str, Any]:
@@ -39,42 +60,68 @@ def run(architecture: Architecture) -> dict[str, Any]:
     torch.manual_seed(0)
     original, example = architecture.build()
     _settle(original, example)
+    runs = 0
+
+    def count(*_: object) -> None:
+        nonlocal runs
+        runs += 1
+
     for dtype in (torch.float32, torch.float64):
         model, x = copy.deepcopy(original).to(dtype), _cast(example, dtype)
+        counter = model.register_forward_pre_hook(count)
+        runs = 0
         start = time.perf_counter()
         agile, converted = ag.convert(model, example_inputs=x)
-        seconds = time.perf_counter() - start
+        seconds, converting = time.perf_counter() - start, runs
         before, after = _outputs(model, x), _outputs(agile, x)
-        difference = max((float((a - b).abs().max()) for a, b in zip(before, after, strict=True)), default=0.0)
+        difference = _largest(before, after)
         added = sum(p.numel() for p in agile.parameters()) - sum(p.numel() for p in model.parameters())
         _draw(agile)
         _settle(agile, x)
+        runs = 0
         start = time.perf_counter()
         plain, folded = ag.fold(agile, example_inputs=x)
         seconds += time.perf_counter() - start
+        folding = runs
+        counter.remove()
         wanted, got = _outputs(agile, x), _outputs(plain, x)
-        absolute = max(float((a - b).abs().max()) for a, b in zip(wanted, got, strict=True))
-        relative = max(
-            float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(wanted, got, strict=True)
-        )
-        name = "float32" if dtype == torch.float32 else "float64"
-        row[name] = {"convert_difference": difference, "fold_absolute": absolute, "fold_relative": relative}
+        row[str(dtype).removeprefix("torch.")] = {
+            "convert_difference": difference,
+            "fold_absolute": _largest(wanted, got),
+            "fold_relative": max(
+                (_largest([a], [b]) / max(float(a.abs().max()), 1e-30) for a, b in zip(wanted, got, strict=True)),
+                default=0.0,
+            ),
+        }
         if dtype == torch.float32:
             status = Counter(site.status for site in folded.sites)
             row |= {
                 "activations": len(converted.sites),
                 "converted": len(converted.converted),
-                "skipped": [[site.name, site.reason] for site in converted.skipped],
+                "skipped": [[site.name, site.base, site.reason] for site in converted.skipped],
                 "folded": status["folded"],
                 "partly": status["partly folded"],
                 "refused": status["refused"],
                 "same_architecture": folded.same_architecture,
                 "reasons": Counter(site.reason for site in folded.sites if site.status != "folded").most_common(),
                 "parameters_added": added,
+                "convert_runs": converting,
+                "fold_runs": folding,
                 "seconds": seconds,
-                "time_ratio": _time_ratio(model, plain, x),
+                "forward_seconds": _forward_seconds(model, x),
             }
     return row
+
+
+def _largest(some: list[Tensor], others: list[Tensor]) -> float:
+    """Return the largest difference of two lists of outputs; numbers that neither list has count as equal."""
+    gap = 0.0
+    for one, other in zip(some, others, strict=True):
+        if not torch.equal(one, other) and one.numel():
+            gap = max(gap, float(torch.where(one == other, 0.0, (one - other).abs()).nan_to_num(0.0, torch.inf).max()))
+            if not torch.equal(one.isnan(), other.isnan()):
+                return float("inf")
+    return gap
 
 
 def _settle(model: nn.Module, example: Example) -> None:
@@ -119,111 +166,212 @@ def _draw(model: nn.Module) -> None:
                 parameter.data.copy_(drawn)
 
 
-def _time_ratio(model: nn.Module, plain: nn.Module, example: Example) -> float:
+def _forward_seconds(model: nn.Module, example: Example) -> float:
     args, kwargs = arguments(example)
     with torch.inference_mode():
-        times = interleaved(
-            {"plain": lambda: model(*args, **kwargs), "folded": lambda: plain(*args, **kwargs)}, rounds=15, budget=6.0
-        )
-    return times["folded"] / times["plain"]
+        return interleaved({"plain": lambda: model(*args, **kwargs)}, rounds=7, budget=2.0)["plain"] / 1e6
 
 
-def page(rows: list[dict[str, Any]], where: dict[str, Any], busy: bool = False) -> str:
-    """Return docs/models.md; it says so if the machine was busy with other work."""
+def page(rows: list[dict[str, Any]], where: dict[str, Any], missing: dict[str, int], busy: bool = False) -> str:
+    """Return docs/models.md; it says so if packages are missing or the machine was busy with other work."""
+    done = [row for row in rows if "error" not in row]
     lines = [
         "# Convert and fold on real architectures",
         "",
-        "Made by `python benchmarks/models.py`; the numbers are also in `benchmarks/results/models.json`. Random",
-        "weights, from each package's own code. After `convert`, scale was drawn from [0.7, 1.3] and location from",
-        "[-0.3, 0.3] for every site, batch norms were given the statistics of the example, as training would, and",
-        "`fold` made the model plain again. The difference after `convert` is the largest of all outputs, against",
-        "the original; that after `fold` is against the agile model, relative to the largest output. *Time* is the",
-        "folded model's inference time divided by the original's (interleaved medians in one process; noise of a",
-        "few percent). *Same* says whether the folded state_dict loads into the original architecture.",
+        f"{len(done)} architectures of {len({row['package'] for row in done})} packages, with random weights, made",
+        "agile and plain again. `python benchmarks/models.py` makes this page; `make setup` installs the packages.",
         "",
-        *([_BUSY, ""] if busy else []),
+        f"- difference of outputs after `convert`, at most: {_worst(done, 'convert_difference'):.2g}",
+        f"- relative difference after `fold` in float64, at most: {_worst(done, 'fold_relative', 'float64'):.1e}",
+        f"- activations converted: {_sum(done, 'converted')} of {_sum(done, 'activations')}; folded whole: "
+        f"{_sum(done, 'folded')}, in part: {_sum(done, 'partly')}, not: {_sum(done, 'refused')}",
+        f"- runs of the model: at most {_most(done, 'convert_runs')} for `convert`, "
+        f"{_most(done, 'fold_runs')} for `fold`",
+        f"- seconds for `convert` and `fold` together: at most {_most(done, 'seconds'):.1f}",
+        "",
         f"Machine: {where['cpu']}, PyTorch {where['torch']}, Python {where['python']}.",
-        "",
-        "| package | architecture | activations | converted | folded | partly | refused | same | convert: difference "
-        "| fold: float32 abs. | fold: float32 rel. | fold: float64 rel. | parameters added | seconds | time |",
-        "|---|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+        *(["", _BUSY] if busy else []),
     ]
-    for row in rows:
-        single, double = row["float32"], row["float64"]
-        lines.append(
-            f"| {row['package']} | {row['name']} | {row['activations']} | {row['converted']} | {row['folded']} "
-            f"| {row['partly']} | {row['refused']} | {'yes' if row['same_architecture'] else 'no'} "
-            f"| {max(single['convert_difference'], double['convert_difference']):.0e} "
-            f"| {single['fold_absolute']:.1e} | {single['fold_relative']:.1e} | {double['fold_relative']:.1e} "
-            f"| {row['parameters_added']} | {row['seconds']:.1f} | {row['time_ratio']:.2f} |"
-        )
-    worst = {
-        "largest difference after convert": max(
-            max(r["float32"]["convert_difference"], r["float64"]["convert_difference"]) for r in rows
-        ),
-        "largest relative difference after fold, float32": max(r["float32"]["fold_relative"] for r in rows),
-        "largest relative difference after fold, float64": max(r["float64"]["fold_relative"] for r in rows),
-        "longest convert + fold, in seconds": max(r["seconds"] for r in rows),
-        "median of the time ratios": statistics.median(r["time_ratio"] for r in rows),
-    }
-    lines += ["", "Over all of them:", ""]
-    lines += [f"- {what}: {value:.3g}" for what, value in worst.items()]
-    rounded = [row for row in rows if row["float32"]["fold_relative"] > 1e-5]
-    if rounded:
-        names = ", ".join(row["name"] for row in rounded)
-        same = max(row["float64"]["fold_relative"] for row in rounded)
-        lines.append(
-            f"- above 1e-5 after fold in float32, which is rounding (the same computation in float64: {same:.1e} at "
-            f"most), carried on by depth and by batch norms over few numbers: {names}"
-        )
-    lines += ["", "## What was not converted, and why", ""]
-    for row in rows:
-        for reason, names in _by_reason(row["skipped"]).items():
-            lines.append(f"- **{row['name']}**, {_some(names)}: {reason}")
-    lines += ["", "## What was not folded whole, and why", ""]
-    for row in rows:
-        lines += [f"- **{row['name']}**, {count} of {row['converted']}: {reason}" for reason, count in row["reasons"]]
+    failed = [row for row in rows if "error" in row]
+    lines += [f"\n**Failed: {row['package']}, {row['name']}**: {_escaped(row['error'])}" for row in failed]
+    lines += [
+        f"\nNot run, because the package is missing: {package} ({count} architectures; `{_install(package)}`)"
+        for package, count in missing.items()
+    ]
+    lines += [
+        "",
+        "*converted*: of all activations that `convert` found. *fold*: activations folded whole, in part, and refused.",
+        "*float64*: relative difference of the outputs after `fold` in float64. *cost*: seconds of `convert` and",
+        "`fold`, divided by the seconds of one forward pass.",
+    ]
+    for package in dict.fromkeys(row["package"] for row in done):
+        lines += [
+            "",
+            f"## {package}",
+            "",
+            "| architecture | converted | fold | float64 | cost |",
+            "|---|--:|--:|--:|--:|",
+        ]
+        some = [row for row in done if row["package"] == package]
+        for row in some:
+            lines.append(
+                f"| {row['name']} | {row['converted']} of {row['activations']} "
+                f"| {row['folded']}, {row['partly']}, {row['refused']} | {row['float64']['fold_relative']:.0e} "
+                f"| {row['seconds'] / row['forward_seconds']:.0f} |"
+            )
+        lines += ["", "<details><summary>Each in detail, and why not all</summary>", "<ul>"]
+        lines += [line for row in some for line in _details(row)]
+        lines += ["</ul>", "</details>"]
+    lines += [
+        "",
+        "## How it is measured",
+        "",
+        "After `convert`, scale is drawn from [0.7, 1.3] and location from [-0.3, 0.3] for every activation. Batch",
+        "norms get the statistics of the example, as training would give them. The difference after `convert` is the",
+        "largest of all outputs, in float32 and float64, against the original. The difference after `fold` is against",
+        "the agile model, relative to the largest number of the output. A run of the model is a call of its `forward`.",
+        "Policies of Stable-Baselines3 are without the preparation of observations, which is in float32 only.",
+        "The numbers are also in `benchmarks/results/models.json`.",
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _by_reason(skipped: list[list[str]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, reason in skipped:
-        found.setdefault(reason, []).append(name)
+def _details(row: dict[str, Any]) -> list[str]:
+    single = row["float32"]
+    difference = max(single["convert_difference"], row["float64"]["convert_difference"])
+    lines = [
+        f"<li><b>{_escaped(row['name'])}</b>: {row['seconds']:.2f} s against {row['forward_seconds']:.4f} s for a "
+        f"forward pass; {row['convert_runs']} + {row['fold_runs']} runs; {row['parameters_added']} parameters added. "
+        f"Differences: {difference:.0e} after convert; in float32 after fold {single['fold_absolute']:.1e}, relative "
+        f"{single['fold_relative']:.1e}. The folded state {'loads' if row['same_architecture'] else 'does not load'} "
+        "into the original class."
+    ]
+    reasons = [
+        f"not converted: {_some(names)} ({base}): {reason}"
+        for (base, reason), names in _by_reason(row["skipped"]).items()
+    ]
+    reasons += [
+        f"not folded whole, {count} of {row['converted']}: {reason}" for reason, count in _kinds(row["reasons"])
+    ]
+    if reasons:
+        lines += ["<ul>", *(f"<li>{_escaped(reason)}</li>" for reason in reasons), "</ul>"]
+    return [*lines, "</li>"]
+
+
+def _escaped(text: str) -> str:
+    return (
+        html.escape(text, quote=False).replace("`", "").replace("*", "&#42;").replace("_", "&#95;").replace("\n", " ")
+    )
+
+
+def _kinds(reasons: list[list[Any]]) -> list[tuple[str, int]]:
+    """Return reasons with how many sites have them, those that differ in layer numbers as one."""
+    kinds: dict[str, list[Any]] = {}
+    for reason, count in reasons:
+        kind = kinds.setdefault(re.sub(r"\d+", "0", reason), [reason, 0, 0])
+        kind[1] += count
+        kind[2] += 1
+    return [
+        (reason if variants == 1 else f"{reason} (and {variants - 1} more like it)", count)
+        for reason, count, variants in kinds.values()
+    ]
+
+
+def _by_reason(skipped: list[list[str]]) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, base, reason in skipped:
+        found.setdefault((base, reason), []).append(name)
     return found
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:3])
+    shown = ", ".join(name or "the model itself" for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _worst(rows: list[dict[str, Any]], what: str, *dtypes: str) -> float:
+    return max((row[dtype][what] for row in rows for dtype in dtypes or ("float32", "float64")), default=0.0)
+
+
+def _sum(rows: list[dict[str, Any]], what: str) -> int:
+    return sum(row[what] for row in rows)
+
+
+def _most(rows: list[dict[str, Any]], what: str) -> Any:
+    return max((row[what] for row in rows), default=0)
+
+
+def _install(package: str) -> str:
+    return f"python -m pip install -c constraints.txt {'--no-deps ' if package in NO_DEPS else ''}{package}"
+
+
+def _child(architecture: Architecture, answer: Any) -> None:
+    warnings.filterwarnings("ignore")
+    try:
+        answer.send(run(architecture))
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}, line {frame.lineno}"
+        text = str(error).strip().splitlines() or [""]
+        answer.send({"error": f"{type(error).__name__} in {place}: {text[0][:600]}"})
+
+
+def isolated(architecture: Architecture) -> dict[str, Any]:
+    """Return the row of an architecture, made in a process of its own; "error" says why there is none."""
+    # A fork shares the packages that are imported already: each import takes seconds.
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    answer, end = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(architecture, end))
+    process.start()
+    end.close()
+    row: dict[str, Any] = {}
+    try:
+        row = answer.recv() if answer.poll(LIMIT) else {"error": f"it took more than {LIMIT:.0f} s"}
+    except EOFError:
+        process.join()
+        row = {"error": f"its process ended with status {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+    return {"package": architecture.package, "name": architecture.name} | row
 
 
 def main() -> None:
     """Parse, run, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="TEXT", help="only architectures with this in their name; writes nothing")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="only those with one of these in package/name")
     parser.add_argument("--rows", type=Path, default=ROOT / "runs" / "models.jsonl", metavar="FILE", help=ROWS)
     parser.add_argument("--busy", action="store_true", help="the machine does other work beside; the page says so")
     options = parser.parse_args()
-    warnings.filterwarnings("ignore")
     known = {}
     if not options.only and options.rows.exists():
-        known = {row["name"]: row for row in map(json.loads, options.rows.read_text().splitlines())}
+        known = {(row["package"], row["name"]): row for row in map(json.loads, options.rows.read_text().splitlines())}
     rows = []
+    missing: Counter[str] = Counter()
     for architecture in architectures():
-        if options.only and options.only.lower() not in architecture.name.lower():
+        if options.only and not any(text.lower() in architecture.key.lower() for text in options.only):
             continue
-        row = known.get(architecture.name) or run(architecture)
+        package = architecture.package
+        if package in missing or importlib.util.find_spec(importable(package)) is None:
+            if package not in missing:
+                print(f"{package} is missing; install it by {_install(package)}", file=sys.stderr)
+            missing[package] += 1
+            continue
+        if package in PRELOAD:
+            importlib.import_module(PRELOAD[package])
+        row = known.get((package, architecture.name)) or isolated(architecture)
         rows.append(row)
         print(json.dumps(row), flush=True)
-        if not options.only and architecture.name not in known:
+        if not options.only and "error" not in row and (package, architecture.name) not in known:
             options.rows.parent.mkdir(parents=True, exist_ok=True)
             with options.rows.open("a") as lines:
                 lines.write(json.dumps(row) + "\n")
     if not options.only:
         where = environment()
-        write_atomically(RESULTS, json.dumps({"environment": where, "rows": rows}, indent=1) + "\n")
-        write_atomically(PAGE, page(rows, where, options.busy))
+        result = {"environment": where, "missing": missing, "rows": rows}
+        write_atomically(RESULTS, json.dumps(result, indent=1) + "\n")
+        write_atomically(PAGE, page(rows, where, missing, options.busy))
+    sys.exit(any("error" in row for row in rows))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,10 @@ from agileact._common.files import write_atomically
 from agileact._common.optional import require
 from agileact.functional import agile
 from agileact.paper.figures.draw import draw_networks, render
+from agileact.paper.figures.run import Run
 from agileact.paper.figures.style import ACTIVATION, FAINT, INK, MUTED, WEIGHTS, new_figure, rc, settle, shade
+from agileact.paper.figures.xor_surfaces import figure_4
+from agileact.paper.xor import XorSpec, run_xor
 
 HERE = Path(__file__).resolve().parent
 PAPER = "#fcfcfa"  # the ground of the README's picture: opaque, so that it reads on a dark page, too
@@ -265,6 +269,78 @@ def direction_size_position() -> Any:
     return figure
 
 
+def _results(name: str) -> Any:
+    return json.loads((HERE / "studies" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _intervals(axis: Any, contrasts: list[dict[str, Any]], labels: list[str]) -> None:
+    """Draw differences with their intervals, a row each; filled where the study calls them lower or higher."""
+    for place, one in enumerate(contrasts):
+        shown = one["decision"] in ("better", "worse")
+        color = {"better": WEIGHTS, "worse": ACTIVATION}.get(one["decision"], MUTED)
+        axis.plot(one["student"], [place, place], color=color, linewidth=1.6)
+        axis.plot(one["mean"], place, "o", color=color, markerfacecolor=color if shown else "white", markersize=5)
+    axis.axvline(0, color=INK, linewidth=0.8)
+    axis.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.5, -0.5))
+
+
+_FILLED = (
+    "Dot: mean difference over paired seeds; line: its 95 % interval, corrected for all comparisons of the study. "
+    "Filled blue: lower; filled orange: higher; hollow: not told apart."
+)
+
+
+def study_where() -> Any:
+    """Draw agile minus plain for each base function and network of the study "where"."""
+    figure = new_figure(9.6, 3.0, "Agile minus plain: test loss", f"{_FILLED} 20 seeds, 5,000 MNIST digits.")
+    for axis, base in zip(figure.subplots(1, 3, sharey=True), ("sigmoid", "tanh", "relu"), strict=True):
+        found = [one for one in _results(f"where-{base}")["contrasts"] if one["arm"] == f"agile-{base}"]
+        _intervals(axis, found, [one["task"] for one in found])
+        axis.locator_params(axis="x", nbins=5)
+        axis.set(title=base, xlabel="difference of the loss")
+    return figure
+
+
+def study_every_arm() -> Any:
+    """Draw each arm of the study "every arm" minus the agile ReLU."""
+    found = sorted(_results("every-arm-against-agile")["contrasts"], key=lambda one: one["mean"])
+    figure = new_figure(
+        8.0, 6.2, "Each arm minus the agile ReLU: test loss", f"{_FILLED} 10 seeds. Wide: one run of ten died."
+    )
+    axis = figure.subplots()
+    _intervals(axis, found, [one["arm"] for one in found])
+    axis.set_xlabel("difference of the loss")
+    return figure
+
+
+def study_paper_arms() -> Any:
+    """Draw the losses of the paper's twelve networks under both protocols."""
+    figure = new_figure(
+        8.0,
+        4.4,
+        "The paper's twelve networks, two protocols",
+        "Dot: mean test loss over 10 seeds; line: one standard deviation either way. 600 iterations.",
+    )
+    axis = figure.subplots()
+    for name, color, marker, words in (
+        ("paper-arms-paper", ACTIVATION, "s", "the paper's protocol: one rate, lowest test loss"),
+        ("paper-arms-fair", WEIGHTS, "o", "fair protocol: tuned, chosen on validation"),
+    ):
+        rows = {row["arm"]: row["test loss"].split(" ± ") for row in _results(name)["rows"]}
+        if name == "paper-arms-paper":
+            arms = sorted(rows)
+        mean, deviation = (np.array([float(rows[arm][part]) for arm in arms]) for part in (0, 1))
+        axis.errorbar(mean, range(len(arms)), xerr=deviation, fmt=marker, color=color, label=words, linewidth=1.4)
+    axis.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.5, -0.5), xlabel="test loss")
+    axis.legend(loc="upper right")
+    return figure
+
+
+def xor_surfaces() -> Any:
+    """Draw Figure 4 from a small XOR experiment."""
+    return figure_4(Run.of([], "XOR", run_xor(XorSpec(starts=4, epochs=400, lr=0.1))))
+
+
 def recipe_study() -> Any:
     """Draw the test loss of every replicate of the recipe's study, by task and arm."""
     tables = runpy.run_path(str(HERE / "studies" / "tables.py"))
@@ -298,6 +374,10 @@ PICTURES: dict[str, Callable[[], Any]] = {
     "recipe-study": recipe_study,
     "redundant-steps": redundant_steps,
     "size-and-position": size_and_position,
+    "study-every-arm": study_every_arm,
+    "study-paper-arms": study_paper_arms,
+    "study-where": study_where,
+    "xor-surfaces": xor_surfaces,
 }
 README = "agile-activation"
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import pickle
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,8 @@ import pytest
 import agileact as ag
 from agileact import study
 from agileact._common.errors import MissingExtraError
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("package", [ag, study], ids=lambda package: package.__name__)
@@ -90,3 +96,42 @@ def test_help_and_refusals_need_no_pytorch(words):
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "agileact" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_source_package_has_the_kernels_sources_and_no_library_and_makes_a_wheel(tmp_path):
+    # A copy, because setuptools writes into the tree that it packs.
+    root = tmp_path / "tree"
+    shutil.copytree(
+        ROOT, root, ignore=shutil.ignore_patterns(".*", "build", "dist", "runs", "tests", "docs", "*.egg-info")
+    )
+    library = root / "src" / "agileact" / "ops" / "lib" / "libagileact_OTHER.so"
+    library.parent.mkdir(exist_ok=True)
+    library.write_bytes(b"of another machine")
+    pack(root, "build_sdist", tmp_path)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+        opened.extractall(tmp_path / "source", filter="data")
+    assert {f"csrc/{path.name}" for path in (ROOT / "csrc").iterdir() if path.is_file()} <= names
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "src/agileact/py.typed"} <= names
+    assert not [name for name in names if name.endswith(".so")]
+    (source,) = (tmp_path / "source").iterdir()
+    pack(source, "build_wheel", tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        names = set(opened.namelist())
+        assert "agileact/ops/lib/failed.txt" in names, "AGILEACT_BUILD=0 leaves the libraries out and says so"
+        (metadata,) = (opened.read(name).decode() for name in names if name.endswith("/METADATA"))
+    headers, _, text = metadata.partition("\n\n")
+    assert text.strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
+    for field in ("Summary", "License-Expression: Apache-2.0", "Keywords", "Classifier", "Requires-Python: >=3.10"):
+        assert field in headers
+
+
+def pack(root, what, out):
+    """Build in a process of its own, without compiling: the kernels have their own tests."""
+    code = f"from setuptools import build_meta; build_meta.{what}({str(out)!r})"
+    environment = {**os.environ, "AGILEACT_BUILD": "0"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

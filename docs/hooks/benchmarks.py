@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,11 +136,10 @@ def _study(result: dict[str, Any]) -> str:
 
 
 def _models(result: dict[str, Any]) -> str:
-    rows = result["rows"]
+    rows = [row for row in result["rows"] if "error" not in row]
     converted, activations = (sum(row[key] for row in rows) for key in ("converted", "activations"))
     folded, same = sum(row["folded"] for row in rows), sum(bool(row["same_architecture"]) for row in rows)
     unchanged = sum(row["float32"]["convert_difference"] == 0 for row in rows)
-    times = [row["time_ratio"] for row in rows if row.get("time_ratio")]
     worst = max(row["float64"]["fold_relative"] for row in rows if "float64" in row)
     return (
         "## Convert and fold on real architectures\n\n"
@@ -150,8 +147,7 @@ def _models(result: dict[str, Any]) -> str:
         f"{activations:,} activations: {converted:,} were converted, and {unchanged} of {len(rows)} models then had "
         f"the very same outputs in float32. Of the converted, {folded:,} folded whole, and {same} of {len(rows)} "
         f"folded states load into the original class. After folding outputs differ by at most {worst:.0e} of the "
-        f"largest, in float64. Inference takes {_quartiles(times)} of the original's time (median and quartiles; "
-        "single rows carry noise of a few percent and more)."
+        "largest, in float64."
     )
 
 
@@ -179,13 +175,6 @@ _SECTIONS = {
     "models": _models,
     "calibrate": _calibrate,
 }
-
-
-def _quartiles(values: Sequence[float]) -> str:
-    if len(values) < 2 or not all(math.isfinite(value) for value in values):
-        return "an unknown part"
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _and(values: Iterable[Any]) -> str:

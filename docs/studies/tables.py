@@ -61,6 +61,22 @@ def tables(document: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
+def agile_against_plain(documents: list[dict[str, Any]]) -> str:
+    """Return one table over studies: each base function's agile form against the plain one, a row a network."""
+    lines = ["| network | plain | agile | agile minus plain [interval] | |", "| --- | --- | --- | --- | --- |"]
+    for document in documents:
+        losses = {(row["task"], row["arm"]): row["test loss"] for row in document["rows"]}
+        for one in document["contrasts"]:
+            base = one["arm"].removeprefix("agile-")
+            if (one["task"], base) in losses and base != one["arm"]:
+                task, (low, high) = one["task"], one["student"]
+                lines.append(
+                    f"| {base}, {task} | {losses[task, base]} | {losses[task, one['arm']]} "
+                    f"| {one['mean']:+.3f} [{low:+.3f}, {high:+.3f}] | {WORDS.get(one['decision'], one['decision'])} |"
+                )
+    return "\n".join(lines)
+
+
 def general(arm: str) -> str:
     """Return the name of an arm for any f.
 

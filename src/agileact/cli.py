@@ -29,6 +29,18 @@ exit codes:
 With --json a command prints one JSON document to standard output; progress, notes and errors go to standard error."""
 
 
+_GREETING = f"""\
+Agileact {__version__}: activations a*f(x - b) that learn their size a and position b.
+
+The three most useful commands:
+  agileact compare --model pkg.module:build --data pkg.module:load --arms original,agile-relu --budget 5m
+                     compare activations in your own network, with intervals over seeds
+  agileact lab       open a local page: turn a and b, watch a network learn
+  agileact doctor    say which kernels run here, and why
+
+All commands: agileact --help"""
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
@@ -37,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code.
+    """Run the command line; return the exit code. Without arguments it greets.
 
     0: done. 1: it could not be done, and one line says why. 2: the command was not understood. 70: an internal error.
     130: stopped by Ctrl-C. 143: stopped by SIGTERM.
@@ -46,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed by the shell: >&-
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     replace_unprintable(sys.stdout)
+    if not arguments:
+        print(_GREETING)
+        return 0
     options = argparse.Namespace()
     terminated = False
 

@@ -34,7 +34,7 @@ def agile(
     r"""Apply the agile activation :math:`a f(x - b)`, with the size a and the position b learned by gradient descent.
 
     Equations (7), (8) and (9) of "Performance Improvement Method of Convolutional Neural Network Using Agile
-    Activation Function" (doi 10.3745/KTSDE.2020.9.7.213), and any other f likewise; that a scales the output of the
+    Activation Function" (doi 10.3745/KTSDE.2020.9.7.213), and the same for any other f; that a scales the output of the
     sigmoid is a (reading). With scale 1 and location 0 the result is f(x) bit for bit.
 
     Args:
@@ -137,7 +137,7 @@ def agile_max_pool2d(
     Args:
         x: Of shape (N, C, H, W) or (C, H, W), contiguous or channels last.
         scale: a, one for each channel or one for all; None for 1.
-        location: b, likewise; None for 0.
+        location: b, in the same form; None for 0.
         kernel_size: As for :func:`torch.nn.functional.max_pool2d`, as all arguments up to ``return_indices``.
         stride: None for the kernel's size.
         padding: Zero to half the kernel's size.
@@ -197,7 +197,7 @@ def agile_max_pool2d(
 
 
 def check_padding(padding: tuple[int, int], kernel: tuple[int, int]) -> None:
-    """Raise if a window could lie in the padding alone."""
+    """Raise if a window could be in the padding alone."""
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
         raise ArgumentError(f"padding must be at most half of kernel_size, {kernel}; it is {padding}")
 

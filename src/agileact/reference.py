@@ -34,7 +34,7 @@ class Gradients(NamedTuple):
     Attributes:
         x: Of the shape of the input.
         scale: For a; of the shape of a, or of the input where it is not yet summed.
-        location: For b, likewise.
+        location: For b.
     """
 
     x: Tensor
@@ -112,7 +112,7 @@ def agile_sigmoid(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     Args:
         x: Of any shape.
         a: The size, of a shape that broadcasts to that of ``x``.
-        b: The position, likewise.
+        b: The position.
 
     Returns:
         S, of the shape of ``x``.
@@ -236,7 +236,7 @@ def forward(
     Args:
         x: The input, in the dtype of arithmetic.
         scale: a, of shape (size,), where size is the number of elements of the axes ``start`` to ``stop`` of ``x``.
-        location: b, likewise.
+        location: b, in the same form.
         base: f.
         options: All options of f.
         start: The first axis of the parameters.

@@ -11,8 +11,9 @@ import subprocess
 import pytest
 
 from agileact.study.commands.yaml_file import read_study
-from agileact.study.report.document import report_document, write_report
+from agileact.study.report.document import report_document
 from agileact.study.report.page import page
+from agileact.study.report.write import write_report
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.source import stored
 from agileact.study.running.conduct import conduct, identified
@@ -36,7 +37,7 @@ arms: [relu, agile-relu, combined-relu:terms=2]
 tasks: [{name: digits, task: digits-mlp, budget: {iterations: 30, evaluate_every: 5}}]
 protocol: {seeds: 4, trials: 3, lr: [0.003, 0.03], tuning_seeds: 1}
 """
-SECTIONS = 10
+SECTIONS = 12
 AXIS_TITLES = """() => [...document.querySelectorAll('.plot')].filter((one) => one.offsetParent).flatMap((one) => {
     const frame = one.querySelector('.main-svg').getBoundingClientRect();
     return [...one.querySelectorAll('.xtitle, .ytitle')].map((title) => {
@@ -92,7 +93,7 @@ def test_every_chart_is_drawn_and_nothing_is_asked_for(real, visit, viewport, th
     tab = seen.page
     see_all(tab)
     drawn = marks(tab)
-    assert len(drawn) == 8
+    assert len(drawn) == 10
     assert all(drawn.values()), drawn
     assert tab.locator("section").count() == SECTIONS
     assert tab.locator("h1").inner_text() == "진짜 study"
@@ -313,6 +314,8 @@ def test_names_that_are_long_or_run_the_other_way_keep_the_page_in_shape(tmp_pat
     see_all(tab)
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
     # In a sentence the name is kept to itself, or it would rearrange the numbers beside it; alone it is as it was.
+    for summary in tab.locator("#verdict .claim summary").all():
+        summary.click()
     told = " ".join(tab.locator("#verdict .more").all_text_contents())
     assert f"\u2068{turned}\u2069 8 of 8 runs" in told
     assert turned in tab.locator("#outcome tbody th").all_text_contents()

@@ -11,6 +11,7 @@ import agileact as ag
 
 def standardized(conv=False):
     torch.manual_seed(0)
+    model: nn.Module
     if conv:
         body = [nn.ConvTranspose2d(4, 6, 3, groups=2), nn.GELU(), nn.Conv2d(6, 4, 3, groups=2), nn.ReLU()]
         model, x = nn.Sequential(*body, nn.Flatten(), nn.LazyLinear(2)), torch.randn(5, 4, 6, 6)

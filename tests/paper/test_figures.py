@@ -170,10 +170,24 @@ def test_figure_11_compares_the_fully_connected_networks_alone():
     assert len(right.collections) == 2
 
 
-def test_figure_14_has_a_column_for_each_layer_of_the_best_agile_combination():
+def test_figure_14_has_a_row_for_each_layer_of_the_best_agile_combination():
     axes = axes_of(14, synthetic.run(2, conv=("agile-relu",), fc=("agile-sigmoid",)))
-    titles = [axis.get_title(loc="left") for axis in axes if axis.get_title(loc="left")]
+    titles = [axis.get_ylabel().partition("\n")[0] for axis in axes[::3]]
     assert titles == ["layer conv1", "layer conv2", "layer conv3", "layer hidden1"]
+
+
+def test_the_rectangles_of_figure_14_span_the_ranges_of_a_and_b():
+    results = synthetic.run(2, conv=("agile-relu",), fc=("agile-sigmoid",), mlp=())
+    axis = axes_of(14, results)[0]
+    drawn = {patch.get_label(): patch for patch in axis.patches}
+    assert list(drawn) == ["200", "600", "1600", "4000"]
+    for iteration, patch in drawn.items():
+        at = results[0].curve.iteration.index(int(iteration))
+        ends = [
+            np.mean([getattr(result.layers["conv1"], name)[at] for result in results])
+            for name in ("scale_min", "location_min", "scale_max", "location_max")
+        ]
+        assert np.allclose(patch.get_bbox().extents, ends)
 
 
 @pytest.mark.slow
@@ -208,9 +222,11 @@ def test_figure_4_alone(tmp_path, xor):
 
 def test_the_lines_of_figure_4_lie_on_the_edges_of_its_bands(xor):
     figure = FIGURES[4](Run.of([], "made-up", xor))
-    surfaces = [[one for one in axis.collections if hasattr(one, "levels")] for axis in figure.axes]
+    maps = [axis for axis in figure.axes if axis.name != "3d"]
+    surfaces = [[one for one in axis.collections if hasattr(one, "levels")] for axis in maps]
     drawn = [sets for sets in surfaces if sets]
     assert len(drawn) == 5
+    assert sum(axis.name == "3d" for axis in figure.axes) == 5
     for bands, lines, *_ in drawn:
         assert set(lines.levels) <= set(bands.levels)
         # Else a plane would look bent.

@@ -100,6 +100,15 @@ def test_one_seed_gets_no_verdict():
     assert not any("agrees" in s or "contradicts" in s for s in said)
 
 
+def test_a_difference_below_the_printed_digits_is_none():
+    # What --preset smoke gives: sixty steps, and losses that differ in the sixth decimal alone.
+    results = [trial(seed, row.conv, row.fc, 2.3 + row.loss * 1e-6) for row in PAPER_TABLE for seed in range(2)]
+    said = sentences(results, table.rows(results))
+    assert "0 of 66 pairs" in said[0]
+    assert "here 12 share it" in said[2]
+    assert "By lowest test loss: 10 no difference in the printed digits." in said
+
+
 def test_only_seeds_that_both_have_are_compared():
     results = [trial(s, "relu", "relu", 0.2 + s) for s in (0, 1, 2)]
     results += [trial(s, "agile-relu", "relu", 0.1 + s) for s in (1, 2, 5)]

@@ -59,6 +59,17 @@ def test_the_tables_of_the_page_are_those_of_the_results(name):
     assert [line for line in rows if line not in page] == []
 
 
+def test_the_first_table_of_the_page_is_that_of_the_results():
+    tables = runpy.run_path(str(FOLDER / "tables.py"))
+    documents = [
+        json.loads((FOLDER / "results" / f"where-{base}.json").read_text(encoding="utf-8"))
+        for base in ("sigmoid", "tanh", "relu")
+    ]
+    made = tables["agile_against_plain"](documents)
+    assert made.count("\n") == 1 + 3 * 4
+    assert made in (FOLDER / "where.md").read_text(encoding="utf-8")
+
+
 def test_the_tables_about_the_recipe_are_those_of_its_results():
     tables = runpy.run_path(str(FOLDER / "tables.py"))
     page = (FOLDER / "recipe.md").read_text(encoding="utf-8")

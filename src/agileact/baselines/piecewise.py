@@ -96,7 +96,7 @@ class APL(ParametricActivation):
 
     Attributes:
         slope: All a, hinge after hinge.
-        hinge: All b, likewise.
+        hinge: All b.
 
     Example:
         >>> import torch

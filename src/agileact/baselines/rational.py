@@ -47,7 +47,7 @@ class Rational(ParametricActivation):
 
     Attributes:
         numerator: All p, coefficient after coefficient.
-        denominator: All q, likewise.
+        denominator: All q.
 
     Example:
         >>> import torch

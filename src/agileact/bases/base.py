@@ -95,7 +95,7 @@ class Base:
         name: The name under which it is registered.
         function: f: the very function that a user of PyTorch would call.
         derivative: f', written by hand; at a kink it has the value that PyTorch's autograd gives.
-        second_derivative: f'', likewise.
+        second_derivative: f'', in the same form.
         formula: f in one line, for documentation.
         options: The options, by name.
         check_together: Raises if options that fit one by one do not fit each other.

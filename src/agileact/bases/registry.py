@@ -94,7 +94,7 @@ def register_base(
         function: f. It takes a floating-point tensor, and the options by name, and returns a tensor of
             the same shape and dtype, computed element by element from operations of PyTorch.
         derivative: f', called as ``function`` is; by default from autograd.
-        second_derivative: f'', likewise.
+        second_derivative: f'', in the same form.
         options: The options of f by name, each with its default or a full :class:`Option`.
         formula: f in one line, for documentation.
         monotone: ``"increasing"`` or ``"decreasing"`` if f is (not necessarily strictly). This and the next

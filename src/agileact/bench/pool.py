@@ -1,4 +1,4 @@
-"""Fused activation and pooling against the plain activation followed by max pooling, and the agile one likewise."""
+"""Fused activation and pooling against max pooling after the plain activation, and after the agile one."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def feed(model: nn.Module, batch: Any) -> None:
 def unit_deviations(module: AgileModule, values: Sequence[Tensor]) -> Tensor:
     r"""Return the standard deviation of each unit over samples, in float64.
 
-    It is taken at each position by itself, because what differs only from one position to another (a border, a
+    It is taken at each position by itself: because what differs only from one position to another (a border, a
     position code) says nothing of the sample, and pooled over positions and batches:
     :math:`s^2 = \sum (x - \bar x)^2 / \sum (N - 1)`, with the mean :math:`\bar x` of each position in its batch.
     """

@@ -31,7 +31,7 @@ class CombinedAgile(AgileModule):
 
     Attributes:
         scale: All a, a 1-D parameter of ``terms * num_parameters`` elements, term after term.
-        location: All b, likewise.
+        location: All b.
 
     Raises:
         ArgumentError: As for :class:`Agile`.

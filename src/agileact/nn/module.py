@@ -37,7 +37,7 @@ class AgileModule(LazyModuleMixin, nn.Module):
         sample_shape: The shape of one sample, if it was given for granularity "element".
         scale: a, a 1-D parameter: term after term, and within a term channel after channel (or
             element after element, in the order of the sample's axes).
-        location: b, likewise.
+        location: b, in the same form.
         start_scale: Where the scale starts, and decays to; 1 unless :func:`agileact.standardize` says otherwise.
     """
 

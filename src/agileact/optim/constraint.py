@@ -39,7 +39,7 @@ def constrain_scale(
     after each step, exactly: no scale is ever outside, in any dtype. This is projected gradient descent, the
     way of ``weight.clamp_()`` after a step or of Keras' kernel constraints, rather than a reparametrisation such as
     :math:`a = \exp(\alpha)`: the scale stays the plain parameter that kernels, folding, parameter groups and saved
-    states know, its start of 1 and its gradient stay what they are, and the forward pass costs nothing. A scale at an
+    states know; its start of 1 and its gradient stay what they are, and the forward pass costs nothing. A scale at an
     edge still has its gradient, and leaves the edge as soon as that points inward.
 
     Why one would: under max pooling, or before a function that is positively homogeneous, only a positive scale

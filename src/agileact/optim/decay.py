@@ -37,9 +37,9 @@ def decay_activations(optimizer: Optimizer, model: nn.Module) -> RemovableHandle
         A handle; its ``remove()`` ends the decay.
 
     Raises:
-        ArgumentError: If no group of the optimizer has an ``"activation_decay"``, or a group that has one holds
-            a parameter that is neither scale nor location of an agile module in ``model``, or is parametrised or
-            pruned, so that its start is not known.
+        ArgumentError: If no group of the optimizer has an ``"activation_decay"``. If a group that has one holds
+            another parameter than the scales and locations of the agile modules in ``model``. If such a parameter is
+            parametrised or pruned, so that its start is not known.
         ArgumentTypeError: If an argument has the wrong type.
 
     Example:

@@ -33,6 +33,9 @@ HEADER = (
     "seeds",
 )
 
+_DIGITS = 4
+"""Decimals of a printed loss. A difference below them is none: the table would show two equal numbers."""
+
 _PAPER = {(row.conv, row.fc): row for row in PAPER_TABLE}
 
 
@@ -108,9 +111,9 @@ def cells(row: Row) -> tuple[str, ...]:
         row.fc,
         f"{row.paper.loss:.5f}" if row.paper else "–",
         str(row.paper.iterations) if row.paper else "–",
-        text(row.lowest_test_loss, 4),
+        text(row.lowest_test_loss, _DIGITS),
         text(row.lowest_iteration, 0),
-        text(row.selected_test_loss, 4),
+        text(row.selected_test_loss, _DIGITS),
         text(row.selected_test_accuracy, 2, 100),
         text(row.seconds_per_iteration, 2, 1000),
         f"{len(row.seeds)}" + (f" ({row.diverged} diverged)" if row.diverged else ""),
@@ -139,7 +142,9 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """How our difference stands to the paper's: agrees, contradicts, undecided or one seed."""
+        """How our difference stands to the paper's: agrees, contradicts, undecided, no difference or one seed."""
+        if round(self.difference.mean, _DIGITS) == 0:
+            return "no difference in the printed digits"
         paper = (self.agile.loss > self.plain.loss) - (self.agile.loss < self.plain.loss)
         if self.difference.low is None:
             same = self.difference.mean * paper > 0
@@ -188,10 +193,10 @@ def sentences(results: Sequence[TrialResult], table: Sequence[Row]) -> list[str]
 
 def _orders(known: Sequence[Row]) -> list[str]:
     paper_loss = [row.paper.loss for row in known if row.paper]
-    ours = [row.lowest_test_loss.mean for row in known if row.lowest_test_loss]
+    ours = [round(row.lowest_test_loss.mean, _DIGITS) for row in known if row.lowest_test_loss]
     same, total = pairs_in_same_order(paper_loss, ours)
     paper_speed = [float(row.paper.iterations) for row in known if row.paper]
-    speed = [row.lowest_iteration.mean for row in known if row.lowest_iteration]
+    speed = [float(round(row.lowest_iteration.mean)) for row in known if row.lowest_iteration]
     same_speed, _ = pairs_in_same_order(paper_speed, speed)
 
     def lowest(values: Sequence[float]) -> str:

@@ -228,12 +228,6 @@ class XorOutcome:
             )
         return [*words, self._settings()]
 
-    def to_markdown(self) -> str:
-        """Return table and words in Markdown."""
-        lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *self.rows()]
-        table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-        return table + "\n\n" + "\n".join(self.sentences()) + "\n"
-
     def _verdict(self) -> str:
         if self.p_value >= 0.05:
             return "These starts do not show that either network solves XOR more often."

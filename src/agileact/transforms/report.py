@@ -158,7 +158,7 @@ class FoldReport:
     Attributes:
         sites: All agile modules; their status is "folded", "partly folded" or "refused".
         absolute: The largest absolute difference between the outputs of the two models on the example, in evaluation.
-        relative: Likewise relative to the largest number of the output.
+        relative: The same, relative to the largest number of the output.
         training: The largest relative difference in training mode, of outputs and buffers, each by its own size; None
             if the model does not run in training mode on the example, or is folded for evaluation alone.
         note: What else is to be known; empty if there is nothing of that kind.

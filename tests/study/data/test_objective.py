@@ -219,7 +219,7 @@ def test_other_code_of_a_function_is_other_data(monkeypatch):
 
 def test_the_summary_says_what_is_told():
     text = load(metric="AUC", class_weights=(1.0, *[2.0] * 9)).summary
-    assert text.endswith("samples, class weights 1/2/2/2/2/2/2/2/2/2, metric AUC (where tables say accuracy)")
+    assert text.endswith("samples, class weights 1/2/2/2/2/2/2/2/2/2, metric AUC")
     assert load("friedman1", 100, loss=f"{HERE}:its_own").summary.endswith(f"samples, loss {HERE}:its_own")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -117,7 +118,7 @@ def spec_of(model, **options):
 )
 @pytest.mark.parametrize("name", ["Slope", "cubed"])
 def test_networks_of_ours_and_of_the_users_take_them(spec, shape, places, name):
-    def built(seed=0):
+    def built(seed: int = 0) -> Any:
         return models.build(spec, arm(f"{HERE}:{name}").spec, input_shape=shape, classes=3, seed=seed)
 
     state = torch.get_rng_state()
@@ -135,7 +136,8 @@ def test_networks_of_ours_and_of_the_users_take_them(spec, shape, places, name):
     same = [key for key, value in plain.items() if key in model.state_dict()]
     assert [key for key in same if not torch.equal(plain[key], model.state_dict()[key])] == []
     if name == "Slope":
-        slopes = [module.function.slope for module in found]
+        functions: list[Any] = [module.function for module in found]
+        slopes = [function.slope for function in functions]
         assert len({tuple(one.tolist()) for one in slopes}) == len(slopes)
         assert not torch.equal(slopes[0], next(m for m in other.modules() if isinstance(m, mine.Slope)).slope)
 
@@ -171,14 +173,15 @@ def test_channels_are_the_last_axis_whichever_way_the_module_counts_them(shape, 
 
 def test_a_network_that_holds_the_users_module_keeps_it_as_original():
     spec = spec_of("custom", target=f"{HERE}:own_network")
-    model = models.build(spec, arm("original").spec, input_shape=(8,), classes=3, seed=0)
+    model: Any = models.build(spec, arm("original").spec, input_shape=(8,), classes=3, seed=0)
     assert isinstance(model[1], mine.OneSlope)
 
 
 def test_what_it_learns_has_the_activation_rate_and_no_decay():
     spec = ArmSpec(freeze({"*": f"{HERE}:Slope"}), lr=0.01, activation_lr=0.03, weight_decay=0.1)
     model = models.build(spec_of("mlp", nodes=(7,)), spec, input_shape=(8,), classes=3, seed=0)
-    (group,) = [one for one in build_optimizer(model, spec).param_groups if one["name"] == "activations"]
+    steps: Any = build_optimizer(model, spec)
+    (group,) = [one for one in steps.param_groups if one["name"] == "activations"]
     assert (group["lr"], group["weight_decay"]) == (0.03, 0.0)
     assert [parameter.shape for parameter in group["params"]] == [(7,)]
 

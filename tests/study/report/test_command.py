@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from agileact import ArgumentError, StoreError, cli
-from agileact.study.report.document import report_document, write_report
+from agileact.study.report.document import report_document
 from agileact.study.report.watch import Server
+from agileact.study.report.write import write_report
+from agileact.study.results.export import TABLES
 from agileact.study.results.source import stored, told
 from agileact.study.running.conduct import conduct
 from agileact.study.running.executors import Event, Finished, Started
@@ -65,6 +67,29 @@ def test_a_folder_or_its_store_becomes_a_file(folder, tmp_path, capsys):
         assert "agileact study run small.yaml" in text
     # Nothing is written beside the store, so that it can lie in a folder that cannot be written.
     assert sorted(folder.iterdir()) == before
+
+
+def test_two_folders_become_one_file(folder, tmp_path, capsys):
+    target = tmp_path / "both.html"
+    code, captured = run(capsys, "report", folder, folder / "store.sqlite", "-o", target)
+    assert code == 0, captured.err
+    assert "Studies side by side" in target.read_text(encoding="utf-8")
+
+
+def test_every_table_is_exported_by_name(folder, tmp_path, capsys):
+    spec = tmp_path / "small.yaml"
+    for table, column in (
+        ("trials", "parameters"),
+        ("curves", "iteration"),
+        ("tuning", "chosen"),
+        ("sensitivity", "low"),
+    ):
+        rows = TABLES[table](stored(folder).read())
+        assert rows
+        assert column in rows[0]
+    with pytest.raises(SystemExit):
+        run(capsys, "export", spec, "--table", "nothing", "--csv", "-")
+    assert "sensitivity" in capsys.readouterr().err
 
 
 def test_without_a_name_the_report_lies_beside_the_store(folder, tmp_path, capsys):

@@ -18,6 +18,7 @@ from agileact.study.spec.result import Curve
 from tests.study.report.builders import PROTOCOL, big_study, lookup_of, made_up, outcome_of, small_study, walk
 
 SECTIONS = [
+    "leaderboard",
     "verdict",
     "table",
     "differences",
@@ -37,7 +38,8 @@ def blocks(document, kind, start=""):
 
 
 def texts(document):
-    return " ".join(one["text"] for one in walk(document["sections"]) if one["kind"] in ("paragraph", "claim"))
+    found = [one for one in walk(document["sections"]) if one["kind"] in ("paragraph", "claim")]
+    return " ".join(one["text"] + " " + one.get("more", "") for one in found)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +195,7 @@ def test_a_study_of_which_everything_diverged_does_not_say_that_it_goes_on():
         )
 
     document = report_document(outcome_of(small_study(), make))
-    assert texts(document).count("Every final trial that is finished diverged.") == 3
+    assert texts(document).count("Every final trial that is finished diverged.") == 4
     assert " yet" not in texts(document)
     assert "test loss" in titles(document)
 
@@ -214,7 +216,7 @@ def test_claims_come_with_the_largest_first_behind_the_headline():
     names = ("relu", "gelu", "silu", "agile-relu")
     study = small_study(arms=tuple(map(arm, names)), tasks=small_study().tasks[:1])
     document = report_document(outcome_of(study, make))
-    first = document["sections"][0]["blocks"][0]
+    first = document["sections"][1]["blocks"][0]
     assert (first["tone"], first["text"]) == ("lead", document["summary"])
     assert [one["text"].split()[0] for one in blocks(document, "claim")] == ["agile-relu", "gelu", "silu"]
 

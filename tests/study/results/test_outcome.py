@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 
+import pytest
+
+from agileact.study.data.objective import metric_name
 from agileact.study.results.export import trial_rows
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.printing import row, show
@@ -138,4 +142,39 @@ def test_the_accuracy_stands_beside_the_loss(capsys):
     study, lookup = study_of(
         {"relu": [LEARNED] * 8, "agile-relu": [LEARNED] * 8}, Task("t", dataclasses.replace(of.spec, data=data))
     )
-    assert "Metric auc: 0.8125 against 0.75." in Outcome(study, known).comparisons[0].beside
+    assert "Metric AUC: 0.8125 against 0.75." in Outcome(study, known).comparisons[0].beside
+    assert Outcome(study, known).comparisons[0].to_dict()["metric"] == "AUC"
+
+
+METRICS = {
+    "accuracy": (("accuracy",), "accuracy, %", "81.25 ± 0.00"),
+    "written otherwise": (("auc",), "AUC", "0.8125 ± 0.0000"),
+    "of the user's": (("my.module:score",), "my.module:score", "0.8125 ± 0.0000"),
+    "alike": (("auc", "AUC"), "AUC", "0.8125 ± 0.0000"),
+    "of two": (("accuracy", "balanced_accuracy"), "metric", "81.25 ± 0.00 % (accuracy)"),
+}
+
+
+@pytest.mark.parametrize("case", METRICS)
+def test_tables_and_export_name_the_metric_of_each_task(case, capsys):
+    names, title, text = METRICS[case]
+    of = task("paper-mlp").spec
+    tasks = tuple(
+        Task(f"t{n}", dataclasses.replace(of, data=dataclasses.replace(of.data, options=(("metric", name), ("n", n)))))
+        for n, name in enumerate(names)
+    )
+    study = Study("s", (arm("relu"), arm("agile-relu")), tasks, PROTOCOL)
+    curve = Curve([0, 50, 100], list(LEARNED), list(LEARNED))
+    outcome = Outcome(study, lambda spec: make_result(spec, curve=curve, selected_test_accuracy=0.8125))
+    show(outcome, as_json=True)
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows[0][title] == text
+    assert title in ("accuracy, %", "metric") or "ccuracy" not in "".join(rows[0])
+    if title == "metric":
+        assert rows[-1][title] == "0.8125 ± 0.0000 (balanced accuracy)"
+    exported = [row for row in trial_rows(outcome) if row["phase"] == "final"]
+    assert {(row["metric"], row["test_accuracy"]) for row in exported} == {
+        (metric_name(name), 0.8125) for name in names
+    }
+    lost = Outcome(study, lambda spec: make_result(spec, curve=curve, selected_test_accuracy=None))
+    assert {row["metric"] for row in trial_rows(lost)} == {None}

@@ -13,8 +13,10 @@ from agileact.study.running.planner import plan
 from agileact.study.running.store import Store
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.result import TrialResult
 from agileact.study.spec.space import search_space
 from agileact.study.spec.tasks import task
+from agileact.study.spec.trial import TrialSpec
 from tests.study.running.test_planner import made_up
 
 PROTOCOL = Protocol(trials=5, lr=(0.001, 0.003, 0.01), tuning_seeds=(100, 101), seeds=tuple(range(8)))
@@ -124,7 +126,7 @@ def test_every_smaller_study_has_trials_of_the_larger_alone(study):
     assert counts == sorted(counts, reverse=True)
     for larger, less in itertools.pairwise(sizes):
         assert less.arms == larger.arms
-        known = {}
+        known: dict[TrialSpec, TrialResult] = {}
         while not (current := plan(less, known.get)).finished:
             known.update({spec: made_up(spec) for spec in current.next})
         rest = dict(known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_points_are_those_of_sobol_and_always_the_same():
 
 
 def test_arms_that_share_a_part_of_the_space_have_the_same_values_in_it():
-    points = {one.name: [] for one in STUDY.arms}
+    points: dict[str, list[Any]] = {one.name: [] for one in STUDY.arms}
     for part in plan(STUDY, lambda spec: None).next:
         points["agile-relu" if part.arm.activation("fc") == "agile-relu" else "relu"].append(part.arm)
     common = [(one.lr, one.weight_decay, one.schedule) for one in points["relu"]]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from agileact._common.optional import require
 from agileact.paper.figures.run import NothingToDrawError, Run
 from agileact.paper.figures.style import INK, new_figure
 from agileact.paper.xor_outcome import POINTS, TARGETS
@@ -26,67 +29,87 @@ def figure_4(run: Run) -> Any:
         raise NothingToDrawError(f"none of the {arm.starts} starts of {arm.name} solved XOR")
 
     figure = new_figure(
-        10.6,
-        6.0,
+        13.0,
+        5.9,
         f"Figure 4. XOR by a 2-2-1 network with {arm.name}: planes, bent, combined",
         f"Data set: the four points of XOR; start {network.start + 1} of {arm.starts} (seed "
         f"{run.xor.options['seed']}), the first that was solved; {arm.solved} of {arm.starts} were. "
-        "White disc: target 1; black disc: target 0; beside it, the surface's height there. "
+        "Above: each surface over the inputs. Below: the same as a map. "
+        "White disc: target 1; black disc: target 0; below with the surface's height there. "
         "Thick line: the threshold between the two answers.",
     )
     line = torch.linspace(-_REACH, 1 + _REACH, _GRID, dtype=torch.float64)
     rows, columns = torch.meshgrid(line, line, indexing="ij")
     grid = torch.stack([columns.flatten(), rows.flatten()], dim=1)
     points = torch.tensor(POINTS, dtype=torch.float64)
-
-    layout = figure.add_gridspec(2, 4)
-    planes, bent = (network.planes, network.bent)
-    for node in (0, 1):
-        for column, (surface, symbol, words) in enumerate(((planes, "z", "plane"), (bent, "h", "bent"))):
-            axis = figure.add_subplot(layout[node, column])
-            _surface(
-                figure,
-                axis,
-                line.numpy(),
-                surface(grid)[:, node].reshape(_GRID, _GRID).numpy(),
-                surface(points)[:, node].numpy(),
-            )
-            sizes = f"\na = {network.a[node]:.2f}, b = {network.b[node]:.2f}".replace("-", "−") if column else ""
-            axis.set_title(f"{symbol}{'₁₂'[node]}: node {node + 1}, {words}{sizes}", fontsize=8.5)
-    axis = figure.add_subplot(layout[:, 2:])
-    output = network.output(grid).reshape(_GRID, _GRID).numpy()
-    _surface(figure, axis, line.numpy(), output, network.output(points).numpy(), large=True)
-    axis.contour(line.numpy(), line.numpy(), output, levels=[network.threshold], colors=INK, linewidths=2.4)
     v, d = network.v, network.d
-    formula = f"y = {v[0]:.2f} h₁ {'+' if v[1] >= 0 else '−'} {abs(v[1]):.2f} h₂ {'+' if d >= 0 else '−'} {abs(d):.2f}"
-    axis.set_title(f"combined: {formula}".replace("-", "−"))
+    formula = f"y = {v[0]:.2f} h₁ {'+' if v[1] >= 0 else '-'} {abs(v[1]):.2f} h₂ {'+' if d >= 0 else '-'} {abs(d):.2f}"
+    sizes = [f"\na = {a:.2f}, b = {b:.2f}" for a, b in zip(network.a, network.b, strict=True)]
+    surfaces: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+        ("z₁: node 1, plane", lambda at: network.planes(at)[:, 0]),
+        ("z₂: node 2, plane", lambda at: network.planes(at)[:, 1]),
+        (f"h₁: node 1, bent{sizes[0]}", lambda at: network.bent(at)[:, 0]),
+        (f"h₂: node 2, bent{sizes[1]}", lambda at: network.bent(at)[:, 1]),
+        (f"combined\n{formula}", network.output),
+    ]
+    layout = figure.add_gridspec(2, len(surfaces), height_ratios=(1.25, 1.0))
+    require("mpl_toolkits.mplot3d", "paper")  # the projection "3d" is known from here on
+    for column, (title, surface) in enumerate(surfaces):
+        height, at_points = surface(grid).reshape(_GRID, _GRID).numpy(), surface(points).numpy()
+        level = network.threshold if column == len(surfaces) - 1 else None
+        above = figure.add_subplot(layout[0, column], projection="3d")
+        above.set_title(title.replace("-", "−"), fontsize=8.5, loc="center")
+        _relief(above, columns.numpy(), rows.numpy(), height, at_points, level)
+        below = figure.add_subplot(layout[1, column])
+        _map(figure, below, line.numpy(), height, at_points)
+        if level is not None:
+            below.contour(line.numpy(), line.numpy(), height, levels=[level], colors=INK, linewidths=2.4)
     return figure
 
 
-def _surface(
-    figure: Any, axis: Any, line: np.ndarray, height: np.ndarray, at_points: np.ndarray, *, large: bool = False
+def _relief(
+    axis: Any, x: np.ndarray, y: np.ndarray, height: np.ndarray, at_points: np.ndarray, level: float | None
 ) -> None:
+    """Draw a surface in three dimensions, seen from the same side each time."""
+    axis.computed_zorder = False  # else matplotlib hides points that are on the surface
+    axis.plot_surface(x, y, height, cmap="cividis", rstride=4, cstride=4, linewidth=0.1, edgecolor="white")
+    if level is not None:
+        axis.contour(x, y, height, levels=[level], colors=INK, linewidths=2.0, zorder=4)
+    for (x1, x2), target, value in zip(POINTS, TARGETS, at_points, strict=True):
+        axis.plot(
+            [x1], [x2], [value], "o", markersize=6, color="white" if target else "black",
+            markeredgecolor="black" if target else "white", markeredgewidth=1.0, zorder=5,
+        )  # fmt: skip
+    axis.view_init(elev=28, azim=-58)
+    axis.set_box_aspect((1.0, 1.0, 0.8), zoom=1.1)
+    axis.set(xlabel="x₁", ylabel="x₂", xticks=[0, 1], yticks=[0, 1])
+    axis.tick_params(labelsize=7, pad=-1)
+    axis.xaxis.labelpad = axis.yaxis.labelpad = -6
+
+
+def _map(figure: Any, axis: Any, line: np.ndarray, height: np.ndarray, at_points: np.ndarray) -> None:
     filled = axis.contourf(line, line, height, levels=18, cmap="cividis")
     # On the edges of the bands, every second one: lines at levels of their own would make a plane look bent.
     axis.contour(
         line, line, height, levels=filled.levels[::2], colors="white", linewidths=0.5, linestyles="solid", alpha=0.7
     )
-    bar = figure.colorbar(filled, ax=axis, shrink=0.72, aspect=22, pad=0.02)
+    bar = figure.colorbar(filled, ax=axis, orientation="horizontal", aspect=22, pad=0.02)
+    bar.locator = require("matplotlib.ticker", "paper").MaxNLocator(4)
     bar.ax.tick_params(labelsize=7)
     for (x, y), target, value in zip(POINTS, TARGETS, at_points, strict=True):
         axis.plot(
-            x, y, "o", markersize=10 if large else 7, color="white" if target else "black",
+            x, y, "o", markersize=7, color="white" if target else "black",
             markeredgecolor="black" if target else "white", markeredgewidth=1.2, zorder=5,
         )  # fmt: skip
         axis.annotate(
             # Never "−0.00".
             f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−"),
             (x, y),
-            xytext=(0, 9 if large else 7),
+            xytext=(0, 7),
             textcoords="offset points",
             ha="center",
             va="bottom",
-            fontsize=9 if large else 7.5,
+            fontsize=7.5,
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
             zorder=6,
         )

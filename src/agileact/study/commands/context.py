@@ -214,7 +214,7 @@ def failures_kept(out: Path, tell: Callable[[str], None] = say) -> Iterator[None
 
 def keep_report(outcome: Outcome, out: Path, tell: Callable[[str], None] = say) -> Path | None:
     """Write ``out``/report.html and return its path; None if that fails, which ``tell`` hears of."""
-    from agileact.study.report.document import write_report
+    from agileact.study.report.write import write_report
 
     path = out / "report.html"
     try:

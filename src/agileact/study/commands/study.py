@@ -39,7 +39,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         ("run", _run, (*PLACE, "matters", "json"), "run what is missing, then show the outcome"),
         ("status", _status, ("json",), "print how far the study is, also while it runs"),
         ("show", _show, ("matters", "baseline", "json"), "print the outcome so far: tables and verdicts"),
-        ("export", _export, (), "write one row for every finished trial, as CSV or Parquet"),
+        ("export", _export, (), "write trials, curves or tuning as a tidy table, as CSV or Parquet"),
         ("report", _report, ("matters",), "write the study as one HTML file that any browser opens: verdict, charts"),
         ("watch", _watch, ("matters",), "serve the report to this machine's browser; it follows the running study"),
     ):
@@ -52,8 +52,17 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     add(found["export"], "json", json="print rows as JSON to standard output, besides a file or alone")
     kind = found["export"].add_mutually_exclusive_group()
     kind.add_argument("--csv", type=Path, metavar="FILE", help="write CSV; - for standard output")
+    found["export"].add_argument(
+        "--table",
+        choices=("trials", "curves", "tuning", "sensitivity"),
+        default="trials",
+        help="what a row is: a trial, an evaluation of a trial, a tuning trial, a learning rate (default: %(default)s)",
+    )
     kind.add_argument("--parquet", type=Path, metavar="FILE", help="write Parquet (needs pyarrow)")
     add(found["report"], "json", json="print study and file as JSON to standard output")
+    found["report"].add_argument(
+        "others", nargs="*", type=Path, metavar="OTHER", help="further studies, shown side by side with the first"
+    )
     found["report"].add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="the HTML file (default: report.html there)"
     )
@@ -161,14 +170,14 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from agileact.study.results.export import to_csv, to_parquet, trial_rows
+    from agileact.study.results.export import TABLES, to_csv, to_parquet
 
     if options.csv is None and options.parquet is None and not options.json:
         raise ArgumentError("nothing to export to: give --csv FILE, --parquet FILE or --json")
     if options.json and str(options.csv) == "-":
         raise ArgumentError("--csv - and --json would both print to standard output; give one of them a file")
     outcome = Context.read(options).source.read()
-    rows = trial_rows(outcome)
+    rows = TABLES[options.table](outcome)
     if options.parquet is not None:
         write_atomically(options.parquet, to_parquet(rows))
     elif str(options.csv) == "-":
@@ -178,9 +187,10 @@ def _export(options: argparse.Namespace) -> None:
         write_atomically(options.csv, to_csv(rows))
     file = options.parquet or options.csv
     if file is not None:
-        say(f"{len(rows)} trials written to {file}.")
+        noun = {"trials": "trials", "tuning": "tuning trials"}.get(options.table, f"rows of {options.table}")
+        say(f"{len(rows)} {noun} written to {file}.")
     if options.json:
-        print_json({"study": outcome.study.name, "file": file, "trials": rows})
+        print_json({"study": outcome.study.name, "file": file, options.table: rows})
 
 
 def _source(options: argparse.Namespace) -> Source:
@@ -197,13 +207,14 @@ def _source(options: argparse.Namespace) -> Source:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from agileact.study.report.document import write_report
+    from agileact.study.report.write import write_report
 
     source = _source(options)
     path = options.output or source.folder / "report.html"
     outcome = source.read(matters=options.matters)
+    others = [_source(argparse.Namespace(**{**vars(options), "spec": other})) for other in options.others]
     try:
-        write_report(outcome, path)
+        write_report(outcome, path, *(other.read(matters=options.matters) for other in others))
     except OSError as error:
         raise ArgumentError(f"cannot write {path}: {error.strerror or error}; name another file with -o") from None
     say(f"Report: {path}")

@@ -113,7 +113,7 @@ class DataSet:
         if self.class_weights:
             own.append("class weights " + "/".join(f"{weight:.3g}" for weight in self.class_weights))
         if self.metric not in (None, "", "accuracy"):
-            own.append(f"metric {self.metric} (where tables say accuracy)")
+            own.append(f"metric {self.metric}")
         return ", ".join([f"{self.kind}, {self.classes} {outputs}, {inputs}, {counts} samples", *own])
 
     @property

@@ -41,10 +41,10 @@ def mnist1d(samples: int, seed: int) -> tuple[Array, Array]:
     """Return signals of MNIST-1D, shape (samples, 40), and their labels, equally many of each.
 
     Source: S. Greydanus, D. Kobak, *Scaling Down Deep Learning with MNIST-1D*, arXiv 2011.14439: each digit is a
-    template of 12 points, padded at its end by 36 to 60 zeros, stretched to 72 points, scaled by 0.8 to 1.2, shifted
-    around by up to 48 points, given smooth noise where it is zero and white noise everywhere, sheared, and sampled
-    at 40 points. The construction and its settings are the authors'. The templates are drawn anew and the random
-    numbers are others, so losses and accuracies are not to be compared with published ones.
+    template of 12 points, padded at its end by 36 to 60 zeros, stretched to 72 points; then scaled by 0.8 to 1.2,
+    shifted around by up to 48 points, given smooth noise where it is zero and white noise everywhere, sheared, and
+    sampled at 40 points. The construction and its settings are the authors'. The templates are drawn anew and the
+    random numbers are others, so losses and accuracies are not to be compared with published ones.
 
     Args:
         samples: How many; a multiple of 10.

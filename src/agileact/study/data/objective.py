@@ -45,6 +45,17 @@ METRICS: dict[str, tuple[str, Callable[[Any, Tensor], float]]] = {
 """By name: for which kind of data (text is classified, too), and the function of targets and outputs."""
 
 
+def metric_name(text: str) -> str:
+    """Return a metric's own name: people write AUC or auc, balanced-accuracy or balanced_accuracy.
+
+    Example:
+        >>> metric_name("balanced_accuracy"), metric_name("auc"), metric_name("my.module:Score")
+        ('balanced accuracy', 'AUC', 'my.module:Score')
+    """
+    plain = text.lower().replace("_", " ").replace("-", " ")
+    return {known.lower(): known for known in METRICS}.get(plain, text)
+
+
 @dataclass(frozen=True)
 class Objective:
     """The loss of a task, its metric, and how it changes the samples that it trains on.
@@ -178,9 +189,7 @@ def objective(
     if ":" in metric:
         find(metric, "metric")
     elif metric:
-        # As people write them: AUC or auc, balanced-accuracy or balanced_accuracy.
-        plain = metric.lower().replace("_", " ").replace("-", " ")
-        metric = {known.lower(): known for known in METRICS}.get(plain, metric)
+        metric = metric_name(metric)
         fitting = [known for known, (of, _) in METRICS.items() if (of == "regression") == (kind == "regression")]
         if metric not in fitting:
             ways = "; or a function of outputs and targets, as package.module:function"

@@ -21,7 +21,7 @@ class Chain(nn.Sequential):
     on as many numbers fewer as a window has: the largest f(x) is the f of the largest x. A ReLU, plain or agile, and
     its pooling are :func:`agileact.functional.agile_max_pool2d`, and so is, with the identity, the pooling behind any
     other activation: it keeps bytes where PyTorch's keeps long integers. The modules, their names and their order stay
-    what they are, and a hook on one of the two is called as in any chain, because the two steps are then taken one
+    what they are. A hook on one of the two is called as in any chain, because the two steps are then taken one
     after the other.
 
     Example:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from agileact._common.files import write_atomically
 from agileact._common.version import __version__
 from agileact.study.report.blocks import paragraph, section
-from agileact.study.report.page import page
 from agileact.study.report.sections.cost import cost
 from agileact.study.report.sections.curves import curves
 from agileact.study.report.sections.differences import differences
+from agileact.study.report.sections.leaderboard import leaderboard
 from agileact.study.report.sections.outcome_table import outcome_table
 from agileact.study.report.sections.parameters import parameters
 from agileact.study.report.sections.repeat import repeat
@@ -26,7 +24,10 @@ from agileact.study.results.outcome import Outcome
 
 Document = dict[str, Any]
 
-_SECTIONS = (verdict, outcome_table, differences, curves, times, tuning, sensitivity, shapes, parameters, cost, repeat)
+_SECTIONS = (
+    *(leaderboard, verdict, outcome_table, differences, curves, times, tuning, sensitivity),
+    *(shapes, parameters, cost, repeat),
+)
 _SHOWN_AT_FIRST = 6
 """Of more than ``_FEW`` arms, so many are drawn until the reader asks for others."""
 _FEW = 8
@@ -41,7 +42,7 @@ def report_document(outcome: Outcome) -> Document:
         >>> from agileact.study.spec.tasks import task
         >>> study = Study("small", (arm("relu"), arm("agile-relu")), (task("digits-mlp"),))
         >>> [section["id"] for section in report_document(Outcome(study, lambda spec: None))["sections"]][:3]
-        ['verdict', 'table', 'differences']
+        ['leaderboard', 'verdict', 'table']
     """
     return {
         "name": outcome.study.name,
@@ -55,11 +56,6 @@ def report_document(outcome: Outcome) -> Document:
         "tasks": [task.name for task in outcome.study.tasks],
         "sections": [make(outcome) for make in _SECTIONS],
     }
-
-
-def write_report(outcome: Outcome, path: Path) -> None:
-    """Write the report to ``path``, whole or not at all: one HTML file that needs nothing else."""
-    write_atomically(path, page(report_document(outcome)))
 
 
 def waiting_document(name: str, why: str) -> Document:

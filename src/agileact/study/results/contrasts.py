@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from agileact.study.data import objective
 from agileact.study.running.planner import Choice
 from agileact.study.spec.result import TrialResult
 from agileact.study.statistics import (
@@ -74,6 +75,11 @@ class Cell:
         """Test accuracies of the trials that did not diverge, between 0 and 1; none of a regression."""
         found = [result.selected_test_accuracy for result in self.results if result.status != "diverged"]
         return [value for value in found if value is not None]
+
+    @property
+    def metric(self) -> str:
+        """The name of what stands beside the loss."""
+        return metric_name(self.results[0]) if self.results else "accuracy"
 
     def accuracy(self, units: Sequence[int]) -> float | None:
         """Return the mean test accuracy, or other metric, in some units; None where there is none."""
@@ -229,6 +235,7 @@ class Comparison:
             "seeds_lower": typical.lower,
             "seeds_higher": typical.higher,
             "did_not_learn": list(self.idle),
+            "metric": self.metric,
             "accuracy": list(self.accuracy),
             "effect_size_d": None if self.effect is None else self.effect.d,
             "effect_size_g": None if self.effect is None else self.effect.g,
@@ -299,10 +306,15 @@ def compare(
                 level,
                 cell.unit,
                 (cell.accuracy(units), base.accuracy(units)),
-                str(dict(cell.results[0].spec.task.data.options).get("metric", "accuracy")),
+                cell.metric,
             )
         )
     return tuple(compared)
+
+
+def metric_name(result: TrialResult) -> str:
+    """Return the name of the metric that a trial was tested by."""
+    return objective.metric_name(str(dict(result.spec.task.data.options).get("metric", "accuracy")))
 
 
 def time_to(result: TrialResult, target: float) -> TimeToLoss:

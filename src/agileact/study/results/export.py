@@ -1,4 +1,4 @@
-"""A study's trials as a table for other programs."""
+"""A study's trials, curves and tuning as tidy tables for other programs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agileact._common.optional import require
+from agileact.study.results.contrasts import metric_name
 from agileact.study.results.idle import untrained_loss
-from agileact.study.results.outcome import Outcome
+from agileact.study.results.outcome import Outcome, Row
+from agileact.study.results.sensitivity import score
 from agileact.study.running.naming import trial_name
 
 Rows = Sequence[Mapping[str, Any]]
@@ -18,16 +20,21 @@ Rows = Sequence[Mapping[str, Any]]
 COLUMNS = (
     *("study", "task", "arm", "phase", "replicate", "seed", "lr", "activation_lr", "optimizer", "status"),
     *("weight_decay", "schedule", "warmup", "optimizer_options", "space"),
-    *("untrained_loss", "validation_loss", "iteration", "test_loss", "test_accuracy", "lowest_test_loss"),
+    *("untrained_loss", "validation_loss", "iteration", "test_loss", "metric", "test_accuracy", "lowest_test_loss"),
     *("parameters", "saved_bytes", "seconds_per_iteration", "seconds", "description", "trial"),
 )
 """What every row has; a table without rows has these columns."""
 
 
+_CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
+CURVE_COLUMNS = ("study", "task", "arm", "phase", "replicate", "seed", "iteration", *_CURVES, "trial")
+
+
 def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """Return one flat row for every finished trial of the study, tuning and final ones.
 
-    A number that does not exist is None; an infinite one is None too, with the status saying why.
+    A number that does not exist is None; an infinite one is None too, with the status saying why. ``test_accuracy`` is
+    the value of the metric that ``metric`` names: the column has the name of before there were others.
     """
     rows: list[dict[str, Any]] = []
     spaces = {one: space for arms, space in outcome.study.searches for one in arms}
@@ -40,6 +47,7 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
             *(spec.task.data.split, spec.seed, spec.arm.lr, spec.arm.activation_lr, spec.arm.optimizer, result.status),
             *(spec.arm.weight_decay, spec.arm.schedule, spec.arm.warmup, given, spaces.get(one.arm)),
             *(untrained_loss(result), lowest, result.selected_iteration, result.selected_test_loss),
+            None if result.selected_test_accuracy is None else metric_name(result),
             *(result.selected_test_accuracy, result.best_test_loss, result.parameters, result.saved_bytes),
             *(result.seconds_per_iteration, result.seconds, trial_name(spec), spec.key),
         )
@@ -51,7 +59,71 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
     return rows
 
 
-def to_csv(rows: Rows) -> str:
+def curve_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return one row for every evaluation of every finished trial: the losses and accuracies over iterations.
+
+    A curve that a trial does not have, such as that of a test set evaluated once, is None; ``trial`` names the row of
+    :func:`trial_rows`.
+    """
+    rows = []
+    for one in outcome.trials:
+        curve, spec = one.result.curve, one.result.spec
+        for place, iteration in enumerate(curve.iteration):
+            values = (getattr(curve, name) for name in _CURVES)
+            found = [_finite(each[place]) if place < len(each) else None for each in values]
+            own = (outcome.study.name, one.task, one.arm, one.phase, spec.task.data.split, spec.seed, iteration)
+            rows.append(dict(zip(CURVE_COLUMNS, (*own, *found, spec.key), strict=True)))
+    return rows
+
+
+def tuning_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return one row for every finished tuning trial: every field that an arm has, its score, and if it was chosen."""
+    places = {(part.task, part.arm, part.replicate): part.final[0].arm for part in outcome.current.parts if part.final}
+    rows: list[dict[str, Any]] = []
+    for one in outcome.trials:
+        if one.phase != "tuning":
+            continue
+        spec, key = one.result.spec, (one.task, one.arm, one.result.spec.task.data.split)
+        fields = {name: _flat(value) for name, value in vars(spec.arm).items()}
+        won = places[key] == spec.arm if key in places else None
+        rows.append({**_which(one), **fields, "score": _finite(score(one.result)), "chosen": won})
+    return rows
+
+
+def sensitivity_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return one row for every learning rate that an arm tried on a task, with its mean, lowest and highest loss."""
+    return [
+        {
+            **{"study": outcome.study.name, "task": task, "arm": arm, "lr": rate},
+            **{"mean": _finite(mean), "low": _finite(low), "high": _finite(high)},
+        }
+        for (task, arm), one in outcome.sensitivities.items()
+        for rate, mean, low, high in zip(one.rates, one.mean, one.low, one.high, strict=True)
+    ]
+
+
+TABLES = {"trials": trial_rows, "curves": curve_rows, "tuning": tuning_rows, "sensitivity": sensitivity_rows}
+"""What can be exported, by name."""
+
+
+def _which(one: Row) -> dict[str, Any]:
+    spec = one.result.spec
+    return {
+        **{"task": one.task, "arm": one.arm, "phase": one.phase, "replicate": spec.task.data.split},
+        **{"seed": spec.seed, "status": one.result.status, "trial": spec.key},
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _flat(value: Any) -> Any:
+    """Return a value that one column can hold: pairs of names and values as text."""
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def to_csv(rows: Rows, columns: Sequence[str] = COLUMNS) -> str:
     r"""Return rows as CSV, with a line of names first; what a row lacks is empty.
 
     Example:
@@ -59,13 +131,13 @@ def to_csv(rows: Rows) -> str:
         'arm,seed,loss\nrelu,0,\nagile-relu,,0.5\n'
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, _names(rows), lineterminator="\n")
+    writer = csv.DictWriter(text, _names(rows, columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
 
 
-def to_parquet(rows: Rows) -> bytes:
+def to_parquet(rows: Rows, columns: Sequence[str] = COLUMNS) -> bytes:
     """Return rows as Parquet; what a row lacks is null.
 
     Raises:
@@ -73,9 +145,9 @@ def to_parquet(rows: Rows) -> bytes:
     """
     arrow, parquet = require("pyarrow", "study"), require("pyarrow.parquet", "study")
     buffer = io.BytesIO()
-    parquet.write_table(arrow.table({name: [row.get(name) for row in rows] for name in _names(rows)}), buffer)
+    parquet.write_table(arrow.table({name: [row.get(name) for row in rows] for name in _names(rows, columns)}), buffer)
     return buffer.getvalue()
 
 
-def _names(rows: Rows) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row)) or list(COLUMNS)
+def _names(rows: Rows, columns: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row)) or list(columns)

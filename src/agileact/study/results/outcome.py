@@ -50,7 +50,6 @@ class Outcome:
         unit: What intervals and tests are over: "seed" or "replicate".
         trials: Every finished trial, tuning and final ones, task after task and arm after arm.
         cells: One for each task and arm, task after task.
-        sensitivity: One for each task and arm whose tuning is over: how much it needs that tuning.
 
     Example:
         >>> from agileact.study.spec.arms import arm
@@ -93,7 +92,6 @@ class Outcome:
                 times, idle = _times(results, baseline), idle_seeds(results, whole)
                 cells.append(Cell(arm.name, task.name, tuple(results), units, losses, times, choices, idle, self.unit))
         self.trials, self.cells = tuple(trials), tuple(cells)
-        self.sensitivity = _sensitivity(study, self.current.parts, lookup)
 
     def _units(
         self, parts: Sequence[Part], results: Mapping[TrialSpec, TrialResult]
@@ -126,6 +124,16 @@ class Outcome:
         count = len(self.study.arms)
         pairs = [(cell, self.cells[place - place % count]) for place, cell in enumerate(self.cells) if place % count]
         return compare(pairs, level=self._level, matters=self._matters)
+
+    @cached_property
+    def sensitivities(self) -> dict[tuple[str, str], Sensitivity]:
+        """What the tuning trials so far tell of the learning rate, by task and arm."""
+        tried: dict[tuple[str, str], list[TrialResult]] = {}
+        for one in self.trials:
+            if one.phase == "tuning":
+                tried.setdefault((one.task, one.arm), []).append(one.result)
+        found = ((key, sensitivity(key[1], key[0], results)) for key, results in tried.items())
+        return {key: one for key, one in found if one is not None}
 
     @cached_property
     def ranking(self) -> Ranking | None:
@@ -187,14 +195,6 @@ def loss(result: TrialResult, select: str = "validation") -> float:
     """
     value = result.best_test_loss if select == "test" else result.selected_test_loss
     return math.inf if result.status == "diverged" or value is None else value
-
-
-def _sensitivity(study: Study, parts: Sequence[Part], lookup: Lookup) -> tuple[Sensitivity, ...]:
-    found: dict[tuple[str, str], list[Part]] = {}
-    for part in parts:
-        found.setdefault((part.task, part.arm), []).append(part)
-    known = (sensitivity(study.protocol, one, lookup) for one in found.values())
-    return tuple(one for one in known if one is not None)
 
 
 def _too_easy(cell: Cell) -> str | None:

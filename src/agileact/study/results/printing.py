@@ -8,7 +8,6 @@ from typing import Any
 from agileact._common.terminal import print_json, print_table
 from agileact.study.results.contrasts import Cell
 from agileact.study.results.outcome import Outcome
-from agileact.study.results.sensitivity import DRAWS, Sensitivity
 from agileact.study.statistics import summarise
 
 HEADER = (
@@ -17,23 +16,18 @@ HEADER = (
 )
 
 
-SENSITIVITY = ("task", "arm", "rates tried", "decades within 10 %", *(f"best of {n}" for n in DRAWS))
+MIXED = "metric"
+"""The column's title where tasks have different metrics, and each number has the name of its own."""
 
 
-def _needs(one: Sensitivity) -> tuple[str, ...]:
-    """Return an arm's sensitivity as text, one entry for each name in ``SENSITIVITY``."""
-    best = [one.best_of.get(n) for n in DRAWS]
-    rates = f"{one.rates[0]:g} to {one.rates[-1]:g}"
-    return (one.task, one.arm, rates, one.width(), *("–" if each is None else each.format(4) for each in best))
-
-
-def row(cell: Cell) -> tuple[str, ...]:
-    """Return a cell as text, one entry for each name in ``HEADER``."""
+def row(cell: Cell, *, named: bool = False) -> tuple[str, ...]:
+    """Return a cell as text, one entry for each name in ``HEADER``; ``named``: with the metric's name behind it."""
     results = cell.results
     if not results:
         return (cell.task, cell.arm, *["–"] * (len(HEADER) - 3), "0")
     summary = cell.summary()
-    accuracies = summarise([value * 100 for value in cell.accuracies])
+    percent = cell.metric == "accuracy"
+    metric = summarise([value * (100 if percent else 1) for value in cell.accuracies])
     lost = [f"{n} {what}" for n, what in ((cell.diverged, "diverged"), (len(cell.idle), "did not learn")) if n]
     time = "–"
     if cell.times is not None:
@@ -47,7 +41,9 @@ def row(cell: Cell) -> tuple[str, ...]:
         _range([result.spec.arm.lr for result in results]),
         _range([result.spec.arm.activation_lr for result in results]),
         "–" if summary is None else summary.format(4),
-        "–" if accuracies is None else accuracies.format(2),
+        "–"
+        if metric is None
+        else metric.format(2 if percent else 4) + " %" * (named and percent) + f" ({cell.metric})" * named,
         time,
         f"{sum(result.seconds_per_iteration * 1000 for result in results) / len(results):.2f}",
         f"{results[0].parameters:,}",
@@ -55,6 +51,20 @@ def row(cell: Cell) -> tuple[str, ...]:
         (f"{len(results)}" if cell.unit == "seed" else f"{len(results)} in {len(cell.units)} replicates")
         + (f" ({', '.join(lost)})" if lost else ""),
     )
+
+
+def titles(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """Return ``HEADER`` for some cells: the metric's column is named after it, or ``MIXED``."""
+    found = {cell.metric for cell in cells if cell.accuracies} or {cell.metric for cell in cells if cell.results}
+    name = found.pop() if len(found) == 1 else MIXED if found else "accuracy"
+    own = "accuracy, %" if name == "accuracy" else name
+    return tuple(own if title == "accuracy, %" else title for title in HEADER)
+
+
+def rows(cells: Sequence[Cell]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the titles of a table of cells, and its rows."""
+    found = titles(cells)
+    return found, [row(cell, named=MIXED in found) for cell in cells]
 
 
 def _range(rates: Sequence[float | None]) -> str:
@@ -76,21 +86,24 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
         print_json(_document(outcome))
         return
     study, current, ranks = outcome.study, outcome.current, outcome.ranking
-    print_table(study.name, HEADER, [row(cell) for cell in outcome.cells], keys=2)
+    print_table(study.name, *rows(outcome.cells), keys=2)
     print()
     for arms, space in study.searches:
         print(f"Search space of {', '.join(arms)} ({study.protocol.trials} points, {study.protocol.sampler}): {space}.")
     for choice in current.choices.values() if study.searches else ():
         where = f", replicate {choice.replicate}" * (outcome.unit == "replicate")
         print(f"{choice.task}, {choice.arm}{where}: tuning chose {choice.point.describe()}.")
-    if outcome.sensitivity:
-        rows = [_needs(one) for one in outcome.sensitivity]
-        print_table("Sensitivity to the learning rate (validation loss, from tuning)", SENSITIVITY, rows, keys=2)
-        print()
     for one in outcome.comparisons:
         print(f"{one.task}: {one.verdict.sentence}")
         for sentence in one.beside:
             print(f"  {sentence}")
+    if outcome.sensitivities:
+        print_table(
+            "Sensitivity to the learning rate, from the tuning trials (validation loss)",
+            ("task", "arm", "rates within 10 % of the best", "expected best of n random points, n: loss"),
+            [(*key, one.describe_range(), one.describe_expected()) for key, one in outcome.sensitivities.items()],
+            keys=2,
+        )
     for note in outcome.notes:
         print(f"Note: {note}.")
     for task, arm, note in outcome.flags:
@@ -111,10 +124,11 @@ def show(outcome: Outcome, *, as_json: bool = False) -> None:
 def _document(outcome: Outcome) -> dict[str, Any]:
     ranks = outcome.ranking
     study = outcome.study
+    named, cells = rows(outcome.cells)
     return {
         "study": study.name,
         "finished": outcome.current.finished,
-        "rows": [dict(zip(HEADER, row(cell), strict=True)) for cell in outcome.cells],
+        "rows": [dict(zip(named, texts, strict=True)) for texts in cells],
         "verdicts": [
             {
                 "task": one.task,
@@ -129,9 +143,9 @@ def _document(outcome: Outcome) -> dict[str, Any]:
             for one in outcome.comparisons
         ],
         "spaces": {one: space for arms, space in study.searches for one in arms},
-        "sensitivity": [dict(zip(SENSITIVITY, _needs(one), strict=True)) for one in outcome.sensitivity],
         "notes": outcome.notes,
         "flags": [list(flag) for flag in outcome.flags],
+        "sensitivity": [one.to_dict() for one in outcome.sensitivities.values()],
         "contrasts": [one.to_dict() for one in outcome.comparisons],
         **({"relative_loss": {}} if outcome.over_tasks is None else outcome.over_tasks.to_dict()),
         "ranks": None if ranks is None else dict(zip(outcome.arm_names, ranks.ranks, strict=True)),

@@ -1,98 +1,135 @@
-"""How much an arm needs its tuning, from the tuning trials: loss over learning rate, range of good rates, few draws."""
+"""What tuning trials tell of an arm's sensitivity to the learning rate: a result, not a by-product."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from agileact.study.results.idle import untrained_loss
-from agileact.study.running.planner import Choice, Lookup, Part
-from agileact.study.spec.protocol import Protocol
-from agileact.study.statistics import RateRange, Summary, expected_best, rate_range, summarise
+from agileact.study.spec.result import TrialResult
+from agileact.study.statistics import Difference, RateRange, expected_best, paired_difference, rate_range
 
 DRAWS = (1, 2, 4, 8)
-"""How many random points somebody may be able to try."""
-NEAR = 0.1
-"""A loss is near the lowest if it is at most this share above it."""
+"""So many random points are drawn."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What tuning an arm on a task showed of its sensitivity to the learning rate.
+    """Validation loss against learning rate, of one arm on one task.
+
+    Where more than the rate was searched, a rate has the loss of its best point, replicate by replicate.
 
     Attributes:
-        task: The task's name.
         arm: The arm's name.
-        rates: Learning rates that were tried, increasing; of all replicates together.
-        mean: Mean of the lowest validation losses at each rate, over tuning seeds; of points that share a rate, the
-            best one's. Infinite where a run diverged.
-        low: The lowest over seeds.
+        task: The task's name.
+        rates: The rates that were tried, ascending.
+        mean: Mean lowest validation loss at each, over seeds and replicates; infinite where a run diverged.
+        low: The lowest run at each.
         high: The highest.
-        ranges: In each replicate, the rates around the best whose loss is at most 10 % above the lowest.
-        best_of: The expected lowest loss of 1, 2, 4 and 8 random draws of the points that tuning began with: mean and
-            standard deviation over replicates. A point that diverged counts with the loss before training.
+        ranges: The rates within 10 % of the best, in each replicate that has a finite loss.
+        expected: Expected lowest loss of 1, 2, 4 and 8 random draws of the tried points (``DRAWS``), a mean over
+            replicates. A diverged run counts as an untrained network; infinite where that loss is unknown.
     """
 
-    task: str
     arm: str
+    task: str
     rates: tuple[float, ...]
     mean: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     ranges: tuple[RateRange, ...]
-    best_of: Mapping[int, Summary]
+    expected: tuple[float, ...]
+
+    @cached_property
+    def width(self) -> Difference | None:
+        """Mean width in decades with Student's interval (95 %) over replicates; None for fewer than two."""
+        widths = [one.decades for one in self.ranges]
+        # The mean difference from 0 is the mean.
+        return paired_difference(widths, [0.0] * len(widths)) if len(widths) > 1 else None
 
     @property
-    def decades(self) -> Summary | None:
-        """Width of the range of good rates in decades, over replicates; None where no range is known."""
-        return summarise([one.decades for one in self.ranges])
+    def mean_decades(self) -> float | None:
+        """Mean width in decades over replicates; None without a finite loss."""
+        return sum(one.decades for one in self.ranges) / len(self.ranges) if self.ranges else None
 
-    def width(self) -> str:
-        """Return the width in words: "at least" where a range ends at the edge of what was tried."""
-        if (decades := self.decades) is None:
-            return "–"
-        cut = any(one.open_low or one.open_high for one in self.ranges)
-        return ("at least " if cut else "") + decades.format(2)
+    def describe_range(self) -> str:
+        """Return the range within 10 % of the best in words."""
+        if not self.ranges:
+            return "none"
+        if len(self.ranges) == 1:
+            return self.ranges[0].describe()
+        low, high = min(one.low for one in self.ranges), max(one.high for one in self.ranges)
+        least = "at least " * any(one.open_low or one.open_high for one in self.ranges)
+        found, interval = self.width, ""
+        if found is not None and found.low is not None and found.high is not None:
+            interval = f" [{max(found.low, 0.0):.1f}, {found.high:.1f}]"
+        return f"{low:.2g} to {high:.2g} ({least}{self.mean_decades:.1f}{interval} decades)"
+
+    def describe_expected(self) -> str:
+        """Return the expected best of few draws in words."""
+        return ", ".join(f"{n}: {_text(value)}" for n, value in zip(DRAWS, self.expected, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers for JSON; what is infinite is None."""
+        columns = {name: [_plain(one) for one in getattr(self, name)] for name in ("rates", "mean", "low", "high")}
+        ranges = [{**vars(one), "decades": one.decades} for one in self.ranges]
+        width = None if self.width is None else [self.width.mean, self.width.low, self.width.high]
+        expected = {str(n): _plain(value) for n, value in zip(DRAWS, self.expected, strict=True)}
+        return {
+            **{"task": self.task, "arm": self.arm, **columns, "ranges": ranges},
+            **{"width_interval": width, "expected_best": expected},
+        }
 
 
-def sensitivity(protocol: Protocol, parts: Sequence[Part], lookup: Lookup) -> Sensitivity | None:
-    """Return what the parts of one arm on one task show; None while no replicate's tuning is over."""
-    over = [(part, part.choice) for part in parts if part.choice is not None]
-    if not over:
+def sensitivity(arm: str, task: str, tried: Sequence[TrialResult]) -> Sensitivity | None:
+    """Return the sensitivity of an arm on a task, from its tuning trials; None without any."""
+    points: dict[Any, list[TrialResult]] = {}
+    for result in tried:
+        points.setdefault((result.spec.task.data.split, result.spec.task, result.spec.arm), []).append(result)
+    scores = {key: _mean([score(one) for one in results]) for key, results in points.items()}
+    runs: dict[float, list[float]] = {}
+    ranges, drawn = [], []
+    for split in sorted({key[0] for key in points}):
+        best: dict[float, Any] = {}
+        for key in points:
+            rate = key[2].lr
+            if key[0] == split and (rate not in best or scores[key] < scores[best[rate]]):
+                best[rate] = key
+        for rate, key in best.items():
+            runs.setdefault(rate, []).extend(score(one) for one in points[key])
+        if (found := rate_range(list(best), [scores[key] for key in best.values()])) is not None:
+            ranges.append(found)
+        kept = [_mean([_kept(one) for one in results]) for key, results in points.items() if key[0] == split]
+        drawn.append([expected_best(kept, n) for n in DRAWS])
+    if not runs:
         return None
-    found: dict[float, tuple[float, float, float]] = {}
-    ranges: list[RateRange] = []
-    draws: dict[int, list[float]] = {n: [] for n in DRAWS}
-    for part, choice in over:
-        seeds: dict[tuple[float, float | None], list[float]] = {}
-        untrained = math.inf
-        for spec in part.tried:
-            if (result := lookup(spec)) is not None:
-                lost = result.status == "diverged" or not result.curve.validation_loss
-                value = math.inf if lost else min(result.curve.validation_loss)
-                seeds.setdefault((spec.arm.lr, spec.arm.activation_lr), []).append(value)
-                untrained = min(untrained, untrained_loss(result) or math.inf)
-        profile: dict[float, float] = {}
-        for point, score in choice.scores:
-            if score <= profile.get(point.lr, math.inf):
-                profile[point.lr] = score
-                values = seeds.get((point.lr, point.activation_lr), [score])
-                found[point.lr] = (score, min(values), max(values))
-        if (near := rate_range(list(profile), list(profile.values()), NEAR)) is not None:
-            ranges.append(near)
-        first = [min(score, untrained) for score in _first(protocol, choice)]
-        for n in DRAWS:
-            if (best := expected_best(first, n)) is not None and math.isfinite(best):
-                draws[n].append(best)
-    rates = tuple(sorted(found))
-    mean, low, high = (tuple(found[rate][end] for rate in rates) for end in range(3))
-    best_of = {n: summary for n, values in draws.items() if (summary := summarise(values)) is not None}
-    return Sensitivity(over[0][0].task, over[0][0].arm, rates, mean, low, high, tuple(ranges), best_of)
+    rates = sorted(runs)
+    mean, low, high = (tuple(take(runs[rate]) for rate in rates) for take in (_mean, min, max))
+    expected = tuple(_mean(column) for column in zip(*drawn, strict=True))
+    return Sensitivity(arm, task, tuple(rates), mean, low, high, tuple(ranges), expected)
 
 
-def _first(protocol: Protocol, choice: Choice) -> list[float]:
-    """Return the scores of the points that did not follow from other scores, as far as that can be told."""
-    begun = protocol.replicate(choice.replicate).lr
-    first = [score for point, score in choice.scores if point.lr in begun and point.factor == 1 and not point.rest]
-    return first if len(first) == len(begun) else [score for _, score in choice.scores]
+def score(result: TrialResult) -> float:
+    """Return the lowest validation loss of a tuning trial; infinite if it diverged."""
+    return math.inf if result.status == "diverged" else float(min(result.curve.validation_loss, default=math.inf))
+
+
+def _kept(result: TrialResult) -> float:
+    """Return the loss that somebody is left with who draws this trial: of a diverged one that before training."""
+    untrained = untrained_loss(result)
+    return score(result) if result.status != "diverged" or untrained is None else untrained
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _text(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "diverged"

@@ -23,6 +23,9 @@ class Band:
         mean: Mean over the runs.
         low: The lowest run.
         high: The highest run.
+        lower: The first quartile of the runs.
+        upper: The third.
+        curves: Each run by itself.
         runs: How many runs are in it.
         diverged: How many runs diverged and are left out: no mean can be taken over them.
     """
@@ -31,6 +34,9 @@ class Band:
     mean: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    curves: tuple[tuple[float, ...], ...]
     runs: int
     diverged: int
 
@@ -111,6 +117,9 @@ def _band(results: Sequence[TrialResult], curves: Sequence[Sequence[float]], div
         tuple(values.mean(axis=0).tolist()),
         tuple(values.min(axis=0).tolist()),
         tuple(values.max(axis=0).tolist()),
+        tuple(np.quantile(values, 0.25, axis=0).tolist()),
+        tuple(np.quantile(values, 0.75, axis=0).tolist()),
+        tuple(map(tuple, values.tolist())),
         len(results),
         diverged,
     )

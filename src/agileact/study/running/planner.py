@@ -266,8 +266,8 @@ def search(
 
     First all learning rates. Then, with what is left of the trials: while the best learning rate is the smallest or
     largest one tried, the next beyond it; for trainable activations the factors at the best rate, and beyond
-    them likewise; at last rates between the best one and its neighbours. So an arm with one rate to tune spends on a
-    finer search what an arm with two spends on the second.
+    them too; at last rates between the best one and its neighbours. So an arm with one rate to tune spends on a finer
+    search what an arm with two spends on the second.
 
     Args:
         protocol: The protocol.
@@ -313,8 +313,7 @@ def search_in(
     if not protocol.sampler.startswith(OPTUNA):
         points = list(map(point, quasi_random(space, protocol.trials, number)))
         return points, [one for one in points if scores(one) is None]
-    points: list[Point] = []
-    known: list[float] = []
+    points, known = [], list[float]()
     while len(points) < protocol.trials:
         points.append(point(asked(space, protocol.sampler, number, tuple(known))))
         found = scores(points[-1])

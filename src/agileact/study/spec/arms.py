@@ -155,7 +155,9 @@ def has_trainable_activations(arm: ArmSpec) -> bool:
     if arm.updates != "own":
         return True
     found = [parse_activation(str(name)) for _, name in arm.activations]
-    return any(one.trainable and (one.kind not in _AGILE_ONLY or len(arm.freeze) < 2) for one in found)
+    return any(
+        one.trainable and (one.kind not in _AGILE_ONLY or not {"scale", "location"} <= set(arm.freeze)) for one in found
+    )
 
 
 def has_agile_activations(arm: ArmSpec) -> bool:

@@ -1,4 +1,4 @@
-"""A study written down as JSON, and read back: what stands in OUT/study.json."""
+"""A study written down as JSON, and read back: what is in OUT/study.json."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Circumstances:
         hardware: The machine that the study was started on; empty if it is not known.
         data: A description of each task's data, by the task's name.
         notes: Sentences that a reader of the results must know.
-        code: Hash of the user's modules that the trials ran, which lie in the folder code/HASH; empty for none.
+        code: Hash of the user's modules that the trials ran, which are in the folder code/HASH; empty for none.
     """
 
     command: str = ""

@@ -58,10 +58,10 @@ class Shape:
         x: Where the function was sampled.
         before: Values there before the first step: a row for each of up to 32 channels, evenly spread over the layer;
             one row if all channels are alike.
-        after: Likewise after the last step.
+        after: The same after the last step.
         scale: All final scales, term after term and within a term channel after channel; empty for an activation
             that has none, and for more than 1,024.
-        location: Likewise.
+        location: The same of b.
     """
 
     x: tuple[float, ...]

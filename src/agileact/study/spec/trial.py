@@ -160,7 +160,7 @@ class ArmSpec:
         start: "identity"; "calibrated": scales and locations from data; "folded": a plain network that computes what
             the calibrated agile one does; "one": scales of 1 where weights are standardised, instead of 1 / std f.
         updates: "own"; "folded": a plain network that takes the steps that its agile form would
-            (:mod:`agileact.study.training.folded_steps`); "folded-reset": likewise, folded anew after each step.
+            (:mod:`agileact.study.training.folded_steps`); "folded-reset": the same, folded anew after each step.
         width: "given"; "matched": a plain network with one layer widened so that it has at least as many parameters
             as its agile form.
         normalisation: "none"; "batch" or "layer": batch or layer normalisation before each activation (after a

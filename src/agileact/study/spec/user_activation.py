@@ -38,9 +38,9 @@ class UserActivation(nn.Module):
     Attributes:
         target: What was named.
         function: The module or function.
-        axis: The channel axis, if the function knows how many channels there are, but not where. Where the last of three
-            axes or more holds them, it sees (rows, channels): channels are the second axis and the last, whichever of
-            the two it takes them from.
+        axis: The channel axis, if the function knows how many channels there are, but not where. Where the last of
+            three axes or more holds them, it sees (rows, channels): channels are the second axis and the last,
+            whichever of the two it takes them from.
     """
 
     def __init__(self, target: str, function: Callable[..., Any], axis: int | None = None) -> None:

@@ -31,7 +31,7 @@ def smallest_effect(
 ) -> float | None:
     """Return the smallest mean difference that a paired test with these seeds would have found.
 
-    It is the difference at which the test, with as many pairs and the spread of these differences, rejects equality
+    It is the difference at which the test, with as many pairs and the spread of these differences: it rejects equality
     with probability ``power`` at the level 1 - (1 - level)/comparisons, if differences are normal. The spread is
     estimated from the same pairs, so with few of them the number is rough.
 

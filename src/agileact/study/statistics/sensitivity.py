@@ -1,4 +1,4 @@
-"""What an arm gives to those who cannot tune: its range of good learning rates, and its best of a few draws."""
+"""How much a result depends on the learning rate, and what it is for somebody who tries few of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from agileact._common.errors import ArgumentError
 
 @dataclass(frozen=True)
 class RateRange:
-    """The learning rates around the best one whose loss is near the lowest.
+    """The learning rates around the best one whose loss is close to the lowest.
 
     Attributes:
-        low: The smallest rate of the range.
+        low: The smallest such rate.
         high: The largest.
-        open_low: Whether the range ends at the smallest rate that was tried, so that it may go on.
-        open_high: The same for the largest.
+        open_low: Whether the range reaches the smallest rate that was tried: it may be wider.
+        open_high: Whether it reaches the largest.
     """
 
     low: float
@@ -27,86 +27,83 @@ class RateRange:
 
     @property
     def decades(self) -> float:
-        """The width: log10(high / low).
-
-        Example:
-            >>> RateRange(0.001, 0.1, False, True).decades
-            2.0
-        """
+        """Width, log10(high / low)."""
         return math.log10(self.high / self.low)
 
+    def describe(self) -> str:
+        """Return the range in words.
 
-def rate_range(rates: Sequence[float], losses: Sequence[float], share: float = 0.1) -> RateRange | None:
-    """Return the learning rates around the best one whose loss is at most (1 + ``share``) times the lowest.
+        Example:
+            >>> RateRange(0.001, 0.01, False, True).describe()
+            '0.001 to 0.01 (at least 1.0 decades)'
+        """
+        least = "at least " * (self.open_low or self.open_high)
+        return f"{self.low:.2g} to {self.high:.2g} ({least}{self.decades:.1f} decades)"
 
-    Between two rates that were tried the loss is a line over the logarithm of the rate. Beside a rate whose loss is
-    infinite the range ends at the last rate with a finite one.
+
+def rate_range(rates: Sequence[float], losses: Sequence[float], *, within: float = 0.1) -> RateRange | None:
+    r"""Return the connected range of rates around the best with loss <= L + within \|L\|, L the lowest loss.
+
+    Between two rates the loss is linear in log(rate). The range ends at a finite rate before one that diverged.
 
     Args:
-        rates: Learning rates that were tried, each once, in any order.
-        losses: The loss at each; infinite where training diverged.
-        share: How much higher than the lowest a loss may be.
+        rates: Learning rates above 0, each once.
+        losses: The loss of each; infinite where training diverged.
+        within: Share of the lowest loss.
 
     Returns:
-        The range; None for fewer than two rates, or where the lowest loss is not a positive number.
+        The range; None without a finite loss.
 
     Raises:
-        ArgumentError: If a rate stands twice or is not positive, or there are not as many losses.
+        ArgumentError: If there is not one loss for each rate, or a rate is not above 0 or comes twice.
 
     Example:
-        >>> found = rate_range([0.001, 0.01, 0.1], [1.2, 1.0, 2.0])
-        >>> round(found.low, 5), round(found.high, 5), found.open_low
-        (0.00316, 0.01259, False)
+        >>> rate_range([0.001, 0.01, 0.1], [1.2, 1.0, 1.2]).describe()
+        '0.0032 to 0.032 (1.0 decades)'
     """
     if len(rates) != len(losses):
-        raise ArgumentError(f"there must be as many losses as rates, not {len(losses)} for {len(rates)}")
-    if len(set(rates)) < len(rates) or any(not 0 < rate < math.inf for rate in rates):
-        raise ArgumentError(f"rates must be different positive numbers, not {list(rates)}")
-    pairs = sorted((math.log10(rate), loss) for rate, loss in zip(rates, losses, strict=True))
-    if len(pairs) < 2 or not 0 < (lowest := min(loss for _, loss in pairs)) < math.inf:
+        raise ArgumentError(f"{len(rates)} rates have {len(losses)} losses; give one loss for each rate")
+    if any(not 0 < rate < math.inf for rate in rates) or len(set(rates)) < len(rates):
+        raise ArgumentError(f"rates must be above 0, finite and different; got {list(rates)}")
+    points = sorted(zip(rates, losses, strict=True))
+    best = min(range(len(points)), key=lambda place: points[place][1], default=0)
+    if not points or not math.isfinite(points[best][1]):
         return None
-    bound = (1 + share) * lowest
-    best = next(place for place, (_, loss) in enumerate(pairs) if loss == lowest)
+    limit = points[best][1] + within * abs(points[best][1])
 
-    def end(places: Sequence[int]) -> tuple[float, bool]:
-        at, here = pairs[best]
-        for place in places:
-            further, loss = pairs[place]
-            if not loss <= bound:
-                return (at if math.isinf(loss) else at + (further - at) * (bound - here) / (loss - here)), False
-            at, here = further, loss
-        return at, True
+    def end(step: int) -> tuple[float, bool]:
+        place = best
+        while 0 <= place + step < len(points):
+            (rate, loss), (following, worse) = points[place], points[place + step]
+            if not worse <= limit:
+                share = (limit - loss) / (worse - loss) if math.isfinite(worse) else 0.0
+                return float(rate * (following / rate) ** share), False
+            place += step
+        return points[place][0], True
 
-    (low, open_low), (high, open_high) = end(range(best - 1, -1, -1)), end(range(best + 1, len(pairs)))
-    return RateRange(10**low, 10**high, open_low, open_high)
+    (low, open_low), (high, open_high) = end(-1), end(1)
+    return RateRange(low, high, open_low, open_high)
 
 
-def expected_best(losses: Sequence[float], draws: int) -> float | None:
-    """Return the mean of the lowest loss of ``draws`` different points, over all sets of so many of the points.
+def expected_best(losses: Sequence[float], draws: int) -> float:
+    """Return the exact expected lowest loss of some draws, with replacement, from the losses of m tried points.
 
-    With the losses in order, x_1 <= ... <= x_N, it is the sum over i of x_i C(N - i, n - 1) / C(N, n): of all sets of
-    n points, so many have x_i as their lowest. It estimates without bias what n random draws would give, as in Tang et
-    al., *Showing Your Work Doesn't Always Work*, ACL 2020 (doi 10.18653/v1/2020.acl-main.246).
+    With the losses sorted from the lowest, E = sum over i of L_i (((m - i + 1) / m)^n - ((m - i) / m)^n).
 
     Args:
-        losses: The loss of every point that was tried.
-        draws: How many points are drawn, at least 1.
-
-    Returns:
-        The mean; None if there are fewer points than draws.
+        losses: At least one loss, without units of its own; an infinite one makes the mean infinite.
+        draws: How many points are drawn, n >= 1.
 
     Raises:
-        ArgumentError: If ``draws`` is below 1.
+        ArgumentError: If there is no loss, or draws is below 1.
 
     Example:
-        >>> expected_best([1.0, 2.0, 3.0], 1), expected_best([1.0, 2.0, 3.0], 3)
-        (2.0, 1.0)
+        >>> expected_best([1.0, 2.0], 1), expected_best([1.0, 2.0], 2)
+        (1.5, 1.25)
     """
-    if draws < 1:
-        raise ArgumentError(f"draws must be at least 1, not {draws}")
+    if not losses or draws < 1:
+        raise ArgumentError(f"expected_best needs a loss and a draw; got {len(losses)} losses and {draws} draws")
     count = len(losses)
-    if count < draws:
-        return None
-    ways = [math.comb(count - place - 1, draws - 1) for place in range(count)]
-    # A loss that is in no set's minimum may be infinite.
-    return math.fsum(x * n for x, n in zip(sorted(losses), ways, strict=True) if n) / math.comb(count, draws)
+    shares = [((count - place) / count) ** draws for place in range(count + 1)]
+    weights = zip(sorted(losses), shares, shares[1:], strict=False)
+    return math.fsum(loss * (above - below) for loss, above, below in weights)

@@ -72,7 +72,7 @@ def probability_of_improvement(
     """Return the probability that a run of the first arm has a lower loss than a run of the second, over tasks.
 
     For each task it is the share of pairs of runs (every run of one arm with every run of the other) in which the
-    first is lower, a tie counting one half; the mean over tasks is returned. Infinite losses (diverged runs) are the
+    first is lower; a tie counting one half; the mean over tasks is returned. Infinite losses (diverged runs) are the
     worst there are. The interval is the percentile interval when runs are resampled within each task and arm.
 
     Source: R. Agarwal et al., arXiv 2108.13264; for one task it is the statistic of Mann and Whitney (1947).
@@ -157,14 +157,11 @@ class Ranking:
         ranks: One for each arm.
         friedman_p: p-value of Friedman's test that all arms are alike; None for fewer than three arms.
         critical_difference: Average ranks that differ by less are not told apart (Nemenyi).
-        groups: Sets of arms, by index from best to worst, within which no two differ by the critical difference;
-            only sets that are part of no larger one.
     """
 
     ranks: tuple[float, ...]
     friedman_p: float | None
     critical_difference: float
-    groups: tuple[tuple[int, ...], ...]
 
     def describe(self, names: Sequence[str], tasks: int) -> str:
         """Return the ranks of the arms of these names in words, best first."""
@@ -210,17 +207,7 @@ def average_ranks(losses: npt.ArrayLike, *, level: float = 0.95) -> Ranking:
         friedman = 1.0 if tied else float(stats.friedmanchisquare(*stats.rankdata(matrix, axis=1).T).pvalue)
     quantile = float(stats.studentized_range.ppf(level, arms, math.inf)) / math.sqrt(2)
     critical = quantile * math.sqrt(arms * (arms + 1) / (6 * rows))
-    return Ranking(tuple(float(rank) for rank in ranks), friedman, critical, _groups(ranks.tolist(), critical))
-
-
-def _groups(ranks: Sequence[float], critical: float) -> tuple[tuple[int, ...], ...]:
-    order = sorted(range(len(ranks)), key=lambda arm: ranks[arm])
-    found: list[tuple[int, ...]] = []
-    for start in range(len(order)):
-        group = tuple(arm for arm in order[start:] if ranks[arm] - ranks[order[start]] < critical)
-        if not found or not set(group) <= set(found[-1]):
-            found.append(group)
-    return tuple(found)
+    return Ranking(tuple(float(rank) for rank in ranks), friedman, critical)
 
 
 def as_matrix(name: str, values: npt.ArrayLike) -> Matrix:

@@ -72,7 +72,7 @@ def common_target(first: Sequence[float], second: Sequence[float]) -> float | No
     """Return the lowest loss that two curves both reach, or None if one of them holds no finite loss.
 
     The time to the best loss of *one* of two runs is no fair race: it gets there by definition, and an equal one in
-    half of all cases. The worse of the two best losses treats both alike, so that the difference of the times to it is
+    half of all cases. The worse of the two best losses treats both alike. So the difference of the times to it is
     symmetric around zero if the runs differ by chance alone, which is what a paired permutation test asks for.
 
     Args:
@@ -92,8 +92,7 @@ class TimesToLoss:
     """The times of several runs, each to its own target, with the runs that never got there kept in.
 
     A run that did not reach its target is censored at its horizon: its time is longer than that, and how much is not
-    known. So no mean over all runs exists. The median does if more than half of the runs got there, and so does the
-    mean of the time up to a common horizon (the restricted mean), in which such a run counts with the horizon.
+    known. So no mean over all runs exists. The median does if more than half of the runs got there.
     """
 
     times: tuple[TimeToLoss, ...]
@@ -118,21 +117,6 @@ class TimesToLoss:
         values = sorted(self._values(unit, math.inf))
         middle = statistics.median(values)
         return None if math.isinf(middle) or math.isnan(middle) else float(middle)
-
-    def restricted(self, horizon: int | None = None) -> list[float]:
-        """Return each run's iterations, cut at ``horizon`` (the shortest run's unless given).
-
-        The values are fit for paired tests: "never within the horizon" is the longest there is.
-
-        Raises:
-            ArgumentError: If a run that never got there was not watched as long as ``horizon``.
-        """
-        shortest = min((time.horizon for time in self.times if not time.reached), default=None)
-        if horizon is None:
-            horizon = min(time.horizon for time in self.times)
-        if shortest is not None and shortest < horizon:
-            raise ArgumentError(f"horizon must be at most {shortest}, where a run ended unreached, not {horizon}")
-        return [min(value, float(horizon)) for value in self._values("iterations", math.inf)]
 
     def shares(self, unit: str = "iterations") -> tuple[list[float], list[float]]:
         """Return the times at which runs got there, increasing, and the share of all runs that had by then.

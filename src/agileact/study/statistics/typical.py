@@ -24,7 +24,7 @@ class Typical:
             None where diverged runs leave it open.
         low: Lower bound of its exact interval; None if there are too few pairs for the level, minus infinity where
             diverged runs leave it open.
-        high: Upper bound, likewise.
+        high: Upper bound.
         p_value: Exact two-sided p-value of the signed-rank test, not corrected.
         lower: In how many pairs the first value is the lower one.
         higher: In how many it is the higher one; in the others both are equal.

@@ -45,8 +45,8 @@ def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
     A stack cannot probe single steps, take folded updates, hold activations of the user's, give biases a rate of their
-    own, clip the gradient of each network, constrain rows of weights, normalise by layer or end one network's training;
-    and it is for full precision, one process, and the loss and metric that the kind of data has by itself.
+    own; nor clip the gradient of each network, constrain rows of weights, normalise by layer or end one network's
+    training. It is for full precision, one process, and the loss and metric that the kind of data has by itself.
     """
     budget = spec.task.budget
     return (

@@ -46,7 +46,7 @@ def convert(
     r"""Make every activation of a model agile, :math:`a f(x - b)` (equation (9)), with the same outputs bit for bit.
 
     The model is run once on the example, in evaluation mode, and what it calls is written down: modules and their
-    subclasses, wrappers and modules of the user's own that compute an elementwise function, functions and methods
+    subclasses, wrappers and modules of the user's own that compute an elementwise function; functions and methods
     (``F.relu(x)``, ``x.relu()``), functions kept as attributes, modules made in ``forward`` or kept in lists, and
     formulas in one expression (``h * torch.sigmoid(h)``). Modules are replaced in their slots. For calls of
     functions, and for a module used at several places, the source of the method is compiled again with a call
@@ -61,7 +61,7 @@ def convert(
     Not converted, and in the report with the reason: what is not elementwise (softmax, attention, GLU), fused
     recurrent layers, what learns or draws its own slope (PReLU, RReLU), gates written as functions (``x *
     torch.sigmoid(y)`` and cells made of them; a gate that is a module is converted), what works in place on values
-    used again, code that cannot be seen or changed (scripted modules, helper functions), and what the example does
+    used again; code that cannot be seen or changed (scripted modules, helper functions), and what the example does
     not reach.
 
     Args:

@@ -40,6 +40,7 @@ Slot = tuple[nn.Module, str]
 
 _REREAD = "it works in place, and what it overwrites is used again: an agile module does not work in place"
 _SCRIPTED = "it is scripted: what it does cannot be seen; convert the model first, and script it afterwards"
+_MAY_RUN = "it is scripted: whether it runs and what it does cannot be seen; convert first, and script it afterwards"
 
 
 @dataclass(frozen=True)
@@ -482,7 +483,7 @@ class _Finder:
             near = vars(module) | {key: forward.__globals__.get(key) for key in (code.co_names if code else ())}
             for key, value in near.items():
                 if isinstance(value, torch.jit.ScriptFunction):
-                    yield Candidate("call", name, f"{key} in {type(module).__qualname__}", key, reason=_SCRIPTED)
+                    yield Candidate("call", name, f"{key} in {type(module).__qualname__}", key, reason=_MAY_RUN)
 
 
 def walked(model: nn.Module, leaf: Callable[[nn.Module], bool] | None = None) -> Iterator[tuple[str, nn.Module]]:

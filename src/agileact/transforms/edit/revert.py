@@ -64,7 +64,7 @@ def restore_site(model: nn.Module, name: str, residual: nn.Module | None = None)
 
     Where :func:`agileact.convert` put in another function by ``base=``, the plain module of that function
     takes the place, so that with scale 1 and location 0 the outputs stay. Where an agile module was written by
-    hand, likewise.
+    hand, too.
 
     Args:
         model: The model; it is changed.

@@ -1,7 +1,7 @@
 """Replace calls in the source of a method by calls of a child module, for one module and not for its class.
 
-The method is compiled again from its own file with the calls exchanged, and put on a subclass of the module's class
-that stands in for it under the same name. Nothing is patched, and nothing is left to do when the model runs.
+The method is compiled again from its own file with the calls exchanged. It is put on a subclass of the module's class
+that replaces it under the same name. Nothing is patched, and nothing is left to do when the model runs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Cut = tuple[tuple[int, int], tuple[int, int], tuple[int, int], str]
 
 
 def edited_class(cls: type[nn.Module], edits: frozenset[Edit]) -> type[nn.Module]:
-    """Return the class that stands in for ``cls`` with some calls exchanged; ``cls`` itself without edits."""
+    """Return the class that replaces ``cls`` with some calls exchanged; ``cls`` itself without edits."""
     cls = plain_class(cls)
     key: Any = cls
     result: type[nn.Module] = _edited(key, edits) if edits else cls
@@ -45,12 +45,12 @@ def edited_class(cls: type[nn.Module], edits: frozenset[Edit]) -> type[nn.Module
 
 
 def plain_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """Return the class that an edited class stands in for; any other class as it is."""
+    """Return the class that an edited class replaces; any other class as it is."""
     return cls.__mro__[1] if "_agileact_edits" in cls.__dict__ else cls
 
 
 def edits_of(cls: type[nn.Module]) -> frozenset[Edit]:
-    """Return the edits of a class, none if it stands in for no other."""
+    """Return the edits of a class, none if it replaces no other."""
     edits: frozenset[Edit] = cls.__dict__.get("_agileact_edits", frozenset())
     return edits
 

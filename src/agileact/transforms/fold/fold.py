@@ -43,9 +43,9 @@ def fold(
 
     The location b moves into a bias before the activation (of a linear or convolutional layer or a normalisation; one
     is created where there is none). The scale a moves into the weights behind it, through everything that commutes with
-    it (pooling, reshaping, padding, dropout, sums whose parts agree, gates), or, if f is positively homogeneous,
-    also into the weights before it. What cannot be moved stays as a multiplication or a subtraction of plain PyTorch,
-    and is reported with the reason.
+    it (pooling, reshaping, padding, dropout, sums whose parts agree, gates). If f is positively homogeneous, it may
+    also move into the weights before it. What cannot be moved stays as a multiplication or a subtraction of plain
+    PyTorch, and is reported with the reason.
 
     Nothing of this package is left in the model, with one exception: where a scale or location stays at a call of a
     function that :func:`agileact.convert` rewrote, the module keeps that rewritten method. Its state, and what

@@ -43,7 +43,7 @@ class LintedSite(Site):
 
     Attributes:
         status: "redundant", "partly redundant" or "adds capacity".
-        scale: "adds capacity", "only reparametrises" or "only its sign adds capacity"; likewise ``location``.
+        scale: "adds capacity", "only reparametrises" or "only its sign adds capacity", and the same for ``location``.
         scale_why: Why.
         location: As ``scale``.
         location_why: Why.

@@ -190,7 +190,7 @@ class Call:
             a module.
         function: What was called; the module itself for "module".
         args: Positional arguments with :class:`Ref` for tensors.
-        kwargs: Keyword arguments, likewise.
+        kwargs: Keyword arguments.
         inputs: The values taken, in order.
         outputs: The values made, in order.
         inplace: Whether the first argument was overwritten.

@@ -27,6 +27,8 @@ const state = {
   task: "*",
   choices: {},      // what was chosen, by the choice's name
   sorts: {},        // the column's title and the direction, by the table's name
+  band: {},         // how the spread of the seeds is drawn, by the chart's name
+  logX: {},         // whether the horizontal axis is logarithmic, by the chart's name
   log: {},          // whether an axis is logarithmic, by the chart's name
   open: new Set(),  // what is unfolded
   printing: false,
@@ -84,6 +86,24 @@ function swatch(entry) {
   return svg;
 }
 
+/* A small chart of an interval in a table's cell, which says the same in numbers. */
+function interval(bar) {
+  const space = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(space, "svg");
+  for (const [name, value] of Object.entries({ class: "interval", viewBox: "0 0 120 14", width: 120, height: 14, "aria-hidden": "true" })) svg.setAttribute(name, value);
+  const at = (value) => 4 + 112 * (value - bar.from) / (bar.to - bar.from || 1);
+  const add = (tag, attributes) => {
+    const part = document.createElementNS(space, tag);
+    for (const [name, value] of Object.entries(attributes)) part.setAttribute(name, value);
+    svg.append(part);
+  };
+  const side = bar.high < 0 ? "below" : bar.low > 0 ? "above" : "across";
+  add("line", { class: "zero", x1: at(0), x2: at(0), y1: 0, y2: 14 });
+  add("line", { class: side, x1: at(bar.low), x2: at(bar.high), y1: 7, y2: 7 });
+  add("circle", { class: side, cx: at(bar.mean), cy: 7, r: 3.5 });
+  return svg;
+}
+
 // -- blocks ---------------------------------------------------------------------------------------------
 
 const MAKERS = {
@@ -93,8 +113,12 @@ const MAKERS = {
   claim: (block) =>
     element("div", { class: "claim" }, [
       element("span", { class: `badge ${block.decision}`, text: DECISIONS[block.decision] }),
-      element("div", {}, [element("p", { text: block.text }), ...(block.more ? [element("p", { class: "more", text: block.more })] : [])]),
+      element("div", {}, [
+        element("p", { text: block.text }),
+        ...(block.more ? [folded("p-value and interval", `claim/${block.text}`, () => [element("p", { class: "more", text: block.more })])] : []),
+      ]),
     ]),
+  group: (block, path) => element("div", { class: "study" }, [element("h3", { text: block.title }), ...block.blocks.map((one) => make(one, path))]),
   details: (block, path) => folded(block.summary, `${path}/${block.summary}`, () => block.blocks.map((one) => make(one, path))),
   table: makeTable,
   choice: makeChoice,
@@ -159,9 +183,11 @@ function makeTable(block) {
       const header = row.findIndex((entry) => entry.arm !== undefined);
       return element("tr", {}, row.map((entry, place) => {
         const heading = place === (header < 0 ? 0 : header);
-        const wide = !block.columns[place].numeric && text(entry).length > 40;
-        const options = { class: block.columns[place].numeric ? "numeric" : wide ? "wrap" : null, scope: heading ? "row" : null };
+        const wide = text(entry).length > 40;
+        const options = { class: [block.columns[place].numeric && "numeric", wide && "wrap"].filter(Boolean).join(" ") || null, scope: heading ? "row" : null };
         const children = entry.arm === undefined ? [] : [swatch(entry)];
+        if (entry.best) children.unshift(element("strong", { class: "best", role: "img", "aria-label": "best", title: "best", text: "★ " }));
+        if (entry.bar) children.push(interval(entry.bar));
         return element(heading ? "th" : "td", options, [...children, text(entry)]);
       }));
     }));

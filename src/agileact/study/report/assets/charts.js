@@ -21,7 +21,7 @@ function makeChart(block) {
   chart.plot.setAttribute("aria-label", block.label);
   const legend = element("ul", { class: "chips" });
   const arms = [...new Set(block.series.filter((one) => one.arm !== undefined).map((one) => one.arm))];
-  const switched = block.form === "lines" && arms.length > 0;
+  const switched = ["lines", "parallel"].includes(block.form) && arms.length > 0;
   chart.fillLegend = () => {
     if (!switched) return;
     const few = state.document.arms.length <= 8;
@@ -41,6 +41,7 @@ function makeChart(block) {
   chart.fillLegend();
   for (const entry of block.legend || []) legend.append(element("li", { class: "chip" }, [swatch(entry), element("span", { text: entry.name })]));
   const caption = element("figcaption", {}, [element("span", { text: block.title })]);
+  const tools = element("span", { class: "tools" });
   if (block.log_y) {
     if (state.log[block.id] === undefined) state.log[block.id] = true;
     const toggle = button("logarithmic", `${block.id}/log`, () => {
@@ -48,8 +49,29 @@ function makeChart(block) {
       toggle.setAttribute("aria-pressed", String(state.log[block.id]));
       draw(chart);
     }, { "aria-pressed": String(state.log[block.id]) });
-    caption.append(toggle);
+    tools.append(toggle);
   }
+  if (block.log_x !== undefined) {
+    state.logX[block.id] ??= block.log_x;
+    const toggle = button("logarithmic x", `${block.id}/logx`, () => {
+      state.logX[block.id] = !state.logX[block.id];
+      toggle.setAttribute("aria-pressed", String(state.logX[block.id]));
+      draw(chart);
+    }, { "aria-pressed": String(state.logX[block.id]) });
+    tools.append(toggle);
+  }
+  if (block.bands) {
+    const select = element("select", { "data-key": `${block.id}/band`, "aria-label": `Spread of the seeds: ${block.title}`, on: { change: () => {
+      state.band[block.id] = select.value;
+      draw(chart);
+    } } }, [["range", "range"], ["quartiles", "middle half"], ["seeds", "each seed"]].map(([value, text]) => element("option", { value, text })));
+    select.value = state.band[block.id] || "range";
+    tools.append(select);
+  }
+  for (const format of ["SVG", "PNG", "CSV"]) {
+    tools.append(button(format, `${block.id}/${format}`, () => save(chart, format.toLowerCase()), { "aria-label": `${format}: download ${block.title}` }));
+  }
+  caption.append(tools);
   watcher.unobserve(chart.plot);
   watcher.observe(chart.plot);
   chart.plot.style.minHeight = `${height(block, chart.plot.clientWidth || 600)}px`;
@@ -59,6 +81,48 @@ function makeChart(block) {
     ...(legend.childElementCount ? [legend] : []),
     ...(block.table ? [folded("Numbers", `${block.id}/numbers`, () => [makeTable(block.table)])] : []),
   ]);
+}
+
+/* A figure as it is drawn now, or the numbers that it is drawn from. */
+async function save(chart, format) {
+  const name = chart.block.id.replaceAll(/[^\w-]+/g, "_").slice(0, 80);
+  if (chart.stale) draw(chart);
+  const link = element("a", { download: `${name}.${format}` });
+  if (format === "csv") link.href = URL.createObjectURL(new Blob([drawnNumbers(chart.block)], { type: "text/csv" }));
+  else link.href = await Plotly.toImage(chart.plot, { format, width: chart.plot.clientWidth, height: chart.plot.clientHeight, scale: format === "png" ? 2 : 1 });
+  link.click();
+  if (format === "csv") setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+/* A row a point of a line; of other charts the table. What a spreadsheet would run as a formula stays text. */
+function drawnNumbers(block) {
+  const quoted = (value) => {
+    if (value === null || value === undefined) return "";
+    if (typeof value === "number") return String(value);
+    const text = /^[=+\-@\t\r]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : value;
+    return `"${text.replaceAll('"', '""')}"`;
+  };
+  const rows = [];
+  if (block.form === "lines") {
+    rows.push(["series", "run", block.x, "value", "low", "high", "first quartile", "third quartile"]);
+    for (const one of block.series) {
+      const x = one.x || block.shared_x;
+      x.forEach((at, place) => rows.push([one.name, "mean", at, ...[one.y, one.low, one.high, one.lower, one.upper].map((values) => values && values[place])]));
+      (one.runs || []).forEach((run, number) => one.runs_x.forEach((at, place) => rows.push([one.name, String(number + 1), at, run[place]])));
+    }
+  } else if (block.table) {
+    rows.push(block.table.columns.map((column) => column.title));
+    for (const row of block.table.rows) rows.push(row.map((entry) => (typeof entry === "string" ? entry : entry.value ?? entry.text)));
+  }
+  return rows.map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+}
+
+/* What is not near the view is drawn when the page has nothing else to do: a picture of the whole page is complete. */
+function drawRest() {
+  const next = [...charts.values()].find((chart) => chart.stale && isVisible(chart) && chart.plot.clientWidth);
+  if (!next) return;
+  draw(next);
+  (window.requestIdleCallback || setTimeout)(drawRest);
 }
 
 function refresh() {
@@ -125,7 +189,7 @@ function draw(chart) {
   const axis = { gridcolor: theme.grid, linecolor: theme.line, zerolinecolor: theme.line, zeroline: false, automargin: true, fixedrange: fixed };
   const layout = {
     width, height: height(block, width), autosize: false, showlegend: false, hovermode: "closest", dragmode: fixed ? false : "zoom",
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", uirevision: String(state.log[block.id]),
+    paper_bgcolor: theme.ground, plot_bgcolor: theme.ground, uirevision: `${state.log[block.id]} ${state.logX[block.id]}`,
     font: { family: "system-ui, sans-serif", size: 12, color: theme.text },
     margin: { l: 52, r: 14, t: 10, b: 44 },
     hoverlabel: { bgcolor: theme.raised, bordercolor: theme.line, font: { color: theme.text } },
@@ -138,12 +202,12 @@ function draw(chart) {
   plot.style.minHeight = "";
 }
 
-const FORMS = { lines: drawLines, intervals: drawIntervals, bars: drawBars };
+const FORMS = { parallel: drawParallel, lines: drawLines, intervals: drawIntervals, bars: drawBars };
 
 function drawLines(block, theme, layout, narrow) {
   const traces = [];
   const shown = block.series.filter((one) => one.arm === undefined || armIsShown(one.arm));
-  if (block.log_x) logarithmic(layout.xaxis, shown.flatMap((one) => one.x), narrow);
+  if (block.log_x !== undefined && state.logX[block.id]) logarithmic(layout.xaxis, shown.flatMap((one) => one.x), narrow);
   if (block.log_y && state.log[block.id]) logarithmic(layout.yaxis, shown.flatMap((one) => [...(one.y || []), ...(one.low || []), ...(one.high || [])]), narrow);
   if (block.unit_y) {
     Object.assign(layout.yaxis, { range: [-0.03, 1.05], tickformat: ".0%" });
@@ -159,11 +223,15 @@ function drawLines(block, theme, layout, narrow) {
     const x = one.x || block.shared_x;
     const hover = `%{y:.4g} at %{x:~g}<extra>${name}</extra>`;
     if (block.points) { traces.push(...tuningTraces(one, shown, colour, dash, name, theme, layout)); continue; }
-    if (one.low) {
+    const spread = one.runs ? state.band[block.id] || "range" : "range";
+    if (spread === "seeds") {
+      for (const run of one.runs) traces.push({ x: one.runs_x, y: run, mode: "lines", line: { width: 1, color: clear(colour, 0.45), dash }, hovertemplate: `one seed: ${hover}` });
+    } else if (one.low) {
+      const [low, high] = spread === "quartiles" ? [one.lower, one.upper] : [one.low, one.high];
       const edge = one.y ? 0 : 1.5;
       const shared = { x, mode: "lines", line: { width: edge, color: colour, dash }, hovertemplate: hover, hoverinfo: one.y ? "skip" : undefined };
       if (one.y) delete shared.hovertemplate;
-      traces.push({ ...shared, y: one.low }, { ...shared, y: one.high, fill: "tonexty", fillcolor: clear(colour, one.y ? 0.13 : 0.18) });
+      traces.push({ ...shared, y: low }, { ...shared, y: high, fill: "tonexty", fillcolor: clear(colour, one.y ? 0.13 : 0.18) });
     }
     if (one.y) {
       const thin = block.shared_x && !one.start;
@@ -228,6 +296,27 @@ function tuningTraces(one, shown, colour, dash, name, theme, layout) {
     trace([one.chosen], { mode: "markers", marker: { color: theme.text, size: 16, symbol: "circle-open", line: { width: 2 } }, hovertemplate: `chosen: %{y:.4g}, %{text}<extra>${name}</extra>` }),
   ];
   return traces.filter((made) => made.x.length);
+}
+
+/* A line a trial over as many axes, each from 0 (its lowest value) to 1; what diverged ends above. */
+function drawParallel(block, theme, layout) {
+  const shown = block.series.filter((one) => armIsShown(one.arm));
+  const share = (value, axis) => {
+    if (value === null) return axis === block.axes[block.axes.length - 1] ? 1.12 : null;
+    const scale = axis.log ? Math.log : (number) => number;
+    return axis.high === axis.low ? 0.5 : (scale(value) - scale(axis.low)) / (scale(axis.high) - scale(axis.low));
+  };
+  Object.assign(layout.xaxis, { range: [-0.25, block.axes.length - 0.75], tickvals: block.axes.map((_, place) => place), ticktext: block.axes.map((axis) => plain(axis.title)), showgrid: false, fixedrange: true });
+  Object.assign(layout.yaxis, { range: [-0.12, 1.22], showticklabels: false, showgrid: false, fixedrange: true });
+  block.axes.forEach((axis, place) => {
+    layout.shapes.push({ type: "line", x0: place, x1: place, y0: 0, y1: 1, line: { color: theme.muted, width: 1.5 } });
+    for (const [value, y] of [[axis.low, -0.06], [axis.high, 1.06]]) layout.annotations.push({ text: String(Number(value.toPrecision(3))), x: place, y, showarrow: false, bgcolor: theme.ground, font: { color: theme.muted } });
+  });
+  return shown.map((one) => ({
+    x: block.axes.map((_, place) => place), y: one.values.map((value, place) => share(value, block.axes[place])), connectgaps: true,
+    mode: "lines+markers", line: { width: 1.3, color: clear(theme.arms[one.arm % COLOURS], 0.7), dash: DASHES[look(one.arm).dash] }, marker: { size: 5, color: theme.arms[one.arm % COLOURS] },
+    text: one.values.map((value) => (value === null ? "none" : String(value))), hovertemplate: `%{text}<extra>${plain(short(one.name, 60))}</extra>`,
+  }));
 }
 
 function note(text, theme) {

@@ -185,4 +185,5 @@ window.addEventListener("resize", () => {
   clearTimeout(waiting);
   waiting = setTimeout(refresh, 150);
 });
+(window.requestIdleCallback || setTimeout)(drawRest);
 if (live) poll();

@@ -8,6 +8,9 @@ from agileact.study.report.blocks import POINTS, Block, cell, chart, choice, num
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.trajectories import Band, Part, loss_band
 
+_BUDGET = 40_000
+"""So many points of single seeds' curves a page may hold, or it grows beyond what a mail takes."""
+
 _PARTS: dict[Part, str] = {
     "validation": "loss on the validation set",
     "train": "training loss, a mean over the batches since the last evaluation",
@@ -30,14 +33,19 @@ def curves(outcome: Outcome) -> Block:
 
     content = of_tasks(outcome, pick)
     text = (
-        "The line is the mean over seeds, the band reaches from the lowest to the highest seed. Diverged runs are left "
-        "out. The buttons below a chart show and hide arms, everywhere on the page."
+        "The line is the mean over seeds. The band is the range of the seeds, or the middle half of them (first to "
+        "third quartile), or each seed has a line of its own. Diverged runs are left out. The buttons below a chart "
+        "show and hide arms, everywhere on the page."
     )
     if outcome.study.protocol.test == "once":
         text += " The test set was evaluated once per trial, so there is no test curve."
     if max(lengths) > POINTS:
         text += f" Long curves are drawn with {POINTS} of their points; the numbers below the charts come from all."
     return task_section("curves", "Loss curves", text, content, outcome, "No finished trial holds a loss curve.")
+
+
+def _lines(outcome: Outcome) -> int:
+    return len(_PARTS) * sum(len(one.results) for one in outcome.cells)
 
 
 def _chart(outcome: Outcome, task: str, part: Part, bands: dict[int, Band]) -> Block:
@@ -49,7 +57,15 @@ def _chart(outcome: Outcome, task: str, part: Part, bands: dict[int, Band]) -> B
             end: numbers([values[place] for place in places])
             for end, values in (("y", band.mean), ("low", band.low), ("high", band.high))
         }
-        series.append({"arm": arm, "name": names[arm], "x": [band.iterations[place] for place in places], **drawn})
+        few = thin(len(band.iterations), max(12, min(POINTS, _BUDGET // (_lines(outcome) or 1))))
+        seeds = {
+            "lower": numbers([band.lower[place] for place in places]),
+            "upper": numbers([band.upper[place] for place in places]),
+            "runs_x": [band.iterations[place] for place in few],
+            "runs": [numbers([run[place] for place in few]) for run in band.curves],
+        }
+        x = [band.iterations[place] for place in places]
+        series.append({"arm": arm, "name": names[arm], "x": x, **drawn, **seeds})
         lowest = min(range(len(band.mean)), key=band.mean.__getitem__)
         rows.append(
             [
@@ -72,6 +88,8 @@ def _chart(outcome: Outcome, task: str, part: Part, bands: dict[int, Band]) -> B
         series=series,
         x="iteration",
         y=f"{part} loss",
+        log_x=False,
+        bands=True,
         log_y=all(value > 0 and math.isfinite(value) for band in bands.values() for value in band.low),
         numbers=(
             f"Mean {part} loss over seeds on {task}.",

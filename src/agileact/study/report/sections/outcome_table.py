@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from agileact.study.report import blocks
 from agileact.study.report.blocks import Block, Cell, cell, chart, details, numbers, paragraph, section, table
-from agileact.study.results import contrasts
+from agileact.study.results import contrasts, printing
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.over_tasks import OverTasks
-from agileact.study.results.printing import HEADER, row
+from agileact.study.results.printing import HEADER
 from agileact.study.statistics import Summary, summarise
 
 _NOTES = 4
@@ -26,7 +26,12 @@ def outcome_table(outcome: Outcome) -> Block:
     place = HEADER.index("test loss") + 1
     titles = [*HEADER[:place], *(_LOWEST if lowest else ()), *HEADER[place:]]
     found = [(place % len(outcome.study.arms), one) for place, one in enumerate(outcome.cells)]
-    texts = [{**dict(zip(HEADER, row(one), strict=True)), **_lowest_in_words(one)} for _, one in found]
+    named, cells = printing.rows(outcome.cells)
+    shown = dict(zip(HEADER, named, strict=True))
+    texts = [
+        {**dict(zip(HEADER, text, strict=True)), **_lowest_in_words(one)}
+        for (_, one), text in zip(found, cells, strict=True)
+    ]
     empty = [title for title in _OPTIONAL if all(one[title] == _NONE for one in texts)]
     titles = [title for title in titles if title not in empty and (title != "task" or len(outcome.study.tasks) > 1)]
     rows = []
@@ -36,7 +41,7 @@ def outcome_table(outcome: Outcome) -> Block:
             [cell(_whole(text[title]), values.get(title), arm=arm if title == "arm" else None) for title in titles]
         )
     loss = (
-        "lowest test loss over all evaluations, and the iteration where it was; the accuracy is that of the iteration "
+        "lowest test loss over all evaluations, and the iteration where it was; the metric is that of the iteration "
         "that validation chose"
         if lowest
         else "test loss at the iteration that validation chose"
@@ -45,7 +50,7 @@ def outcome_table(outcome: Outcome) -> Block:
         table(
             "outcome",
             f"Final trials: {loss}. Mean ± standard deviation over seeds, without diverged ones.",
-            titles,
+            [shown.get(title, title) for title in titles],
             rows,
             numeric=[n for n, title in enumerate(titles) if title not in _TEXT],
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 
-from agileact.study.report.blocks import Block, cell, chart, choice, number, of_tasks, paragraph, section
+from agileact.study.report.blocks import Block, cell, chart, choice, code, details, number, of_tasks, paragraph, section
 from agileact.study.results.outcome import Outcome
+from agileact.study.results.sensitivity import score
 
 
 def tuning(outcome: Outcome) -> Block:
@@ -34,7 +37,64 @@ def tuning(outcome: Outcome) -> Block:
         text += " Every replicate was tuned by itself, with other rates to begin with, seeds and validation samples."
     if outcome.study.protocol.chooses_within_noise:
         text += " Of points whose score is within the noise of the lowest, that of the smallest rate was chosen."
-    return section("tuning", title, [paragraph(text), *content])
+    return section(
+        "tuning",
+        title,
+        [paragraph(text), _space(outcome), *content, *of_tasks(outcome, lambda task: _parallel(outcome, task))],
+    )
+
+
+def _space(outcome: Outcome) -> Block:
+    """Return the protocol, with the space that was searched, as it was carried out."""
+    fields = json.dumps(dataclasses.asdict(outcome.study.protocol), indent=1, ensure_ascii=False, default=str)
+    return details("Search space and protocol", [code(fields, "Search space and protocol")])
+
+
+def _parallel(outcome: Outcome, task: str) -> Block | None:
+    """Return every tuning trial as a line over what was varied, and its loss: parallel coordinates."""
+    trials = [one for one in outcome.trials if one.phase == "tuning" and one.task == task]
+    numbered = {name: place for place, name in enumerate(outcome.arm_names)}
+    columns = {
+        name: [getattr(one.result.spec.arm, name) for one in trials]
+        for name in (vars(trials[0].result.spec.arm) if trials else ())
+        if name != "activations"
+    }
+    varied = {
+        name: [None if value is None else float(value) for value in values]
+        for name, values in columns.items()
+        if len(set(map(str, values))) > 1 and all(value is None or isinstance(value, (int, float)) for value in values)
+    }
+    if not varied:
+        return None
+    varied["validation loss"] = [score(one.result) for one in trials]
+    axes = []
+    for name, values in varied.items():
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        axes.append(
+            {
+                "title": name,
+                "log": bool(known and min(known) > 0),
+                "low": number(min(known, default=0)),
+                "high": number(max(known, default=1)),
+            }
+        )
+    series, rows = [], []
+    for place, one in enumerate(trials):
+        line = [number(values[place]) for values in varied.values()]
+        series.append({"arm": numbered[one.arm], "name": f"{one.arm}, seed {one.result.spec.seed}", "values": line})
+        texts = ["–" if value is None else f"{value:.4g}" for value in line]
+        rows.append([cell(one.arm, arm=numbered[one.arm]), *map(cell, texts, line)])
+    return chart(
+        "parallel",
+        task,
+        f"{task}: every tuning trial, over what was varied",
+        f"Parallel coordinates of {len(trials)} tuning trials on {task}, over {', '.join(varied)}.",
+        form="parallel",
+        series=series,
+        x="",
+        axes=axes,
+        numbers=(f"Tuning trials on {task}.", ["arm", *varied], rows),
+    )
 
 
 def _chart(outcome: Outcome, task: str, replicate: int, key: str) -> Block | None:
@@ -51,19 +111,19 @@ def _chart(outcome: Outcome, task: str, replicate: int, key: str) -> Block | Non
                 "arm": arm,
                 "name": names[arm],
                 "x": [number(point.lr) for point, _ in points],
-                "y": [number(score) for _, score in points],
+                "y": [number(reached) for _, reached in points],
                 "text": [_describe(point.lr, point.activation_lr) for point, _ in points],
                 "factor": [number(point.factor) for point, _ in points],
                 "chosen": next(place for place, (point, _) in enumerate(points) if point == found.point),
             }
         )
-        for point, score in points:
+        for point, reached in points:
             rows.append(
                 [
                     cell(names[arm], arm=arm),
                     cell(f"{point.lr:g}", point.lr),
                     cell("as the weights" if point.activation_lr is None else f"{point.activation_lr:g}", point.factor),
-                    cell(f"{score:.4g}" if math.isfinite(score) else "diverged", score),
+                    cell(f"{reached:.4g}" if math.isfinite(reached) else "diverged", reached),
                     cell("chosen" if point == found.point else ""),
                 ]
             )
@@ -79,7 +139,7 @@ def _chart(outcome: Outcome, task: str, replicate: int, key: str) -> Block | Non
         x="learning rate of the weights",
         y="validation loss",
         log_x=True,
-        log_y=all(score > 0 for found in chosen.values() for _, score in found.scores),
+        log_y=all(reached > 0 for found in chosen.values() for _, reached in found.scores),
         points=True,
         numbers=(
             f"Points that were tried on {task}.",

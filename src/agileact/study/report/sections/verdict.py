@@ -88,4 +88,19 @@ def _size(outcome: Outcome, one: Comparison) -> tuple[bool, float]:
 
 def _sentence(outcome: Outcome, one: Comparison) -> Block:
     task = f"{one.task}: " * (len(outcome.study.tasks) > 1)
-    return claim(task + one.verdict.sentence, one.verdict.decision, more=" ".join(one.beside))
+    sentence = one.verdict.sentence
+    return claim(task + _short(one), one.verdict.decision, more=" ".join([sentence, *one.beside]))
+
+
+def _short(one: Comparison) -> str:
+    """Return the comparison in a sentence without its evidence."""
+    found = one.verdict.difference
+    size = "" if found is None else f" by {abs(found.mean):.3g}"
+    idle = " Some runs did not learn." * any(one.idle)
+    return {
+        "better": f"{one.arm} has a lower test loss than {one.base}{size}.",
+        "worse": f"{one.arm} has a higher test loss than {one.base}{size}.",
+        "same": f"No difference that matters was found between {one.arm} and {one.base}.",
+        "undecided": f"Undecided between {one.arm} and {one.base}.",
+        "unstable": f"Runs of {one.arm} or {one.base} diverged: there is no mean to compare.",
+    }[one.verdict.decision] + idle

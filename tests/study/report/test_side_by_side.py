@@ -1,0 +1,69 @@
+"""Leaderboard, and several studies in one report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+
+import pytest
+
+from agileact.study.report.document import report_document
+from agileact.study.report.page import page
+from agileact.study.report.side_by_side import side_by_side
+from agileact.study.results.printing import titles
+from agileact.study.spec.arms import arm
+from agileact.study.spec.protocol import Protocol
+from tests.study.report.builders import evil_study, made_up, outcome_of, small_study, walk
+
+
+def tables(document, start):
+    return [one for one in walk(document["sections"]) if one["kind"] == "table" and one["id"].startswith(start)]
+
+
+def test_the_leaderboard_is_sorted_marks_the_best_and_puts_what_diverged_last():
+    (digits, diabetes) = tables(report_document(outcome_of(small_study())), "leaders-")
+    assert [line[1]["text"] for line in digits["rows"]] == ["agile-relu", "relu", "gelu"]
+    assert [line[1]["best"] for line in digits["rows"]] == [True, False, False]
+    assert digits["rows"][2][2]["text"] == "diverged"
+    losses = [0.92 + 0.01 * math.sin(17 * seed + len("agile-relu")) for seed in range(8)]
+    assert diabetes["rows"][0][2]["value"] == pytest.approx(statistics.fmean(losses), abs=1e-4)
+    bar = diabetes["rows"][0][3]["bar"]
+    assert bar["from"] <= bar["low"] < bar["mean"] < bar["high"] < 0 <= bar["to"]
+
+
+def test_a_metric_has_a_table_of_its_own_with_its_name():
+    study = small_study()
+    spec = study.tasks[0].spec
+    data = dataclasses.replace(spec.data, options=(*spec.data.options, ("metric", "auc")))
+    named = dataclasses.replace(study.tasks[0], spec=dataclasses.replace(spec, data=data))
+
+    def make(spec):
+        return dataclasses.replace(made_up(spec), status="finished", selected_test_accuracy=spec.seed % 3 / 10 + 0.5)
+
+    outcome = outcome_of(dataclasses.replace(study, tasks=(named,)), make)
+    document = report_document(outcome)
+    loss, metric = tables(document, "leaders-")
+    assert (loss["columns"][2]["title"], metric["columns"][2]["title"]) == ("test loss", "AUC")
+    assert "AUC" in titles(outcome.cells)
+    assert "AUC" in [one["title"] for one in tables(document, "outcome")[0]["columns"]]
+    assert "ccuracy" not in json.dumps(tables(document, "outcome"))
+
+
+def test_studies_side_by_side_keep_names_apart_and_colours_together():
+    protocol = Protocol(trials=3, lr=(0.001, 0.01), tuning_seeds=(50,), seeds=(0, 1))
+    other = small_study(arms=(arm("gelu"), arm("relu"), arm("silu")), protocol=protocol)
+    document = side_by_side([outcome_of(small_study()), outcome_of(other)])
+    assert document["arms"] == ["relu", "agile-relu", "gelu", "silu"]
+    assert document["name"] == "small (1) and small (2)"
+    names = [one["id"] for one in walk(document["sections"]) if "id" in one]
+    assert len(set(names)) == len(names)
+    for block in walk(document["sections"]):
+        for one in block.get("series", ()):
+            if "arm" in one and one["name"] in document["arms"]:
+                assert document["arms"][one["arm"]] == one["name"]
+    json.dumps(document, allow_nan=False)
+    text = page(side_by_side([outcome_of(evil_study())] * 2))
+    assert "<script>window.hit" not in text
+    assert len(text.encode()) < 5_000_000

@@ -1,0 +1,47 @@
+"""The tables of curves and of tuning points: every number that the trials hold, once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+import pytest
+
+from agileact.study.results.export import (
+    CURVE_COLUMNS,
+    curve_rows,
+    to_csv,
+    to_parquet,
+    trial_rows,
+)
+from agileact.study.results.outcome import Outcome
+from tests.study.report.builders import outcome_of, small_study
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return outcome_of(small_study())
+
+
+def test_every_evaluation_of_every_trial_is_a_row(outcome: Outcome):
+    rows = curve_rows(outcome)
+    assert len(rows) == sum(len(one.result.curve.iteration) for one in outcome.trials)
+    trials = {row["trial"]: row for row in trial_rows(outcome)}
+    lowest: dict[str, float] = {}
+    for row in rows:
+        assert (row["arm"], row["task"], row["phase"]) == tuple(
+            trials[row["trial"]][k] for k in ("arm", "task", "phase")
+        )
+        lowest[row["trial"]] = min(row["validation_loss"], lowest.get(row["trial"], math.inf))
+    assert lowest == {key: trial["validation_loss"] for key, trial in trials.items()}
+    assert {row["test_loss"] for row in rows} == {None}  # the test set was evaluated once
+
+
+def test_both_forms_hold_the_same_numbers(outcome: Outcome):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = curve_rows(outcome)
+    assert parquet.read_table(io.BytesIO(to_parquet(rows, CURVE_COLUMNS))).to_pylist() == rows
+    read = list(csv.DictReader(io.StringIO(to_csv(rows, CURVE_COLUMNS))))
+    assert [one["validation_loss"] for one in read] == [str(one["validation_loss"]) for one in rows]
+    assert to_csv([], CURVE_COLUMNS) == ",".join(CURVE_COLUMNS) + "\n"
