@@ -88,6 +88,17 @@ def network():
     return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
 
 
+class Sequences(nn.Module):
+    """Channels are the last of three axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.second = nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.second(self.act(self.first(x))).mean(1)
+
+
 def own_network():
     return nn.Sequential(nn.Linear(8, 6), OneSlope(), nn.Linear(6, 3))
 
