@@ -39,9 +39,11 @@ def test_a_range_at_an_edge_is_open_and_one_beside_divergence_ends_there():
     assert rate_range([0.1], [math.inf]) is None
     assert rate_range([], []) is None
     # Beyond a hill a low loss is not part of the range.
-    assert rate_range([0.01, 0.1, 1.0], [1.0, 9.0, 1.0]).high < 0.1
+    found = rate_range([0.01, 0.1, 1.0], [1.0, 9.0, 1.0])
+    assert found.high < 0.1
     # Of negative losses 10 % of the size.
-    assert rate_range([0.1, 1.0], [-1.0, -0.95]).high == 1.0
+    found = rate_range([0.1, 1.0], [-1.0, -0.95])
+    assert found.high == 1.0
 
 
 @pytest.mark.parametrize(("rates", "losses"), [([0.1], []), ([0.1, 0.1], [1, 1]), ([0.0], [1]), ([math.nan], [1])])

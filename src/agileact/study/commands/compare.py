@@ -106,12 +106,12 @@ def _compare(options: argparse.Namespace) -> None:
 
     expect("study", *STATISTICS)
     begun = time.monotonic()
-    # Their modules may register the base functions that arms name.
-    find(options.data, "data")
-    find(options.model, "model")
     names = [name.strip() for name in options.arms.split(",") if name.strip()]
     if len(set(names)) < 2:
         raise ArgumentError(f"--arms must name at least two different arms, not {options.arms!r}")
+    # Their modules may register the base functions that arms name.
+    find(options.data, "data")
+    find(options.model, "model")
     study = proposed(
         [arm(name) for name in dict.fromkeys(names)],
         options.model,
