@@ -83,7 +83,7 @@ def test_a_killed_owner_leaves_no_lock_and_no_half_trial(tmp_path):
         f"store = Store(Path({str(tmp_path)!r}) / 's')\n"
         "store.put(make_result(make_spec()))\n"
         "store._connection.execute('BEGIN')\n"
-        "half = \"SELECT 'half', spec, status, result, stored_at FROM trials\"\n"
+        "half = \"SELECT 'half', spec, status, result, stored_at, checksum FROM trials\"\n"
         "store._connection.execute('INSERT INTO trials ' + half)\n"
         "print('ready', flush=True)\n"
         "sys.stdin.read()\n"
