@@ -173,16 +173,14 @@ def test_channels_are_the_last_axis_whichever_way_the_module_counts_them(shape, 
 
 def test_the_users_network_takes_them_with_its_channels_last():
     x = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
-    outputs = []
     for name in ("Slope", "TrailingSlope"):
         spec = spec_of("custom", target=f"{HERE}:Sequences")
         model = models.build(spec, arm(f"{HERE}:{name}").spec, input_shape=(5, 4), classes=3, seed=0)
         (found,) = [module for module in model.modules() if isinstance(module, UserActivation)]
-        torch.nn.init.constant_(found.function.slope, 0.2)
-        outputs.append(model(x))
-        hidden = model.first(x)
-        expected = model.second(torch.where(hidden > 0, hidden, 0.2 * hidden)).mean(1)
-        torch.testing.assert_close(outputs[-1], expected, rtol=1e-5, atol=1e-6)
+        torch.nn.init.constant_(found.get_parameter("function.slope"), 0.2)
+        hidden = model.get_submodule("first")(x)
+        expected = model.get_submodule("second")(torch.where(hidden > 0, hidden, 0.2 * hidden)).mean(1)
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_network_that_holds_the_users_module_keeps_it_as_original():
