@@ -33,19 +33,17 @@ def trial_name(spec: TrialSpec, study: Study | None = None) -> str:
         'conv: relu, fc: agile-sigmoid; cnn on mnist5k-split; rate 0.001; seed 3'
     """
     rate = "" if spec.arm.activation_lr is None else f", a and b {spec.arm.activation_lr:g}"
-    arm = (study and _arm(study, spec.arm)) or described(spec.arm)
-    if study and (tuned := _tuned(study, spec.arm)):
+    # Arms that tuning made alike share their trials.
+    arms = _belongs(study, spec.arm) if study else []
+    arm = " = ".join(one.name for one in arms) or described(spec.arm)
+    if study and (tuned := _tuned(study, arms, spec.arm)):
         rate += f", {tuned}"
     task = (study and _task(study, spec.task)) or f"{spec.task.model.name} on {spec.task.data.name}"
     return f"{arm}; {task}; rate {spec.arm.lr:g}{rate}; seed {spec.seed}"
 
 
-def _arm(study: Study, arm: ArmSpec) -> str:
-    """Return the names of the arms that a trial belongs to: arms that tuning made alike share their trials."""
-    return " = ".join(one.name for one in _belongs(study, arm))
-
-
 def _belongs(study: Study, arm: ArmSpec) -> list[Arm]:
+    """Return the arms that a trial belongs to."""
     return [
         one
         for one in study.arms
@@ -60,9 +58,8 @@ def _fields(study: Study, arm: Arm) -> list[str]:
     return list(dict.fromkeys((*_RATES, *(one.field for one in study.space(arm) if one.name not in _RATES))))
 
 
-def _tuned(study: Study, arm: ArmSpec) -> str:
+def _tuned(study: Study, arms: Sequence[Arm], arm: ArmSpec) -> str:
     """Return what tuning chose beside the rates."""
-    arms = _belongs(study, arm)
     fields = [name for one in arms for name in _fields(study, one)]
     return ", ".join(_said(name, getattr(arm, name)) for name in dict.fromkeys(fields) if name not in _RATES)
 
