@@ -26,7 +26,7 @@ LIBRARIES = HERE.parent / "src" / "agileact" / "ops" / "lib"
 SCHEMA = HERE.parent / "src" / "agileact" / "ops" / "schema.py"
 
 COMMON = ("autograd.cpp", "layout.cpp", "operators.cpp", "pool_autograd.cpp", "pool_operators.cpp", "stamp.cpp")
-LOOPS = ("elementwise.cpp", "combined.cpp", "pool.cpp", "pool_backward.cpp")
+LOOPS = ("elementwise.cpp", "combined.cpp", "conv_pool.cpp", "pool.cpp", "pool_backward.cpp")
 
 _X86 = {
     "DEFAULT": (),
