@@ -1,4 +1,4 @@
-"""A convolution and the 2x2 max pooling behind it as one operator: default kernels, shapes for tracing, the gradient."""
+"""A convolution and the 2x2 max pooling behind it as one operator: default kernels, shapes, the gradient."""
 
 from __future__ import annotations
 

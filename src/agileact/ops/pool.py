@@ -51,6 +51,7 @@ def indices_of(places: Tensor, width: int, kernel: Pair, stride: Pair, padding: 
 
 
 def places_of(indices: Tensor, width: int, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    """Return indices into planes as places in windows."""
     rows, columns = _starts(indices, stride, padding)
     row = (indices // width - rows) // dilation[0]
     return (row * kernel[1] + (indices % width - columns) // dilation[1]).to(torch.uint8)

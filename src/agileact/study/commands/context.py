@@ -95,7 +95,7 @@ class Context:
             if self.study.protocol.replicates > 1 and not data.mixes
         ]
         single = [
-            f"{arm.name}: trials of {task.name} run one by one: an activation of your own is not trained in stacks of seeds"
+            f"{arm.name}: trials of {task.name} run one by one, as an activation of your own is not stacked"
             for task in self.study.tasks
             for arm in self.study.arms
             if alone_for_its_activation(task.spec, arm.spec)

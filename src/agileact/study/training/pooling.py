@@ -21,7 +21,7 @@ _FILTERS, _TAPS = 16, 288
 class PoolingChain(Chain):
     r"""A :class:`Chain` that convolves and pools at once, and evaluates the activation on what is left.
 
-    With :math:`f` and :math:`a > 0` that never fall, :math:`\max_i a f(z_i - b) = a f(\max_i z_i - b)`. Where a scale is
+    With :math:`a > 0` and an f that never falls, :math:`\max_i a f(z_i - b) = a f(\max_i z_i - b)`. Where a scale is
     not positive, or a module has a hook, the three steps are taken one after the other.
     """
 
