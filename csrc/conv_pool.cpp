@@ -42,11 +42,12 @@ inline void store(float* p, const Vec<N>& v) {
 
 // Memory at the start of a cache line: a register's worth never lies in two.
 struct Floats {
-  explicit Floats(int64_t n) : memory(at::zeros({n})), n(n) {}
-  float* data() const { return memory.mutable_data_ptr<float>(); }
-  void clear() const { std::fill_n(data(), n, 0.0f); }
+  explicit Floats(int64_t n) : memory(at::zeros({n})), n(n), start(memory.mutable_data_ptr<float>()) {}
+  float* data() const { return start; }
+  void clear() const { std::fill_n(start, n, 0.0f); }
   Tensor memory;
   int64_t n;
+  float* start;
 };
 
 // All sizes of a call. Images and weights lie with the channels last; a row of a kernel is `run` numbers in a row.
@@ -340,15 +341,15 @@ std::tuple<Tensor, Tensor, Tensor> conv_max_pool2d_backward(const Tensor& grad, 
       run(s, own, where, padded.data(), patches.data(), offsets.data(), sums.data(), wide);
     }
     for (int64_t i = 0; i < sums.n; i += 8) store<8>(total.data() + i, load<8>(total.data() + i) + load<8>(sums.data() + i));
+    float* to_image = to_x.mutable_data_ptr<float>() + n * s.h * s.w * s.c;
     for (int64_t row = 0; want_x && row < s.h; ++row) {
-      std::memcpy(to_x.mutable_data_ptr<float>() + (n * s.h + row) * s.w * s.c,
+      std::memcpy(to_image + row * s.w * s.c,
                   to_padded.data() + (row + s.ph) * s.line() + s.pw * s.c, sizeof(float) * s.w * s.c);
     }
   }
   Tensor to_weight = at::empty({s.filters, s.kh, s.kw, s.c}, weight.options());
-  for (int64_t f = 0; f < s.filters; ++f) {
-    std::copy_n(total.data() + f * wide, s.taps(), to_weight.mutable_data_ptr<float>() + f * s.taps());
-  }
+  float* to = to_weight.mutable_data_ptr<float>();
+  for (int64_t f = 0; f < s.filters; ++f) std::copy_n(total.data() + f * wide, s.taps(), to + f * s.taps());
   return {to_x, to_weight.permute({0, 3, 1, 2}), of_bias.memory};
 }
 
