@@ -19,6 +19,7 @@ from agileact._common.errors import ArgumentError, DataError
 from agileact._common.names import hint
 from agileact.study.data.download import Progress
 from agileact.study.data.objective import OPTIONS, Objective, objective
+from agileact.study.data.on_disk import pieces, taken
 from agileact.study.data.several_inputs import Layout
 from agileact.study.spec.trial import DataSpec
 
@@ -144,7 +145,7 @@ class DataSet:
         """
         if not self.mixes:
             return self
-        x, y = (torch.cat([getattr(self, f"{part}_{kind}") for part in ("train", "validation")]) for kind in "xy")
+        x, y = [self.train_x, self.validation_x], torch.cat([self.train_y, self.validation_y])
         held = torch.cat([torch.zeros(len(self.train_y)), torch.ones(len(self.validation_y))]).bool()
         # PCG64 by name: numpy promises its stream for ever, but not which generator is the default.
         generator = np.random.Generator(np.random.PCG64(number))
@@ -157,9 +158,9 @@ class DataSet:
         train, validation = order[~new[order]], order[new[order]]
         return dataclasses.replace(
             self,
-            train_x=x[train],
+            train_x=taken(x, train),
             train_y=y[train],
-            validation_x=x[validation],
+            validation_x=taken(x, validation),
             validation_y=y[validation],
             description=f"{self.description}; split {number} into training and validation samples",
         )
@@ -180,7 +181,8 @@ class DataSet:
             raise DataError(f"{self.name}: the {part} part must be {wanted}, not {found}")
         if len(y) == 0:
             raise DataError(f"{self.name}: the {part} part is empty")
-        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        finite = (torch.isfinite(x[numbers]).all() for numbers in pieces(len(x), x.element_size() * x[:1].numel()))
+        if x.is_floating_point() and not all(finite):
             raise DataError(f"{self.name}: the {part} part has inputs that are not finite")
         if self.kind == "regression":
             if not bool(torch.isfinite(y).all()):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact._common.errors import DataError
+from agileact.study.data.on_disk import built
 
 Layout = tuple[tuple[str, str, tuple[int, ...], int], ...]
 """Of each input its name ("" where inputs go by position), dtype, a sample's shape, and the largest whole number."""
@@ -50,7 +51,11 @@ def _told(part: Mapping[str, Tensor]) -> str:
 
 def packed(inputs: Mapping[str, Tensor]) -> Tensor:
     """Return the inputs beside each other, (N, numbers of a sample) of float32."""
-    return torch.cat([x.reshape(len(x), -1).to(torch.float32) for x in inputs.values()], dim=1)
+    columns = [x.flatten(1) if x.dim() > 1 else x[:, None] for x in inputs.values()]
+    numbers = 4 * sum(x.shape[1] for x in columns)
+    return built(
+        len(columns[0]), numbers, lambda where: torch.cat([x[where].to(torch.float32) for x in columns], dim=1)
+    )
 
 
 @dataclass(frozen=True)
