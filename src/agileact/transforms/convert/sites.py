@@ -491,7 +491,7 @@ class _Finder:
                 continue
             forward: Any = inspect.unwrap(type(module).forward)
             code = getattr(forward, "__code__", None)
-            near = vars(module) | {key: forward.__globals__.get(key) for key in (code.co_names if code else ())}
+            near = {key: forward.__globals__.get(key) for key in (code.co_names if code else ())} | vars(module)
             for key, value in near.items():
                 if isinstance(value, torch.jit.ScriptFunction):
                     yield Candidate("call", name, f"{key} in {type(module).__qualname__}", key, reason=_MAY_RUN)
