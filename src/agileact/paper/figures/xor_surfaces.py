@@ -101,8 +101,8 @@ def _map(figure: Any, axis: Any, line: np.ndarray, height: np.ndarray, at_points
     box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     for (x, y), target, value in zip(POINTS, TARGETS, at_points, strict=True):
         axis.plot(x, y, "o", **_disc(target), markersize=7, markeredgewidth=1.2)
-        height = f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")  # never "−0.00"
-        axis.annotate(height, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", va="bottom",
+        words = f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")  # never "−0.00"
+        axis.annotate(words, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", va="bottom",
                       fontsize=7.5, bbox=box, zorder=6)  # fmt: skip
     axis.set(xlabel="x₁", ylabel="x₂", aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     axis.grid(False)
