@@ -15,7 +15,7 @@ from agileact.paper.figures.steps import figure_5, figure_9
 from agileact.paper.figures.style import rc, settle
 from agileact.paper.figures.training import figure_11, figure_12, figure_13, figure_14
 from agileact.paper.figures.xor_surfaces import figure_4
-from agileact.paper.xor_outcome import XorOutcome
+from agileact.paper.xor import XorOutcome
 from agileact.study.spec.result import TrialResult
 
 FIGURES: dict[int, Callable[[Run], Any]] = {

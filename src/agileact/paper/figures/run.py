@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agileact._common.errors import ArgumentError
-from agileact.paper.xor_outcome import XorOutcome
+from agileact.paper.xor import XorOutcome
 from agileact.study.spec.result import TrialResult
 
 _WRITTEN = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from agileact._common.optional import require
 from agileact.paper.figures.run import NothingToDrawError, Run
 from agileact.paper.figures.style import INK, new_figure
-from agileact.paper.xor_outcome import POINTS, TARGETS
+from agileact.paper.xor import POINTS, TARGETS
 
 _GRID = 121
 _REACH = 0.35
