@@ -64,11 +64,7 @@ class CalibrationReport:
             (
                 site.name or "(the model itself)",
                 site.base,
-                *(
-                    "-" if size is None else f"{size:.2g}"
-                    for pair in (site.before, site.after)
-                    for size in pair or none
-                ),
+                *("-" if size is None else f"{size:.2g}" for size in (*(site.before or gone), *(site.after or gone))),
                 f"{site.factor:.3g}",
                 f"{site.shift:.2g}",
                 site.status,

@@ -146,13 +146,13 @@ class Monitor:
                 "directions_every is for standardised layers, and the model has none; agileact.standardize makes them, "
                 "before the monitor"
             )
-        parameters = [("scale", RANGE + SIGNS), ("location", RANGE)]
+        parameters = [*(("scale", one) for one in RANGE + SIGNS), *(("location", one) for one in RANGE)]
         self._tables = {
-            name: Rows(max_records, stride or 1, [(one, *column) for one in layers for column in _columns(*groups)])
-            for name, stride, layers, groups in (
+            name: Rows(max_records, stride or 1, [(layer, *column) for layer in layers for column in columns])
+            for name, stride, layers, columns in (
                 ("parameters", every, self._names, parameters),
-                ("activity", activations_every, self._names, [("activation", ACTIVITY)]),
-                ("directions", directions_every, self._turning.layers, [("direction", DIRECTION)]),
+                ("activity", activations_every, self._names, [("activation", one) for one in ACTIVITY]),
+                ("directions", directions_every, self._turning.layers, [("direction", one) for one in DIRECTION]),
             )
         }
         self._count = 0
@@ -403,7 +403,3 @@ class Monitor:
             activity.measured = int(measured)
         self._measuring = False
         self._measure_next()
-
-
-def _columns(*groups: tuple[str, tuple[str, ...]]) -> list[tuple[str, str]]:
-    return [(parameter, statistic) for parameter, statistics in groups for statistic in statistics]

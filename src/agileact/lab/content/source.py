@@ -127,13 +127,13 @@ def _in_folder(folder: Path) -> Path:
     for name in _FILES:
         if (folder / name).is_file():
             return folder / name
-    inside = [one.name for one in sorted(folder.iterdir()) if _opens(one)]
+    inside = [
+        one.name
+        for one in sorted(folder.iterdir())
+        if one.suffix in _ENDINGS or any((one / name).is_file() for name in _FILES)
+    ]
     hint = f"; open one of those in it: {', '.join(inside[:_NAMED])}" if inside else ""
     raise DataError(f"there is no store.sqlite, model.safetensors or pytorch_model.bin in {folder}{hint}")
-
-
-def _opens(path: Path) -> bool:
-    return path.suffix in _ENDINGS or any((path / name).is_file() for name in _FILES)
 
 
 def _parts(index: Path) -> list[str]:
