@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agileact.study import paired_difference
+
 HERE = Path(__file__).resolve().parent
 RECIPE = ("three-layers", "batch-8", "ten-layers", "ten-layers-sigmoid")
 """The tasks of the page about the recipe, each a study of its own."""
@@ -68,8 +70,43 @@ def difference(contrast: dict[str, Any]) -> tuple[str, str]:
     word = WORDS.get(contrast["decision"], contrast["decision"])
     if contrast["mean"] is None:
         return "none: a run diverged", word
-    low, high = contrast["student"]
-    return f"{contrast['mean']:+.3f} [{low:+.3f}, {high:+.3f}]", word
+    # Zero is added, or a rounded -0.0 would keep its sign.
+    mean, low, high = (f"{round(one, 3) + 0.0:+.3f}" for one in (contrast["mean"], *contrast["student"]))
+    return f"{mean} [{low}, {high}]", word
+
+
+def untuned(studies: dict[str, list[dict[str, str]]]) -> str:
+    """Return one table over studies: agile against plain at random points of the space, as if nobody could tune.
+
+    The mean validation loss of a replicate's points is its value; the intervals hold for all rows together.
+
+    Args:
+        studies: The trials of each study, by its base function.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for base, rows in studies.items():
+        tried: dict[tuple[str, str, str], list[float]] = {}
+        for row in rows:
+            if row["phase"] == "tuning":
+                place = (row["task"], row["arm"], row["replicate"])
+                tried.setdefault(place, []).append(float(row["validation_loss"] or "inf"))
+        for (task, arm, _), losses in tried.items():
+            found.setdefault(f"{base}, {task}", {}).setdefault(arm, []).append(statistics.fmean(losses))
+    lines = [
+        "| network | plain | agile | agile minus plain [interval] | agile is lower in |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, arms in found.items():
+        base = name.partition(",")[0]
+        plain, agile = arms[base], arms[f"agile-{base}"]
+        one = paired_difference(agile, plain, comparisons=len(found))
+        mean, low, high = (f"{round(value, 3) + 0.0:+.3f}" for value in (one.mean, one.low, one.high))
+        lower = sum(ours < theirs for ours, theirs in zip(agile, plain, strict=True))
+        lines.append(
+            f"| {name} | {statistics.fmean(plain):.4f} | {statistics.fmean(agile):.4f} | {mean} [{low}, {high}] "
+            f"| {lower} of {len(plain)} |"
+        )
+    return "\n".join(lines)
 
 
 def general(arm: str) -> str:

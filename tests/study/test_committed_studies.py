@@ -75,6 +75,21 @@ def test_the_tables_of_a_page_are_those_of_its_results(page, agile, detailed):
         assert tables["details"](read[name]) in text
 
 
+def test_the_table_of_untuned_networks_is_that_of_the_trials():
+    tables = runpy.run_path(str(FOLDER / "tables.py"))
+    trials = {base: rows_of(FOLDER / "results" / f"where-{base}.csv") for base in ("sigmoid", "tanh", "relu")}
+    made = tables["untuned"](trials)
+    assert made in (FOLDER / "where.md").read_text(encoding="utf-8")
+    # The same by hand for one network: a mean over replicates of means over their points.
+    losses = [
+        float(row["validation_loss"])
+        for row in trials["relu"]
+        if (row["task"], row["arm"], row["phase"]) == ("one-layer", "agile-relu", "tuning")
+    ]
+    line = next(line for line in made.splitlines() if line.startswith("| relu, one-layer |"))
+    assert f"| {sum(losses) / len(losses):.4f} |" in line
+
+
 def test_an_agile_arm_is_compared_with_its_own_plain_twin_alone():
     rows = [
         {"task": "t", "arm": arm, "test loss": "0.1", "seeds": "2"}
