@@ -319,8 +319,8 @@ def study_every_arm() -> Any:
 
 def study_paper_arms() -> Any:
     """Draw agile beside plain convolutions of the paper's network."""
-    rows = _finals("paper-arms")
-    figure = new_figure(8.0, 2.4, "The paper's network: convolutions / hidden layer", f"{_DOTS}eight.")
+    rows = [row for base in ("sigmoid", "relu") for row in _finals(f"paper-arms-{base}")]
+    figure = new_figure(8.0, 2.4, "The paper's network: convolutions / hidden layer", f"{_DOTS}six.")
     _replicates(figure.subplots(), rows, list(dict.fromkeys(row["arm"] for row in rows)))
     return figure
 

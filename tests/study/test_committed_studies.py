@@ -57,7 +57,7 @@ def test_the_trials_that_were_run_are_still_those_of_the_spec(path):
     [
         ("where", ["where-sigmoid", "where-tanh", "where-relu"], ["where-sigmoid", "where-tanh", "where-relu"]),
         ("where", [], ["where-start"]),
-        ("paper-arms", ["paper-arms", "paper-arms-against-relu"], ["paper-arms"]),
+        ("paper-arms", ["paper-arms-sigmoid", "paper-arms-relu"], ["paper-arms-sigmoid", "paper-arms-relu"]),
         ("every-arm", [], ["every-arm"]),
     ],
 )
