@@ -73,6 +73,12 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         "--validation", type=count, metavar="N", help="samples to set aside (default: 500, and at most a fifth)"
     )
     parser.add_argument("--metric", metavar="NAME", help="beside the loss: accuracy, auc, ..., or PKG.MODULE:FUNCTION")
+    parser.add_argument(
+        "--better",
+        choices=("higher", "lower"),
+        default="",
+        help="which values of the metric are good (default: by name)",
+    )
     parser.add_argument("--loss", metavar="PKG.MODULE:FUNCTION", help="what is minimised, of outputs and targets")
     parser.add_argument(
         "--class-weights", type=weights, metavar="W", help="balanced, or a number for each class: 1,2,4"
@@ -123,6 +129,7 @@ def _compare(options: argparse.Namespace) -> None:
         told={name: value for name in OPTIONS if (value := getattr(options, name)) is not None},
         space=_asked_space(options),
         sampler=options.sampler,
+        better=options.better,
     )
     study, data = identified(as_asked(study, options), options.data_dir)
     context = Context(study, data, options.out or Path("runs") / "compare")
@@ -190,6 +197,7 @@ def proposed(
     told: Mapping[str, Any] | None = None,
     space: Space = (),
     sampler: str = "sobol",
+    better: str = "",
 ) -> Study:
     """Return the study of a user's model and data, with the fewest trials that can say something.
 
@@ -212,7 +220,7 @@ def proposed(
         protocol = Protocol(trials=points, tuning_seeds=(1000, 1001), space=space, sampler=sampler)
     elif sampler != "sobol":
         raise ArgumentError("--sampler is for a search space: name one with --space")
-    study = Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec),), protocol)
+    study = Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec, better),), protocol)
     seeds = tuple(range(study.least_seeds))
     return dataclasses.replace(study, protocol=dataclasses.replace(protocol, seeds=seeds))
 
@@ -229,31 +237,11 @@ def usual_validation(data: str) -> int:
 
 
 def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget: float, jobs: int) -> Study:
-    """Return the study with as many trials as fit into a time.
+    """Return the study with as many trials of so many seconds, by (arm, task), as fit into a time, on ``jobs`` workers.
 
     If so many replicates fit that a test can show something, they are taken: first as many as there may be, each with
     the fewest trials, then more points to tune and more seeds in each. Else tuning is done once, what is left beyond
     the fewest trials goes in equal parts to tuning and seeds, and the verdict is about the rates that it chose.
-
-    Args:
-        study: From :func:`proposed`.
-        trial_seconds: Seconds of one trial, by (arm, task).
-        budget: Seconds in all.
-        jobs: Trials side by side.
-
-    Raises:
-        ArgumentError: If not even the fewest trials fit; the message says what would.
-
-    Example:
-        >>> from agileact.study.spec.arms import arm
-        >>> study = proposed([arm("relu"), arm("agile-relu")], "m:f", "d:g", fingerprint="", iterations=100,
-        ...                  batch_size=10, validation=10)
-        >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=24.0, jobs=2)
-        >>> fit.protocol.replicates, fit.protocol.trials, len(fit.protocol.seeds)
-        (1, 5, 10)
-        >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=94.0, jobs=2)
-        >>> fit.protocol.replicates, fit.protocol.trials, len(fit.protocol.seeds)
-        (10, 6, 3)
     """
     from agileact.study.running.cost import START_SECONDS
     from agileact.study.running.progress import format_duration
@@ -286,7 +274,7 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
 def _replicated(study: Study, room: int) -> Protocol | None:
     """Return the protocol of as many replicates as fit into ``room`` trials of each arm; None if they are too few."""
     points, seeds = study.protocol.trials, 1
-    replicates = min(max(_MOST_REPLICATES, study.least_seeds) if _MOST_REPLICATES else 0, room // (points + seeds))
+    replicates = min(max(_MOST_REPLICATES, study.least_seeds), room // (points + seeds))
     if replicates < study.least_seeds:
         return None
     each = room // replicates
@@ -299,15 +287,7 @@ def _replicated(study: Study, room: int) -> Protocol | None:
 
 
 def duration(text: str) -> float:
-    """Return the seconds of a time such as "30m", "1h30m", "1.5h" or "90s".
-
-    Raises:
-        ValueError: If it is none.
-
-    Example:
-        >>> duration("1.5h"), duration("1h30m")
-        (5400.0, 5400.0)
-    """
+    """Return the seconds of a time such as "30m", "1h30m", "1.5h" or "90s"; a ValueError if it is none."""
     parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text)
     if not parts:
         raise ValueError(text)

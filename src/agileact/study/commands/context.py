@@ -70,19 +70,18 @@ class Context:
             # Its trials are known by the data's fingerprints; the data itself may be elsewhere.
             return cls(recorded, {}, source.folder)
         study, data = identified(unidentified(recorded), options.data_dir)
-        for task, old in zip(study.tasks, recorded.tasks, strict=True):
-            if task != old:
-                what = "data" if task.spec.data != old.spec.data else "model"
-                raise ArgumentError(
-                    f"the {what} of the task {task.name!r} is not what the results in {source.folder} were made with; "
-                    "a study of another one goes into another folder, from its YAML file"
-                )
-        for arm, before in zip(study.arms, recorded.arms, strict=True):
-            if arm != before:
-                raise ArgumentError(
-                    f"the activation of the arm {arm.name!r} is not what the results in {source.folder} were made "
-                    "with; a study of another one goes into another folder, from its YAML file"
-                )
+        changed = [
+            f"{'data' if task.spec.data != old.spec.data else 'model'} of the task {task.name!r}"
+            for task, old in zip(study.tasks, recorded.tasks, strict=True)
+            if task != old
+        ]
+        arms = zip(study.arms, recorded.arms, strict=True)
+        changed += [f"activation of the arm {arm.name!r}" for arm, old in arms if arm != old]
+        if changed:
+            raise ArgumentError(
+                f"the {changed[0]} is not what the results in {source.folder} were made with; a study of another one "
+                "goes into another folder, from its YAML file"
+            )
         return cls(study, data, source.folder)
 
     def notes(self) -> list[str]:
@@ -214,7 +213,7 @@ def failures_kept(out: Path, tell: Callable[[str], None] = say) -> Iterator[None
 
 def keep_report(outcome: Outcome, out: Path, tell: Callable[[str], None] = say) -> Path | None:
     """Write ``out``/report.html and return its path; None if that fails, which ``tell`` hears of."""
-    from agileact.study.report.write import write_report
+    from agileact.study.report.side_by_side import write_report
 
     path = out / "report.html"
     try:

@@ -142,15 +142,8 @@ def _status(options: argparse.Namespace) -> None:
     study, current = outcome.study, outcome.current
     most, pairs = study.most_trials, len(current.parts)
     if options.json:
-        document = {
-            "study": study.name,
-            "trials": most,
-            "done": current.done,
-            "tuned": len(current.choices),
-            "pairs": pairs,
-            "finished": current.finished,
-        }
-        print_json(document)
+        counts = {"trials": most, "done": current.done, "tuned": len(current.choices), "pairs": pairs}
+        print_json({"study": study.name, **counts, "finished": current.finished})
         return
     state = "finished" if current.finished else f"{len(current.next)} can run now"
     tuned = f"{len(current.choices)} of {pairs} pairs of arm and task are tuned; " * study.protocol.tune
@@ -207,7 +200,7 @@ def _source(options: argparse.Namespace) -> Source:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from agileact.study.report.write import write_report
+    from agileact.study.report.side_by_side import write_report
 
     source = _source(options)
     path = options.output or source.folder / "report.html"

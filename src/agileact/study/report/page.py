@@ -23,17 +23,7 @@ _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028",
 
 
 def page(document: dict[str, Any], *, live: bool = False) -> str:
-    """Return the page of a document as HTML.
-
-    Args:
-        document: From :func:`~agileact.study.report.document.report_document`.
-        live: Whether the page asks the server that it came from for news.
-
-    Example:
-        >>> text = page({"name": "<b>", "summary": "Nothing yet.", "sections": []})
-        >>> "<title><b>" in text, "&lt;b&gt;" in text
-        (False, True)
-    """
+    """Return the page of a document as HTML; a ``live`` page asks the server that it came from for news."""
     script, plotly = "\n".join(_asset(name) for name in _SCRIPTS), _asset(PLOTLY)
     policy = "; ".join(
         [
@@ -66,12 +56,7 @@ def page(document: dict[str, Any], *, live: bool = False) -> str:
 
 
 def island(value: Any) -> str:
-    r"""Return JSON that can stand inside a script element: no character in it can end the element or a line of script.
-
-    Example:
-        >>> island({"name": "</script>"})
-        '{"name":"\\u003c/script\\u003e"}'
-    """
+    """Return JSON that can stand inside a script element: nothing in it can end the element or a line of script."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, escaped in _ESCAPES.items():
         text = text.replace(character, escaped)

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from agileact.study.data.objective import lower_is_better
 from agileact.study.results.contrasts import Cell, Comparison, compare, time_to
 from agileact.study.results.idle import idle_seeds
 from agileact.study.results.over_tasks import OverTasks
@@ -84,13 +85,14 @@ class Outcome:
                 found.append((arm, parts, final))
                 trials += [Row(task.name, arm.name, "tuning", result) for result in tried]
                 trials += [Row(task.name, arm.name, "final", result) for result in final]
-            whole = [result for _, _, results in found for result in results]
+            whole, lower = [result for _, _, results in found for result in results], lower_is_better(task)
             baseline = {result.spec.seed: result for result in found[0][2]}
             for arm, parts, results in found:
                 units, losses = self._units(parts, {result.spec: result for result in results})
                 choices = tuple(one.choice for one in parts if one.choice is not None)
                 times, idle = _times(results, baseline), idle_seeds(results, whole)
-                cells.append(Cell(arm.name, task.name, tuple(results), units, losses, times, choices, idle, self.unit))
+                of = (arm.name, task.name, tuple(results), units, losses, times, choices, idle, self.unit, lower)
+                cells.append(Cell(*of))
         self.trials, self.cells = tuple(trials), tuple(cells)
 
     def _units(
@@ -151,13 +153,14 @@ class Outcome:
     @cached_property
     def over_tasks(self) -> OverTasks | None:
         """What holds over all tasks together; None for fewer than two, or where losses cannot be compared."""
-        bases = [self.of_task(task.name)[0][1].summary() for task in self.study.tasks]
+        count = len(self.study.arms)
+        bases = [cell.summary() for cell in self.cells[::count]]
         scales = [base.mean for base in bases if base is not None and base.mean > 0]
         if len(bases) < 2 or len(scales) < len(bases):
             return None
         losses = {}
         for number, arm in enumerate(self.study.arms):
-            columns = [cell.losses for cell in self.cells[number :: len(self.study.arms)]]
+            columns = [cell.losses for cell in self.cells[number::count]]
             if columns[0] and len({len(column) for column in columns}) == 1:
                 losses[arm.name] = np.array(columns).T / np.array(scales)
         return OverTasks(losses) if losses else None
@@ -165,7 +168,8 @@ class Outcome:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of the whole study, as sentences without a full stop."""
-        return [note for note in (self.study.caveat(),) if note and self.comparisons]
+        caveat = self.study.caveat()
+        return [caveat] if caveat and self.comparisons else []
 
     @cached_property
     def flags(self) -> list[tuple[str, str, str]]:

@@ -21,27 +21,22 @@ class Sensitivity:
     """Validation loss against learning rate, of one arm on one task.
 
     Where more than the rate was searched, a rate has the loss of its best point, replicate by replicate.
-
-    Attributes:
-        arm: The arm's name.
-        task: The task's name.
-        rates: The rates that were tried, ascending.
-        mean: Mean lowest validation loss at each, over seeds and replicates; infinite where a run diverged.
-        low: The lowest run at each.
-        high: The highest.
-        ranges: The rates within 10 % of the best, in each replicate that has a finite loss.
-        expected: Expected lowest loss of 1, 2, 4 and 8 random draws of the tried points (``DRAWS``), a mean over
-            replicates. A diverged run counts as an untrained network; infinite where that loss is unknown.
     """
 
     arm: str
     task: str
     rates: tuple[float, ...]
     mean: tuple[float, ...]
+    """Mean lowest validation loss at each rate, over seeds and replicates; infinite where a run diverged."""
     low: tuple[float, ...]
     high: tuple[float, ...]
     ranges: tuple[RateRange, ...]
+    """The rates within 10 % of the best, in each replicate that has a finite loss."""
     expected: tuple[float, ...]
+    """Expected lowest loss of ``DRAWS`` random draws of the tried points, a mean over replicates.
+
+    A diverged run counts as an untrained network; infinite where that loss is unknown.
+    """
 
     @cached_property
     def width(self) -> Difference | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from agileact._common.errors import ArgumentError
@@ -16,19 +18,12 @@ def freeze(options: Mapping[str, Any]) -> Options:
     return tuple(sorted((name, as_options(value)) for name, value in options.items()))
 
 
-def scalar(text: str) -> Any:
-    """Return what a word says: a number, true, false, none, or the word itself.
-
-    Example:
-        >>> [scalar(word) for word in ("3", "1e-3", "true", "none", "cosine")]
-        [3, 0.001, True, None, 'cosine']
-    """
+def scalar(text: str, words: Mapping[str, Any] = MappingProxyType({"none": None, "true": True, "false": False})) -> Any:
+    """Return what a word says: a number, one of ``words``, or the word itself."""
     for convert in (int, float):
-        try:
+        with contextlib.suppress(ValueError):
             return convert(text)
-        except ValueError:
-            continue
-    return {"none": None, "true": True, "false": False}.get(text.lower(), text)
+    return words.get(text.lower(), text)
 
 
 def as_options(value: Any) -> Any:

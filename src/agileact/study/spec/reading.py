@@ -39,18 +39,11 @@ def placed(*path: str | int) -> Iterator[None]:
 
 
 def read(kind: type[T], raw: Any, source: str = "", converter: Any = None) -> T:
-    """Return the dataclass that mappings and lists describe.
+    """Return the dataclass that mappings and lists describe; an ArgumentError in one line says what does not fit.
 
-    Args:
-        kind: The dataclass.
-        raw: As JSON or YAML holds it.
-        source: What errors call it, such as the file's name.
-        converter: From :func:`make_converter`; None for JSON that this package wrote.
-
-    Raises:
-        ArgumentError: If something does not fit; the message is one line with the place.
+    ``source`` is what errors call it, such as a file's name; without a converter it is JSON that this package wrote.
     """
-    converter = converter or _of_json()
+    converter = converter or json_converter()
     try:
         return converter.structure(raw, kind)  # type: ignore[no-any-return]
     except Exception as error:
@@ -94,9 +87,11 @@ def _is_some(origin: Any) -> Callable[[Any], bool]:
 
 
 @functools.cache
-def _of_json() -> Any:
+def json_converter(*more: tuple[Any, Callable[[Any, Any], Any]]) -> Any:
+    """Return the converter of JSON that this package wrote, with hooks for ``more`` types that need what is above."""
     made = make_converter(number, text)
-    made.register_structure_hook_func(lambda kind: kind == Options, lambda raw, _: as_options(raw))
+    for wanted, hook in ((Options, lambda raw, _: as_options(raw)), *more):
+        made.register_structure_hook_func(lambda kind, wanted=wanted: kind == wanted, hook)
     return made
 
 

@@ -98,8 +98,8 @@ class Budget:
     patience: int = field(default=0, metadata=_LATER)
 
     def __post_init__(self) -> None:
-        _check_choice("device", self.device, DEVICES)
-        _check_choice("precision", self.precision, PRECISIONS)
+        check_choice("device", self.device, DEVICES)
+        check_choice("precision", self.precision, PRECISIONS)
         if self.precision == "fp16" and self.device == "cpu":
             raise ArgumentError("precision 'fp16' needs the device 'cuda'; on the CPU take 'bf16'")
         _check("the number of processes", self.processes, least=1)
@@ -221,7 +221,7 @@ class ArmSpec:
             ("weights", WEIGHTS),
             ("schedule", SCHEDULES),
         ):
-            _check_choice(name, getattr(self, name), allowed)
+            check_choice(name, getattr(self, name), allowed)
         for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ArgumentError(f"{name} must be at least 0 and less than 1, not {getattr(self, name)}")
@@ -230,7 +230,7 @@ class ArmSpec:
         if self.start in ("calibrated", "folded") and self.weights != "free":
             raise ArgumentError(f"the start {self.start!r} is for free weights, not for {self.weights!r} ones")
         for entry in self.freeze:
-            _check_choice("an entry of freeze", entry, FREEZABLE)
+            check_choice("an entry of freeze", entry, FREEZABLE)
         if len(set(self.freeze)) < len(self.freeze):
             raise ArgumentError(f"freeze names something twice: {', '.join(self.freeze)}")
         if list(self.freeze) != sorted(self.freeze):
@@ -258,7 +258,8 @@ def _is_pattern(pattern: str, name: str) -> bool:
     return any(sign in pattern for sign in "*?[") and fnmatch.fnmatchcase(name, pattern)
 
 
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raise unless a field has one of its values."""
     if value not in allowed:
         raise ArgumentError(
             f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}{suggestion(value, allowed)}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact._common.errors import AgileactError, ArgumentError
-from agileact.study.spec.user_targets import find
+from agileact.study.spec.user_targets import arguments, find, required
 
 _TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*)(?::|$)")
 _CHANNELS = ("num_parameters", "channels", "num_channels", "num_features", "features")
@@ -22,12 +20,7 @@ _CHANNELS = ("num_parameters", "channels", "num_channels", "num_features", "feat
 
 
 def target_of(text: str) -> str:
-    """Return the user's target in an activation's name; "" if the name is one of this package's.
-
-    Example:
-        >>> target_of("pkg.mine:Act:slope=0.1"), target_of("elu:alpha=0.5")
-        ('pkg.mine:Act', '')
-    """
+    """Return the user's target in an activation's name; "" if the name is one of this package's."""
     found = _TARGET.match(text)
     return found[1] if found else ""
 
@@ -35,12 +28,8 @@ def target_of(text: str) -> str:
 class UserActivation(nn.Module):
     """What the user named, in the place of an activation: y = f(x), of the shape of x.
 
-    Attributes:
-        target: What was named.
-        function: The module or function.
-        axis: The channel axis, if the function knows how many channels there are, but not where. Where the last of
-            three axes or more holds them, it sees (rows, channels): channels are the second axis and the last,
-            whichever of the two it takes them from.
+    ``axis`` is the channel axis, if the function knows how many channels there are, but not where. Where the last of
+    three axes or more holds them, it sees (rows, channels): channels are the second axis and the last.
     """
 
     def __init__(self, target: str, function: Callable[..., Any], axis: int | None = None) -> None:
@@ -69,9 +58,8 @@ class UserActivation(nn.Module):
 def channels_argument(target: str) -> str | None:
     """Return the name of the argument by which the user's class or function asks for channels, if it does."""
     found = find(target, "activation")
-    parameters = _parameters(found)
-    named = next((name for name in parameters if name in _CHANNELS), None)
-    needed = [name for name in _needed(parameters) if name != "dim"]
+    named = next((name for name in arguments(found) or {} if name in _CHANNELS), None)
+    needed = [name for name in required(found) if name != "dim"]
     if named is None and isinstance(found, type) and len(needed) == 1:
         return needed[0]  # the one thing that a module's class must be told
     return named
@@ -82,23 +70,15 @@ def build(target: str, channels: int, dim: int, options: Mapping[str, Any]) -> U
 
     A class, a function without required arguments, and one that asks for channels make the activation; any other
     function is the activation. A module that is named itself is copied.
-
-    Raises:
-        ArgumentError: If there is no such thing, or it does not take the options, or makes nothing that can be called.
-
-    Example:
-        >>> build("torch.nn:PReLU", 3, 1, {})(torch.zeros(2, 3)).shape
-        torch.Size([2, 3])
-        >>> build("torch:tanh", 3, 1, {})
-        UserActivation(torch:tanh)
     """
     found = find(target, "activation")
-    parameters, asks = _parameters(found), channels_argument(target)
+    signature, asks = arguments(found), channels_argument(target)
+    parameters = signature or {}
     if isinstance(found, nn.Module):
         if options:
             raise ArgumentError(f"the activation {target!r} is a module already and takes no options")
         return UserActivation(target, copy.deepcopy(found))
-    if not (isinstance(found, type) or asks or (_is_written(found) and not _needed(parameters))):
+    if not (isinstance(found, type) or asks or (signature is not None and not required(found))):
         wrong = [name for name in options if parameters and name not in parameters]
         if wrong:
             raise ArgumentError(f"the activation {target!r} takes no {wrong[0]}, only {', '.join(parameters)}")
@@ -122,22 +102,3 @@ def learns(target: str, options: Mapping[str, Any]) -> bool:
     """Return whether the user's activation has parameters that learn."""
     with torch.random.fork_rng(devices=[]):
         return any(parameter.requires_grad for parameter in build(target, 1, 1, options).parameters())
-
-
-def _parameters(found: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return what may be given by name; of what is written in C, and is no class, nobody knows."""
-    with contextlib.suppress(ValueError, TypeError):
-        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        return {name: one for name, one in inspect.signature(found).parameters.items() if one.kind not in kinds}
-    return {}
-
-
-def _is_written(found: Callable[..., Any]) -> bool:
-    with contextlib.suppress(ValueError, TypeError):
-        inspect.signature(found)
-        return True
-    return False
-
-
-def _needed(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
-    return [name for name, one in parameters.items() if one.default is one.empty]

@@ -8,7 +8,7 @@ import inspect
 import random
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +22,12 @@ from agileact._common.names import hint
 def call(target: str, what: str, seed: int | None = None) -> Any:
     """Call the function that ``target`` names, without arguments, and return what it returns.
 
-    Args:
-        target: As ``package.module:function``.
-        what: What it is for, in errors.
-        seed: Where the random numbers of torch, numpy and Python begin that the function draws; the streams of the
-            caller are then left alone. None leaves it to the function.
-
-    Raises:
-        ArgumentError: If there is no such function, or it asks for arguments, or it fails.
-
-    Example:
-        >>> call("math:sqrt", "model")
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: the model 'math:sqrt' must be had without arguments, but it asks for x
+    ``what`` says in errors what it is for. With a seed the random numbers of torch, numpy and Python that the function
+    draws begin there, and the streams of the caller are left alone.
     """
     function = find(target, what)
-    asked = ""
-    with contextlib.suppress(ValueError, TypeError):  # which say that there is no signature to look at
-        needed = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
-        asked = ", ".join(one.name for one in needed if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD))
-    if asked:
-        raise ArgumentError(f"the {what} {target!r} must be had without arguments, but it asks for {asked}")
+    if asked := required(function):
+        raise ArgumentError(f"the {what} {target!r} must be had without arguments, but it asks for {', '.join(asked)}")
     try:
         # Its module was imported before: what that draws or seeds comes once in a process and must not shift the rest.
         with contextlib.nullcontext() if seed is None else seeded(seed):
@@ -56,6 +40,19 @@ def call(target: str, what: str, seed: int | None = None) -> Any:
             f"the {what} {target!r} raised {type(error).__name__}: {error} ({Path(last.filename).name}, line "
             f"{last.lineno})"
         ) from error
+
+
+def arguments(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    """Return what may be given by name; None for what is written in C, of which nobody knows."""
+    with contextlib.suppress(ValueError, TypeError):
+        found = inspect.signature(function).parameters.items()
+        return {name: one for name, one in found if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    return None
+
+
+def required(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the arguments that must be given."""
+    return [name for name, one in (arguments(function) or {}).items() if one.default is one.empty]
 
 
 @contextlib.contextmanager
@@ -74,23 +71,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def find(target: str, what: str) -> Callable[..., Any]:
-    """Return the function that ``target`` names; modules are looked for in the working directory too.
-
-    Args:
-        target: As ``package.module:function``.
-        what: What it is for, in errors.
-
-    Raises:
-        ArgumentError: If there is no such module or function.
-
-    Example:
-        >>> find("math:sqrt", "model")(4.0)
-        2.0
-        >>> find("math:sqr", "model")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: the model 'math:sqr': module 'math' has no function 'sqr'; did you...
-    """
+    """Return the function that ``target``, ``package.module:function``, names, also of the working directory."""
     module, colon, name = target.partition(":")
     if not colon or not module or not name:
         raise ArgumentError(f"the {what} must be named as package.module:function, not {target!r}")

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import math
 
-from agileact.study.report.blocks import POINTS, Block, cell, chart, choice, numbers, of_tasks, task_section, thin
+from agileact.study.report.blocks import (
+    POINTS,
+    Block,
+    cell,
+    chart,
+    choice,
+    measured,
+    numbers,
+    of_tasks,
+    task_section,
+    thin,
+)
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.trajectories import Band, Part, loss_band
 
@@ -53,27 +64,24 @@ def _chart(outcome: Outcome, task: str, part: Part, bands: dict[int, Band]) -> B
     series, rows = [], []
     for arm, band in bands.items():
         places = thin(len(band.iterations))
-        drawn = {
-            end: numbers([values[place] for place in places])
-            for end, values in (("y", band.mean), ("low", band.low), ("high", band.high))
-        }
         few = thin(len(band.iterations), max(12, min(POINTS, _BUDGET // (_lines(outcome) or 1))))
-        seeds = {
-            "lower": numbers([band.lower[place] for place in places]),
-            "upper": numbers([band.upper[place] for place in places]),
-            "runs_x": [band.iterations[place] for place in few],
-            "runs": [numbers([run[place] for place in few]) for run in band.curves],
-        }
-        x = [band.iterations[place] for place in places]
-        series.append({"arm": arm, "name": names[arm], "x": x, **drawn, **seeds})
+        ends = {"y": band.mean, "low": band.low, "high": band.high, "lower": band.lower, "upper": band.upper}
+        series.append(
+            {
+                **{"arm": arm, "name": names[arm], "x": [band.iterations[place] for place in places]},
+                **{end: numbers([values[place] for place in places]) for end, values in ends.items()},
+                "runs_x": [band.iterations[place] for place in few],
+                "runs": [numbers([run[place] for place in few]) for run in band.curves],
+            }
+        )
         lowest = min(range(len(band.mean)), key=band.mean.__getitem__)
         rows.append(
             [
                 cell(names[arm], arm=arm),
-                cell(f"{band.mean[0]:.4g}", band.mean[0]),
-                cell(f"{band.mean[lowest]:.4g}", band.mean[lowest]),
-                cell(str(band.iterations[lowest]), band.iterations[lowest]),
-                cell(f"{band.mean[-1]:.4g}", band.mean[-1]),
+                measured(band.mean[0]),
+                measured(band.mean[lowest]),
+                measured(band.iterations[lowest], "d"),
+                measured(band.mean[-1]),
                 cell(f"{band.runs}" + f" ({band.diverged} diverged)" * bool(band.diverged), band.runs),
             ]
         )

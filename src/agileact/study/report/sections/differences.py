@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from agileact.study.report.blocks import Block, Cell, cell, chart, number, numbers, of_tasks, paragraph, section
-from agileact.study.results.contrasts import Comparison
+from agileact.study.report.blocks import (
+    Block,
+    Cell,
+    arm_cell,
+    cell,
+    chart,
+    measured,
+    number,
+    numbers,
+    of_tasks,
+    paragraph,
+    section,
+)
+from agileact.study.results.contrasts import Comparison, bounds
 from agileact.study.results.outcome import Outcome
 
 _COLUMNS = (
@@ -31,8 +43,7 @@ def _chart(outcome: Outcome, task: str) -> Block | None:
     found = [one for one in outcome.comparisons if one.task == task]
     if not found:
         return None
-    numbered = {name: place for place, name in enumerate(outcome.arm_names)}
-    series = [_series(one, numbered[one.arm]) for one in found]
+    series = [_series(outcome, one) for one in found]
     lower, higher = (sum(one.verdict.decision == word for one in found) for word in ("better", "worse"))
     return chart(
         "differences",
@@ -47,48 +58,38 @@ def _chart(outcome: Outcome, task: str) -> Block | None:
         numbers=(
             f"Paired differences on {task}; the effect size is Hedges' g of the paired differences.",
             _COLUMNS,
-            [_row(one, numbered[one.arm]) for one in found],
+            [_row(outcome, one) for one in found],
         ),
     )
 
 
-def _series(one: Comparison, arm: int) -> Block:
+def _series(outcome: Outcome, one: Comparison) -> Block:
     found = one.verdict.difference
     return {
-        "arm": arm,
+        "arm": outcome.arm_names.index(one.arm),
         "name": one.arm,
         "mean": number(None if found is None else found.mean),
-        "interval": _interval(found),
-        "second": _interval(one.bootstrap),
+        "interval": numbers(bounds(found) or ()) or None,
+        "second": numbers(bounds(one.bootstrap) or ()) or None,
         "points": numbers([value for value in one.differences if value is not None]),
         "decision": one.verdict.decision,
     }
 
 
-def _row(one: Comparison, arm: int) -> list[Cell]:
-    verdict, effect = one.verdict, None if one.effect is None else one.effect.g
+def _row(outcome: Outcome, one: Comparison) -> list[Cell]:
+    verdict = one.verdict
     mean = None if verdict.difference is None else verdict.difference.mean
     share = f"{one.improvement.value:.2f}"
     if one.improvement.low is not None:
         share += f" ({one.improvement.low:.2f} to {one.improvement.high:.2f})"
+    intervals = [bounds(verdict.difference), bounds(one.bootstrap)]
     return [
-        cell(one.arm, arm=arm),
+        arm_cell(outcome, one.arm),
         cell("diverged" if mean is None else f"{mean:+.4g}", mean),
-        *(
-            cell(
-                "–" if bounds is None else f"{bounds[0]:+.3g} to {bounds[1]:+.3g}",
-                None if bounds is None else bounds[0],
-            )
-            for bounds in (_interval(verdict.difference), _interval(one.bootstrap))
-        ),
-        cell("–" if verdict.p_value is None else f"{verdict.p_value:.2g}", verdict.p_value),
-        cell("–" if effect is None else f"{effect:+.2f}", effect),
+        *(cell(f"{ends[0]:+.3g} to {ends[1]:+.3g}", ends[0]) if ends else cell("–") for ends in intervals),
+        measured(verdict.p_value, ".2g"),
+        measured(None if one.effect is None else one.effect.g, "+.2f"),
         cell(share, one.improvement.value),
-        cell("–" if verdict.detectable is None else f"{verdict.detectable:.2g}", verdict.detectable),
-        cell(str(len(one.units)), len(one.units)),
+        measured(verdict.detectable, ".2g"),
+        measured(len(one.units)),
     ]
-
-
-def _interval(found: object) -> list[float | None] | None:
-    low, high = getattr(found, "low", None), getattr(found, "high", None)
-    return None if low is None or high is None else numbers([low, high])

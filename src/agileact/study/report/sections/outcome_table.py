@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from agileact.study.report import blocks
-from agileact.study.report.blocks import Block, Cell, cell, chart, details, numbers, paragraph, section, table
+from agileact.study.report.blocks import (
+    Block,
+    Cell,
+    arm_cell,
+    cell,
+    chart,
+    details,
+    measured,
+    numbers,
+    paragraph,
+    section,
+    table,
+)
 from agileact.study.results import contrasts, printing
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.over_tasks import OverTasks
@@ -37,9 +49,9 @@ def outcome_table(outcome: Outcome) -> Block:
     rows = []
     for (arm, one), text in zip(found, texts, strict=True):
         values = _values(one)
-        rows.append(
-            [cell(_whole(text[title]), values.get(title), arm=arm if title == "arm" else None) for title in titles]
-        )
+        # A mean is not parted from its deviation, on paper for instance.
+        whole = {title: text[title].replace(" ± ", "\u00a0±\u00a0") for title in titles}
+        rows.append([cell(whole[one], values.get(one), arm=arm if one == "arm" else None) for one in titles])
     loss = (
         "lowest test loss over all evaluations, and the iteration where it was; the metric is that of the iteration "
         "that validation chose"
@@ -64,9 +76,8 @@ def outcome_table(outcome: Outcome) -> Block:
 
 def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
     base = outcome.baseline.name
-    numbered = {name: number for number, name in enumerate(outcome.arm_names)}
     rows: list[list[Cell]] = [
-        [cell(name, arm=numbered[name]), cell(one.describe(3), one.value)] for name, one in found.relative.items()
+        [arm_cell(outcome, name), cell(one.describe(3), one.value)] for name, one in found.relative.items()
     ]
     relative = table(
         "relative",
@@ -86,12 +97,12 @@ def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
         "improvement",
         "Over all tasks: probability that a run of the row's arm has a lower loss than one of the column's.",
         ["arm", *against],
-        [[cell(one, arm=numbered[one]), *(better(one, other) for other in against)] for one in found.relative],
+        [[arm_cell(outcome, one), *(better(one, other) for other in against)] for one in found.relative],
         numeric=range(1, 1 + len(against)),
     )
     series = [
         {
-            "arm": numbered[name],
+            "arm": outcome.arm_names.index(name),
             "name": name,
             "x": numbers(one.thresholds),
             "y": numbers(one.shares),
@@ -99,9 +110,10 @@ def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
         }
         for name, one in found.profiles.items()
     ]
-    at = [
-        next((t for t, share in zip(one.thresholds, one.shares, strict=True) if share >= 0.5), None)
-        for one in found.profiles.values()
+    halves = [
+        [arm_cell(outcome, name), measured(next((t for t, share in at if share >= 0.5), None), ".3f")]
+        for name, one in found.profiles.items()
+        for at in [zip(one.thresholds, one.shares, strict=True)]
     ]
     profile = chart(
         "profiles",
@@ -113,23 +125,11 @@ def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
         x="test loss in units of the baseline's",  # whose name may be long
         y="share of runs",
         unit_y=True,
-        numbers=(
-            "The loss that half of the runs stay below.",
-            ["arm", "relative loss"],
-            [
-                [cell(name, arm=numbered[name]), cell("–" if half is None else f"{half:.3f}", half)]
-                for name, half in zip(found.profiles, at, strict=True)
-            ],
-        ),
+        numbers=("The loss that half of the runs stay below.", ["arm", "relative loss"], halves),
     )
     pairs = details("Probability of improvement, over all tasks", [improvement])
     # Hidden, as the charts of other tasks are, while the reader looks at one task.
     return [relative, {**profile, "task": "*"}, {**pairs, "task": "*"}]
-
-
-def _whole(text: str) -> str:
-    """Return a cell's text such that a mean is not parted from its deviation, on paper for instance."""
-    return text.replace(" ± ", "\u00a0±\u00a0")
 
 
 def _lowest(found: contrasts.Cell) -> dict[str, Summary | None]:

@@ -1,13 +1,13 @@
-"""The learned activations of one trial, before and after its training, layer by layer."""
+"""Learned activations by layer: before and after one trial, and scale and location over training (Fig. 14)."""
 
 from __future__ import annotations
 
 from agileact.study.report.blocks import (
     Block,
-    cell,
     chart,
     choice,
     grid,
+    measured,
     numbers,
     of_tasks,
     paragraph,
@@ -15,11 +15,13 @@ from agileact.study.report.blocks import (
     thin,
 )
 from agileact.study.results.outcome import Outcome
+from agileact.study.results.trajectories import LayerBand, layer_bands
 from agileact.study.spec.result import Shape, TrialResult
 
 _NUMBERS = 120_000
 """So many values a page holds at most, about a megabyte; with more, fewer channels of each layer are drawn."""
 _FEWEST = 4
+_LETTERS = {"scale": "a", "location": "b"}
 
 
 def shapes(outcome: Outcome) -> Block:
@@ -69,10 +71,7 @@ def _chart(task: str, arm: str, layer: str, shape: Shape, most: int) -> Block:
     ]
     alike = len(shape.after) == 1
     learned = [(letter, one) for letter, one in (("scale a", shape.scale), ("location b", shape.location)) if one]
-    rows = [
-        [letter, cell(str(len(values))), *(cell(f"{value:.4g}", value) for value in (min(values), max(values)))]
-        for letter, values in learned
-    ]
+    rows = [[letter, *map(measured, (len(values), min(values), max(values)))] for letter, values in learned]
     told = "; ".join(f"{letter} from {min(values):.3g} to {max(values):.3g}" for letter, values in learned)
     what = "one function for all channels" if alike else f"{len(places)} of its channels"
     return chart(
@@ -89,4 +88,59 @@ def _chart(task: str, arm: str, layer: str, shape: Shape, most: int) -> Block:
         legend=[{"start": True, "name": "at the start"}, {"line": 1, "name": "after training"}],
         small=True,
         numbers=(f"Final values of {name}.", ["parameter", "how many", "smallest", "largest"], rows),
+    )
+
+
+def parameters(outcome: Outcome) -> Block:
+    """Return the section: a choice of arm for each task, and a chart for a and one for b."""
+
+    def pick(task: str) -> Block | None:
+        options = {
+            found.arm: [grid([_of_layers(task, found.arm, which, bands) for which in _LETTERS], wide=True)]
+            for _, found in outcome.of_task(task)
+            if (bands := layer_bands(found.results))
+        }
+        return choice(f"parameters-{task}", f"{task}: arm", options)
+
+    title = "Scale a and location b over training"
+    otherwise = "No finished trial has an activation with a learned scale and location."
+    text = (
+        "For each layer the band reaches from its smallest to its largest channel, each a mean over seeds. In "
+        "a f(x - b), a starts at 1 and b at 0 unless the arm says otherwise."
+    )
+    return task_section("parameters", title, text, of_tasks(outcome, pick), outcome, otherwise)
+
+
+def _of_layers(task: str, arm: str, which: str, bands: dict[str, LayerBand]) -> Block:
+    series, rows, ends = [], [], []
+    for place, (layer, band) in enumerate(bands.items()):
+        low, high = getattr(band, f"{which}_min"), getattr(band, f"{which}_max")
+        places = thin(len(low))
+        series.append(
+            {
+                "line": place + 1,
+                "name": layer,
+                "x": [band.iterations[n] for n in places],
+                "low": numbers([low[n] for n in places]),
+                "high": numbers([high[n] for n in places]),
+            }
+        )
+        rows.append([layer, *map(measured, (low[0], high[0], low[-1], high[-1], band.runs))])
+        ends.append(f"{layer} from {low[-1]:.3g} to {high[-1]:.3g}")
+    letter = _LETTERS[which]
+    return chart(
+        "parameters",
+        f"{task}-{arm}-{which}",
+        f"{arm} on {task}: {which} {letter}",
+        f"{which} {letter} of {arm} on {task} over training; at the end: {'; '.join(ends)}.",
+        form="lines",
+        series=series,
+        x="iteration",
+        y=f"{which} {letter}",
+        legend=[{"line": place + 1, "name": layer} for place, layer in enumerate(bands)],
+        numbers=(
+            f"{which} {letter} of {arm} on {task}, smallest and largest channel.",
+            ["layer", "first, smallest", "first, largest", "last, smallest", "last, largest", "runs"],
+            rows,
+        ),
     )
