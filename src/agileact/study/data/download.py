@@ -18,6 +18,7 @@ from agileact.study.data.idx import content_sha256
 Progress = Callable[[str, int, "int | None"], None]
 """Called with the file's name, the bytes that are there and, where known, the bytes in all."""
 
+BACKOFF = 0.5
 _CHUNK = 2**16
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -30,29 +31,16 @@ def download(
     progress: Progress | None = None,
     attempts: int = 4,
     timeout: float = 30.0,
-    backoff: float = 0.5,
+    backoff: float | None = None,
     max_bytes: int = 2**30,
 ) -> Path:
-    """Download a file from the first of ``urls`` that gives the right content; return ``target``.
+    """Download a file from the first of ``urls`` (http or https) that gives the right content; return ``target``.
 
     pooch writes to a temporary file, which takes the target's name only after the checksum is right: no reader sees a
-    part of it, and two processes that want the same target do not disturb each other.
-
-    Args:
-        urls: Where the same content is offered, http or https, best first.
-        target: The file to make; its directory is created.
-        sha256: SHA-256 of the content, after decompression if the file is gzip-compressed: the same content can be
-            compressed in many ways, so pooch's own check, of the file, does not do.
-        progress: Called as bytes arrive; None draws a bar on a terminal and prints plain lines elsewhere.
-        attempts: How often each URL is tried while the failure is one that may pass.
-        timeout: Seconds without a byte, or without a connection, after which an attempt has failed.
-        backoff: Seconds before the second attempt at a URL, doubled before each further one.
-        max_bytes: A longer file is refused.
-
-    Raises:
-        ArgumentError: If a URL has another scheme.
-        DataError: If no URL gave the right content; the message says what each of them gave.
-        MissingExtraError: If pooch is not installed.
+    part of it, and two processes that want the same target do not disturb each other. The SHA-256 is of the content,
+    decompressed: the same content can be compressed in many ways, so pooch's own check, of the file, does not do.
+    Each URL has ``attempts``, with ``backoff`` seconds before the second, doubled before each further one. A DataError
+    says what each URL gave.
     """
     for url in urls:
         if not url.lower().startswith(("https://", "http://")):
@@ -66,7 +54,7 @@ def download(
         for url in urls:
             failure = "not tried"
             for attempt in range(attempts):
-                time.sleep(backoff * 2 ** (attempt - 1) if attempt else 0)
+                time.sleep((BACKOFF if backoff is None else backoff) * 2 ** (attempt - 1) if attempt else 0)
                 received = _Received(target.name, report, max_bytes)
                 http = pooch.HTTPDownloader(progressbar=received, chunk_size=_CHUNK, timeout=timeout)
                 try:

@@ -102,11 +102,7 @@ class Objective:
         return changed
 
     def smoothed(self, smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the training loss with this share of each target spread over all classes.
-
-        Raises:
-            ArgumentError: If the loss is not the cross-entropy, which alone has classes to spread it over.
-        """
+        """Return the training loss with this share of each target spread over all classes, as a cross-entropy can."""
         if smoothing and (self.loss or self.kind == "regression"):
             what = f"the loss is {self.loss!r}" if self.loss else "the data is a regression"
             raise ArgumentError(f"label_smoothing is for classes, and {what}")

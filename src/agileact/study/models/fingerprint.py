@@ -87,7 +87,6 @@ def _parsed(source: str) -> str:
 
 def _code(kind: type) -> str:
     try:
-        code: str = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
-        return code
-    except (OSError, TypeError, SyntaxError):
+        return _parsed(textwrap.dedent(inspect.getsource(kind)))
+    except (OSError, TypeError):
         return ""  # made by a program, with no source to look at

@@ -65,7 +65,8 @@ class Sensitivity:
 
     def describe_expected(self) -> str:
         """Return the expected best of few draws in words."""
-        return ", ".join(f"{n}: {_text(value)}" for n, value in zip(DRAWS, self.expected, strict=True))
+        texts = (f"{value:.4g}" if math.isfinite(value) else "diverged" for value in self.expected)
+        return ", ".join(f"{n}: {text}" for n, text in zip(DRAWS, texts, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers for JSON; what is infinite is None."""
@@ -124,7 +125,3 @@ def _mean(values: Sequence[float]) -> float:
 
 def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _text(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "diverged"

@@ -247,15 +247,12 @@ class ArmSpec:
         """
         given = dict(self.activations)
         name = module or role
-        fitting = {where: str(given[where]) for where in given if where != "*" and _is_pattern(where, name)}
+        patterns = [where for where in given if where != "*" and any(sign in where for sign in "*?[")]
+        fitting = {where: str(given[where]) for where in patterns if fnmatch.fnmatchcase(name, where)}
         if len(set(fitting.values())) > 1:
             raise ArgumentError(f"several patterns fit the activation {name!r}: {', '.join(fitting)}")
         found = next(iter(fitting.values()), given.get(role, given.get("*")))
         return None if found is None else str(found)
-
-
-def _is_pattern(pattern: str, name: str) -> bool:
-    return any(sign in pattern for sign in "*?[") and fnmatch.fnmatchcase(name, pattern)
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -55,16 +55,13 @@ def curves(outcome: Outcome) -> Block:
     return task_section("curves", "Loss curves", text, content, outcome, "No finished trial holds a loss curve.")
 
 
-def _lines(outcome: Outcome) -> int:
-    return len(_PARTS) * sum(len(one.results) for one in outcome.cells)
-
-
 def _chart(outcome: Outcome, task: str, part: Part, bands: dict[int, Band]) -> Block:
     names = outcome.arm_names
+    lines = len(_PARTS) * sum(len(one.results) for one in outcome.cells)
     series, rows = [], []
     for arm, band in bands.items():
         places = thin(len(band.iterations))
-        few = thin(len(band.iterations), max(12, min(POINTS, _BUDGET // (_lines(outcome) or 1))))
+        few = thin(len(band.iterations), max(12, min(POINTS, _BUDGET // (lines or 1))))
         ends = {"y": band.mean, "low": band.low, "high": band.high, "lower": band.lower, "upper": band.upper}
         series.append(
             {

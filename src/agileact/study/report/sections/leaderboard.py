@@ -69,7 +69,7 @@ def _table(outcome: Outcome, task: str, found: Sequence[tuple[int, contrasts.Cel
     best = next((arm for arm, _ in ranked if math.isfinite(means[arm])), None)
     claims = {one.arm: one.verdict for one in outcome.comparisons if one.task == task}
     differences = {
-        arm: _metric_difference(values[arm], values.get(0, {}))
+        arm: _paired(values[arm], values.get(0, {}))
         if by_metric
         else (claims[one.arm].difference if one.arm in claims else None)
         for arm, one in found
@@ -111,7 +111,7 @@ def _metric(one: contrasts.Cell) -> dict[int, float]:
     return {unit: value for unit, value in known.items() if value is not None}
 
 
-def _metric_difference(own: dict[int, float], base: dict[int, float]) -> Difference | None:
+def _paired(own: dict[int, float], base: dict[int, float]) -> Difference | None:
     units = [unit for unit in own if unit in base]
     return paired_difference([own[unit] for unit in units], [base[unit] for unit in units]) if units else None
 

@@ -17,8 +17,7 @@ from agileact.study.report.blocks import (
     table,
 )
 from agileact.study.results import contrasts, printing
-from agileact.study.results.outcome import Outcome
-from agileact.study.results.over_tasks import OverTasks
+from agileact.study.results.outcome import Outcome, OverTasks
 from agileact.study.results.printing import HEADER
 from agileact.study.statistics import Summary, summarise
 
@@ -40,8 +39,10 @@ def outcome_table(outcome: Outcome) -> Block:
     found = [(place % len(outcome.study.arms), one) for place, one in enumerate(outcome.cells)]
     named, cells = printing.rows(outcome.cells)
     shown = dict(zip(HEADER, named, strict=True))
+    digits = dict(zip(_LOWEST, (0, 4), strict=True))
     texts = [
-        {**dict(zip(HEADER, text, strict=True)), **_lowest_in_words(one)}
+        dict(zip(HEADER, text, strict=True))
+        | {title: _NONE if known is None else known.format(digits[title]) for title, known in _lowest(one).items()}
         for (_, one), text in zip(found, cells, strict=True)
     ]
     empty = [title for title in _OPTIONAL if all(one[title] == _NONE for one in texts)]
@@ -138,11 +139,6 @@ def _lowest(found: contrasts.Cell) -> dict[str, Summary | None]:
     at = [float(result.best_iteration) for result in whole if result.best_iteration is not None]
     chosen = [result.selected_test_loss for result in whole if result.selected_test_loss is not None]
     return dict(zip(_LOWEST, (summarise(at), summarise(chosen)), strict=True))
-
-
-def _lowest_in_words(found: contrasts.Cell) -> dict[str, str]:
-    digits = dict(zip(_LOWEST, (0, 4), strict=True))
-    return {title: _NONE if one is None else one.format(digits[title]) for title, one in _lowest(found).items()}
 
 
 def _values(found: contrasts.Cell) -> dict[str, float]:

@@ -16,7 +16,7 @@ from agileact.study.report.blocks import (
 )
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.trajectories import LayerBand, layer_bands
-from agileact.study.spec.result import Shape, TrialResult
+from agileact.study.spec.result import Shape
 
 _NUMBERS = 120_000
 """So many values a page holds at most, about a megabyte; with more, fewer channels of each layer are drawn."""
@@ -26,7 +26,11 @@ _LETTERS = {"scale": "a", "location": "b"}
 
 def shapes(outcome: Outcome) -> Block:
     """Return the section: a choice of arm for each task, and a chart for each of its layers."""
-    trials = {(found.task, found.arm): trial for found in outcome.cells if (trial := _first(found.results)) is not None}
+    whole = {
+        (found.task, found.arm): [one for one in found.results if one.status != "diverged" and one.shapes]
+        for found in outcome.cells
+    }
+    trials = {key: results[0] for key, results in whole.items() if results}
     most = _rows_a_layer([shape for trial in trials.values() for shape in trial.shapes.values()])
 
     def pick(task: str) -> Block | None:
@@ -46,10 +50,6 @@ def shapes(outcome: Outcome) -> Block:
         f"seed that did not diverge is shown, with {most} evenly chosen channels of a layer at most."
     )
     return task_section("shapes", "Learned shapes", text, of_tasks(outcome, pick), outcome, otherwise)
-
-
-def _first(results: tuple[TrialResult, ...]) -> TrialResult | None:
-    return next((result for result in results if result.status != "diverged" and result.shapes), None)
 
 
 def _rows_a_layer(found: list[Shape]) -> int:

@@ -95,7 +95,7 @@ def _charts(outcome: Outcome, task: str, replicate: int, key: str) -> list[Block
     rows = [
         [
             arm_cell(outcome, names[arm]),
-            *(_values(point, columns) if dimensions else _rates(point)),
+            *(_searched(point, columns) if dimensions else _rates(point)),
             measured(reached),
             cell("chosen" if point == found.point else ""),
         ]
@@ -182,7 +182,7 @@ class _Axis:
         return self.ticks.setdefault("0", self._zero) if self.log and value == 0 else float(value)
 
 
-def _values(point: Point, names: list[str]) -> list[Any]:
+def _searched(point: Point, names: list[str]) -> list[Any]:
     found = [_value(point, name) for name in names]
     return [measured(one) if isinstance(one, float) else cell("–" if one is None else str(one)) for one in found]
 
