@@ -50,15 +50,39 @@ def download(
     pooch, requests = require("pooch", "study"), require("requests", "study")
     pooch.get_logger().setLevel("WARNING")  # its notes would stand between our progress
     failures = []
+    certain = False  # that what came is the server's own content, which stays as it is
+
+    def fetch(url: str, path: str, _: Any) -> None:
+        nonlocal certain
+        with requests.get(url, stream=True, timeout=timeout) as answer, Path(path).open("wb") as file:
+            answer.raise_for_status()
+            total, done = int(answer.headers.get("content-length", 0)), 0
+            certain = total > 0
+            report(target.name, 0, total or None)
+            for chunk in answer.iter_content(_CHUNK):
+                done += len(chunk)
+                if (most := max(done, total)) > max_bytes:
+                    certain = True
+                    raise DataError(f"{most:,} bytes are offered, more than the {max_bytes:,} that are taken")
+                file.write(chunk)
+                report(target.name, min(done, total) if total else done, total or None)
+        try:
+            # Text in place of data, such as a page that asks for a login, simply has another checksum.
+            found = content_sha256(path, max_bytes=16 * max_bytes)
+        except DataError as error:
+            raise DataError(f"wrong content: {str(error).removeprefix(f'{path}: ')}") from None
+        if found != sha256:
+            raise DataError(f"wrong content: SHA-256 {found}, expected {sha256}")
+        Path(path).chmod(0o644)  # temporary files are for the owner alone; a cache can be shared
+
     with console_progress() if progress is None else contextlib.nullcontext(progress) as report:
         for url in urls:
             failure = "not tried"
             for attempt in range(attempts):
                 time.sleep((BACKOFF if backoff is None else backoff) * 2 ** (attempt - 1) if attempt else 0)
-                received = _Received(target.name, report, max_bytes)
-                http = pooch.HTTPDownloader(progressbar=received, chunk_size=_CHUNK, timeout=timeout)
+                certain = False
                 try:
-                    pooch.retrieve(url, None, target.name, target.parent, downloader=_checked(http, sha256, max_bytes))
+                    pooch.retrieve(url, None, target.name, target.parent, downloader=fetch)
                     return target
                 except requests.HTTPError as error:
                     failure = f"HTTP status {error.response.status_code} {error.response.reason}"
@@ -71,7 +95,7 @@ def download(
                 except DataError as error:
                     # The server's own content is wrong, and stays so; without a length, a broken connection looks like
                     # the end.
-                    failure, again = str(error), not received.certain
+                    failure, again = str(error), not certain
                 except OSError as error:
                     # A full disk is no failure of the connection.
                     raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
@@ -85,67 +109,11 @@ def download(
     )
 
 
-def _checked(http: Any, sha256: str, max_bytes: int) -> Callable[[str, str, Any], None]:
-    """Return what pooch calls to fetch a URL into a temporary file, with a check of the file's content."""
-
-    def fetch(url: str, path: str, pooch: Any) -> None:
-        http(url, path, pooch)
-        try:
-            # Text in place of data, such as a page that asks for a login, simply has another checksum.
-            found = content_sha256(path, max_bytes=16 * max_bytes)
-        except DataError as error:
-            raise DataError(f"wrong content: {str(error).removeprefix(f'{path}: ')}") from None
-        if found != sha256:
-            raise DataError(f"wrong content: SHA-256 {found}, expected {sha256}")
-        Path(path).chmod(0o644)  # temporary files are for the owner alone; a cache can be shared
-
-    return fetch
-
-
 def _root(error: BaseException) -> BaseException:
     """Return the error that a library's errors were made from; it says in few words what happened."""
     while error.__context__ is not None:
         error = error.__context__
     return error
-
-
-class _Received:
-    """What pooch tells the bytes that arrive; it has the methods of a bar of tqdm."""
-
-    def __init__(self, name: str, report: Progress, max_bytes: int) -> None:
-        self.name, self.report, self.max_bytes = name, report, max_bytes
-        self.done, self._total = 0, 0
-        self.certain = False
-
-    @property
-    def total(self) -> int:
-        """The bytes that the server announced, 0 if it did not."""
-        return self._total
-
-    @total.setter
-    def total(self, total: int) -> None:
-        self._total, self.certain = total, total > 0
-        self._limit(total)
-        self.report(self.name, 0, total or None)
-
-    def update(self, count: int) -> None:
-        self.done += count
-        self._limit(self.done if not self._total else 0)
-        if not self._total or self.done < self._total:
-            self.report(self.name, self.done, self._total or None)
-
-    def reset(self) -> None:
-        # pooch counts whole chunks, and at the end tells the announced number once more.
-        self.done = 0
-
-    def close(self) -> None:
-        if self._total:
-            self.report(self.name, self._total, self._total)
-
-    def _limit(self, count: int) -> None:
-        if count > self.max_bytes:
-            self.certain = True
-            raise DataError(f"{count:,} bytes are offered, more than the {self.max_bytes:,} that are taken")
 
 
 @contextlib.contextmanager

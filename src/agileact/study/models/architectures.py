@@ -49,17 +49,8 @@ def paper_cnn(
     """Build the paper's network: convolution, activation, pooling, K times; then M hidden layers.
 
     The paper (section 4) has filters 16-8-4 and one hidden layer of 30 nodes; kernel and pooling sizes are
-    not given in it and are our choice. The output layer has no activation (cross-entropy on logits).
-
-    Args:
-        arm: Activations for the roles ``conv`` (needed if there are filters) and ``fc`` (if there are nodes).
-        input_shape: (channels, height, width).
-        classes: Number of outputs.
-        seed: Source of the initial weights.
-        filters: Filters of each convolutional layer.
-        nodes: Nodes of each hidden layer.
-        kernel: Kernel size; odd, so that padding keeps the size of the map.
-        pooling: Size and stride of max pooling; 1 for none.
+    not given in it and are our choice. The output layer has no activation (cross-entropy on logits). Convolutional
+    layers have the role ``conv``, hidden layers ``fc``. An odd kernel keeps the size of the map; pooling 1 is none.
 
     Raises:
         ArgumentError: If an option does not fit, for instance if pooling leaves nothing of the image.
@@ -161,15 +152,7 @@ def resnet(
     Source: K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, arXiv 1512.03385, section
     4.2: a 3x3 convolution, then stages of ``blocks`` blocks each, halving the image between stages, global average
     pooling and a linear layer. With ``blocks`` = 3 it is the paper's ResNet-20, except that shortcuts between
-    stages are 1x1 convolutions (the paper's option B).
-
-    Args:
-        arm: Activations for the role ``conv``.
-        input_shape: (channels, height, width).
-        classes: Number of outputs.
-        seed: Source of the initial weights.
-        widths: Filters of each stage.
-        blocks: Blocks of each stage.
+    stages are 1x1 convolutions (the paper's option B). ``widths`` are the filters of the stages.
 
     Raises:
         ArgumentError: If an option does not fit.
@@ -260,17 +243,8 @@ def char_transformer(
 
     The layers are those of A. Radford et al., *Language Models are Unsupervised Multitask Learners* (2019):
     normalisation before attention and before the dense layers, learned positions. No dropout: trials are to differ by
-    their arm and seed alone.
-
-    Args:
-        arm: Activations for the role ``fc``.
-        input_shape: (length of the text's pieces,).
-        classes: Number of different characters.
-        seed: Source of the initial weights.
-        width: Size of the embedding.
-        depth: Number of layers.
-        heads: Attention heads; a divisor of ``width``.
-        expansion: Hidden nodes of a layer are ``expansion * width``.
+    their arm and seed alone. ``width`` is the embedding's, ``heads`` a divisor of it, ``expansion`` the hidden nodes
+    over it.
 
     Raises:
         ArgumentError: If an option does not fit.

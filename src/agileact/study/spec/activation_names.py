@@ -13,8 +13,8 @@ from agileact import baselines, bases
 from agileact._common.errors import ArgumentError
 from agileact._common.names import suggestion
 from agileact.nn import Agile, CombinedAgile
-from agileact.study.spec import user_activation
-from agileact.study.spec.options import scalar
+from agileact.study.spec import user_targets
+from agileact.study.spec.reading import scalar
 
 _AGILE = "agile-"
 _COMBINED = "combined-"
@@ -51,14 +51,14 @@ class Activation:
     def trainable(self) -> bool:
         """Whether it has something to learn."""
         if self.kind == "user":
-            return user_activation.learns(self.name, self.options)
+            return user_targets.learns(self.name, self.options)
         return self.kind != "plain"
 
     @property
     def needs_channels(self) -> bool:
         """Whether it must be told how many channels there are."""
         if self.kind == "user":
-            asked = user_activation.channels_argument(self.name)
+            asked = user_targets.channels_argument(self.name)
             return asked is not None and asked not in self.options
         return self.kind != "plain"
 
@@ -68,7 +68,7 @@ class Activation:
         if self.kind == "plain":
             return PlainActivation(self.name, **options)
         if self.kind == "user":
-            return user_activation.build(self.name, num_parameters, dim, options)
+            return user_targets.build_activation(self.name, num_parameters, dim, options)
         if self.kind == "agile":
             return Agile(self.name, num_parameters, dim=dim, **options)
         if self.kind == "combined":
@@ -85,7 +85,7 @@ def parse_activation(text: str) -> Activation:
     """
     if not isinstance(text, str):
         raise ArgumentError(f"an activation must be a name such as 'agile-relu', not {text!r}")
-    target = user_activation.target_of(text)
+    target = user_targets.target_of(text)
     name, *parts = [target, *text[len(target) :].split(":")[1:]] if target else text.split(":")
     options: dict[str, Any] = {}
     for part in parts:

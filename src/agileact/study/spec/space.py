@@ -12,8 +12,7 @@ from typing import Any
 from agileact._common.checks import is_number
 from agileact._common.errors import ArgumentError
 from agileact._common.names import hint, suggestion
-from agileact.study.spec.options import as_options, freeze, scalar
-from agileact.study.spec.reading import PlacedError, mapping, placed
+from agileact.study.spec.reading import PlacedError, as_options, freeze, mapping, placed, scalar
 from agileact.study.spec.trial import ArmSpec
 
 OPTION = "optimizer_options."

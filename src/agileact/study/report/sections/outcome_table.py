@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from agileact.study.report import blocks
 from agileact.study.report.blocks import (
     Block,
     Cell,
@@ -18,8 +17,8 @@ from agileact.study.report.blocks import (
 )
 from agileact.study.results import contrasts, printing
 from agileact.study.results.outcome import Outcome, OverTasks
-from agileact.study.results.printing import HEADER
-from agileact.study.statistics import Summary, summarise
+from agileact.study.results.printing import HEADER, MIXED
+from agileact.study.statistics import summarise
 
 _NOTES = 4
 """More of them are folded away."""
@@ -36,23 +35,21 @@ def outcome_table(outcome: Outcome) -> Block:
     lowest = outcome.study.protocol.select == "test"
     place = HEADER.index("test loss") + 1
     titles = [*HEADER[:place], *(_LOWEST if lowest else ()), *HEADER[place:]]
-    found = [(place % len(outcome.study.arms), one) for place, one in enumerate(outcome.cells)]
-    named, cells = printing.rows(outcome.cells)
+
+    named = printing.titles(outcome.cells)
     shown = dict(zip(HEADER, named, strict=True))
-    digits = dict(zip(_LOWEST, (0, 4), strict=True))
-    texts = [
-        dict(zip(HEADER, text, strict=True))
-        | {title: _NONE if known is None else known.format(digits[title]) for title, known in _lowest(one).items()}
-        for (_, one), text in zip(found, cells, strict=True)
+    known = [
+        {**dict(zip(HEADER, printing.entries(one, named=MIXED in named), strict=True)), **_lowest(one)}
+        for one in outcome.cells
     ]
-    empty = [title for title in _OPTIONAL if all(one[title] == _NONE for one in texts)]
+    empty = [title for title in _OPTIONAL if all(one[title][0] == _NONE for one in known)]
     titles = [title for title in titles if title not in empty and (title != "task" or len(outcome.study.tasks) > 1)]
     rows = []
-    for (arm, one), text in zip(found, texts, strict=True):
-        values = _values(one)
+    for place, one in enumerate(known):
+        arm = place % len(outcome.study.arms)
         # A mean is not parted from its deviation, on paper for instance.
-        whole = {title: text[title].replace(" ± ", "\u00a0±\u00a0") for title in titles}
-        rows.append([cell(whole[one], values.get(one), arm=arm if one == "arm" else None) for one in titles])
+        entries = [(title, one[title][0].replace(" ± ", "\u00a0±\u00a0"), one[title][1]) for title in titles]
+        rows.append([cell(text, value, arm=arm if title == "arm" else None) for title, text, value in entries])
     loss = (
         "lowest test loss over all evaluations, and the iteration where it was; the metric is that of the iteration "
         "that validation chose"
@@ -133,33 +130,11 @@ def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
     return [relative, {**profile, "task": "*"}, {**pairs, "task": "*"}]
 
 
-def _lowest(found: contrasts.Cell) -> dict[str, Summary | None]:
-    """Return the columns of ``_LOWEST``."""
+def _lowest(found: contrasts.Cell) -> dict[str, tuple[str, float | None]]:
+    """Return the entries of the columns of ``_LOWEST``."""
     whole = [result for result in found.results if result.status != "diverged"]
-    at = [float(result.best_iteration) for result in whole if result.best_iteration is not None]
-    chosen = [result.selected_test_loss for result in whole if result.selected_test_loss is not None]
-    return dict(zip(_LOWEST, (summarise(at), summarise(chosen)), strict=True))
-
-
-def _values(found: contrasts.Cell) -> dict[str, float]:
-    """Return what the columns that hold numbers are sorted by; a number that does not exist is left out."""
-    values = {"seeds": float(len(found.results))}
-    if not found.results:
-        return values
-    first = found.results[0]
-    summary = found.summary()
-    values["lr"] = first.spec.arm.lr
-    if first.spec.arm.activation_lr is not None:
-        values["activation lr"] = first.spec.arm.activation_lr
-    if summary is not None:
-        values["test loss"] = summary.mean
-    if found.accuracies:
-        values["accuracy, %"] = sum(found.accuracies) / len(found.accuracies)
-    values |= {title: one.mean for title, one in _lowest(found).items() if one is not None}
-    if found.times is not None and (middle := found.times.median()) is not None:
-        values["iterations to the baseline's best"] = middle
-    values["ms per iteration"] = sum(r.seconds_per_iteration for r in found.results) / len(found.results)
-    values["parameters"] = float(first.parameters)
-    if first.saved_bytes is not None:
-        values["kB for backward"] = first.saved_bytes / 1000
-    return {name: value for name, value in values.items() if blocks.number(value) is not None}
+    at = summarise([float(result.best_iteration) for result in whole if result.best_iteration is not None])
+    chosen = summarise([result.selected_test_loss for result in whole if result.selected_test_loss is not None])
+    pairs = zip((at, chosen), (0, 4), strict=True)
+    entries = [(_NONE, None) if one is None else (one.format(digits), one.mean) for one, digits in pairs]
+    return dict(zip(_LOWEST, entries, strict=True))
