@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,7 +148,7 @@ class DataSet:
             new[where] = held[where[torch.from_numpy(generator.permutation(len(where)))]]
         order = torch.from_numpy(generator.permutation(len(y)))
         train, validation = order[~new[order]], order[new[order]]
-        parts = dict(zip(PARTS, (x[train], y[train], x[validation], y[validation]), strict=False))
+        parts: dict[str, Any] = dict(zip(PARTS, (x[train], y[train], x[validation], y[validation]), strict=False))
         description = f"{self.description}; split {number} into training and validation samples"
         return dataclasses.replace(self, **parts, description=description)
 

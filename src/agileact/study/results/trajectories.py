@@ -70,9 +70,11 @@ def layer_bands(results: Sequence[TrialResult]) -> dict[str, LayerBand]:
     for name in whole[0].layers:
         traces = [result.layers[name] for result in whole if name in result.layers]
         if traces[0].scale_min:
-            ends = [[getattr(trace, end) for trace in traces] for end in vars(traces[0])]
-            means = (tuple(_even(curves).mean(axis=0).tolist()) for curves in ends)
-            bands[name] = LayerBand(_longest(whole), *means, len(traces))
+            means: dict[str, Any] = {
+                end: tuple(_even([getattr(trace, end) for trace in traces]).mean(axis=0).tolist())
+                for end in vars(traces[0])
+            }
+            bands[name] = LayerBand(iterations=_longest(whole), runs=len(traces), **means)
     return bands
 
 

@@ -107,7 +107,8 @@ function drawnNumbers(block) {
     rows.push(["series", "run", block.x, "value", "low", "high", "first quartile", "third quartile"]);
     for (const one of block.series) {
       const x = one.x || block.shared_x;
-      x.forEach((at, place) => rows.push([one.name, "mean", at, ...[one.y, one.low, one.high, one.lower, one.upper].map((values) => values && values[place])]));
+      const said = (at) => (block.x_ticks || []).find(([place]) => place === at)?.[1] ?? at;
+      x.forEach((at, place) => rows.push([one.name, "mean", said(at), ...[one.y, one.low, one.high, one.lower, one.upper].map((values) => values && values[place])]));
       (one.runs || []).forEach((run, number) => one.runs_x.forEach((at, place) => rows.push([one.name, String(number + 1), at, run[place]])));
     }
   } else if (block.table) {

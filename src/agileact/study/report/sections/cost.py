@@ -18,7 +18,8 @@ def cost(outcome: Outcome) -> Block:
 
 
 def _chart(outcome: Outcome, task: str) -> Block | None:
-    series, rows = [], []
+    series: list[Block] = []
+    rows = []
     base: float | None = None
     for arm, found in outcome.of_task(task):
         steps = summarise([result.seconds_per_iteration * 1000 for result in found.results])

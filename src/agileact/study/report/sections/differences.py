@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from agileact.study.report.blocks import (
-    Block,
-    Cell,
-    arm_cell,
-    cell,
-    chart,
-    measured,
-    number,
-    numbers,
-    of_tasks,
-    paragraph,
-    section,
-)
+from agileact.study.report import blocks
+from agileact.study.report.blocks import Block, Cell
 from agileact.study.results.contrasts import Comparison, bounds
 from agileact.study.results.outcome import Outcome
 
@@ -29,14 +18,16 @@ def differences(outcome: Outcome) -> Block:
     title, base, count = "Paired differences", outcome.baseline.name, len(outcome.comparisons)
     if not count:
         text = f"No seed of {base} and of another arm is finished: there are no pairs."
-        return section("differences", title, [paragraph(text)])
+        return blocks.section("differences", title, [blocks.paragraph(text)])
     together = "" if count == 1 else f" Intervals hold together for all {count} comparisons (Bonferroni)."
     text = (
         f"Test loss of an arm minus that of {base} with the same {outcome.unit}: left of zero is better. The dot is "
         f"the mean, the thick line Student's 95 % interval, the thin line the bootstrap interval (BCa), the small "
         f"marks are single {outcome.unit}s.{together}"
     )
-    return section("differences", title, [paragraph(text), *of_tasks(outcome, lambda task: _chart(outcome, task))])
+    return blocks.section(
+        "differences", title, [blocks.paragraph(text), *blocks.of_tasks(outcome, lambda task: _chart(outcome, task))]
+    )
 
 
 def _chart(outcome: Outcome, task: str) -> Block | None:
@@ -45,7 +36,7 @@ def _chart(outcome: Outcome, task: str) -> Block | None:
         return None
     series = [_series(outcome, one) for one in found]
     lower, higher = (sum(one.verdict.decision == word for one in found) for word in ("better", "worse"))
-    return chart(
+    return blocks.chart(
         "differences",
         task,
         f"{task}: test loss minus that of {outcome.baseline.name}",
@@ -68,10 +59,10 @@ def _series(outcome: Outcome, one: Comparison) -> Block:
     return {
         "arm": outcome.arm_names.index(one.arm),
         "name": one.arm,
-        "mean": number(None if found is None else found.mean),
-        "interval": numbers(bounds(found) or ()) or None,
-        "second": numbers(bounds(one.bootstrap) or ()) or None,
-        "points": numbers([value for value in one.differences if value is not None]),
+        "mean": blocks.number(None if found is None else found.mean),
+        "interval": blocks.numbers(bounds(found) or ()) or None,
+        "second": blocks.numbers(bounds(one.bootstrap) or ()) or None,
+        "points": blocks.numbers([value for value in one.differences if value is not None]),
         "decision": one.verdict.decision,
     }
 
@@ -84,12 +75,15 @@ def _row(outcome: Outcome, one: Comparison) -> list[Cell]:
         share += f" ({one.improvement.low:.2f} to {one.improvement.high:.2f})"
     intervals = [bounds(verdict.difference), bounds(one.bootstrap)]
     return [
-        arm_cell(outcome, one.arm),
-        cell("diverged" if mean is None else f"{mean:+.4g}", mean),
-        *(cell(f"{ends[0]:+.3g} to {ends[1]:+.3g}", ends[0]) if ends else cell("–") for ends in intervals),
-        measured(verdict.p_value, ".2g"),
-        measured(None if one.effect is None else one.effect.g, "+.2f"),
-        cell(share, one.improvement.value),
-        measured(verdict.detectable, ".2g"),
-        measured(len(one.units)),
+        blocks.arm_cell(outcome, one.arm),
+        blocks.cell("diverged" if mean is None else f"{mean:+.4g}", mean),
+        *(
+            blocks.cell(f"{ends[0]:+.3g} to {ends[1]:+.3g}", ends[0]) if ends else blocks.cell("–")
+            for ends in intervals
+        ),
+        blocks.measured(verdict.p_value, ".2g"),
+        blocks.measured(None if one.effect is None else one.effect.g, "+.2f"),
+        blocks.cell(share, one.improvement.value),
+        blocks.measured(verdict.detectable, ".2g"),
+        blocks.measured(len(one.units)),
     ]

@@ -5,19 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from agileact.study.report.blocks import (
-    Block,
-    Cell,
-    cell,
-    choice,
-    measured,
-    nothing,
-    number,
-    of_tasks,
-    paragraph,
-    section,
-    table,
-)
+from agileact.study.report import blocks
+from agileact.study.report.blocks import Block, Cell
 from agileact.study.results import contrasts
 from agileact.study.results.outcome import Outcome
 from agileact.study.statistics import Difference, paired_difference
@@ -34,8 +23,8 @@ _WORDS = {
 
 def leaderboard(outcome: Outcome) -> Block:
     """Return the section: for each task a table by test loss and, where there is a metric, one by it."""
-    if reason := nothing(outcome):
-        return section("leaderboard", _TITLE, [paragraph(reason)])
+    if reason := blocks.nothing(outcome):
+        return blocks.section("leaderboard", _TITLE, [blocks.paragraph(reason)])
     count, base = len(outcome.comparisons), outcome.baseline.name
     together = f" Both are corrected for {count} comparisons (Holm, Bonferroni)." * (count > 1)
     text = (
@@ -43,7 +32,9 @@ def leaderboard(outcome: Outcome) -> Block:
         f"95 % interval decide together: a difference is claimed only where both show it.{together} Intervals of "
         "single arms, bootstrap intervals and differences of a metric decide nothing."
     )
-    return section("leaderboard", _TITLE, [paragraph(text), *of_tasks(outcome, lambda task: _task(outcome, task))])
+    return blocks.section(
+        "leaderboard", _TITLE, [blocks.paragraph(text), *blocks.of_tasks(outcome, lambda task: _task(outcome, task))]
+    )
 
 
 def _task(outcome: Outcome, task: str) -> Block | None:
@@ -54,7 +45,7 @@ def _task(outcome: Outcome, task: str) -> Block | None:
     if any(one.accuracies for _, one in found):
         tables[found[0][1].metric] = [_table(outcome, task, found, by_metric=True)]
     # A choice of one is none.
-    return choice(f"leaderboard-{task}", f"{task}: by", tables) if len(tables) > 1 else tables["test loss"][0]
+    return blocks.choice(f"leaderboard-{task}", f"{task}: by", tables) if len(tables) > 1 else tables["test loss"][0]
 
 
 def _table(outcome: Outcome, task: str, found: Sequence[tuple[int, contrasts.Cell]], *, by_metric: bool) -> Block:
@@ -85,18 +76,18 @@ def _table(outcome: Outcome, task: str, found: Sequence[tuple[int, contrasts.Cel
         cost = f"{milliseconds:.2f}" + (f" ({milliseconds / base_time:.2f} ×)" if base_time else "")
         rows.append(
             [
-                cell(str(place), place),
-                {**cell(one.arm, arm=arm), "best": arm == best},
-                cell(_with_interval(list(values[arm].values())), means[arm]),
+                blocks.cell(str(place), place),
+                {**blocks.cell(one.arm, arm=arm), "best": arm == best},
+                blocks.cell(_with_interval(list(values[arm].values())), means[arm]),
                 _difference(differences.get(arm), ends, arm, higher),
-                *([] if by_metric else [cell(_WORDS[claims[one.arm].decision] if one.arm in claims else "–")]),
-                cell("–") if slope is None else cell(slope.describe_range(), slope.mean_decades),
-                cell(cost, milliseconds),
+                *([] if by_metric else [blocks.cell(_WORDS[claims[one.arm].decision] if one.arm in claims else "–")]),
+                blocks.cell("–") if slope is None else blocks.cell(slope.describe_range(), slope.mean_decades),
+                blocks.cell(cost, milliseconds),
             ]
         )
     way = f"the {'highest' if higher else 'lowest'} first" + ", as it is the best" * by_metric
     columns = ["place", "arm", name, "minus the baseline", *([] if by_metric else ["decision"])]
-    return table(
+    return blocks.table(
         f"leaders-{task}-{'metric' if by_metric else 'loss'}",
         f"Arms on {task} by mean {name}, {way}, with Student's 95 % interval of the mean.",
         [*columns, "rates within 10 % of the best", "ms a step (× baseline)"],
@@ -128,14 +119,19 @@ def _with_interval(values: Sequence[float]) -> str:
 
 def _difference(found: Difference | None, ends: Sequence[float], arm: int, higher: bool) -> Cell:
     if found is None:
-        return cell("baseline" if arm == 0 else "–", 0.0 if arm == 0 else None)
+        return blocks.cell("baseline" if arm == 0 else "–", 0.0 if arm == 0 else None)
     if found.low is None or found.high is None:
-        return measured(found.mean, "+.3g")
+        return blocks.measured(found.mean, "+.3g")
     bar = {
-        **{"mean": number(found.mean), "low": number(found.low), "high": number(found.high), "higher": higher},
-        **{"from": number(min(ends)), "to": number(max(ends))},
+        **{
+            "mean": blocks.number(found.mean),
+            "low": blocks.number(found.low),
+            "high": blocks.number(found.high),
+            "higher": higher,
+        },
+        **{"from": blocks.number(min(ends)), "to": blocks.number(max(ends))},
     }
-    return {**cell(f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}]", found.mean), "bar": bar}
+    return {**blocks.cell(f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}]", found.mean), "bar": bar}
 
 
 def _milliseconds(one: contrasts.Cell) -> float:

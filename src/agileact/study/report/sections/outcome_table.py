@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from agileact.study.report.blocks import (
-    Block,
-    Cell,
-    arm_cell,
-    cell,
-    chart,
-    details,
-    measured,
-    numbers,
-    paragraph,
-    section,
-    table,
-)
+from agileact.study.report import blocks
+from agileact.study.report.blocks import Block, Cell
 from agileact.study.results import contrasts, printing
 from agileact.study.results.outcome import Outcome, OverTasks
 from agileact.study.results.printing import HEADER, MIXED
@@ -49,7 +38,7 @@ def outcome_table(outcome: Outcome) -> Block:
         arm = place % len(outcome.study.arms)
         # A mean is not parted from its deviation, on paper for instance.
         entries = [(title, one[title][0].replace(" ± ", "\u00a0±\u00a0"), one[title][1]) for title in titles]
-        rows.append([cell(text, value, arm=arm if title == "arm" else None) for title, text, value in entries])
+        rows.append([blocks.cell(text, value, arm=arm if title == "arm" else None) for title, text, value in entries])
     loss = (
         "lowest test loss over all evaluations, and the iteration where it was; the metric is that of the iteration "
         "that validation chose"
@@ -57,7 +46,7 @@ def outcome_table(outcome: Outcome) -> Block:
         else "test loss at the iteration that validation chose"
     )
     content = [
-        table(
+        blocks.table(
             "outcome",
             f"Final trials: {loss}. Mean ± standard deviation over seeds, without diverged ones.",
             [shown.get(title, title) for title in titles],
@@ -65,19 +54,20 @@ def outcome_table(outcome: Outcome) -> Block:
             numeric=[n for n, title in enumerate(titles) if title not in _TEXT],
         )
     ]
-    notes = [paragraph(f"{task}, {arm}: {note}.", tone="note") for task, arm, note in outcome.flags]
-    content += notes if len(notes) <= _NOTES else [details(f"{len(notes)} notes on tuning and runs", notes)]
+    notes = [blocks.paragraph(f"{task}, {arm}: {note}.", tone="note") for task, arm, note in outcome.flags]
+    content += notes if len(notes) <= _NOTES else [blocks.details(f"{len(notes)} notes on tuning and runs", notes)]
     if outcome.over_tasks is not None:
         content += _over_tasks(outcome, outcome.over_tasks)
-    return section("table", "Table", content)
+    return blocks.section("table", "Table", content)
 
 
 def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
     base = outcome.baseline.name
     rows: list[list[Cell]] = [
-        [arm_cell(outcome, name), cell(one.describe(3), one.value)] for name, one in found.relative.items()
+        [blocks.arm_cell(outcome, name), blocks.cell(one.describe(3), one.value)]
+        for name, one in found.relative.items()
     ]
-    relative = table(
+    relative = blocks.table(
         "relative",
         f"Over all tasks: interquartile mean of the test loss in units of the mean loss of {base} on each task, with "
         "its bootstrap interval (95 %). Below 1 is better.",
@@ -89,31 +79,35 @@ def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
 
     def better(one: str, other: str) -> Cell:
         known = found.improvement.get((one, other))
-        return "–" if known is None else cell(known.describe(2), known.value)
+        return "–" if known is None else blocks.cell(known.describe(2), known.value)
 
-    improvement = table(
+    improvement = blocks.table(
         "improvement",
         "Over all tasks: probability that a run of the row's arm has a lower loss than one of the column's.",
         ["arm", *against],
-        [[arm_cell(outcome, one), *(better(one, other) for other in against)] for one in found.relative],
+        [[blocks.arm_cell(outcome, one), *(better(one, other) for other in against)] for one in found.relative],
         numeric=range(1, 1 + len(against)),
     )
     series = [
         {
             "arm": outcome.arm_names.index(name),
             "name": name,
-            "x": numbers(one.thresholds),
-            "y": numbers(one.shares),
-            **({} if one.low is None or one.high is None else {"low": numbers(one.low), "high": numbers(one.high)}),
+            "x": blocks.numbers(one.thresholds),
+            "y": blocks.numbers(one.shares),
+            **(
+                {}
+                if one.low is None or one.high is None
+                else {"low": blocks.numbers(one.low), "high": blocks.numbers(one.high)}
+            ),
         }
         for name, one in found.profiles.items()
     ]
     halves = [
-        [arm_cell(outcome, name), measured(next((t for t, share in at if share >= 0.5), None), ".3f")]
+        [blocks.arm_cell(outcome, name), blocks.measured(next((t for t, share in at if share >= 0.5), None), ".3f")]
         for name, one in found.profiles.items()
         for at in [zip(one.thresholds, one.shares, strict=True)]
     ]
-    profile = chart(
+    profile = blocks.chart(
         "profiles",
         "all",
         "Performance profiles over all tasks",
@@ -125,7 +119,7 @@ def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
         unit_y=True,
         numbers=("The loss that half of the runs stay below.", ["arm", "relative loss"], halves),
     )
-    pairs = details("Probability of improvement, over all tasks", [improvement])
+    pairs = blocks.details("Probability of improvement, over all tasks", [improvement])
     # Hidden, as the charts of other tasks are, while the reader looks at one task.
     return [relative, {**profile, "task": "*"}, {**pairs, "task": "*"}]
 

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from agileact.study.report.blocks import (
-    Block,
-    chart,
-    choice,
-    grid,
-    measured,
-    numbers,
-    of_tasks,
-    paragraph,
-    task_section,
-    thin,
-)
+from agileact.study.report import blocks
+from agileact.study.report.blocks import Block, Cell
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.trajectories import LayerBand, layer_bands
 from agileact.study.spec.result import Shape
@@ -38,8 +28,8 @@ def shapes(outcome: Outcome) -> Block:
         for (where, arm), trial in trials.items():
             if where == task:
                 charts = [_chart(task, arm, layer, shape, most) for layer, shape in trial.shapes.items()]
-                options[arm] = [paragraph(f"Seed {trial.spec.seed}, after the last step."), grid(charts)]
-        return choice(f"shapes-{task}", f"{task}: arm", options)
+                options[arm] = [blocks.paragraph(f"Seed {trial.spec.seed}, after the last step."), blocks.grid(charts)]
+        return blocks.choice(f"shapes-{task}", f"{task}: arm", options)
 
     otherwise = (
         "No finished trial holds a learned shape: either no arm has an activation that learns its shape, or the "
@@ -49,7 +39,7 @@ def shapes(outcome: Outcome) -> Block:
         "Each line is one channel's function after the training; dashed is the function that it started as. The first "
         f"seed that did not diverge is shown, with {most} evenly chosen channels of a layer at most."
     )
-    return task_section("shapes", "Learned shapes", text, of_tasks(outcome, pick), outcome, otherwise)
+    return blocks.task_section("shapes", "Learned shapes", text, blocks.of_tasks(outcome, pick), outcome, otherwise)
 
 
 def _rows_a_layer(found: list[Shape]) -> int:
@@ -62,19 +52,22 @@ def _rows_a_layer(found: list[Shape]) -> int:
 def _chart(task: str, arm: str, layer: str, shape: Shape, most: int) -> Block:
     name = layer.removesuffix("_activation")
     series: list[Block] = [
-        {"name": f"{name}, at the start", "start": True, "y": numbers(shape.before[n])}
-        for n in thin(len(shape.before), most)
+        {"name": f"{name}, at the start", "start": True, "y": blocks.numbers(shape.before[n])}
+        for n in blocks.thin(len(shape.before), most)
     ]
-    places = thin(len(shape.after), most)
+    places = blocks.thin(len(shape.after), most)
     series += [
-        {"name": f"{name}, channel {n + 1} of those sampled", "line": 1, "y": numbers(shape.after[n])} for n in places
+        {"name": f"{name}, channel {n + 1} of those sampled", "line": 1, "y": blocks.numbers(shape.after[n])}
+        for n in places
     ]
     alike = len(shape.after) == 1
     learned = [(letter, one) for letter, one in (("scale a", shape.scale), ("location b", shape.location)) if one]
-    rows = [[letter, *map(measured, (len(values), min(values), max(values)))] for letter, values in learned]
+    rows: list[list[Cell]] = [
+        [letter, *map(blocks.measured, (len(values), min(values), max(values)))] for letter, values in learned
+    ]
     told = "; ".join(f"{letter} from {min(values):.3g} to {max(values):.3g}" for letter, values in learned)
     what = "one function for all channels" if alike else f"{len(places)} of its channels"
-    return chart(
+    return blocks.chart(
         "shapes",
         f"{task}-{arm}-{layer}",
         name,
@@ -96,11 +89,11 @@ def parameters(outcome: Outcome) -> Block:
 
     def pick(task: str) -> Block | None:
         options = {
-            found.arm: [grid([_of_layers(task, found.arm, which, bands) for which in _LETTERS], wide=True)]
+            found.arm: [blocks.grid([_of_layers(task, found.arm, which, bands) for which in _LETTERS], wide=True)]
             for _, found in outcome.of_task(task)
             if (bands := layer_bands(found.results))
         }
-        return choice(f"parameters-{task}", f"{task}: arm", options)
+        return blocks.choice(f"parameters-{task}", f"{task}: arm", options)
 
     title = "Scale a and location b over training"
     otherwise = "No finished trial has an activation with a learned scale and location."
@@ -108,27 +101,29 @@ def parameters(outcome: Outcome) -> Block:
         "For each layer the band reaches from its smallest to its largest channel, each a mean over seeds. In "
         "a f(x - b), a starts at 1 and b at 0 unless the arm says otherwise."
     )
-    return task_section("parameters", title, text, of_tasks(outcome, pick), outcome, otherwise)
+    return blocks.task_section("parameters", title, text, blocks.of_tasks(outcome, pick), outcome, otherwise)
 
 
 def _of_layers(task: str, arm: str, which: str, bands: dict[str, LayerBand]) -> Block:
-    series, rows, ends = [], [], []
+    series: list[Block] = []
+    rows: list[list[Cell]] = []
+    ends: list[str] = []
     for place, (layer, band) in enumerate(bands.items()):
         low, high = getattr(band, f"{which}_min"), getattr(band, f"{which}_max")
-        places = thin(len(low))
+        places = blocks.thin(len(low))
         series.append(
             {
                 "line": place + 1,
                 "name": layer,
                 "x": [band.iterations[n] for n in places],
-                "low": numbers([low[n] for n in places]),
-                "high": numbers([high[n] for n in places]),
+                "low": blocks.numbers([low[n] for n in places]),
+                "high": blocks.numbers([high[n] for n in places]),
             }
         )
-        rows.append([layer, *map(measured, (low[0], high[0], low[-1], high[-1], band.runs))])
+        rows.append([layer, *map(blocks.measured, (low[0], high[0], low[-1], high[-1], band.runs))])
         ends.append(f"{layer} from {low[-1]:.3g} to {high[-1]:.3g}")
     letter = _LETTERS[which]
-    return chart(
+    return blocks.chart(
         "parameters",
         f"{task}-{arm}-{which}",
         f"{arm} on {task}: {which} {letter}",

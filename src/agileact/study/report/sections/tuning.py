@@ -8,23 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from agileact.study.report.blocks import (
-    Block,
-    arm_cell,
-    cell,
-    chart,
-    choice,
-    code,
-    details,
-    grid,
-    measured,
-    number,
-    numbers,
-    of_tasks,
-    paragraph,
-    section,
-    table,
-)
+from agileact.study.report import blocks
+from agileact.study.report.blocks import Block
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.sensitivity import DRAWS, score
 from agileact.study.running.planner import Choice, Point
@@ -40,24 +25,27 @@ def tuning(outcome: Outcome) -> Block:
     title, protocol = "Tuning", outcome.study.protocol
     if not protocol.tune:
         text = "Learning rates were not tuned: every arm was trained with its own, which the table shows."
-        return section("tuning", title, [paragraph(text)])
+        return blocks.section("tuning", title, [blocks.paragraph(text)])
 
     def pick(task: str) -> Block | None:
         if outcome.unit == "seed":
             return next(iter(_charts(outcome, task, 0, task)), None)
         charts = {str(n): _charts(outcome, task, n, f"{task}-{n}") for n in range(protocol.replicates)}
-        return choice(f"tuning-{task}", f"{task}: replicate", {n: found for n, found in charts.items() if found})
+        return blocks.choice(f"tuning-{task}", f"{task}: replicate", {n: found for n, found in charts.items() if found})
 
-    content = of_tasks(outcome, pick)
+    content = blocks.of_tasks(outcome, pick)
     if not content:
-        return section("tuning", title, [paragraph("No arm's tuning is over yet.")])
+        return blocks.section("tuning", title, [blocks.paragraph("No arm's tuning is over yet.")])
     count = len(protocol.tuning_seeds)
     text = (
         f"Every arm could try {protocol.trials} points on each task, each with {count} seed{'s' * (count > 1)}; the "
         "score is the mean of their lowest validation losses. The ringed point was chosen. "
     )
     if outcome.study.searches:
-        text += "Where several numbers were searched together, a chart for each shows all points; a cross diverged."
+        text += (
+            "Where several numbers were searched together, a chart for each shows all points. A cross at the top is a "
+            "point of which a run diverged."
+        )
     else:
         text += (
             "Points of an arm that differ in the learning rate of the activations alone share their place on the axis; "
@@ -68,9 +56,9 @@ def tuning(outcome: Outcome) -> Block:
     if protocol.chooses_within_noise:
         text += " Of points whose score is within the noise of the lowest, that of the smallest rate was chosen."
     fields = json.dumps(dataclasses.asdict(protocol), indent=1, ensure_ascii=False, default=str)
-    space = details("Search space and protocol", [code(fields, "Search space and protocol")])
-    parallel = of_tasks(outcome, lambda task: _parallel(outcome, task))
-    return section("tuning", title, [paragraph(text), space, *content, *parallel])
+    space = blocks.details("Search space and protocol", [blocks.code(fields, "Search space and protocol")])
+    parallel = blocks.of_tasks(outcome, lambda task: _parallel(outcome, task))
+    return blocks.section("tuning", title, [blocks.paragraph(text), space, *content, *parallel])
 
 
 def _dimensions(outcome: Outcome) -> dict[str, list[Dimension]]:
@@ -94,10 +82,10 @@ def _charts(outcome: Outcome, task: str, replicate: int, key: str) -> list[Block
     columns = list(dimensions) or ["learning rate", "activations"]
     rows = [
         [
-            arm_cell(outcome, names[arm]),
+            blocks.arm_cell(outcome, names[arm]),
             *(_searched(point, columns) if dimensions else _rates(point)),
-            measured(reached),
-            cell("chosen" if point == found.point else ""),
+            blocks.measured(reached),
+            blocks.cell("chosen" if point == found.point else ""),
         ]
         for arm, found in chosen.items()
         for point, reached in _sorted(found)
@@ -109,7 +97,9 @@ def _charts(outcome: Outcome, task: str, replicate: int, key: str) -> list[Block
         axes: dict[str, Any] = {"x": "learning rate of the weights", "log_x": True, "log_y": positive, "points": True}
         title += "the learning rate"
         return [
-            chart("tuning", key, title, label, form="lines", series=series, y="validation loss", **axes, numbers=told)
+            blocks.chart(
+                "tuning", key, title, label, form="lines", series=series, y="validation loss", **axes, numbers=told
+            )
         ]
     small = []
     for name, of_arms in dimensions.items():
@@ -120,7 +110,7 @@ def _charts(outcome: Outcome, task: str, replicate: int, key: str) -> list[Block
         series = [{**_series(arm, names[arm], chosen[arm], axis.place), "factor": None} for arm in searched]
         words = name.removeprefix(OPTION).replace("_", " ") + ", as a factor of lr" * (name in FACTORS)
         small.append(
-            chart(
+            blocks.chart(
                 "tuning",
                 f"{key}-{name}",
                 words,
@@ -129,17 +119,16 @@ def _charts(outcome: Outcome, task: str, replicate: int, key: str) -> list[Block
                 series=series,
                 x=words,
                 y="validation loss",
-                **({"log_x": True} if axis.log else {}),
+                **axis.options,
                 log_y=positive,
                 points=True,
                 small=True,
-                x_ticks=[[at, text] for text, at in axis.ticks.items()],
                 numbers=("", (), ()),
             )
         )
     caption, heads, lines = told
-    listed = table(f"tuning-numbers-{key}", caption, heads, lines, numeric=range(1, len(heads) - 1))
-    content = [grid(small), details("Numbers", [listed]), paragraph(label)]
+    listed = blocks.table(f"tuning-numbers-{key}", caption, heads, lines, numeric=range(1, len(heads) - 1))
+    content = [blocks.grid(small), blocks.details("Numbers", [listed]), blocks.paragraph(label)]
     return [{"kind": "group", "title": f"{title}what was searched", "blocks": content}]
 
 
@@ -152,10 +141,10 @@ def _series(arm: int, name: str, found: Choice, place: Callable[[Point], float])
     return {
         "arm": arm,
         "name": name,
-        "x": numbers([place(point) for point, _ in points]),
-        "y": [number(reached) for _, reached in points],
+        "x": blocks.numbers([place(point) for point, _ in points]),
+        "y": [blocks.number(reached) for _, reached in points],
         "text": [point.describe() for point, _ in points],
-        "factor": [number(point.factor) for point, _ in points],
+        "factor": [blocks.number(point.factor) for point, _ in points],
         "chosen": next(n for n, (point, _) in enumerate(points) if point == found.point),
     }
 
@@ -171,8 +160,14 @@ class _Axis:
         self.name = name
         self.named = any(one.choices for one in dimensions)
         self.log = not self.named and any(one.log for one in dimensions)
-        self._zero = number(min(one.low for one in dimensions) / _BESIDE) or 0.0
+        self._zero = blocks.number(min(one.low for one in dimensions) / _BESIDE) or 0.0
         self.ticks: dict[str, float] = {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the script must know of the axis, once the points are placed."""
+        ticks = [[at, text] for text, at in self.ticks.items()]
+        return {"x_ticks": ticks, "log_x": True} if self.log else {"x_ticks": ticks}
 
     def place(self, point: Point) -> float:
         value = _value(point, self.name)
@@ -184,12 +179,15 @@ class _Axis:
 
 def _searched(point: Point, names: list[str]) -> list[Any]:
     found = [_value(point, name) for name in names]
-    return [measured(one) if isinstance(one, float) else cell("–" if one is None else str(one)) for one in found]
+    return [
+        blocks.measured(one) if isinstance(one, float) else blocks.cell("–" if one is None else str(one))
+        for one in found
+    ]
 
 
 def _rates(point: Point) -> list[Any]:
     activations = "as the weights" if point.activation_lr is None else f"{point.activation_lr:g}"
-    return [measured(point.lr, "g"), cell(activations, point.factor)]
+    return [blocks.measured(point.lr, "g"), blocks.cell(activations, point.factor)]
 
 
 def _parallel(outcome: Outcome, task: str) -> Block | None:
@@ -212,14 +210,16 @@ def _parallel(outcome: Outcome, task: str) -> Block | None:
     for name, values in varied.items():
         known = [value for value in values if value is not None and math.isfinite(value)]
         low, high = min(known, default=0), max(known, default=1)
-        axes.append({"title": name, "log": bool(known and low > 0), "low": number(low), "high": number(high)})
+        axes.append(
+            {"title": name, "log": bool(known and low > 0), "low": blocks.number(low), "high": blocks.number(high)}
+        )
     series, rows = [], []
     for place, one in enumerate(trials):
-        line = [number(values[place]) for values in varied.values()]
+        line = [blocks.number(values[place]) for values in varied.values()]
         name = f"{one.arm}, seed {one.result.spec.seed}"
         series.append({"arm": outcome.arm_names.index(one.arm), "name": name, "values": line})
-        rows.append([arm_cell(outcome, one.arm), *map(measured, line)])
-    return chart(
+        rows.append([blocks.arm_cell(outcome, one.arm), *map(blocks.measured, line)])
+    return blocks.chart(
         "parallel",
         task,
         f"{task}: every tuning trial, over what was varied",
@@ -234,17 +234,17 @@ def _parallel(outcome: Outcome, task: str) -> Block | None:
 
 def sensitivity(outcome: Outcome) -> Block:
     """Return the section on how much an arm's loss depends on the learning rate."""
-    content = of_tasks(outcome, lambda task: _over_rates(outcome, task))
+    content = blocks.of_tasks(outcome, lambda task: _over_rates(outcome, task))
     if not content:
-        return section(
-            "sensitivity", _SENSITIVITY, [paragraph("There is no tuning trial, so no learning rate was varied.")]
+        return blocks.section(
+            "sensitivity", _SENSITIVITY, [blocks.paragraph("There is no tuning trial, so no learning rate was varied.")]
         )
     text = (
         "The line is the mean lowest validation loss of the tuning trials. The band reaches from the lowest to the "
         "highest run. Where more than the rate was searched, a rate shows its best point. Tuning picked the points, so "
         "the expected best of n draws is over these points. A diverged run counts there as an untrained network."
     )
-    return section("sensitivity", _SENSITIVITY, [paragraph(text), *content])
+    return blocks.section("sensitivity", _SENSITIVITY, [blocks.paragraph(text), *content])
 
 
 def _over_rates(outcome: Outcome, task: str) -> Block | None:
@@ -254,15 +254,24 @@ def _over_rates(outcome: Outcome, task: str) -> Block | None:
     series = [
         {
             **{"arm": outcome.arm_names.index(one.arm), "name": one.arm},
-            **{"x": numbers(one.rates), "y": numbers(one.mean), "low": numbers(one.low), "high": numbers(one.high)},
+            **{
+                "x": blocks.numbers(one.rates),
+                "y": blocks.numbers(one.mean),
+                "low": blocks.numbers(one.low),
+                "high": blocks.numbers(one.high),
+            },
         }
         for one in found
     ]
     rows = [
-        [arm_cell(outcome, one.arm), cell(one.describe_range(), one.mean_decades), *map(measured, one.expected)]
+        [
+            blocks.arm_cell(outcome, one.arm),
+            blocks.cell(one.describe_range(), one.mean_decades),
+            *map(blocks.measured, one.expected),
+        ]
         for one in found
     ]
-    return chart(
+    return blocks.chart(
         "sensitivity",
         task,
         f"{task}: validation loss over the learning rate",
