@@ -21,11 +21,7 @@ _EXACT = 2**24
 
 
 def layout_of(target: str, parts: Sequence[Mapping[str, Tensor]], *, named: bool) -> Layout:
-    """Return the layout of inputs by name, the same in each part.
-
-    Raises:
-        DataError: If parts have other inputs, or one has whole numbers that float32 cannot hold.
-    """
+    """Return the layout of inputs by name, the same in each part, of numbers that float32 can hold."""
     first = parts[0]
     layout = []
     for name, x in first.items():
@@ -60,14 +56,7 @@ def packed(inputs: Mapping[str, Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Unpack:
-    """Gives a network its inputs out of one tensor; a hook before its ``forward``, so that its names stay.
-
-    Example:
-        >>> network = nn.Bilinear(2, 3, 1)
-        >>> _ = Unpack((("", "float32", (2,), 0), ("", "float32", (3,), 0))).hook(network)
-        >>> network(torch.zeros(4, 5)).shape
-        torch.Size([4, 1])
-    """
+    """Gives a network its inputs out of one tensor; a hook before its ``forward``, so that its names stay."""
 
     layout: Layout
 

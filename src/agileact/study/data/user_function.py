@@ -25,9 +25,9 @@ from agileact.study.spec.user_targets import call
 
 
 def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
-    """Build ``custom``: what the function that the option ``target`` names returns.
+    """Build ``custom``: what the function that the option ``target`` names returns, without arguments.
 
-    The function takes no arguments and returns a :class:`~agileact.study.data.dataset.DataSet`, or two or three
+    It returns a :class:`~agileact.study.data.dataset.DataSet`, or two or three
     parts: training, validation and test, or training and test, where ``validation`` samples are set aside of the
     former. A part is a pair (inputs, targets) of tensors or arrays, a ``torch.utils.data.Dataset``, or a
     ``DataLoader``, whose samples are taken in the order of their indices. Inputs may be several, a tuple or a dict of
@@ -44,7 +44,11 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
     kind, classes = _kind(target, found)
     if layout and kind != "regression" and found[0][1].ndim != 1:
         raise DataError(f"the data {target!r} has several inputs, and targets (N, length) as text has, of one input")
-    pairs = [(_input(target, x, kind), _target(y, kind)) for x, y in found]
+    if kind == "regression":
+        found = [(x, (y[:, None] if y.ndim == 1 else y).to(torch.float32)) for x, y in found]
+    pairs = [
+        (_input(target, x, kind), (y if kind == "regression" else y.to(torch.int64)).contiguous()) for x, y in found
+    ]
     if len(pairs) == 2:
         x, y = pairs[0]
         where = split(spec, len(y), 0)
@@ -194,12 +198,6 @@ def _input(target: str, x: Tensor, kind: str) -> Tensor:
             "int64)"
         )
     return x.to(torch.float32).contiguous()
-
-
-def _target(y: Tensor, kind: str) -> Tensor:
-    if kind == "regression":
-        return (y[:, None] if y.ndim == 1 else y).to(torch.float32).contiguous()
-    return y.to(torch.int64).contiguous()
 
 
 register_data("custom", build_custom)
