@@ -268,6 +268,14 @@ def test_formulas_become_mathml():
     assert 'display="block"' in page
 
 
+def test_cells_of_wide_tables_name_their_columns():
+    head, row = "".join(f"<th>a &amp; <b>{i}</b></th>" for i in range(4)), "<td>1</td>" * 4
+    wide = f"<table><thead><tr>{head}</tr></thead><tbody><tr>{row}</tr></tbody></table>"
+    stacked = hook("tables").labelled(wide)
+    assert re.findall('data-label="([^"]*)"', stacked) == [f"a &amp; {i}" for i in range(4)]
+    assert hook("tables").labelled(narrow := "<table><tr><th>x</th></tr><tr><td>1</td></tr></table>") == narrow
+
+
 def test_a_page_that_asks_another_host_is_found():
     requests = hook("pages").requests
     assert requests('<script src="https://example.com/x.js"></script>') == ["https://example.com/x.js"]
