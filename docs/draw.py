@@ -331,28 +331,31 @@ def xor_surfaces() -> Any:
 
 
 def recipe_study() -> Any:
-    """Draw the test loss of every replicate of the recipe's study, by task and arm."""
+    """Draw how much more test loss each main rival of the recipe has, on each task of its study."""
     tables = runpy.run_path(str(HERE / "studies" / "tables.py"))
-    tasks, places = tables["RECIPE"], dict[str, int]()
+    tasks, rivals = tables["RECIPE"], tables["RIVALS"]
     figure = new_figure(
         9.6,
-        3.6,
+        1.6 + 0.42 * len(tasks),
         "The recipe beside its rivals",
-        "Test loss of tuned networks on 3,500 digits. A dot is a replicate: its own split, tuning and seed. A line is "
-        "the mean of ten. Standardised weights are the recipe; f is ReLU unless the title says otherwise.",
+        "Test loss of the rival over that of the recipe. A dot is a replicate, with its own split, tuning and seed. A "
+        "line is the geometric mean of ten. Right of 1 the recipe is lower. Rivals over 3 times its loss are left out.",
     )
-    axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-    for axis, task in zip(axes, tasks, strict=True):
-        with (HERE / "studies" / "results" / f"recipe-{task}.csv").open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["phase"] == "final"]
-        for arm in dict.fromkeys(row["arm"] for row in rows):
-            place = places.setdefault(tables["general"](arm), len(places))
-            losses = [float(row["test_loss"]) for row in rows if row["arm"] == arm]
-            color = ACTIVATION if "standardized" in arm else WEIGHTS if "agile" in arm else MUTED
-            axis.plot(losses, [place] * len(losses), "o", color=color, markersize=4, alpha=0.45, markeredgewidth=0)
-            axis.plot([np.mean(losses)] * 2, [place - 0.32, place + 0.32], color=color, linewidth=2.4)
-        axis.set(title=task, xlabel="test loss")
-    axes[0].set(yticks=range(len(places)), yticklabels=list(places), ylim=(len(places) - 0.5, -0.5))
+    pairs = tables["recipe_pairs"]()
+    axes = figure.subplots(1, len(rivals), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, rival in zip(axes, rivals, strict=True):
+        axis.axvline(1, color=ACTIVATION, linewidth=1.2)
+        for place, task in enumerate(tasks):
+            for (study, arm), (own, base) in pairs.items():
+                ratio = np.array(own) / np.array(base)
+                if (study, tables["general"](arm)) != (task, rival) or ratio.min() > 3:
+                    continue
+                axis.plot(ratio, [place] * len(ratio), "o", color=MUTED, markersize=4, alpha=0.5, markeredgewidth=0)
+                middle = np.exp(np.log(ratio).mean())
+                axis.plot([middle] * 2, [place - 0.32, place + 0.32], color=WEIGHTS, linewidth=2.4)
+        axis.set(title=rival, xscale="log", xticks=(0.8, 1, 1.25, 1.6, 2), xticklabels=("0.8", "1", "1.25", "1.6", "2"))
+        axis.minorticks_off()
+    axes[0].set(yticks=range(len(tasks)), yticklabels=list(tasks.values()), ylim=(len(tasks) - 0.5, -0.5))
     return figure
 
 

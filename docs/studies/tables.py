@@ -8,16 +8,30 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from agileact.study import paired_difference
+from agileact.study import Difference, paired_difference
 
 HERE = Path(__file__).resolve().parent
-RECIPE = ("three-layers", "batch-8", "ten-layers", "ten-layers-sigmoid")
-"""The tasks of the page about the recipe, each a study of its own."""
+RECIPE = {
+    "three-layers": "three layers, ReLU",
+    "ten-layers": "ten layers, ReLU",
+    "ten-layers-sigmoid": "ten layers, sigmoid",
+    "batch-8": "three layers, ReLU, batches of 8",
+    "batch-8-cosine": "the same, cosine schedule",
+    "diabetes": "table: diabetes, two layers, batches of 32",
+}
+"""The tasks of the page about the recipe, each a study of its own, with what the tables call them."""
+STANDARDIZED = "agile-f+standardized"
+TRIED = (("batch-8", "batch-8-cosine", STANDARDIZED, "cosine schedule"),)
+"""Changes to the recipe: the task, the study of the change, its arm there, and what it is."""
+RIVALS = ("f", "f+weight-decay=0.1", "f+batchnorm", "f+layernorm")
+"""The arms of its first table."""
 RATES = (0.001, 0.003, 0.01)
 """The learning rates of its specs; each replicate moves them together, by up to half a step."""
 WORDS = {"better": "**lower**", "worse": "**higher**", "same": "no difference found", "undecided": "undecided"}
@@ -115,53 +129,147 @@ def general(arm: str) -> str:
     >>> general("agile-relu+standardized")
     'agile-f+standardized'
     """
-    return arm.replace("sigmoid", "f").replace("relu", "f")
+    return re.sub("relu|sigmoid|gelu|tanh", "f", arm)
+
+
+Losses = dict[str, list[float]]
+"""The test loss of each replicate, by arm; infinity for a run that diverged."""
+
+
+def test_losses(study: str) -> Losses:
+    """Return the final test losses of a study of one task, the replicates in one order for all arms."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows_of(study):
+        if row["phase"] == "final":
+            found.setdefault(row["arm"], {})[row["replicate"]] = float(row["test_loss"] or "inf")
+    order = sorted(next(iter(found.values())), key=int)
+    return {arm: [losses[replicate] for replicate in order] for arm, losses in found.items()}
+
+
+def rows_of(study: str) -> list[dict[str, str]]:
+    """Return every trial of a study."""
+    with (HERE / "results" / f"{study}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def recipe_pairs() -> dict[tuple[str, str], tuple[list[float], list[float]]]:
+    """Return the losses of all that the page compares with the recipe, and the recipe's, by study and arm."""
+    found = {}
+    for task in RECIPE:
+        losses = test_losses(f"recipe-{task}")
+        base = next(values for arm, values in losses.items() if general(arm) == STANDARDIZED)
+        found.update({(task, arm): (own, base) for arm, own in losses.items() if own is not base})
+    for task, study, arm, _ in TRIED:
+        (base,) = (values for name, values in test_losses(f"recipe-{task}").items() if general(name) == STANDARDIZED)
+        (own,) = (values for name, values in test_losses(f"recipe-{study}").items() if general(name) == arm)
+        # Under its own arm's name it would be the recipe of that study.
+        found[study, f"{arm} for {task}"] = own, base
+    return found
+
+
+def recipe_comparisons() -> dict[tuple[str, str], Difference | None]:
+    """Return each arm of each task minus the recipe, by study and arm; None where a run diverged.
+
+    The intervals hold for all comparisons of the page together (Bonferroni), so each is one of a much higher level.
+    """
+    pairs = recipe_pairs()
+    return {
+        key: paired_difference(own, base, comparisons=len(pairs)) if all(map(math.isfinite, (*own, *base))) else None
+        for key, (own, base) in pairs.items()
+    }
+
+
+def spread(losses: list[float]) -> str:
+    """Return mean and deviation of the replicates that did not diverge, and how many of them did or learned nothing."""
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    idle = sum(abs(loss - math.log(10)) < 1e-3 for loss in finite)
+    words = [f"{count} {what}" for count, what in ((len(losses) - len(finite), "diverged"), (idle, "idle")) if count]
+    return f"{statistics.fmean(finite):.3f} ± {statistics.stdev(finite):.3f}" + (
+        f" ({', '.join(words)})" if words else ""
+    )
+
+
+def against(one: Difference | None) -> str:
+    """Return a difference to the recipe in words."""
+    if one is None:
+        return "runs diverged"
+    word = {1: "**higher**", -1: "**lower**", 0: "no difference found"}[one.sign]
+    return f"{one.mean:+.3f} [{one.low or 0:+.3f}, {one.high or 0:+.3f}] {word}"  # ten replicates have an interval
 
 
 def recipe_summary() -> str:
-    """Return a Markdown table of an arm a row: its test loss on each task, and its difference to the recipe's."""
-    cells: dict[str, dict[str, str]] = {}
+    """Return a Markdown table of a task a row: the recipe's test loss, and what its main rivals have more."""
+    found = recipe_comparisons()
+    lines = [
+        "| task | the recipe | " + " | ".join(f"`{arm}`" for arm in RIVALS) + " |",
+        "| --- |" + " --- |" * (1 + len(RIVALS)),
+    ]
     for task in RECIPE:
-        path = HERE / "results" / f"recipe-{task}-against-standardized.json"
-        document = json.loads(path.read_text(encoding="utf-8"))
-        contrasts = {one["arm"]: one for one in document["contrasts"]}
-        for row in document["rows"]:
-            text = row["test loss"] + (f" ({row['seeds'].partition('(')[2]}" if "(" in row["seeds"] else "")
-            if (one := contrasts.get(row["arm"])) is not None:
-                low, high = one["student"]
-                word = WORDS.get(one["decision"], one["decision"])
-                text += f"<br>{one['mean']:+.3f} [{low:+.3f}, {high:+.3f}] {word}"
-            cells.setdefault(general(row["arm"]), {})[task] = text
-    lines = ["| arm | " + " | ".join(RECIPE) + " |", "| --- |" + " --- |" * len(RECIPE)]
-    for arm, found in cells.items():
-        lines.append(f"| `{arm}` | {' | '.join(found.get(task, '–') for task in RECIPE)} |")
+        losses = {general(arm): values for arm, values in test_losses(f"recipe-{task}").items()}
+        cells = {general(arm): against(one) for (of, arm), one in found.items() if of == task}
+        row = (RECIPE[task], spread(losses[STANDARDIZED]), *(cells.get(arm, "–") for arm in RIVALS))
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
-def by_rate(rows: list[dict[str, str]]) -> str:
-    """Return a Markdown table of the mean validation loss at the three learning rates that every arm began with."""
+def recipe_others() -> str:
+    """Return a Markdown table of what the summary leaves out: the other arms, and every arm's own loss."""
+    found = recipe_comparisons()
+    lines = ["| task | arm | test loss | minus the recipe |", "| --- | --- | --- | --- |"]
+    for task in RECIPE:
+        for arm, losses in test_losses(f"recipe-{task}").items():
+            difference = against(found[task, arm]) if (task, arm) in found else "the recipe"
+            lines.append(f"| {RECIPE[task]} | `{arm}` | {spread(losses)} | {difference} |")
+    return "\n".join(lines)
+
+
+def recipe_tried() -> str:
+    """Return a Markdown table of changes to the recipe for small batches, beside the recipe with constant rates."""
+    found, pairs = recipe_comparisons(), recipe_pairs()
+    lines = ["| task | change | test loss | minus the recipe as it is |", "| --- | --- | --- | --- |"]
+    for task, study, arm, words in TRIED:
+        key = study, f"{arm} for {task}"
+        own, _ = pairs[key]
+        lines.append(f"| {RECIPE[task]} | {words} | {spread(own)} | {against(found[key])} |")
+    return "\n".join(lines)
+
+
+def within_ten_percent(rows: list[dict[str, str]]) -> dict[str, int]:
+    """Return how many of the three learning rates that all began with are within 10 % of an arm's best one."""
+    return {arm: sum(mean <= 1.1 * min(means) for mean in means) for arm, means in mean_by_rate(rows).items()}
+
+
+def mean_by_rate(rows: list[dict[str, str]]) -> dict[str, list[float]]:
+    """Return the mean validation loss at each of the three learning rates that every arm began with, by arm."""
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         if row["phase"] == "tuning":
             tried = found.setdefault(row["arm"], {}).setdefault(row["replicate"], [])
             if len(tried) < len(RATES):
                 tried.append((float(row["lr"]), float(row["validation_loss"] or "inf")))
-    text = ["| arm | " + " | ".join(f"about {rate:g}" for rate in RATES) + " | largest over smallest |"]
-    text.append("| --- |" + " --- |" * (len(RATES) + 1))
-    for arm, replicates in found.items():
-        columns = zip(*(sorted(tried) for tried in replicates.values()), strict=True)
-        means = [statistics.fmean(loss for _, loss in column) for column in columns]
-        text.append(f"| `{arm}` | {' | '.join(f'{mean:.3f}' for mean in means)} | {max(means) / min(means):.2f} |")
-    return "\n".join(text)
+    return {
+        arm: [statistics.fmean(loss for _, loss in column) for column in zip(*map(sorted, tried.values()), strict=True)]
+        for arm, tried in found.items()
+    }
+
+
+def recipe_rates() -> str:
+    """Return :func:`mean_by_rate` of every arm of the page as one Markdown table."""
+    columns = " | ".join(f"about {rate:g}" for rate in RATES)
+    lines = [f"| task | arm | {columns} | within 10 % of its best |", "| --- |" + " --- |" * (len(RATES) + 2)]
+    for study in dict.fromkeys((*RECIPE, *(study for _, study, *_ in TRIED))):
+        rows = rows_of(f"recipe-{study}")
+        near = within_ten_percent(rows)
+        for arm, means in mean_by_rate(rows).items():
+            cells = " | ".join(f"{mean:.3f}" for mean in means)
+            lines.append(f"| {RECIPE.get(study, study)} | `{arm}` | {cells} | {near[arm]} of {len(means)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         if name == "recipe":
-            print(recipe_summary())
-            for task in RECIPE:
-                with (HERE / "results" / f"recipe-{task}.csv").open(encoding="utf-8") as file:
-                    print(f"\n**{task}**\n\n{by_rate(list(csv.DictReader(file)))}")
+            print(f"{recipe_summary()}\n\n{recipe_tried()}\n\n{recipe_others()}\n\n{recipe_rates()}")
             continue
         document = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
         print(agile_against_plain([document]), details(document), sep="\n\n")

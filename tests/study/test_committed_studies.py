@@ -7,7 +7,9 @@ import json
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.running.conduct import identified
@@ -107,7 +109,18 @@ def test_an_agile_arm_is_compared_with_its_own_plain_twin_alone():
 def test_the_tables_about_the_recipe_are_those_of_its_results():
     tables = runpy.run_path(str(FOLDER / "tables.py"))
     page = (FOLDER / "recipe.md").read_text(encoding="utf-8")
-    assert tables["recipe_summary"]() in page
-    for task in tables["RECIPE"]:
-        assert tables["by_rate"](rows_of(FOLDER / "results" / f"recipe-{task}.csv")) in page
-    assert {path.stem for path in SPECS if path.stem.startswith("recipe-")} == {f"recipe-{t}" for t in tables["RECIPE"]}
+    for table in ("recipe_summary", "recipe_tried", "recipe_others", "recipe_rates"):
+        assert tables[table]() in page, table
+    studies = {*tables["RECIPE"], *(study for _, study, *_ in tables["TRIED"])}
+    assert {path.stem for path in SPECS if path.stem.startswith("recipe-")} == {f"recipe-{one}" for one in studies}
+
+
+def test_the_intervals_about_the_recipe_hold_for_all_comparisons_of_the_page():
+    tables = runpy.run_path(str(FOLDER / "tables.py"))
+    pairs, found = tables["recipe_pairs"](), tables["recipe_comparisons"]()
+    level = 1 - 0.05 / len(pairs)
+    for key, (own, base) in pairs.items():
+        if found[key] is not None:
+            differences = np.subtract(own, base)
+            low, high = scipy.stats.ttest_1samp(differences, 0).confidence_interval(level)
+            assert (found[key].low, found[key].high) == pytest.approx((low, high)), key

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.nn import AgileModule
-from agileact.nn.rows import directions
+from agileact.nn.rows import directions, row_length
 
 Group = dict[str, Any]
 
@@ -25,6 +25,7 @@ def param_groups(
     *,
     activation_lr: float | Tensor | None = None,
     direction_lr: float | Tensor | None = None,
+    direction_turn: float | None = None,
     weight_decay: float = 0.0,
     activation_decay: float = 0.0,
     groups: Iterable[Any] | None = None,
@@ -47,6 +48,10 @@ def param_groups(
             parameter was in, if it has one, and else for ``lr``. What to try and why: docs/guides/train.md,
             Recommended defaults.
         direction_lr: The learning rate of directions, with None as for ``activation_lr``.
+        direction_turn: How far a step may turn a direction, in units of its learning rate; None for no limit. Adam
+            moves each of a row's n numbers by up to its rate, and so turns a row of length 1 by up to sqrt(n) rates:
+            the rate of directions becomes ``min(1, direction_turn / sqrt(n))`` of what it was. Worth a try in small
+            batches, with 3: docs/studies/recipe.md.
         weight_decay: The weight decay of the weights; of user groups, for those that have none of their own.
         activation_decay: The decay of scales, locations and gains towards their start, as a rate per step and learning
             rate. It takes effect through :func:`~agileact.decay_activations`.
@@ -77,13 +82,14 @@ def param_groups(
         ("lr", lr),
         ("activation_lr", lr if activation_lr is None else activation_lr),
         ("direction_lr", lr if direction_lr is None else direction_lr),
+        ("direction_turn", 0.0 if direction_turn is None else direction_turn),
         ("weight_decay", weight_decay),
         ("activation_decay", activation_decay),
     ):
         _check_rate(argument, value)
     names = _trainable(model)
-    held: list[Any] = [layer.weight for layer in directions(model).values()]
-    own_groups = {"direction": dict.fromkeys(held), **_activation_parameters(model)}
+    layers: dict[Any, nn.Module] = {layer.weight: layer for layer in directions(model).values()}
+    own_groups = {"direction": dict.fromkeys(layers), **_activation_parameters(model)}
     apart = {parameter for members in own_groups.values() for parameter in members}
 
     rates: dict[Tensor, float | Tensor] = {}
@@ -109,7 +115,10 @@ def param_groups(
         # Several groups only where the user's have several rates, as for one that falls from layer to layer.
         by_rate: dict[Any, list[Tensor]] = {}
         for parameter in members:
-            by_rate.setdefault(rates.get(parameter, lr) if asked is None else asked, []).append(parameter)
+            rate = rates.get(parameter, lr) if asked is None else asked
+            if name == "direction" and direction_turn is not None:
+                rate = rate * min(1.0, direction_turn / math.sqrt(row_length(layers[parameter])))
+            by_rate.setdefault(rate, []).append(parameter)
         for rate, part in by_rate.items():
             members_of = [(names[parameter], parameter) for parameter in part] if named else part
             group = {"params": members_of, "name": name, "lr": rate, "weight_decay": 0.0}

@@ -67,6 +67,7 @@ _NUMBERS: dict[str, tuple[str, str]] = {
     "activation-decay": ("activation_decay", "a and b decay towards their start"),
     "bias-lr": ("bias_lr_multiplier", "biases learn so many times faster"),
     "clip-norm": ("clip_norm", "the gradient's norm is at most this"),
+    "direction-turn": ("direction_turn", "a step turns a row of standardised weights by at most so many rates"),
     "label-smoothing": ("label_smoothing", "this share of each target is spread over all classes"),
     "warmup": ("warmup", "learning rates rise over this share of the iterations"),
     "weight-decay": ("weight_decay", "weights decay"),

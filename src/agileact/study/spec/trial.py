@@ -125,6 +125,8 @@ class TaskSpec:
     budget: Budget
 
 
+HELD = ("standardized", "length-one")
+"""Weights whose rows are put back after each step."""
 SCHEDULES = ("constant", "cosine", "linear", "one-cycle")
 _CHOICES = {
     "scale_sign": ("free", "positive"),
@@ -175,6 +177,8 @@ class ArmSpec:
         label_smoothing: Share of each target, below 1, that is spread evenly over all classes in the training loss;
             the losses on validation and test data have none.
         optimizer_options: Further arguments of the optimizer, such as ``(("betas", (0.9, 0.95)),)``.
+        direction_turn: How far a step of Adam may turn a row of standardised weights, in units of the learning rate
+            (:func:`agileact.param_groups`); None for no limit.
         code: Hash of the user's own activations, so that trials of other code never mix; filled in when a study begins.
     """
 
@@ -199,6 +203,7 @@ class ArmSpec:
     label_smoothing: float = field(default=0.0, metadata=_LATER)
     optimizer_options: Options = field(default=(), metadata=_LATER)
     weights: str = field(default="free", metadata=_LATER)
+    direction_turn: float | None = field(default=None, metadata=_LATER)
     code: str = field(default="", metadata=_LATER)
 
     def __post_init__(self) -> None:
@@ -216,6 +221,12 @@ class ArmSpec:
                 raise ArgumentError(f"{name} must be at least 0 and less than 1, not {getattr(self, name)}")
         if self.clip_norm is not None:
             _check("clip_norm", self.clip_norm, least=0.0, exclusive=True)
+        if self.direction_turn is not None:
+            _check("direction_turn", self.direction_turn, least=0.0, exclusive=True)
+            if self.weights not in HELD:
+                raise ArgumentError(
+                    f"direction_turn is for weights {' or '.join(map(repr, HELD))}, not {self.weights!r}"
+                )
         if self.start in ("calibrated", "folded") and self.weights != "free":
             raise ArgumentError(f"the start {self.start!r} is for free weights, not for {self.weights!r} ones")
         for entry in self.freeze:
