@@ -11,7 +11,7 @@ from agileact._common.optional import expect
 from agileact._common.terminal import print_json, print_table
 from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
 from agileact.study.commands.study import SOURCE
-from agileact.study.report.side_by_side import write_report
+from agileact.study.report.document import write_report
 from agileact.study.report.watch import Server
 from agileact.study.results import printing
 from agileact.study.results.export import TABLES, to_csv, to_parquet
