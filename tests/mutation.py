@@ -409,9 +409,9 @@ STATISTICS = _faults(
     (
         "tied ranks take the highest",
         "study/statistics/test_typical.py",
-        "typical.py",
-        "doubled[start:stop] = start + 1 + stop",
-        "doubled[start:stop] = 2 * stop",
+        "paired.py",
+        ".rankdata(sizes))",
+        '.rankdata(sizes, method="max"))',
         "equal differences share their mean rank",
     ),
     (
