@@ -190,8 +190,8 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any], missing: dict[str, i
         f"{len(done)} architectures of {len(packages)} packages, with random weights, made agile and plain again.",
         "`python benchmarks/models.py` makes this page; `make setup` installs the packages.",
         "",
-        f"- Outputs after `convert` differ by at most {_worst(done, 'convert_difference'):.2g}. After `fold` in float64 "
-        f"they differ by at most {_worst(done, 'fold_relative', 'float64'):.1e} of the largest output.",
+        f"- Outputs after `convert` differ by at most {_worst(done, 'convert_difference'):.2g}. After `fold` "
+        f"in float64 they differ by at most {_worst(done, 'fold_relative', 'float64'):.1e} of the largest output.",
         f"- `convert` runs the model at most {_most(done, 'convert_runs')} times, `fold` {_most(done, 'fold_runs')} "
         f"times. Together they take at most {_most(done, 'seconds'):.1f} s.",
         f"- Machine: {where['cpu']}, PyTorch {where['torch']}, Python {where['python']}.",
@@ -221,8 +221,8 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any], missing: dict[str, i
         "",
         "## Each architecture",
         "",
-        "*fold*: activations folded whole, in part, and not. *float64*: the largest difference after `fold`, relative to",
-        "the largest output. *cost*: seconds of `convert` and `fold`, divided by those of one forward pass.",
+        "*fold*: activations folded whole, in part, and not. *float64*: the largest difference after `fold`, relative",
+        "to the largest output. *cost*: seconds of `convert` and `fold`, divided by those of one forward pass.",
     ]
     for package in packages:
         some = [row for row in done if row["package"] == package]
@@ -245,15 +245,15 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any], missing: dict[str, i
         "|---|---|",
         *(f"| {name} | {why} |" for name, why in LEFT_OUT),
         "",
-        "Policies of Stable-Baselines3 are without the preparation of observations, which is in float32 only. `rtdl` cannot be",
-        "installed beside this PyTorch; its two successors are in.",
+        "Policies of Stable-Baselines3 are without the preparation of observations, which is in float32 only. `rtdl`",
+        "cannot be installed beside this PyTorch; its two successors are in.",
         "",
         "## How it is measured",
         "",
-        "After `convert`, scale is drawn from [0.7, 1.3] and location from [-0.3, 0.3] for every activation. Batch norms get",
-        "the statistics of the example. Differences are the largest over all outputs: after `convert` against the original, in",
-        "float32 and float64; after `fold` against the agile model. A run is a call of `forward`. Each number is in",
-        "`benchmarks/results/models.json`, also differences in float32, parameters added, and each reason with its module.",
+        "After `convert`, scale is drawn from [0.7, 1.3] and location from [-0.3, 0.3] for every activation. Batch",
+        "norms get the statistics of the example. Differences are the largest over all outputs: after `convert` against",
+        "the original, in float32 and float64; after `fold` against the agile model. A run is a call of `forward`. Numbers",
+        "of each are in `benchmarks/results/models.json`, with differences in float32, parameters added, and reasons.",
     ]
     return "\n".join(lines) + "\n"
 
