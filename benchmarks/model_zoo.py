@@ -299,31 +299,6 @@ def _vit_pytorch() -> dict[str, Callable[[], Made]]:
             cross_attn_dim_head=16,
             num_classes=10,
         ),
-        "CrossFormer": _of(
-            "vit_pytorch.crossformer",
-            "CrossFormer",
-            _image(128),
-            dim=(64, 96, 128, 160),
-            depth=(1, 1, 1, 1),
-            global_window_size=(2, 1, 1, 1),
-            local_window_size=4,
-            num_classes=10,
-        ),
-        "ViViT": _of(
-            "vit_pytorch.vivit",
-            "ViViT",
-            lambda: torch.randn(2, 3, 4, 32, 32),
-            image_size=32,
-            image_patch_size=16,
-            frames=4,
-            frame_patch_size=2,
-            num_classes=10,
-            dim=32,
-            spatial_depth=1,
-            temporal_depth=1,
-            heads=2,
-            mlp_dim=64,
-        ),
     }
 
 

@@ -283,12 +283,7 @@ def _private(region: _Region) -> bool:
 
 
 def _sourced(
-    text: _Text,
-    node: ast.expr,
-    region: _Region,
-    nodes: dict[int, ast.expr | None],
-    block: list[ast.stmt],
-    last: int,
+    text: _Text, node: ast.expr, region: _Region, nodes: dict[int, ast.expr | None], block: list[ast.stmt], last: int
 ) -> SourceCall | None:
     """Return the source of an activation over several statements; None if it cannot be exchanged.
 
