@@ -299,6 +299,21 @@ def _vit_pytorch() -> dict[str, Callable[[], Made]]:
             cross_attn_dim_head=16,
             num_classes=10,
         ),
+        "ViViT": _of(
+            "vit_pytorch.vivit",
+            "ViViT",
+            lambda: torch.randn(2, 3, 4, 32, 32),
+            image_size=32,
+            image_patch_size=16,
+            frames=4,
+            frame_patch_size=2,
+            num_classes=10,
+            dim=32,
+            spatial_depth=1,
+            temporal_depth=1,
+            heads=2,
+            mlp_dim=64,
+        ),
     }
 
 
