@@ -146,12 +146,7 @@ def calibrate(
                 parameter.copy_(value)
             raise
     sites = [
-        replace(
-            site,
-            calls=before.calls[module] // len(chosen),
-            before=before.sizes(module),
-            after=after.sizes(module),
-        )
+        replace(site, calls=before.calls[module] // len(chosen), before=before.sizes(module), after=after.sizes(module))
         for module, site in done.items()
     ]
     sites += [
