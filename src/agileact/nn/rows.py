@@ -58,6 +58,11 @@ def laid_out(layer: nn.Module, weight: Tensor) -> tuple[Tensor, tuple[int, ...]]
     return weight, tuple(range(1, weight.ndim))
 
 
+def row_length(layer: Any) -> int:
+    """Return how many numbers a row of a layer has."""
+    return int(layer.weight.numel() // max(1, getattr(layer, "out_features", None) or layer.out_channels))
+
+
 class Projection:
     """Puts the rows of some layers back on the sphere; what it needs in between it makes once."""
 
