@@ -12,8 +12,8 @@ PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 MODULES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "examples").glob("*.py")])
 LONGEST = 30
 AVOID = (
-    r"\b(stands in(?! the way)|lies in|lie in|hangs|likewise|what it costs|as ever|one's own|of before|somebody|may stand"
-    r"|the look at|written down|look upon|it is that|in the course of)\b"
+    r"\b(stands in(?! the way)|lies in|lie in|hangs|likewise|what it costs|as ever|one's own|of before|somebody"
+    r"|may stand|the look at|written down|look upon|it is that|in the course of)\b"
 )
 WHAT = r"^What [^?]*\b(is|are|costs|finds|pays) [^,?]*\.$"
 """A clause with "what" as the subject, in a sentence of a page."""
