@@ -129,7 +129,7 @@ def calibrate(
 
     The model runs as in training, but without dropout. Weights, gradients, training flags, buffers (statistics of
     batch normalisation) and random number generators are as before, and if there is an error all is. Modules that are
-    lazy are made by a first forward pass, as ever.
+    lazy are made by a first forward pass.
 
     Args:
         model: The model, with agile modules of any kind inside, in the state in which training would start.

@@ -135,7 +135,7 @@ class ParameterBuffer:
     """The values of all scales and locations at the last few steps, as rows of one matrix for each device.
 
     A step costs one concatenation into a row, without waiting for the device; what is asked of the values is computed
-    for all rows together, when the buffer is full or somebody looks.
+    for all rows together, when the buffer is full or a reader asks.
     """
 
     def __init__(self, modules: Sequence[AgileModule]) -> None:

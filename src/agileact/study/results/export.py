@@ -36,7 +36,7 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """Return one flat row for every finished trial of the study, tuning and final ones.
 
     A number that does not exist is None; an infinite one is None too, with the status saying why. ``test_accuracy`` is
-    the value of the metric that ``metric`` names: the column has the name of before there were others.
+    the value of the metric that ``metric`` names: the column keeps the name of the first metric.
     """
     rows: list[dict[str, Any]] = []
     spaces = {one: space for arms, space in outcome.study.searches for one in arms}

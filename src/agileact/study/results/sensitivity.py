@@ -113,7 +113,7 @@ def score(result: TrialResult) -> float:
 
 
 def _kept(result: TrialResult) -> float:
-    """Return the loss that somebody is left with who draws this trial: of a diverged one that before training."""
+    """Return the loss of drawing this trial: of a diverged one that before training."""
     untrained = untrained_loss(result)
     return score(result) if result.status != "diverged" or untrained is None else untrained
 

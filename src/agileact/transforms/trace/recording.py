@@ -1,4 +1,4 @@
-"""One run of a model on an example, written down: which functions were called, on what, by which module and from where.
+"""A record of one run of a model on an example: which functions were called, on what, by which module and from where.
 
 It holds no numbers but those that the model returned, only shapes and who made what.
 """
