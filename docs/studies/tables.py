@@ -1,7 +1,6 @@
 """The tables of the pages in this folder, from what ``agileact study show`` and ``agileact study export`` wrote.
 
-python docs/studies/tables.py docs/studies/results/where-relu.json   # losses, and the time to the baseline's best
-python docs/studies/tables.py docs/studies/results/where-relu.csv    # when each arm reached a best loss of its own
+python docs/studies/tables.py where-relu                             # one study: agile against plain, and every arm
 python docs/studies/tables.py recipe                                 # the summary of the page about the recipe
 """
 
@@ -16,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agileact.study import Difference, holm, paired_difference, sign_flip_test
+from agileact.study import Difference, paired_difference
 
 HERE = Path(__file__).resolve().parent
 RECIPE = {
@@ -42,56 +41,89 @@ RATES = (0.001, 0.003, 0.01)
 WORDS = {"better": "**lower**", "worse": "**higher**", "same": "no difference found", "undecided": "undecided"}
 
 
-def tables(document: dict[str, Any]) -> str:
-    """Return a Markdown table for each task: losses, the difference to the baseline, and times to a loss."""
-    verdicts = {(one["task"], one["arm"]): one for one in document["verdicts"]}
-    contrasts = {(one["task"], one["arm"]): one for one in document["contrasts"]}
-    text = []
-    for task in dict.fromkeys(row["task"] for row in document["rows"]):
-        text += [
-            f"**{task}**",
-            "",
-            "| arm | rate | of a, b | test loss | minus the baseline's [interval] | iterations to its best "
-            "| to the loss that both reach | p |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        # Results that were written before signed ranks were there have none.
-        ranked = any("typical" in one for one in document["contrasts"])
-        if ranked:
-            text[-2] += " seeds with a lower loss | typical difference [interval] | p |"
-            text[-1] += " --- | --- | --- |"
-        for row in (row for row in document["rows"] if row["task"] == task):
-            arm = row["arm"]
-            verdict, contrast = verdicts.get((task, arm)), contrasts.get((task, arm))
-            difference, common, p = "baseline", "", ""
-            if verdict is not None:
-                difference = WORDS.get(verdict["decision"], verdict["decision"])
-                if (times := verdict["common_time"]) is not None:
-                    common = "{:g} against {:g}".format(*times["iterations"])
-                    p = f"{times['p']:.2g}"
-                if contrast is not None and contrast["mean"] is not None:
-                    low, high = contrast["student"]
-                    difference = f"{contrast['mean']:+.3f} [{low:+.3f}, {high:+.3f}] {difference}"
-            loss = row["test loss"] + (f" ({row['seeds'].partition('(')[2]}" if "(" in row["seeds"] else "")
-            cells = (row["lr"], row["activation lr"], loss, difference, row[TIME], common, p)
-            text.append(f"| {' | '.join((f'`{arm}`', *cells, *(ranks(contrast) if ranked else ())))} |")
-        text.append("")
-    return "\n".join(text)
-
-
 def agile_against_plain(documents: list[dict[str, Any]]) -> str:
-    """Return one table over studies: each base function's agile form against the plain one, a row a network."""
-    lines = ["| network | plain | agile | agile minus plain [interval] | |", "| --- | --- | --- | --- | --- |"]
+    """Return one table over studies: each agile arm against the plain one that is its study's baseline."""
+    lines = [
+        "| network | plain | agile | agile minus plain [interval] | | agile is lower in |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for document in documents:
-        losses = {(row["task"], row["arm"]): row["test loss"] for row in document["rows"]}
+        losses = {(row["task"], row["arm"]): row for row in document["rows"]}
+        compared = {(one["task"], one["arm"]) for one in document["contrasts"]}
         for one in document["contrasts"]:
-            base = one["arm"].removeprefix("agile-")
-            if (one["task"], base) in losses and base != one["arm"]:
-                task, (low, high) = one["task"], one["student"]
+            task, base = one["task"], one["arm"].removeprefix("agile-")
+            if (task, base) in losses.keys() - compared:
+                name = f"{base}, {task}" if len({task for task, _ in losses}) > 1 else base
                 lines.append(
-                    f"| {base}, {task} | {losses[task, base]} | {losses[task, one['arm']]} "
-                    f"| {one['mean']:+.3f} [{low:+.3f}, {high:+.3f}] | {WORDS.get(one['decision'], one['decision'])} |"
+                    f"| {name} | {loss(losses[task, base])} | {loss(losses[task, one['arm']])} "
+                    f"| {' | '.join(difference(one))} | {one['seeds_lower']} of {len(one['differences'])} |"
                 )
+    return "\n".join(lines)
+
+
+def details(document: dict[str, Any]) -> str:
+    """Return a table of every arm: the rates that tuning chose, the test loss, its difference to the baseline's."""
+    contrasts = {(one["task"], one["arm"]): one for one in document["contrasts"]}
+    lines = [
+        "| task | arm | rates chosen | of a and b, or the rival's parameters | test loss | accuracy, % "
+        "| minus the baseline's [interval] | | lower in | p |",
+        "| --- " * 10 + "|",
+    ]
+    for row in document["rows"]:
+        cells = ["baseline", "", "", ""]
+        if (one := contrasts.get((row["task"], row["arm"]))) is not None:
+            cells = [*difference(one), f"{one['seeds_lower']} of {len(one['differences'])}", f"{one['p']:.2g}"]
+        first = (row["task"], f"`{row['arm']}`", row["lr"], row["activation lr"], loss(row), row["accuracy, %"])
+        lines.append(f"| {' | '.join((*first, *cells))} |")
+    return "\n".join(lines)
+
+
+def loss(row: dict[str, str]) -> str:
+    """Return the test loss of an arm, and how many of its networks did not learn."""
+    return row["test loss"] + (f" ({row['seeds'].partition('(')[2]}" if "(" in row["seeds"] else "")
+
+
+def difference(contrast: dict[str, Any]) -> tuple[str, str]:
+    """Return a difference with its interval, and what the study makes of it."""
+    word = WORDS.get(contrast["decision"], contrast["decision"])
+    if contrast["mean"] is None:
+        return "none: a run diverged", word
+    # Zero is added, or a rounded -0.0 would keep its sign.
+    mean, low, high = (f"{round(one, 3) + 0.0:+.3f}" for one in (contrast["mean"], *contrast["student"]))
+    return f"{mean} [{low}, {high}]", word
+
+
+def untuned(studies: dict[str, list[dict[str, str]]]) -> str:
+    """Return one table over studies: agile against plain at random points of the space, as if nobody could tune.
+
+    The mean validation loss of a replicate's points is its value; the intervals hold for all rows together.
+
+    Args:
+        studies: The trials of each study, by its base function.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for base, rows in studies.items():
+        tried: dict[tuple[str, str, str], list[float]] = {}
+        for row in rows:
+            if row["phase"] == "tuning":
+                place = (row["task"], row["arm"], row["replicate"])
+                tried.setdefault(place, []).append(float(row["validation_loss"] or "inf"))
+        for (task, arm, _), losses in tried.items():
+            found.setdefault(f"{base}, {task}", {}).setdefault(arm, []).append(statistics.fmean(losses))
+    lines = [
+        "| network | plain | agile | agile minus plain [interval] | agile is lower in |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, arms in found.items():
+        base = name.partition(",")[0]
+        plain, agile = arms[base], arms[f"agile-{base}"]
+        one = paired_difference(agile, plain, comparisons=len(found))
+        mean, low, high = (f"{round(value, 3) + 0.0:+.3f}" for value in (one.mean, one.low, one.high))
+        lower = sum(ours < theirs for ours, theirs in zip(agile, plain, strict=True))
+        lines.append(
+            f"| {name} | {statistics.fmean(plain):.4f} | {statistics.fmean(agile):.4f} | {mean} [{low}, {high}] "
+            f"| {lower} of {len(plain)} |"
+        )
     return "\n".join(lines)
 
 
@@ -238,67 +270,10 @@ def recipe_rates() -> str:
     return "\n".join(lines)
 
 
-def ranks(contrast: dict[str, Any] | None) -> tuple[str, str, str]:
-    """Return in how many seeds an arm is lower, its typical difference, and the p-value of the signed-rank test."""
-    if contrast is None:
-        return "", "", ""
-    typical, bounds = contrast["typical"], contrast["typical_interval"]
-    ends = ("open" if bound is None else f"{bound:+.3f}" for bound in bounds or ())
-    interval = "none" if bounds is None else ", ".join(ends)
-    size = "–" if typical is None else f"{typical:+.3f}"
-    wins = f"{contrast['seeds_lower']} of {len(contrast['seeds'])}"
-    return wins, f"{size} [{interval}]", f"{contrast['signed_rank_p']:.2g}"
-
-
-def own_best(rows: list[dict[str, str]]) -> str:
-    """Return a Markdown table of the iteration at which runs had their own lowest validation loss."""
-    text = [
-        "| task | arm | median | mean | minus the baseline's [95 % interval] | p |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    found: list[tuple[str, str, list[float], list[float]]] = []
-    for task in dict.fromkeys(row["task"] for row in rows):
-        arms = dict.fromkeys(row["arm"] for row in rows if row["task"] == task)
-        iterations = {
-            arm: {
-                row["seed"]: float(row["iteration"])
-                for row in rows
-                if (row["task"], row["arm"], row["phase"]) == (task, arm, "final")
-            }
-            for arm in arms
-        }
-        base = next(iter(iterations.values()))
-        first = list(base.values())
-        for arm, own in iterations.items():
-            found.append((task, arm, first if own is base else [own[seed] for seed in base], first))
-    compared = [one for one in found if one[2] is not one[3] and one[2] != one[3]]
-    corrected = dict(
-        zip(
-            ((task, arm) for task, arm, *_ in compared),
-            holm([sign_flip_test(own, first) for _, _, own, first in compared]),
-            strict=True,
-        )
-    )
-    for task, arm, own, first in found:
-        middle, mean = statistics.median(own), statistics.fmean(own)
-        difference, p = "baseline" if own is first else "+0", ""
-        if (task, arm) in corrected:
-            one = paired_difference(own, first, comparisons=len(compared))
-            difference, p = f"{one.mean:+.0f} [{one.low:+.0f}, {one.high:+.0f}]", f"{corrected[task, arm]:.2g}"
-        text.append(f"| {task} | `{arm}` | {middle:g} | {mean:.0f} | {difference} | {p} |")
-    return "\n".join(text)
-
-
-TIME = "iterations to the baseline's best"
-
-
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         if name == "recipe":
             print(f"{recipe_summary()}\n\n{recipe_tried()}\n\n{recipe_others()}\n\n{recipe_rates()}")
             continue
-        text = Path(name).read_text(encoding="utf-8")
-        if name.endswith(".csv"):
-            print(own_best(list(csv.DictReader(text.splitlines()))))
-        else:
-            print(tables(json.loads(text)))
+        document = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        print(agile_against_plain([document]), details(document), sep="\n\n")

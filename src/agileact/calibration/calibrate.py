@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -115,7 +116,7 @@ def calibrate(
             feed(model, chosen[0])
     before, after = Probe(names, keep=False), Probe(names, keep=False)
     saved = [(p, p.detach().clone()) for module in names for p in module.parameters(recurse=False)]
-    done: dict[AgileModule, tuple[str, str, float, float]] = {}
+    done: dict[AgileModule, CalibratedSite] = {}
     with preserved(model), torch.no_grad():
         for module in model.modules():
             if not isinstance(module, _NormBase):  # which normalise as in training
@@ -131,33 +132,27 @@ def calibrate(
                 reason = _why_not(module, names[module], filter_fn)
                 if not act:
                     reason = "enough of the signal arrives behind the last layer"
-                if reason:
-                    done[module] = "kept", reason, 1.0, 0.0
-                    continue
-                probe = Probe({module: names[module]}, keep=True)
-                probe.run(model, chosen)
-                done[module] = _calibrate_site(module, probe.inputs[module], low, high, location, scale)
-                if before.calls[module] > len(chosen):
-                    status, reason, factor, shift = done[module]
-                    done[module] = status, f"shared, by the values of all uses; {reason}", factor, shift
+                site = CalibratedSite(names[module], module.base, "kept", reason)
+                if not reason:
+                    probe = Probe({module: names[module]}, keep=True)
+                    probe.run(model, chosen)
+                    site = _calibrate_site(site, module, probe.inputs[module], low, high, location, scale)
+                    if before.calls[module] > len(chosen):
+                        site = replace(site, reason=f"shared, by the values of all uses; {site.reason}")
+                done[module] = site
             after.run(model, chosen)
         except BaseException:
             for parameter, value in saved:
                 parameter.copy_(value)
             raise
     sites = [
-        CalibratedSite(
-            names[module],
-            module.base,
-            done[module][0],
-            done[module][1],
+        replace(
+            site,
             calls=before.calls[module] // len(chosen),
             before=before.sizes(module),
             after=after.sizes(module),
-            factor=done[module][2],
-            shift=done[module][3],
         )
-        for module in order
+        for module, site in done.items()
     ]
     sites += [
         CalibratedSite(name, module.base, "kept", "the batches do not reach it", calls=0)
@@ -247,12 +242,18 @@ def _why_not(module: AgileModule, name: str, filter_fn: Callable[[AgileModule, s
 
 
 def _calibrate_site(
-    module: AgileModule, inputs: list[Tensor], low: float, high: float, location: Location, scale: Scale
-) -> tuple[str, str, float, float]:
-    """Set scale and location of one module; return status, reason, mean factor and size of the shift."""
+    site: CalibratedSite,
+    module: AgileModule,
+    inputs: list[Tensor],
+    low: float,
+    high: float,
+    location: Location,
+    scale: Scale,
+) -> CalibratedSite:
+    """Set scale and location of one module; return its site with what was done."""
     size = size_of(_output_deviations(module, inputs))
     if low <= size <= high:
-        return "kept", f"its output has size {size:.2g}, within range", 1.0, 0.0
+        return replace(site, reason=f"its output has size {size:.2g}, within range")
     if location == "auto":
         location = "mean" if all(map(math.isfinite, module.facts.bounds)) else "keep"
     shift = torch.zeros(1, dtype=torch.float64)
@@ -263,15 +264,11 @@ def _calibrate_site(
         by_term += shift.to(by_term)
     deviations = _output_deviations(module, inputs)
     size = size_of(deviations)
+    moved = replace(site, status="kept" if location == "keep" else "calibrated", shift=size_of(shift))
     if scale == "keep":
-        return "calibrated", f"location at the {location}", 1.0, size_of(shift)
+        return replace(moved, status="calibrated", reason=f"location at the {location}")
     if size == 0.0:
-        return (
-            "calibrated" if location != "keep" else "kept",
-            "its output does not differ between samples",
-            1.0,
-            size_of(shift),
-        )
+        return replace(moved, reason="its output does not differ between samples")
     if scale == "layer":
         deviations = torch.full_like(deviations, size)
     # A unit whose output is constant stays as it is: no factor brings it to size.
@@ -279,7 +276,7 @@ def _calibrate_site(
     by_term = module.scale.view(module.terms, -1)
     by_term *= factor.to(by_term)
     reason = f"its output had size {size:.2g}" + ("" if location == "keep" else f", location at the {location}")
-    return "calibrated", reason, float(factor.mean()), size_of(shift)
+    return replace(moved, status="calibrated", reason=reason, factor=float(factor.mean()))
 
 
 def _output_deviations(module: AgileModule, inputs: list[Tensor]) -> Tensor:

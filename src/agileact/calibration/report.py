@@ -59,14 +59,12 @@ class CalibrationReport:
         return [site for site in self.sites if site.status != "calibrated"]
 
     def __str__(self) -> str:
+        gone = (None, None)
         rows = [
             (
                 site.name or "(the model itself)",
                 site.base,
-                *(f"{size:.2g}" for size in site.before or ()),
-                *(("-", "-") if site.before is None else ()),
-                *(f"{size:.2g}" for size in site.after or ()),
-                *(("-", "-") if site.after is None else ()),
+                *("-" if size is None else f"{size:.2g}" for size in (*(site.before or gone), *(site.after or gone))),
                 f"{site.factor:.3g}",
                 f"{site.shift:.2g}",
                 site.status,

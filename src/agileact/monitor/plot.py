@@ -18,7 +18,7 @@ _SHARES: dict[tuple[str, str], tuple[str, Any, str]] = {
     ("activation", "saturated"): ("#8C6D00", (0, (4, 1.6)), "s"),
     ("scale", "flipped"): ("#A8488F", (0, (1.2, 1.2)), "^"),
 }
-_RC = {
+LOOK: dict[str, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -37,6 +37,7 @@ _RC = {
     "figure.dpi": 150,
     "savefig.dpi": "figure",
 }
+"""What matplotlib draws all pictures of this package with."""
 
 Traces = dict[tuple[str, str, str], tuple[list[int], list[float]]]
 
@@ -51,7 +52,7 @@ def draw(records: Sequence[Record], layers: Sequence[str], turned: Sequence[str]
     figures, style = require("matplotlib.figure", "monitor"), require("matplotlib.style", "monitor")
     columns = min(len(layers), _LAYERS_IN_A_ROW)
     blocks = -(-len(layers) // columns)
-    with style.context(_RC, after_reset=True):
+    with style.context(LOOK, after_reset=True):
         height = 1.0 + 5.0 * blocks
         whole = figures.Figure(
             figsize=(max(5.5, 1.2 + 2.5 * columns), height + 3.0 * bool(turned)), layout="constrained"

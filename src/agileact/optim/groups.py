@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -87,9 +88,8 @@ def param_groups(
     ):
         _check_rate(argument, value)
     names = _trainable(model)
-    own_groups = _activation_parameters(model)
-    layers: dict[Tensor, nn.Module] = {layer.weight: layer for layer in directions(model).values()}
-    own_groups = {"direction": dict.fromkeys(layers), **own_groups}
+    layers: dict[Any, nn.Module] = {layer.weight: layer for layer in directions(model).values()}
+    own_groups = {"direction": dict.fromkeys(layers), **_activation_parameters(model)}
     apart = {parameter for members in own_groups.values() for parameter in members}
 
     rates: dict[Tensor, float | Tensor] = {}
@@ -101,10 +101,14 @@ def param_groups(
         own = _as_groups(groups)
         _check_twice(own, names)
         rates = {_tensor(member): group["lr"] for group in own if "lr" in group for member in group["params"]}
-        result, named = _without(own, apart)
+        every = [member for group in own for member in group["params"]]
+        named = bool(every) and all(isinstance(member, tuple) for member in every)
+        result = [
+            {**group, "lr": group.get("lr", lr), "weight_decay": group.get("weight_decay", weight_decay)}
+            for group in own
+        ]
         for group in result:
-            group.setdefault("lr", lr)
-            group.setdefault("weight_decay", weight_decay)
+            group["params"] = [member for member in group["params"] if _tensor(member) not in apart]
     for name, chosen in own_groups.items():
         asked = direction_lr if name == "direction" else activation_lr
         members = [parameter for parameter in names if parameter in chosen]
@@ -180,15 +184,6 @@ def _as_groups(groups: Iterable[Any]) -> list[Group]:
     return result
 
 
-def _without(groups: list[Group], activation: Iterable[Tensor]) -> tuple[list[Group], bool]:
-    """Take scales and locations out of the groups; also tell whether the parameters come with names."""
-    taken = set(activation)
-    members = [member for group in groups for member in group["params"]]
-    for group in groups:
-        group["params"] = [member for member in group["params"] if _tensor(member) not in taken]
-    return groups, bool(members) and all(isinstance(member, tuple) for member in members)
-
-
 def _tensor(member: Any) -> Tensor:
     tensor = member[1] if isinstance(member, tuple) else member
     if not isinstance(tensor, Tensor):
@@ -198,11 +193,7 @@ def _tensor(member: Any) -> Tensor:
 
 def _check_twice(groups: list[Group], names: dict[Tensor, str]) -> set[Tensor]:
     """Return all parameters of the groups; raise if one is there twice."""
-    seen: dict[Tensor, int] = {}
-    for group in groups:
-        for member in group["params"]:
-            tensor = _tensor(member)
-            seen[tensor] = seen.get(tensor, 0) + 1
+    seen = Counter(_tensor(member) for group in groups for member in group["params"])
     twice = [names.get(tensor, "one that is not the model's") for tensor, count in seen.items() if count > 1]
     if twice:
         raise ArgumentError(f"groups has parameters more than once: {', '.join(twice)}")

@@ -19,8 +19,8 @@ import pytest
 
 from agileact import ArgumentError, StoreError, cli
 from agileact.study.report.document import report_document
+from agileact.study.report.side_by_side import write_report
 from agileact.study.report.watch import Server
-from agileact.study.report.write import write_report
 from agileact.study.results.export import TABLES
 from agileact.study.results.source import stored, told
 from agileact.study.running.conduct import conduct

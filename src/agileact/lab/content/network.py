@@ -82,9 +82,7 @@ def read_state(path: Path, name: str) -> dict[str, Tensor]:
             for key, shape in shapes.items()
         }
     try:
-        loaded = _load(path, name)
-    except DataError:
-        raise
+        state = _state(_load(path, name))
     except pickle.UnpicklingError as error:
         # What the reader for tensors met and refused has a name; what is no pickle at all has none.
         if any(words in str(error).lower() for words in ("unsupported global", "unsupported class")):
@@ -92,10 +90,11 @@ def read_state(path: Path, name: str) -> dict[str, Tensor]:
                 f"{name} holds more than tensors, such as a whole pickled module. Loading that would run code from "
                 "the file, so it is refused; save the weights alone: torch.save(model.state_dict(), FILE)"
             ) from None
-        raise DataError(_no_checkpoint(name)) from None
+        raise _no_checkpoint(name) from None
+    except DataError:
+        raise
     except (EOFError, OSError, RuntimeError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        raise DataError(_no_checkpoint(name)) from None
-    state = _state(loaded)
+        raise _no_checkpoint(name) from None
     if not state:
         raise DataError(f"{name} holds no state_dict: no tensors by name were found in it")
     return state
@@ -116,30 +115,7 @@ def _load(path: Path, name: str) -> Any:
 
 def layers_of(state: Mapping[str, Tensor], name: str) -> list[Layer]:
     """Return the agile activations of a ``state_dict``, in its order."""
-    layers = _layers(state)
-    if not layers:
-        raise DataError(
-            f"{name} holds {len(state):,} tensors, but no agile activation: none is called NAME.scale beside a "
-            "NAME.location of the same size. agileact.convert makes a model's activations agile"
-        )
-    return layers
-
-
-def _no_checkpoint(name: str) -> str:
-    return f"{name} is not a file that torch.save wrote, nor a safetensors file, or it is damaged"
-
-
-def _state(loaded: Any, depth: int = _DEPTH) -> dict[str, Tensor]:
-    """Return the largest dict of tensors by name, wherever a checkpoint keeps it."""
-    if not isinstance(loaded, Mapping) or depth == 0:
-        return {}
-    own = {key: value for key, value in loaded.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    inner = [_state(value, depth - 1) for value in loaded.values()]
-    return max([own, *inner], key=len)
-
-
-def _layers(state: Mapping[str, Tensor]) -> list[Layer]:
-    layers = []
+    layers: list[Layer] = []
     for key, scale in state.items():
         prefix, dot, last = key.rpartition(".")
         location = state.get(f"{prefix}{dot}location")
@@ -151,7 +127,25 @@ def _layers(state: Mapping[str, Tensor]) -> list[Layer]:
         if not all(map(math.isfinite, a + b)):
             raise DataError(f"{prefix or 'the activation'} has a scale or location that is not finite: it diverged")
         layers.append(Layer(prefix or "(the model itself)", a, b))
+    if not layers:
+        raise DataError(
+            f"{name} holds {len(state):,} tensors, but no agile activation: none is called NAME.scale beside a "
+            "NAME.location of the same size. agileact.convert makes a model's activations agile"
+        )
     return layers
+
+
+def _no_checkpoint(name: str) -> DataError:
+    return DataError(f"{name} is not a file that torch.save wrote, nor a safetensors file, or it is damaged")
+
+
+def _state(loaded: Any, depth: int = _DEPTH) -> dict[str, Tensor]:
+    """Return the largest dict of tensors by name, wherever a checkpoint keeps it."""
+    if not isinstance(loaded, Mapping) or depth == 0:
+        return {}
+    own = {key: value for key, value in loaded.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    inner = [_state(value, depth - 1) for value in loaded.values()]
+    return max([own, *inner], key=len)
 
 
 def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
@@ -173,19 +167,15 @@ def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
 
 
 def summary(layers: Sequence[Layer]) -> str:
-    """Say how many activations, units and flipped units there are.
-
-    Example:
-        >>> summary([Layer("fc", (2.0, -1.0), (0.0, 1.0))])
-        '1 layer, 2 pairs of a and b; a from −1 to 2, b from 0 to 1; 1 unit flipped (a < 0).'
-    """
+    """Say how many activations, units and flipped units there are."""
     a = [value for layer in layers for value in layer.scale]
     b = [value for layer in layers for value in layer.location]
     flipped = sum(len(layer.flipped) for layer in layers)
+    count = f"{len(layers)} layer{'s' * (len(layers) != 1)}"
     if not a:
-        return f"{len(layers)} layer{'s' * (len(layers) != 1)} with learned activations that have no a and b."
+        return f"{count} with learned activations that have no a and b."
     said = (
-        f"{len(layers)} layer{'s' * (len(layers) != 1)}, {len(a):,} pairs of a and b; a from {min(a):.3g} to "
+        f"{count}, {len(a):,} pairs of a and b; a from {min(a):.3g} to "
         f"{max(a):.3g}, b from {min(b):.3g} to {max(b):.3g}; {flipped or 'no'} unit{'s' * (flipped != 1)} "
         "flipped (a < 0)."
     )

@@ -33,13 +33,8 @@ UPLOAD_BYTES = 64 * 2**20
 
 _SQLITE = b"SQLite format 3\x00"
 _INDEX = ".index.json"
-_FILES = (
-    "store.sqlite",
-    "model.safetensors",
-    f"model.safetensors{_INDEX}",
-    "pytorch_model.bin",
-    f"pytorch_model.bin{_INDEX}",
-)
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_FILES = ("store.sqlite", *(name + end for name in _WEIGHTS for end in ("", _INDEX)))
 """What is looked for in a folder, in this order."""
 _ENDINGS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".sqlite")
 _NAMED = 3
@@ -87,10 +82,8 @@ class Trials:
                 "Choose another trial, or run this one again into a new store"
             )
         found = []
-        names = _containing(part, list(result.shapes))
-        for name, shape in result.shapes.items():
-            if name not in names:
-                continue
+        for name in _containing(part, list(result.shapes)):
+            shape = result.shapes[name]
             layer = Layer(name, tuple(shape.scale), tuple(shape.location), _terms(spec.arm, shape))
             found.append(Drawn(layer, list(shape.x), shape.before, shape.after, _units(layer, len(shape.after))))
         return found
@@ -99,8 +92,8 @@ class Trials:
 Source = Checkpoint | Trials
 
 
-def _containing(part: str, names: list[str]) -> set[str]:
-    found = {name for name in names if part in name}
+def _containing(part: str, names: list[str]) -> list[str]:
+    found = [name for name in names if part in name]
     if not found:
         raise ArgumentError(f"no layer has {part!r} in its name; the first is {names[0]}, the last {names[-1]}")
     return found
@@ -134,13 +127,13 @@ def _in_folder(folder: Path) -> Path:
     for name in _FILES:
         if (folder / name).is_file():
             return folder / name
-    inside = [one.name for one in sorted(folder.iterdir()) if _opens(one)]
+    inside = [
+        one.name
+        for one in sorted(folder.iterdir())
+        if one.suffix in _ENDINGS or any((one / name).is_file() for name in _FILES)
+    ]
     hint = f"; open one of those in it: {', '.join(inside[:_NAMED])}" if inside else ""
     raise DataError(f"there is no store.sqlite, model.safetensors or pytorch_model.bin in {folder}{hint}")
-
-
-def _opens(path: Path) -> bool:
-    return path.suffix in _ENDINGS or any((path / name).is_file() for name in _FILES)
 
 
 def _parts(index: Path) -> list[str]:
@@ -156,7 +149,7 @@ def _parts(index: Path) -> list[str]:
 
 def open_upload(contents: Any, name: Any) -> Checkpoint:
     """Return the checkpoint that the page sent, as a data URL."""
-    called = name if isinstance(name, str) and name else "the file"
+    called = _called(name)
     if not isinstance(contents, str) or ";base64," not in contents:
         raise DataError(f"{called} did not arrive whole; try again, or give its path")
     try:
@@ -170,31 +163,23 @@ def open_upload(contents: Any, name: Any) -> Checkpoint:
 
 
 def refuse_upload(told: Any) -> NoReturn:
-    """Say that a file was too large to be sent; ``told`` is its name and size, as the page says them.
-
-    Example:
-        >>> refuse_upload({"name": "model.pt", "size": 2**27})
-        Traceback (most recent call last):
-        ...
-        agileact.DataError: model.pt has 128 MiB, and the page sends up to 64 MiB; open it by its path instead
-    """
+    """Say that a file was too large to be sent; ``told`` is its name and size, but the page may say anything."""
     given = told if isinstance(told, dict) else {}
-    name, size = given.get("name"), given.get("size")
-    called = name if isinstance(name, str) and name else "the file"
+    size = given.get("size")
     has = "is too large:"
-    # The page may say anything.
     if isinstance(size, (int, float)) and UPLOAD_BYTES < size < math.inf:
         has = f"has {mib(size)}, and"
-    raise DataError(f"{called} {has} the page sends up to {mib(UPLOAD_BYTES)}; open it by its path instead")
+    raise DataError(
+        f"{_called(given.get('name'))} {has} the page sends up to {mib(UPLOAD_BYTES)}; open it by its path instead"
+    )
+
+
+def _called(name: Any) -> str:
+    return name if isinstance(name, str) and name else "the file"
 
 
 def mib(size: float) -> str:
-    """Return a number of bytes in MiB, rounded up: a file that is too large by one byte does not read as one that fits.
-
-    Example:
-        >>> mib(64 * 2**20), mib(64 * 2**20 + 1)
-        ('64 MiB', '64.1 MiB')
-    """
+    """Return a number of bytes in MiB, rounded up: a file too large by one byte must not read as one that fits."""
     return f"{math.ceil(size / 2**20 * 10) / 10:,.10g} MiB"
 
 

@@ -13,16 +13,7 @@ from torch.func import functional_call, vmap
 class MappedNetwork(nn.Module):
     """Networks of one arm as one, :math:`y_s = F(x_s; w_s)`, each operation once for all of them.
 
-    Args:
-        networks: Networks of the same modules, whose values are copied; they are not changed.
-
-    Shapes:
-        (S, N, ...) to (S, N, ...); an input of (1, N, ...) is for all of them.
-
-    Example:
-        >>> networks = [nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 3)) for _ in range(5)]
-        >>> MappedNetwork(networks)(torch.randn(5, 7, 1, 4, 4)).shape
-        torch.Size([5, 7, 3])
+    Shapes: (S, N, ...) to (S, N, ...); an input of (1, N, ...) is for all of them. The networks' values are copied.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:

@@ -15,11 +15,7 @@ from agileact.study.spec.activation_names import PlainActivation, activation
 
 
 class StackedLinear(nn.Module):
-    """S linear layers of one shape, y_s = x_s W_s + c_s.
-
-    Shapes:
-        (S, N, inputs) to (S, N, outputs); an input of (1, N, inputs) is for all of them.
-    """
+    """S linear layers of one shape, y_s = x_s W_s + c_s: (S, N, inputs), or (1, N, inputs) for all, to (S, N, ...)."""
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
@@ -88,21 +84,8 @@ class StackedNetwork(nn.Module):
     """Networks of one arm, each a chain of linear layers, activations and normalisations, as one.
 
     Each computes what it computes alone, up to the order in which matrix products sum: last bits depend on the stack.
-
-    Shapes:
-        (S, N, ...) to (S, N, outputs); an input of (1, N, ...) is for all of them.
-
-    Args:
-        networks: Chains of the same modules, whose values are copied; they are not changed.
-        texts: The activation's name, as an arm writes it, by the name of the module.
-
-    Raises:
-        ArgumentError: If there is something else in the chain.
-
-    Example:
-        >>> networks = [nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2)) for _ in range(5)]
-        >>> StackedNetwork(networks, {})(torch.randn(5, 7, 2, 2)).shape
-        torch.Size([5, 7, 2])
+    Shapes: (S, N, ...) to (S, N, outputs); an input of (1, N, ...) is for all of them. Values are copied; ``texts`` are
+    the activations' names, as an arm writes them, by module. An ArgumentError names what cannot be stacked.
     """
 
     def __init__(self, networks: Sequence[nn.Module], texts: dict[str, str]) -> None:

@@ -13,12 +13,10 @@ from agileact.study.report.sections.curves import curves
 from agileact.study.report.sections.differences import differences
 from agileact.study.report.sections.leaderboard import leaderboard
 from agileact.study.report.sections.outcome_table import outcome_table
-from agileact.study.report.sections.parameters import parameters
 from agileact.study.report.sections.repeat import repeat
-from agileact.study.report.sections.sensitivity import sensitivity
-from agileact.study.report.sections.shapes import shapes
+from agileact.study.report.sections.shapes import parameters, shapes
 from agileact.study.report.sections.times import times
-from agileact.study.report.sections.tuning import tuning
+from agileact.study.report.sections.tuning import sensitivity, tuning
 from agileact.study.report.sections.verdict import headline, verdict
 from agileact.study.results.outcome import Outcome
 
@@ -34,16 +32,7 @@ _FEW = 8
 
 
 def report_document(outcome: Outcome) -> Document:
-    """Return the report of a study: its sections in order, and what the page needs to know of arms and tasks.
-
-    Example:
-        >>> from agileact.study.spec.arms import arm
-        >>> from agileact.study.spec.protocol import Study
-        >>> from agileact.study.spec.tasks import task
-        >>> study = Study("small", (arm("relu"), arm("agile-relu")), (task("digits-mlp"),))
-        >>> [section["id"] for section in report_document(Outcome(study, lambda spec: None))["sections"]][:3]
-        ['leaderboard', 'verdict', 'table']
-    """
+    """Return the report of a study: its sections in order, and what the page needs to know of arms and tasks."""
     return {
         "name": outcome.study.name,
         "made": f"Made by agileact {__version__} on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
@@ -61,15 +50,8 @@ def report_document(outcome: Outcome) -> Document:
 def waiting_document(name: str, why: str) -> Document:
     """Return the page of a study called ``name`` of which nothing is known yet; ``why`` says what is waited for."""
     return {
-        "name": name,
-        "made": f"Made by agileact {__version__}",
-        "summary": why,
-        "finished": False,
-        "done": 0,
-        "most": 0,
-        "arms": [],
-        "shown": [],
-        "tasks": [],
+        **{"name": name, "made": f"Made by agileact {__version__}", "summary": why},
+        **{"finished": False, "done": 0, "most": 0, "arms": [], "shown": [], "tasks": []},
         "sections": [section("verdict", "Verdict", [paragraph(why, tone="lead")])],
     }
 

@@ -1,29 +1,28 @@
-"""Several studies in one report, section by section side by side."""
+"""A report as a file, of one study or of several, section by section side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from agileact._common.files import write_atomically
 from agileact.study.report.blocks import Block, Cell, cell, grid, section, table
 from agileact.study.report.document import Document, report_document
+from agileact.study.report.page import page
 from agileact.study.results.outcome import Outcome
 
 _WIDE = ("leaderboard", "table", "differences", "cost", "repeat")
 """Sections whose tables need the page's width: the studies are below each other there."""
 
 
-def side_by_side(outcomes: Sequence[Outcome]) -> Document:
-    """Return one document of several studies; an arm has the same colour in all of them.
+def write_report(outcome: Outcome, path: Path, *others: Outcome) -> None:
+    """Write the report to ``path``, whole or not at all: one HTML file that needs nothing else."""
+    write_atomically(path, page(side_by_side([outcome, *others]) if others else report_document(outcome)))
 
-    Example:
-        >>> from agileact.study.spec.arms import arm
-        >>> from agileact.study.spec.protocol import Study
-        >>> from agileact.study.spec.tasks import task
-        >>> pair = [Study(name, (arm("relu"), arm("gelu")), (task("digits-mlp"),)) for name in ("A", "B")]
-        >>> side_by_side([Outcome(study, lambda spec: None) for study in pair])["name"]
-        'A and B'
-    """
+
+def side_by_side(outcomes: Sequence[Outcome]) -> Document:
+    """Return one document of several studies; an arm has the same colour in all of them."""
     documents = [report_document(outcome) for outcome in outcomes]
     names = [one["name"] for one in documents]
     labels = [name if names.count(name) == 1 else f"{name} ({n})" for n, name in enumerate(names, 1)]

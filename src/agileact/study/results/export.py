@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agileact._common.optional import require
-from agileact.study.results.contrasts import metric_name
+from agileact.study.data.objective import metric_of
 from agileact.study.results.idle import untrained_loss
-from agileact.study.results.outcome import Outcome, Row
+from agileact.study.results.outcome import Outcome
 from agileact.study.results.sensitivity import score
 from agileact.study.running.naming import trial_name
 
@@ -47,14 +47,12 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
             *(spec.task.data.split, spec.seed, spec.arm.lr, spec.arm.activation_lr, spec.arm.optimizer, result.status),
             *(spec.arm.weight_decay, spec.arm.schedule, spec.arm.warmup, given, spaces.get(one.arm)),
             *(untrained_loss(result), lowest, result.selected_iteration, result.selected_test_loss),
-            None if result.selected_test_accuracy is None else metric_name(result),
+            None if result.selected_test_accuracy is None else metric_of(spec.task.data),
             *(result.selected_test_accuracy, result.best_test_loss, result.parameters, result.saved_bytes),
             *(result.seconds_per_iteration, result.seconds, trial_name(spec), spec.key),
         )
-        row = {
-            **dict(zip(COLUMNS, values, strict=True)),
-            **{f"version_{name}": number for name, number in result.versions.items()},
-        }
+        row = dict(zip(COLUMNS, values, strict=True))
+        row |= {f"version_{name}": number for name, number in result.versions.items()}
         rows.append({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()})
     return rows
 
@@ -84,9 +82,15 @@ def tuning_rows(outcome: Outcome) -> list[dict[str, Any]]:
         if one.phase != "tuning":
             continue
         spec, key = one.result.spec, (one.task, one.arm, one.result.spec.task.data.split)
-        fields = {name: _flat(value) for name, value in vars(spec.arm).items()}
+        which = {
+            **{"task": one.task, "arm": one.arm, "phase": one.phase, "replicate": spec.task.data.split},
+            **{"seed": spec.seed, "status": one.result.status, "trial": spec.key},
+        }
+        # What no column can hold, pairs of names and values, is text there.
+        plain = (bool, int, float, str, type(None))
+        fields = {name: value if isinstance(value, plain) else str(value) for name, value in vars(spec.arm).items()}
         won = places[key] == spec.arm if key in places else None
-        rows.append({**_which(one), **fields, "score": _finite(score(one.result)), "chosen": won})
+        rows.append({**which, **fields, "score": _finite(score(one.result)), "chosen": won})
     return rows
 
 
@@ -106,21 +110,8 @@ TABLES = {"trials": trial_rows, "curves": curve_rows, "tuning": tuning_rows, "se
 """What can be exported, by name."""
 
 
-def _which(one: Row) -> dict[str, Any]:
-    spec = one.result.spec
-    return {
-        **{"task": one.task, "arm": one.arm, "phase": one.phase, "replicate": spec.task.data.split},
-        **{"seed": spec.seed, "status": one.result.status, "trial": spec.key},
-    }
-
-
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _flat(value: Any) -> Any:
-    """Return a value that one column can hold: pairs of names and values as text."""
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def to_csv(rows: Rows, columns: Sequence[str] = COLUMNS) -> str:

@@ -145,14 +145,7 @@ def arm(name: str, **changes: Any) -> Arm:
 
 
 def has_trainable_activations(arm: ArmSpec) -> bool:
-    """Return whether an activation learning rate means anything to the arm.
-
-    Example:
-        >>> has_trainable_activations(ArmSpec((("fc", "agile-relu"),), freeze=("location", "scale")))
-        False
-        >>> has_trainable_activations(ArmSpec((("fc", "relu"), ("conv", "prelu"))))
-        True
-    """
+    """Return whether an activation learning rate means anything to the arm."""
     if arm.updates != "own":
         return True
     found = [parse_activation(str(name)) for _, name in arm.activations]

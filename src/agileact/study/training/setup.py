@@ -18,8 +18,7 @@ from agileact.optim import decay_activations, param_groups, standardize_weights
 from agileact.study import models
 from agileact.study.spec.activation_names import agile_form
 from agileact.study.spec.trial import HELD, ArmSpec, ModelSpec
-from agileact.study.spec.user_activation import UserActivation
-from agileact.study.spec.user_targets import find
+from agileact.study.spec.user_targets import UserActivation, find
 from agileact.study.training import optimizers
 from agileact.study.training.folded_steps import FoldedOptimizer, fold_into
 from agileact.study.training.weights import constrain_weights

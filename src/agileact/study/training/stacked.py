@@ -17,7 +17,7 @@ from agileact.study.models.mapped import MappedNetwork
 from agileact.study.models.stack import StackedNetwork
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import ArmSpec, TrialSpec
-from agileact.study.spec.user_activation import target_of
+from agileact.study.spec.user_targets import target_of
 from agileact.study.training.loop import (
     Evaluation,
     Measured,

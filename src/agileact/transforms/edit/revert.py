@@ -192,6 +192,9 @@ def copied(model: nn.Module) -> nn.Module:
         for value in (*vars(module).values(), *vars(module).get("_buffers", {}).values())
         if isinstance(value, Tensor) and (not value.is_leaf or value.layout not in (torch.strided, torch.sparse_coo))
     }
+    for value in (each for module in model.modules() for each in vars(module).values()):
+        if isinstance(value, torch.jit.ScriptFunction):
+            memo[id(value)] = value  # which has no copy, and needs none
     result = copy.deepcopy(model, memo)
     # A copy of nn.TransformerDecoderLayer brings F.relu along, which then hides an activation that is a module.
     for old, new in zip(model.modules(), result.modules(), strict=True):

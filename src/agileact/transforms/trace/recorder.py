@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.transforms.trace.activation_tables import MODULES
 from agileact.transforms.trace.operations import DROPPING, PASSING, SHAPED_BY
+from agileact.transforms.trace.positions import Span, positions
 from agileact.transforms.trace.recording import (
     Arguments,
     Call,
@@ -407,6 +408,7 @@ class _Recorder(TorchFunctionMode):
             value.users.append(call)
         call.stranger, frame = self._past_stranger(frame)
         call.caller, call.place, call.frame = self._where(frame)
+        call.step_of = "" if call.caller is not None else _autograd_function(frame)
         given = {id(tensor): tensor for tensor in tensors((args, kwargs))}
         made = list(tensors(result))
         returns_it = name in _RETURNS_ITS_ARGUMENT and not getattr(func, "inplace", False)
@@ -538,6 +540,19 @@ def _self_of(frame: FrameType) -> nn.Module | None:
     return module if isinstance(module, nn.Module) else None
 
 
+def _autograd_function(frame: FrameType | None) -> str:
+    """Return the name of the autograd.Function whose ``forward`` led to a frame; empty if none did."""
+    while frame is not None:
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if isinstance(first, nn.Module):
+            break
+        if isinstance(first, torch.autograd.function.FunctionCtx):
+            return type(first).__name__.removesuffix("Backward")
+        frame = frame.f_back
+    return ""
+
+
 def calling_place(frame: FrameType | None) -> Place | None:
     """Return the place of the user's call that has led to a frame; its code is that in which the call is written."""
     frame = _calling_frame(frame)
@@ -557,12 +572,11 @@ def _method_of(frame: FrameType) -> FrameType:
 
 
 def _place(frame: FrameType, code: CodeType) -> Place:
-    if not hasattr(frame.f_code, "co_positions"):  # Python 3.10
-        return Place(code, frame.f_lineno, None, None, None)
-    line, end_line, column, end_column = _positions(frame.f_code)[frame.f_lasti // 2]
+    known = _positions(frame.f_code) if hasattr(frame.f_code, "co_positions") else positions(frame.f_code)
+    line, end_line, column, end_column = known[frame.f_lasti // 2] if known else (None, None, None, None)
     return Place(code, frame.f_lineno if line is None else line, end_line, column, end_column)
 
 
 @functools.lru_cache(maxsize=1024)
-def _positions(code: Any) -> list[tuple[int | None, int | None, int | None, int | None]]:
+def _positions(code: Any) -> list[Span]:
     return list(code.co_positions())

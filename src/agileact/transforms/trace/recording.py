@@ -199,6 +199,7 @@ class Call:
         place: Where in that method.
         frame: The number of the run of that method; 0 if there is none.
         stranger: The module that makes the call and is not in the model, if one does.
+        step_of: The ``torch.autograd.Function`` in whose ``forward`` the call is, by name, if no module makes it.
         slot: For "module": the name under which it was reached, if only one of several names is possible; else "".
         reread: For an in-place call: whether its argument was used again afterwards by its old name.
     """
@@ -216,6 +217,7 @@ class Call:
     place: Place | None = None
     frame: int = 0
     stranger: nn.Module | None = None
+    step_of: str = ""
     slot: str = ""
     reread: bool = False
 

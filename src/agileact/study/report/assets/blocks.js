@@ -97,7 +97,8 @@ function interval(bar) {
     for (const [name, value] of Object.entries(attributes)) part.setAttribute(name, value);
     svg.append(part);
   };
-  const side = bar.high < 0 ? "below" : bar.low > 0 ? "above" : "across";
+  const [good, bad] = bar.higher ? ["above", "below"] : ["below", "above"];
+  const side = { [good]: "good", [bad]: "bad", across: "across" }[bar.high < 0 ? "below" : bar.low > 0 ? "above" : "across"];
   add("line", { class: "zero", x1: at(0), x2: at(0), y1: 0, y2: 14 });
   add("line", { class: side, x1: at(bar.low), x2: at(bar.high), y1: 7, y2: 7 });
   add("circle", { class: side, cx: at(bar.mean), cy: 7, r: 3.5 });

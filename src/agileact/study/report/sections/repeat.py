@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 
-from agileact.study.report.blocks import Block, cell, code, details, paragraph, section, table
+from agileact.study.report.blocks import Block, Cell, cell, code, details, paragraph, section, table
 from agileact.study.results.outcome import Outcome
 from agileact.study.spec.record import study_record
 
@@ -26,7 +26,7 @@ def repeat(outcome: Outcome) -> Block:
     tuned = ", ".join(map(str, study.protocol.tuning_seeds)) if study.protocol.tune else "none, nothing is tuned"
     times = study.protocol.replicates
     afresh = f", and {1_000_000:,} more in each of the {times} replicates" * (times > 1)
-    rows = [
+    rows: list[list[Cell]] = [
         ["hardware", around.hardware or "not recorded"],
         *(["versions", f"{text} ({count} of {len(results)} final trials)"] for text, count in versions.items()),
         ["seeds of final trials", seeds + afresh],

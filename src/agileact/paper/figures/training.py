@@ -1,19 +1,35 @@
-"""Figures 11, 12 and 13: losses over training (doi 10.3745/KTSDE.2020.9.7.213, section 4)."""
+"""Figures 11 to 14: losses, sizes and positions over training (doi 10.3745/KTSDE.2020.9.7.213, section 4)."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from agileact._common.optional import require
-from agileact.paper.figures.run import Band, Combination, NothingToDrawError, Run, band, order, score, written
-from agileact.paper.figures.style import FAINT, LEGEND_ABOVE, MUTED, Palette, new_figure
+from agileact.paper.figures.run import Band, Combination, NothingToDrawError, Run, band, is_agile, order, score, written
+from agileact.paper.figures.style import (
+    ACTIVATION,
+    FAINT,
+    INK,
+    LEGEND_ABOVE,
+    LEGEND_RIGHT,
+    MUTED,
+    WEIGHTS,
+    Palette,
+    new_figure,
+)
+from agileact.study.spec.result import TrialResult
 
 _BEST = 5
 _HEIGHT = 6.0
 """How many times the lowest loss Figure 13 reaches up."""
 _UNIT = "cross-entropy (nats)"
+_QUANTITIES = (("scale", "size a", 1.0, ACTIVATION), ("location", "position b", 0.0, WEIGHTS))
+_ENDS = ("scale_min", "scale_max", "location_min", "location_max")
+_MOMENTS = (0.05, 0.15, 0.4, 1.0)
+"""Shares of the training at which a rectangle is drawn in Figure 14; the start is the point (1, 0)."""
 
 
 def figure_11(run: Run) -> Any:
@@ -22,23 +38,15 @@ def figure_11(run: Run) -> Any:
     if not networks.groups:
         raise NothingToDrawError("no fully connected trials in these results")
     palette = Palette(run.groups)
-    panels = []
-    for words, name in (
-        ("training loss", "train_loss"),
-        ("test loss", "test_loss"),
-    ):
-        bands = _bands(networks, name)
-        if bands:
-            panels.append((words, bands))
+    found = {words: _bands(networks, f"{words}_loss") for words in ("train", "test")}
+    panels = [("training" if words == "train" else words, bands) for words, bands in found.items() if bands]
     if not panels:
         raise NothingToDrawError("the fully connected trials hold no losses")
-
+    both = set(networks.groups) == {Combination(None, "sigmoid"), Combination(None, "agile-sigmoid")}
     figure = new_figure(
         9.6,
         4.2,
-        "Figure 11. Fully connected network only: sigmoid against agile sigmoid"
-        if set(networks.groups) == {Combination(None, "sigmoid"), Combination(None, "agile-sigmoid")}
-        else "Figure 11. Fully connected network only",
+        f"Figure 11. Fully connected network only{': sigmoid against agile sigmoid' * both}",
         f"{networks.source} {networks.lines} Training loss: mean over the "
         "batches since the evaluation before. Logarithmic vertical axis.",
     )
@@ -47,7 +55,7 @@ def figure_11(run: Run) -> Any:
         for place, (combination, data) in enumerate(bands.items()):
             _draw_band(axis, combination, data, palette, place / len(bands), combination.label)
         _logarithmic(axis)
-        axis.set(xlabel=networks.step, ylabel=f"{words}, {_UNIT}", xlim=(0, None))
+        axis.set(xlabel=networks.step, ylabel=f"{words} loss, {_UNIT}", xlim=(0, None))
         axis.tick_params(labelleft=True, which="both")
     axes[0].legend(**LEGEND_ABOVE, ncols=4)
     return figure
@@ -58,7 +66,7 @@ def figure_12(run: Run) -> Any:
     networks, bands = _test_losses(run)
     palette = Palette(run.groups)
     rows_of = sorted({combination.conv or "" for combination in bands}, key=order)
-    columns = 1 if len(rows_of) == 1 else 2
+    columns = min(2, len(rows_of))
     lines = -(-len(rows_of) // columns)
     figure = new_figure(
         max(7.0, 5.0 * columns),
@@ -66,31 +74,20 @@ def figure_12(run: Run) -> Any:
         f"Figure 12. Test loss of {_count(len(bands))} combination{'s' if len(bands) > 1 else ''}, "
         "by convolutional activation",
         f"{networks.source} {networks.lines.partition(';')[0].rstrip('.')}. Legend: activation of the "
-        "fully connected layer. Grey: the other combinations, "
-        "for comparison. Logarithmic vertical axis.",
+        "fully connected layer. Grey: the other combinations, for comparison. Logarithmic vertical axis.",
     )
     axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axis, conv in zip(axes, rows_of, strict=False):
-        here = {c: data for c, data in bands.items() if c.conv == conv}
+        here = [combination for combination in bands if combination.conv == conv]
         for combination, data in bands.items():
-            if combination not in here:
+            if combination in here:
+                look = palette.look(combination).line(len(data.iteration), here.index(combination) / len(here))
+                axis.plot(data.iteration, data.mean, **look, label=written(combination.fc), zorder=3)
+            else:
                 axis.plot(data.iteration, data.mean, color=FAINT, linewidth=0.7, zorder=1)
-        for place, (combination, data) in enumerate(here.items()):
-            axis.plot(
-                data.iteration,
-                data.mean,
-                **palette.look(combination).line(len(data.iteration), place / len(here)),
-                label=written(combination.fc),
-                zorder=3,
-            )
         longest = max(len(written(combination.fc)) for combination in here)
-        axis.legend(
-            **LEGEND_ABOVE,
-            ncols=max(1, min(3, 48 // (longest + 3))),
-            columnspacing=1.4,
-            title=f"convolutional: {written(conv)}",
-            alignment="left",
-        )
+        axis.legend(**LEGEND_ABOVE, ncols=max(1, min(3, 48 // (longest + 3))), columnspacing=1.4,
+                    title=f"convolutional: {written(conv)}", alignment="left")  # fmt: skip
         axis.set(ylabel=f"test loss, {_UNIT}", xlim=(0, None))
         _logarithmic(axis)
         axis.tick_params(labelbottom=True, labelleft=True, which="both")
@@ -119,6 +116,7 @@ def figure_13(run: Run) -> Any:
         f"{'; small: each seed, large: mean over seeds' if seeds > 1 else ''}.",
     )
     left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    halo = require("matplotlib.patheffects", "paper").withStroke(linewidth=2.5, foreground="white")
     for place, combination in enumerate(best):
         look = palette.look(combination)
         label = f"{place + 1}. {combination.label} ({score(networks.groups[combination]):.4f})"
@@ -129,23 +127,14 @@ def figure_13(run: Run) -> Any:
         if len(trials) > 1:
             right.plot(*reached.T, **dots, markersize=4, alpha=0.55, markeredgewidth=0)
         right.plot(*reached.mean(axis=0), **dots, markersize=9, markeredgecolor="white")
-        right.annotate(
-            f"{place + 1}",
-            reached.mean(axis=0),
-            # Ranks that follow each other are close in height: they are written on different sides.
-            xytext=(-8 if place % 2 else 8, 0),
-            ha="right" if place % 2 else "left",
-            va="center",
-            textcoords="offset points",
-            fontsize=9,
-            color=look.color,
-            fontweight="bold",
-            path_effects=[require("matplotlib.patheffects", "paper").withStroke(linewidth=2.5, foreground="white")],
-        )
+        # Ranks that follow each other are close in height: they are written on different sides.
+        side = {"xytext": (-8, 0), "ha": "right"} if place % 2 else {"xytext": (8, 0), "ha": "left"}
+        right.annotate(f"{place + 1}", reached.mean(axis=0), **side, va="center", textcoords="offset points",
+                       fontsize=9, color=look.color, fontweight="bold", path_effects=[halo])  # fmt: skip
     _logarithmic(left)
     left.set(xlabel=networks.step, ylabel=f"test loss, {_UNIT}", xlim=(0, None))
     # The fall from the start is in Figure 12; here the height belongs to where the five differ.
-    lowest, top = min(bands[c].low.min() for c in best), left.get_ylim()[1]
+    lowest, top = min(bands[c].values.min() for c in best), left.get_ylim()[1]
     left.set_ylim(top=min(top, _HEIGHT * lowest))
     right.set(xlabel=networks.step, ylabel=f"lowest test loss, {_UNIT}", xlim=(0, left.get_xlim()[1]))
     right.margins(y=0.15)
@@ -154,10 +143,15 @@ def figure_13(run: Run) -> Any:
     return figure
 
 
-def _test_losses(run: Run) -> tuple[Run, dict[Combination, Band]]:
+def _convolutional(run: Run) -> Run:
     networks = run.convolutional
     if not networks.groups:
         raise NothingToDrawError("no convolutional trials in these results")
+    return networks
+
+
+def _test_losses(run: Run) -> tuple[Run, dict[Combination, Band]]:
+    networks = _convolutional(run)
     bands = _bands(networks, "test_loss")
     if not bands:
         raise NothingToDrawError("these results hold no test loss over iterations")
@@ -172,7 +166,9 @@ def _bands(run: Run, name: str) -> dict[Combination, Band]:
 def _draw_band(axis: Any, combination: Combination, data: Band, palette: Palette, offset: float, label: str) -> None:
     look = palette.look(combination)
     if len(data.values) > 1:
-        axis.fill_between(data.iteration, data.low, data.high, color=look.color, alpha=0.16, linewidth=0)
+        axis.fill_between(
+            data.iteration, data.values.min(0), data.values.max(0), color=look.color, alpha=0.16, linewidth=0
+        )
     axis.plot(data.iteration, data.mean, **look.line(len(data.iteration), offset), label=label)
 
 
@@ -193,3 +189,75 @@ def _minor(value: float, _: object = None) -> str:
 def _count(number: int) -> str:
     words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
     return words[number] if number < len(words) else str(number)
+
+
+def figure_14(run: Run) -> Any:
+    """Draw the ranges of a and b, by layer, of the best combination with agile layers.
+
+    Left, as the paper's text describes it: a rectangle a moment, as wide as the range of a and as high as that of b.
+    Right: the ends of both ranges over training.
+    """
+    networks = _convolutional(run)
+    agile = networks.where(lambda _, trials: is_agile(trials))
+    if not agile.groups:
+        raise NothingToDrawError("no combination in these results has agile layers")
+    combination = agile.ranked[0]
+    trials = agile.groups[combination]
+    source = Run(run.dataset, {combination: trials}, run.diverged).source
+    layers = list(trials[0].layers)
+    mean, thin = (", mean over seeds", " Thin: each seed.") if len(trials) > 1 else ("", "")
+    figure = new_figure(
+        10.6,
+        1.2 + 2.1 * len(layers),
+        f"Figure 14. Size a and position b over training: {combination.label}",
+        f"{source} The combination with agile layers whose lowest test loss is best (mean over seeds "
+        f"{score(trials):.4f}). Rectangle: smallest to largest a (across) and b (up) over the layer's filters or nodes"
+        f"{mean}, at one iteration. Cross and dotted lines: the start, a = 1 and b = 0.{thin}",
+    )
+    axes = figure.subplots(len(layers), 3, squeeze=False, sharex="col", sharey="col")
+    for layer, row in zip(layers, axes, strict=True):
+        ends = {name: band(trials, functools.partial(_end, layer, name)) for name in _ENDS}
+        _rectangles(row[0], list(ends.values()))
+        row[0].set(ylabel=f"layer {layer}\nposition b")
+        for axis, (quantity, words, start, color) in zip(row[1:], _QUANTITIES, strict=True):
+            for end, dashes, label in (("max", "-", "largest"), ("min", (0, (4, 1.6)), "smallest")):
+                data = ends[f"{quantity}_{end}"]
+                if data is None:
+                    continue
+                if len(data.values) > 1:
+                    axis.plot(data.iteration, data.values.T, color=color, linewidth=0.5, alpha=0.4, linestyle=dashes)
+                axis.plot(data.iteration, data.mean, color=color, linestyle=dashes, label=label)
+            axis.axhline(start, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
+            axis.set(ylabel=words, xlim=(0, None))
+    for axis, words in zip(axes[-1], ("size a", run.step, run.step), strict=True):
+        axis.set_xlabel(words)
+    axes[0, 0].legend(**LEGEND_ABOVE, ncols=3, title="iteration", alignment="left")
+    axes[0, 2].legend(**LEGEND_RIGHT, alignment="left")
+    return figure
+
+
+def _end(layer: str, name: str, trial: TrialResult) -> list[float]:
+    values: list[float] = getattr(trial.layers[layer], name)
+    return values
+
+
+def _rectangles(axis: Any, ends: list[Band | None]) -> None:
+    axis.plot(1.0, 0.0, "+", color=INK, markersize=9, label="0")
+    left, right, low, high = ends
+    if left is None or right is None or low is None or high is None:
+        return
+    rectangle = require("matplotlib.patches", "paper").Rectangle
+    colors = require("matplotlib", "paper").colormaps["viridis_r"]
+    last = left.iteration[-1]
+    for index in dict.fromkeys(int(np.abs(left.iteration - share * last).argmin()) for share in _MOMENTS):
+        if left.iteration[index] == 0:  # the cross is the start already
+            continue
+        corner = (left.mean[index], low.mean[index])
+        axis.add_patch(
+            rectangle(
+                corner, right.mean[index] - corner[0], high.mean[index] - corner[1], fill=False, linewidth=1.8,
+                edgecolor=colors(0.15 + 0.85 * left.iteration[index] / last), label=f"{left.iteration[index]:.0f}",
+            )
+        )  # fmt: skip
+    axis.autoscale_view()
+    axis.margins(0.08)
