@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -269,70 +268,60 @@ def direction_size_position() -> Any:
     return figure
 
 
-def _results(name: str) -> Any:
-    return json.loads((HERE / "studies" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+def _finals(study: str) -> list[dict[str, str]]:
+    with (HERE / "studies" / "results" / f"{study}.csv").open(encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["phase"] == "final" and row["test_loss"]]
 
 
-def _intervals(axis: Any, contrasts: list[dict[str, Any]], labels: list[str]) -> None:
-    """Draw differences with their intervals, a row each; filled where the study calls them lower or higher."""
-    for place, one in enumerate(contrasts):
-        shown = one["decision"] in ("better", "worse")
-        color = {"better": WEIGHTS, "worse": ACTIVATION}.get(one["decision"], MUTED)
-        axis.plot(one["student"], [place, place], color=color, linewidth=1.6)
-        axis.plot(one["mean"], place, "o", color=color, markerfacecolor=color if shown else "white", markersize=5)
-    axis.axvline(0, color=INK, linewidth=0.8)
-    axis.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.5, -0.5))
+def _replicates(axis: Any, rows: list[dict[str, str]], arms: list[str]) -> None:
+    """Draw the test loss of each replicate as a dot and their mean as a line, an arm a row."""
+    for place, arm in enumerate(arms):
+        losses = [float(row["test_loss"]) for row in rows if row["arm"] == arm]
+        color = ACTIVATION if "agile" in arm else MUTED
+        axis.plot(losses, [place] * len(losses), "o", color=color, markersize=4, alpha=0.45, markeredgewidth=0)
+        axis.plot([np.mean(losses)] * 2, [place - 0.32, place + 0.32], color=color, linewidth=2.4)
+    axis.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.5, -0.5), xlabel="test loss")
 
 
-_FILLED = (
-    "Dot: mean difference over paired seeds; line: its 95 % interval, corrected for all comparisons of the study. "
-    "Filled blue: lower; filled orange: higher; hollow: not told apart."
+_DOTS = (
+    "Test loss of tuned networks on 3,500 digits. A dot is a replicate: its own split, tuning and seed. A line is the "
+    "mean of "
 )
 
 
 def study_where() -> Any:
-    """Draw agile minus plain for each base function and network of the study "where"."""
-    figure = new_figure(9.6, 3.0, "Agile minus plain: test loss", f"{_FILLED} 20 seeds, 5,000 MNIST digits.")
-    for axis, base in zip(figure.subplots(1, 3, sharey=True), ("sigmoid", "tanh", "relu"), strict=True):
-        found = [one for one in _results(f"where-{base}")["contrasts"] if one["arm"] == f"agile-{base}"]
-        _intervals(axis, found, [one["task"] for one in found])
-        axis.locator_params(axis="x", nbins=5)
-        axis.set(title=base, xlabel="difference of the loss")
+    """Draw plain beside agile for each base function and depth of the study "where"."""
+    figure = new_figure(9.6, 4.6, "Agile beside plain, by depth", f"{_DOTS}ten. Scales differ from panel to panel.")
+    tasks = ("one-layer", "three-layers", "ten-layers")
+    for axes, base in zip(figure.subplots(3, 3), ("sigmoid", "tanh", "relu"), strict=True):
+        rows = _finals(f"where-{base}")
+        for axis, task in zip(axes, tasks, strict=True):
+            _replicates(axis, [row for row in rows if row["task"] == task], [base, f"agile-{base}"])
+            low, high = axis.get_xlim()
+            if high - low < 0.02:  # no network learned: rounding is no spread
+                axis.set_xlim(low - 0.05, high + 0.05)
+            axis.locator_params(axis="x", nbins=4)
+            axis.set(title=task if base == "sigmoid" else "", xlabel="test loss" if base == "relu" else "")
+            if task != tasks[0]:
+                axis.set(yticklabels=[])
     return figure
 
 
 def study_every_arm() -> Any:
-    """Draw each arm of the study "every arm" minus the agile ReLU."""
-    found = sorted(_results("every-arm-against-agile")["contrasts"], key=lambda one: one["mean"])
-    figure = new_figure(
-        8.0, 6.2, "Each arm minus the agile ReLU: test loss", f"{_FILLED} 10 seeds. Wide: one run of ten died."
-    )
-    axis = figure.subplots()
-    _intervals(axis, found, [one["arm"] for one in found])
-    axis.set_xlabel("difference of the loss")
+    """Draw each arm of the study "every arm", the lowest mean first."""
+    rows, losses = _finals("every-arm"), dict[str, list[float]]()
+    for row in rows:
+        losses.setdefault(row["arm"], []).append(float(row["test_loss"]))
+    figure = new_figure(8.0, 4.4, "Activations on three layers", f"{_DOTS}ten.")
+    _replicates(figure.subplots(), rows, sorted(losses, key=lambda arm: np.mean(losses[arm])))
     return figure
 
 
 def study_paper_arms() -> Any:
-    """Draw the losses of the paper's twelve networks under both protocols."""
-    figure = new_figure(
-        8.0,
-        4.4,
-        "The paper's twelve networks, two protocols",
-        "Dot: mean test loss over 10 seeds; line: one standard deviation either way. 600 iterations.",
-    )
-    axis = figure.subplots()
-    for name, color, marker, words in (
-        ("paper-arms-paper", ACTIVATION, "s", "the paper's protocol: one rate, lowest test loss"),
-        ("paper-arms-fair", WEIGHTS, "o", "fair protocol: tuned, chosen on validation"),
-    ):
-        rows = {row["arm"]: row["test loss"].split(" ± ") for row in _results(name)["rows"]}
-        if name == "paper-arms-paper":
-            arms = sorted(rows)
-        mean, deviation = (np.array([float(rows[arm][part]) for arm in arms]) for part in (0, 1))
-        axis.errorbar(mean, range(len(arms)), xerr=deviation, fmt=marker, color=color, label=words, linewidth=1.4)
-    axis.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.5, -0.5), xlabel="test loss")
-    axis.legend(loc="upper right")
+    """Draw agile beside plain convolutions of the paper's network."""
+    rows = [row for base in ("sigmoid", "relu") for row in _finals(f"paper-arms-{base}")]
+    figure = new_figure(8.0, 2.4, "The paper's network: convolutions / hidden layer", f"{_DOTS}six.")
+    _replicates(figure.subplots(), rows, list(dict.fromkeys(row["arm"] for row in rows)))
     return figure
 
 
@@ -342,28 +331,31 @@ def xor_surfaces() -> Any:
 
 
 def recipe_study() -> Any:
-    """Draw the test loss of every replicate of the recipe's study, by task and arm."""
+    """Draw how much more test loss each main rival of the recipe has, on each task of its study."""
     tables = runpy.run_path(str(HERE / "studies" / "tables.py"))
-    tasks, places = tables["RECIPE"], dict[str, int]()
+    tasks, rivals = tables["RECIPE"], tables["RIVALS"]
     figure = new_figure(
         9.6,
-        3.6,
+        1.6 + 0.42 * len(tasks),
         "The recipe beside its rivals",
-        "Test loss of tuned networks on 3,500 digits. A dot is a replicate: its own split, tuning and seed. A line is "
-        "the mean of ten. Standardised weights are the recipe; f is ReLU unless the title says otherwise.",
+        "Test loss of the rival over that of the recipe. A dot is a replicate, with its own split, tuning and seed. A "
+        "line is the geometric mean of ten. Right of 1 the recipe is lower. Rivals over 3 times its loss are left out.",
     )
-    axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-    for axis, task in zip(axes, tasks, strict=True):
-        with (HERE / "studies" / "results" / f"recipe-{task}.csv").open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["phase"] == "final"]
-        for arm in dict.fromkeys(row["arm"] for row in rows):
-            place = places.setdefault(tables["general"](arm), len(places))
-            losses = [float(row["test_loss"]) for row in rows if row["arm"] == arm]
-            color = ACTIVATION if "standardized" in arm else WEIGHTS if "agile" in arm else MUTED
-            axis.plot(losses, [place] * len(losses), "o", color=color, markersize=4, alpha=0.45, markeredgewidth=0)
-            axis.plot([np.mean(losses)] * 2, [place - 0.32, place + 0.32], color=color, linewidth=2.4)
-        axis.set(title=task, xlabel="test loss")
-    axes[0].set(yticks=range(len(places)), yticklabels=list(places), ylim=(len(places) - 0.5, -0.5))
+    pairs = tables["recipe_pairs"]()
+    axes = figure.subplots(1, len(rivals), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, rival in zip(axes, rivals, strict=True):
+        axis.axvline(1, color=ACTIVATION, linewidth=1.2)
+        for place, task in enumerate(tasks):
+            for (study, arm), (own, base) in pairs.items():
+                ratio = np.array(own) / np.array(base)
+                if (study, tables["general"](arm)) != (task, rival) or ratio.min() > 3:
+                    continue
+                axis.plot(ratio, [place] * len(ratio), "o", color=MUTED, markersize=4, alpha=0.5, markeredgewidth=0)
+                middle = np.exp(np.log(ratio).mean())
+                axis.plot([middle] * 2, [place - 0.32, place + 0.32], color=WEIGHTS, linewidth=2.4)
+        axis.set(title=rival, xscale="log", xticks=(0.8, 1, 1.25, 1.6, 2), xticklabels=("0.8", "1", "1.25", "1.6", "2"))
+        axis.minorticks_off()
+    axes[0].set(yticks=range(len(tasks)), yticklabels=list(tasks.values()), ylim=(len(tasks) - 0.5, -0.5))
     return figure
 
 

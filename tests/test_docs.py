@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import json
@@ -20,9 +21,13 @@ import torch
 import agileact as ag
 from agileact.cli import _parser, main
 from agileact.paper.figures.networks import stages
+from agileact.study import models
 from agileact.study.commands.yaml_file import read_study
+from agileact.study.data.objective import OPTIONS
 from agileact.study.models import paper_cnn
-from agileact.study.spec.trial import ArmSpec
+from agileact.study.spec.protocol import Protocol
+from agileact.study.spec.space import NAMES
+from agileact.study.spec.trial import ArmSpec, Budget
 from tests.commands import LANGUAGES, PAGES, README, ROOT, blocks, commands, fences, lines, name
 
 DOCS = ROOT / "docs"
@@ -105,6 +110,15 @@ def test_the_studies_of_a_page_are_read(path: Path, tmp_path: Path):
         file = tmp_path / f"{index}.yaml"
         file.write_text(block, encoding="utf-8")
         assert read_study(file).arms
+
+
+def test_every_key_of_a_study_is_in_a_table():
+    rows = [row for row in (DOCS / "study.md").read_text(encoding="utf-8").splitlines() if row.startswith("|")]
+    named = {key for row in rows for key in re.findall(r"`([\w.]+)`", row)}
+    keys = {field.name for kind in (ArmSpec, Budget, Protocol) for field in dataclasses.fields(kind)}
+    keys |= {key for model in models.names() for key in models.options(model)} | {*OPTIONS, *NAMES}
+    # Filled in by the runner or written out in prose: no one types a row for them.
+    assert keys - named - {"activations", "code", "use_test"} == set()
 
 
 def test_the_study_guide_can_be_planned_as_printed(
@@ -252,6 +266,14 @@ def test_formulas_become_mathml():
     assert "<mfrac>" in page
     assert "arithmatex" not in page
     assert 'display="block"' in page
+
+
+def test_cells_of_wide_tables_name_their_columns():
+    head, row = "".join(f"<th>a &amp; <b>{i}</b></th>" for i in range(4)), "<td>1</td>" * 4
+    wide = f"<table><thead><tr>{head}</tr></thead><tbody><tr>{row}</tr></tbody></table>"
+    stacked = hook("tables").labelled(wide)
+    assert re.findall('data-label="([^"]*)"', stacked) == [f"a &amp; {i}" for i in range(4)]
+    assert hook("tables").labelled(narrow := "<table><tr><th>x</th></tr><tr><td>1</td></tr></table>") == narrow
 
 
 def test_a_page_that_asks_another_host_is_found():

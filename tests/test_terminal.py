@@ -134,6 +134,16 @@ def test_benchmarks_print_one_document_or_tables(capsys, monkeypatch, kind):
     assert "ratio=" not in printed.out
 
 
+def test_compiled_code_of_each_instruction_set_has_a_cache_of_its_own(monkeypatch):
+    folders = set()
+    for capability in ("AVX2", "AVX512"):
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda chosen=capability: chosen)
+        compile.run(models=())
+        folders.add(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert len(folders) == 2
+
+
 def test_json_is_strict_and_loses_nothing_in_another_encoding():
     assert (
         format_json({"a": [float("nan"), 1.0], "b": Path("x")}).replace("\n", "") == '{ "a": [  null,  1.0 ], "b": "x"}'

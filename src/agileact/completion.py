@@ -23,12 +23,7 @@ fish:  agileact completion fish > ~/.config/fish/completions/agileact.fish"""
 
 
 def add_command(commands: Any, whole: argparse.ArgumentParser) -> None:
-    """Add ``agileact completion``.
-
-    Args:
-        commands: The subparsers of the main command.
-        whole: The parser of the main command, whose options are to be completed.
-    """
+    """Add ``agileact completion``, of the options of a ``whole`` parser."""
     parser = commands.add_parser(
         "completion",
         help="print a script with which bash, zsh or fish completes commands, options and values",
@@ -42,11 +37,7 @@ def add_command(commands: Any, whole: argparse.ArgumentParser) -> None:
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """Return the script of one of ``SHELLS`` for a parser, which is good for nothing else afterwards.
-
-    Raises:
-        MissingExtraError: If shtab is not installed.
-    """
+    """Return the script of one of ``SHELLS`` for a parser, which is good for nothing else afterwards."""
     shtab = require("shtab", "completion")
     values, lists = _values(), _lists()
     for action in _actions(parser):
@@ -94,7 +85,7 @@ def _values() -> dict[str, list[str]]:
 
 
 def _lists() -> dict[str, dict[str, Any]]:
-    """Return how to complete what may stand in lists with commas, by the option's name; of arms also behind a plus."""
+    """Return how to complete the entries of lists with commas, by the option's name; of arms also behind a plus."""
     from agileact import baselines, bases
     from agileact.study.spec import arms
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agileact import bases
-from agileact.lab.content.curves import curves, reading
+from agileact.lab.content.curves import Form, curves, reading
 from agileact.lab.tabs.activation import reading_sentence, slopes_figure, values_figure
 
 FORMULAS: dict[str, Callable[[Any], Any]] = {
@@ -26,7 +26,7 @@ TERMS = [([1.5], [1.0]), ([-0.7, 2.0], [0.5, -1.5]), ([1.0, -1.0, 0.3], [0.0, 2.
 @pytest.mark.parametrize("base", FORMULAS)
 @pytest.mark.parametrize(("scales", "locations"), TERMS, ids=["one", "two", "three"])
 def test_curves_are_the_formula(base, scales, locations):
-    drawn = curves(base, scales, locations, {})
+    drawn = curves(Form(base, scales, locations, {}))
     x, f = np.asarray(drawn.x), FORMULAS[base]
     assert x[0] == -6
     assert x[-1] == 6
@@ -46,7 +46,7 @@ def test_a_reading_is_what_autograd_finds(base):
     x = torch.tensor(0.77, dtype=torch.float64, requires_grad=True)
     y = (a * bases.get(base).function(x - b, **options)).sum()
     y.backward()
-    read = reading(base, a.tolist(), b.tolist(), options, 0.77)
+    read = reading(Form(base, a.tolist(), b.tolist(), options), 0.77)
     assert read.value == pytest.approx(float(y.detach()), rel=1e-12, abs=1e-14)
     assert x.grad is not None
     assert read.slope == pytest.approx(float(x.grad), rel=1e-12, abs=1e-14)
@@ -62,10 +62,10 @@ def test_with_a_gain_all_is_what_autograd_finds(base):
     options = bases.get(base).resolve({})
     y = a * bases.get(base).function(g * (x - b), **options)
     y.backward()
-    read = reading(base, [1.3], [0.4], options, 0.77, -2.5)
+    read = reading(Form(base, [1.3], [0.4], options, -2.5), 0.77)
     found = (read.value, read.slope, read.by_scale[0], read.by_location[0], read.by_gain)
     assert found == pytest.approx([float(v) for v in (y.detach(), x.grad, a.grad, b.grad, g.grad)], rel=1e-12)  # type: ignore[arg-type]
-    drawn = curves(base, [1.3], [0.4], options, -2.5)
+    drawn = curves(Form(base, [1.3], [0.4], options, -2.5))
     points = np.asarray(drawn.x)
     if base in FORMULAS:
         np.testing.assert_allclose(np.asarray(drawn.agile), 1.3 * FORMULAS[base](-2.5 * (points - 0.4)), atol=1e-13)
@@ -74,12 +74,13 @@ def test_with_a_gain_all_is_what_autograd_finds(base):
 
 
 def test_options_reach_the_curve():
-    drawn = curves("leaky_relu", [2.0], [0.0], {"negative_slope": 0.5})
+    drawn = curves(Form("leaky_relu", [2.0], [0.0], {"negative_slope": 0.5}))
     assert drawn.agile[0] == -6.0
 
 
 def test_the_figures_show_both_curves_the_tangent_and_the_place():
-    drawn, read = curves("tanh", [2.0], [1.0], {}), reading("tanh", [2.0], [1.0], {}, 1.0)
+    form = Form("tanh", [2.0], [1.0], {})
+    drawn, read = curves(form), reading(form, 1.0)
     data = values_figure(drawn, read, "tanh", 1.0)["data"]
     assert data[0]["y"] == drawn.plain
     assert data[1]["y"] == drawn.agile
@@ -91,7 +92,7 @@ def test_the_figures_show_both_curves_the_tangent_and_the_place():
 
 
 def test_the_sentence_names_every_derivative():
-    text = reading_sentence(reading("relu", [1.0, -2.0], [0.0, 1.0], {}, 3.0), 3.0)
+    text = reading_sentence(reading(Form("relu", [1.0, -2.0], [0.0, 1.0], {}), 3.0), 3.0)
     assert text == (
         "At x = 3: f is 3 with slope 1; the agile form is −1 with slope −1. "
         "Its derivative by a₁ is 3, by a₂ 2, by b₁ −1, by b₂ 2."

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agileact import bases
+from agileact.lab.content.curves import Form
 from agileact.lab.content.folding import CIRCUITS, fold_circuit
 from agileact.lab.tabs.activation import fold_figure, fold_sentence, fold_table
 
@@ -22,7 +23,7 @@ def numbers(folded):
 
 def test_b_goes_into_the_bias_before_and_a_into_the_weights_behind():
     a, b = -1.5, 0.75
-    folded = fold_circuit("linear", "sigmoid", [a], [b], {})
+    folded = fold_circuit("linear", Form("sigmoid", [a], [b], {}))
     assert folded.site.status == "folded"
     assert not folded.site.kept
     found = numbers(folded)
@@ -42,7 +43,7 @@ def test_b_goes_into_the_bias_before_and_a_into_the_weights_behind():
 @pytest.mark.parametrize("circuit", CIRCUITS)
 @pytest.mark.parametrize("base", ["relu", "sigmoid", "gelu"])
 def test_both_networks_compute_the_same_whatever_folds(circuit, base):
-    folded = fold_circuit(circuit, base, [-1.5], [1.0], bases.get(base).resolve({}))
+    folded = fold_circuit(circuit, Form(base, [-1.5], [1.0], bases.get(base).resolve({})))
     assert folded.difference <= 1e-12
     assert bool(folded.site.reason) == (folded.site.status != "folded")
     assert len(folded.x) == len(folded.agile) == len(folded.plain)
@@ -51,7 +52,7 @@ def test_both_networks_compute_the_same_whatever_folds(circuit, base):
 
 @pytest.mark.parametrize("circuit", CIRCUITS)
 def test_a_gain_goes_into_the_weights_before(circuit):
-    folded = fold_circuit(circuit, "gelu", [1.5], [1.0], bases.get("gelu").resolve({}), -0.7)
+    folded = fold_circuit(circuit, Form("gelu", [1.5], [1.0], bases.get("gelu").resolve({}), -0.7))
     assert folded.difference <= 1e-12
     assert "gain" not in folded.site.kept
     into = "normalisation" if circuit == "norm-before" else "before"
@@ -75,7 +76,7 @@ def test_a_gain_goes_into_the_weights_before(circuit):
     ],
 )
 def test_what_cannot_be_folded_says_why(circuit, scales, status, reason, left):
-    folded = fold_circuit(circuit, "sigmoid", scales, [0.5, 1.0][: len(scales)], {})
+    folded = fold_circuit(circuit, Form("sigmoid", scales, [0.5, 1.0][: len(scales)], {}))
     assert folded.site.status == status
     assert reason in folded.site.reason
     assert tuple(folded.site.kept) == left
@@ -86,8 +87,15 @@ def test_what_cannot_be_folded_says_why(circuit, scales, status, reason, left):
 
 
 def test_the_table_marks_what_changed_and_the_figure_has_both_outputs():
-    folded = fold_circuit("linear", "relu", [2.0], [1.0], {})
+    folded = fold_circuit("linear", Form("relu", [2.0], [1.0], {}))
     table = str(fold_table(folded).to_plotly_json())
     assert "gone" in table
     assert table.count("'marked'") == 4
     assert [curve["y"] for curve in fold_figure(folded)["data"]] == [folded.agile, folded.plain]
+
+
+def test_a_gain_of_0_is_not_one_of_1():
+    folded = fold_circuit("linear", Form("sigmoid", [1.5], [1.0], {}, 0.0))
+    (gain,) = [one.before for one in folded.numbers if one.name == "activation.gain"]
+    assert gain == (0.0, 1.0)
+    assert folded.difference < 1e-12

@@ -112,7 +112,7 @@ def test_a_run_ends_by_itself(monkeypatch):
     monkeypatch.setattr("agileact.lab.content.live.MOST_STEPS", 3)
     run = LiveRun(LiveSpec())
     run.advance(10, 0.01)
-    assert (run.step, run.finished) == (3, True)
+    assert (run.taken, run.ended) == (3, True)
     assert run.sentence().endswith("The run ends here, after 3 steps.")
     assert MOST_STEPS == 5000
 

@@ -86,7 +86,7 @@ def test_shares_are_relative_changes():
 def test_a_run_that_diverges_ends_with_a_sentence():
     run = StepRun(StepSpec(base="identity", network="cnn", optimizer="momentum", lr=10.0, activation_lr=10.0))
     for _ in range(200):
-        if run.finished:
+        if run.ended:
             break
         run.step()
     assert run.diverged

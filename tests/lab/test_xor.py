@@ -22,7 +22,7 @@ def test_portions_do_not_change_what_is_learned():
     for portion in (1, 9, 20):
         parts.advance(portion)
     assert whole.losses == parts.losses
-    assert whole.epoch == parts.epoch == 30
+    assert whole.taken == parts.taken == 30
 
 
 def test_it_is_the_training_of_the_study():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.nn.utils import prune
 
 import agileact as ag
 from agileact import reference
+from agileact.nn.rows import laid_out, row_length
 
 
 def _network() -> nn.Sequential:
@@ -310,3 +312,40 @@ def test_rates_that_do_not_fit_are_refused(options, message):
 def test_a_model_must_be_a_module():
     with pytest.raises(ag.ArgumentTypeError, match=r"must be a torch\.nn\.Module, not list"):
         ag.param_groups([nn.Linear(1, 1)], 0.1)  # type: ignore[arg-type]
+
+
+def test_a_direction_turns_by_so_many_rates_at_most():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(400, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
+    x = torch.randn(8, 400)
+    model, _ = ag.convert(model, example_inputs=x, weights="standardized")
+    groups = ag.param_groups(model, 0.01, direction_turn=3)
+    rates = {p: group["lr"] for group in groups for p in group["params"]}
+    assert rates[model[0].weight] == pytest.approx(0.01 * 3 / 20)
+    assert rates[model[2].weight] == 0.01  # a row of 6 turns by less than 3 rates as it is
+    assert rates[model[1].scale] == rates[model[4].weight] == 0.01
+    optimizer = torch.optim.Adam(groups)
+    ag.standardize_weights(optimizer, model)
+    before = model[0].weight.detach().clone()
+    model(x).square().mean().backward()
+    optimizer.step()
+    turned = torch.acos((before * model[0].weight.detach()).sum(1).clamp(max=1))
+    assert 0.01 < float(turned.max()) < 0.03 * 1.01
+
+
+@pytest.mark.parametrize(
+    ("layer", "numbers"),
+    [
+        (nn.Linear(7, 3), 7),
+        (nn.Conv2d(4, 6, 3, groups=2), 2 * 9),
+        (nn.ConvTranspose1d(4, 6, 5, groups=2), 2 * 5),
+    ],
+)
+def test_a_row_is_as_long_as_its_view_says(layer, numbers):
+    view, axes = laid_out(layer, layer.weight)
+    assert row_length(layer) == numbers == math.prod(view.shape[axis] for axis in axes)
+
+
+def test_a_turn_below_zero_is_refused():
+    with pytest.raises(ag.ArgumentError, match="direction_turn must be at least 0 and finite, not -1"):
+        ag.param_groups(_network(), 0.1, direction_turn=-1)

@@ -190,6 +190,11 @@ def test_the_rectangles_of_figure_14_span_the_ranges_of_a_and_b():
         assert np.allclose(patch.get_bbox().extents, ends)
 
 
+def test_figure_14_shows_the_start_once():
+    axis = axes_of(14, synthetic.run(1, iterations=60, every=30, conv=("agile-relu",), mlp=()))[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["0", "30", "60"]
+
+
 @pytest.mark.slow
 def test_what_is_missing_is_left_out_with_a_message_and_its_old_files_go(tmp_path):
     (tmp_path / "figure-11.png").write_bytes(b"of an earlier run")

@@ -5,87 +5,122 @@ from __future__ import annotations
 import csv
 import json
 import runpy
+from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.running.conduct import identified
-from agileact.study.running.planner import Point, final_trials, tuning_trials
+from agileact.study.running.planner import plan
 from tests.commands import ROOT
 
 FOLDER = ROOT / "docs" / "studies"
-SPECS = sorted((FOLDER / "specs").glob("*.yaml"))
+SPECS = sorted([*(FOLDER / "specs").glob("*.yaml"), *(FOLDER / "archive" / "specs").glob("*.yaml")])
 
 
-def rows_of(name: str) -> list[dict[str, str]]:
-    with (FOLDER / "results" / f"{name}.csv").open(encoding="utf-8") as file:
+def identity(path: Path) -> str:
+    return f"{path.parts[-3]}-{path.stem}"
+
+
+def results(path: Path) -> Path:
+    """Return where the trials of a spec are."""
+    return path.parent.parent / "results" / f"{path.stem}.csv"
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SPECS, ids=identity)
 def test_every_spec_is_read_and_named_as_its_file(path):
     assert read_study(path).name == path.stem
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in SPECS if not path.stem.endswith("-full")], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", [path for path in SPECS if not path.stem.endswith("-full")], ids=identity)
 def test_the_trials_that_were_run_are_still_those_of_the_spec(path):
     # An identity that changes would have a user's finished trials run again.
     study, _ = identified(read_study(path), None)
-    rows = rows_of(path.stem)
+    rows = rows_of(results(path))
     assert list(dict.fromkeys(row["arm"] for row in rows)) == [arm.name for arm in study.arms]
     run = {row["trial"] for row in rows}
-    for task in study.tasks:
-        for arm in study.arms:
-            first = (
-                tuning_trials(study.protocol, arm, task, Point(study.protocol.lr[0]))
-                if study.protocol.tune
-                else final_trials(study.protocol, arm, task, None)
-            )
-            assert {spec.key for spec in first} <= run, (task.name, arm.name)
+    first = plan(study, lambda spec: None)
+    assert {spec.key for spec in first.tuning or first.final} <= run
+    # Every arm was tested on every task.
+    assert {(row["task"], row["arm"]) for row in rows if row["phase"] == "final"} == {
+        (task.name, arm.name) for task in study.tasks for arm in study.arms
+    }
 
 
-@pytest.mark.parametrize("name", [path.stem for path in SPECS if path.stem.startswith(("where", "small"))])
-def test_the_tables_of_the_page_are_those_of_the_results(name):
+@pytest.mark.parametrize(
+    ("page", "agile", "detailed"),
+    [
+        ("where", ["where-sigmoid", "where-tanh", "where-relu"], ["where-sigmoid", "where-tanh", "where-relu"]),
+        ("where", [], ["where-start"]),
+        ("paper-arms", ["paper-arms-sigmoid", "paper-arms-relu"], ["paper-arms-sigmoid", "paper-arms-relu"]),
+        ("every-arm", [], ["every-arm"]),
+    ],
+)
+def test_the_tables_of_a_page_are_those_of_its_results(page, agile, detailed):
     tables = runpy.run_path(str(FOLDER / "tables.py"))
-    page = (FOLDER / "where.md").read_text(encoding="utf-8").splitlines()
-    document = json.loads((FOLDER / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    made = tables["tables"](document)
-    if name.startswith("where") and name != "where-start":
-        made += tables["own_best"](rows_of(name))
-    rows = [line for line in made.splitlines() if line.startswith("|")]
-    assert len(rows) > 8
-    assert [line for line in rows if line not in page] == []
+    text = (FOLDER / f"{page}.md").read_text(encoding="utf-8")
+    read = {
+        name: json.loads((FOLDER / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in agile + detailed
+    }
+    if agile:
+        made = tables["agile_against_plain"]([read[name] for name in agile])
+        assert made.count("\n") == 1 + sum(len({row["task"] for row in read[name]["rows"]}) for name in agile)
+        assert made in text
+    for name in detailed:
+        assert tables["details"](read[name]) in text
 
 
-def test_the_first_table_of_the_page_is_that_of_the_results():
+def test_the_table_of_untuned_networks_is_that_of_the_trials():
     tables = runpy.run_path(str(FOLDER / "tables.py"))
-    documents = [
-        json.loads((FOLDER / "results" / f"where-{base}.json").read_text(encoding="utf-8"))
-        for base in ("sigmoid", "tanh", "relu")
-    ]
-    made = tables["agile_against_plain"](documents)
-    assert made.count("\n") == 1 + 3 * 4
+    trials = {base: rows_of(FOLDER / "results" / f"where-{base}.csv") for base in ("sigmoid", "tanh", "relu")}
+    made = tables["untuned"](trials)
     assert made in (FOLDER / "where.md").read_text(encoding="utf-8")
+    # The same by hand for one network: a mean over replicates of means over their points.
+    losses = [
+        float(row["validation_loss"])
+        for row in trials["relu"]
+        if (row["task"], row["arm"], row["phase"]) == ("one-layer", "agile-relu", "tuning")
+    ]
+    line = next(line for line in made.splitlines() if line.startswith("| relu, one-layer |"))
+    assert f"| {sum(losses) / len(losses):.4f} |" in line
+
+
+def test_an_agile_arm_is_compared_with_its_own_plain_twin_alone():
+    rows = [
+        {"task": "t", "arm": arm, "test loss": "0.1", "seeds": "2"}
+        for arm in ("sigmoid / relu", "agile-sigmoid / relu", "relu / relu", "agile-relu / relu")
+    ]
+    one = {"task": "t", "decision": "better", "mean": -0.25, "student": [-0.5, -0.125], "differences": [-0.25, -0.25]}
+    contrasts = [{**one, "arm": row["arm"], "seeds_lower": 2} for row in rows[1:]]
+    rows[1]["seeds"] = "2 (1 did not learn)"
+    tables = runpy.run_path(str(FOLDER / "tables.py"))
+    assert tables["agile_against_plain"]([{"rows": rows, "contrasts": contrasts}]).splitlines()[2:] == [
+        "| sigmoid / relu | 0.1 | 0.1 (1 did not learn) | -0.250 [-0.500, -0.125] | **lower** | 2 of 2 |"
+    ]
 
 
 def test_the_tables_about_the_recipe_are_those_of_its_results():
     tables = runpy.run_path(str(FOLDER / "tables.py"))
     page = (FOLDER / "recipe.md").read_text(encoding="utf-8")
-    assert tables["recipe_summary"]() in page
-    for task in tables["RECIPE"]:
-        assert tables["by_rate"](rows_of(f"recipe-{task}")) in page
-    assert {path.stem for path in SPECS if path.stem.startswith("recipe-")} == {f"recipe-{t}" for t in tables["RECIPE"]}
+    for table in ("recipe_summary", "recipe_tried", "recipe_others", "recipe_rates"):
+        assert tables[table]() in page, table
+    studies = {*tables["RECIPE"], *(study for _, study, *_ in tables["TRIED"])}
+    assert {path.stem for path in SPECS if path.stem.startswith("recipe-")} == {f"recipe-{one}" for one in studies}
 
 
-def test_losses_of_signed_ranks_get_columns_of_their_own():
+def test_the_intervals_about_the_recipe_hold_for_all_comparisons_of_the_page():
     tables = runpy.run_path(str(FOLDER / "tables.py"))
-    document = json.loads((FOLDER / "results" / "where-start.json").read_text(encoding="utf-8"))
-    document["rows"][0]["seeds"] = "20 (14 did not learn)"
-    for one in document["contrasts"]:
-        one.update(typical=-0.25, typical_interval=[None, -0.125], signed_rank_p=0.047, seeds_lower=19, seeds_higher=1)
-    lines = [line for line in tables["tables"](document).splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in lines}) == 1
-    assert "± 0.0815 (14 did not learn) | baseline" in lines[2]
-    assert lines[3].endswith("| 19 of 20 | -0.250 [open, -0.125] | 0.047 |")
+    pairs, found = tables["recipe_pairs"](), tables["recipe_comparisons"]()
+    level = 1 - 0.05 / len(pairs)
+    for key, (own, base) in pairs.items():
+        if found[key] is not None:
+            differences = np.subtract(own, base)
+            low, high = scipy.stats.ttest_1samp(differences, 0).confidence_interval(level)
+            assert (found[key].low, found[key].high) == pytest.approx((low, high)), key

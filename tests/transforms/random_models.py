@@ -10,12 +10,12 @@ part                what it is
 ==================  =================================================================================================
 ``Layers``          a Sequential of layer, norm or none, activation module, layer
 ``Functional``      an activation as a function: F.relu(x), torch.tanh(x), x.sigmoid()
-``Loop``            a loop over layers around one call of a function; widths may differ
+``Loop``            a loop over layers around one call of a function or of one module; widths may differ
 ``Shared``          one activation module at two places
 ``TwoNames``        one activation module under two names, which runs once
 ``Closure``         a lambda kept as an attribute that calls modules of its own
 ``Listed``          an activation module in a plain list, and one that is made in ``forward``
-``Formula``         an activation written out: x * sigmoid(x), x * (x > 0), sin, the tanh formula of GELU, ...
+``Formula``         an activation written out in one statement or several: x * sigmoid(x), x * (x > 0), sin, GELU, ...
 ``Auxiliary``       an activation and a head that run in training alone; their result is added to the outputs
 ``Normed``          batch, layer, group or instance norm before an activation
 ``Pooled``          max or average pooling (for maps), a maximum over neighbours (for rows)
@@ -127,8 +127,15 @@ class Loop(Part):
         between = setting.layer(setting.channels + 1, setting.channels + 1)
         self.layers = nn.ModuleList([self.first, between, self.second][: 2 + setting.choice % 2])
         self.last = setting.layer(setting.channels + 1, setting.channels)
+        self.one_module = setting.choice >= 4
+        if self.one_module:
+            self.act = setting.made()
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.one_module:
+            for layer in self.layers[:2]:
+                x = self.act(layer(x))
+            return self.last(x)  # type: ignore[no-any-return]
         for layer in self.layers[:2]:
             x = F.relu(layer(x))
         return self.last(x)  # type: ignore[no-any-return]
@@ -180,7 +187,7 @@ class Listed(Part):
 class Formula(Part):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.choice = setting.choice % 8
+        self.choice = setting.choice
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.first(x)
@@ -198,8 +205,23 @@ class Formula(Part):
             h = 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
         elif self.choice == 6:
             h = torch.exp(-(h**2))
-        else:
+        elif self.choice == 7:
             h = F.softplus(h) - math.log(2)
+        elif self.choice == 8:
+            gate = torch.sigmoid(h)
+            h = h * gate
+        elif self.choice == 9:
+            inner = math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)
+            cdf = 0.5 * (1 + torch.tanh(inner))
+            return self.second(h * cdf)  # type: ignore[no-any-return]
+        elif self.choice == 10:
+            mask, half = h > 0, 1.0
+            kept = half * h
+            h = kept * mask
+        else:
+            sine = torch.sin(h)
+            square = sine**2
+            h = h + square
         return self.second(h)  # type: ignore[no-any-return]
 
 
@@ -340,7 +362,7 @@ def networks(draw: st.DrawFn, parts: tuple[type[Part], ...] = PARTS, most: int =
     made = []
     for kind in draw(st.lists(st.sampled_from(parts), min_size=1, max_size=most)):
         norm = draw(st.sampled_from(["none", "batch", "group", "instance", "layer"]))
-        setting = Setting(channels, maps, draw(st.sampled_from(sorted(MODULES))), norm, draw(st.integers(0, 7)))
+        setting = Setting(channels, maps, draw(st.sampled_from(sorted(MODULES))), norm, draw(st.integers(0, 11)))
         made.append(kind(setting))
     model = Network(made, Setting(channels, maps, "relu", "none", 0))
     example = torch.randn((4, channels, 5, 5) if maps else (4, channels))

@@ -15,7 +15,6 @@ def _value(what: str) -> Callable[[Callable[[str], _Value]], Callable[[str], _Va
     """Turn a parsing function's ValueError into argparse's error that says what would be right."""
 
     def decorate(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
-        @functools.wraps(parse)
         def parsed(text: str) -> _Value:
             with contextlib.suppress(ValueError):
                 return parse(text)
@@ -26,31 +25,24 @@ def _value(what: str) -> Callable[[Callable[[str], _Value]], Callable[[str], _Va
     return decorate
 
 
-@_value("a whole number greater than 0")
-def count(text: str) -> int:
-    """Parse a whole number greater than 0."""
+def _at_least(least: int, text: str) -> int:
     number = int(text)
-    if number < 1:
+    if number < least:
         raise ValueError
     return number
 
 
-@_value("a whole number, 0 or greater")
-def seed(text: str) -> int:
-    """Parse a whole number, 0 or greater."""
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
-
-
-@_value("a learning rate greater than 0")
-def rate(text: str) -> float:
-    """Parse a learning rate."""
+def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
         raise ValueError
     return number
+
+
+count = _value("a whole number greater than 0")(functools.partial(_at_least, 1))
+seed = _value("a whole number, 0 or greater")(functools.partial(_at_least, 0))
+rate = _value("a learning rate greater than 0")(_positive)
+difference = _value("a difference greater than 0, such as 0.01")(_positive)
 
 
 @_value("a list of whole numbers greater than 0, such as 16,8,4, or none")
@@ -89,12 +81,3 @@ def seeds(text: str) -> tuple[int, ...]:
     if not found or min(found) < 0 or max(found) > _LARGEST_SEED or len(found) > _MOST_SEEDS:
         raise ValueError
     return found
-
-
-@_value("a difference greater than 0, such as 0.01")
-def difference(text: str) -> float:
-    """Parse a difference between losses."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError
-    return number

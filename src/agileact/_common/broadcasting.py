@@ -31,18 +31,10 @@ _ROWS = 256
 
 
 def spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-    """Lay a flat parameter along the axes ``start`` to ``stop`` of ``shape``, repeated along all others.
+    """Lay a flat parameter along the axes from ``start`` to before ``stop`` of ``shape``, repeated along all others.
 
-    Args:
-        parameter: A 1-D tensor with as many elements as these axes have.
-        shape: The shape to fill.
-        start: The first of the parameter's axes.
-        stop: The axis behind the last of them. With ``start == stop`` the parameter has one element for all.
-        dtype: The dtype of the result.
-
-    Returns:
-        A view of the given shape, without memory of its own if ``dtype`` is the parameter's. Its gradient
-        arrives at the parameter in the parameter's dtype, summed in a fixed order in the wider of the two dtypes.
+    With ``start == stop`` it has one element for all. The result is a view, without memory of its own if ``dtype`` is
+    the parameter's. Its gradient arrives in the parameter's dtype, summed in a fixed order in the wider of the two.
     """
     if _plain():
         return _spread(parameter, shape, start, stop, dtype)
@@ -51,16 +43,9 @@ def spread(parameter: Tensor, shape: torch.Size, start: int, stop: int, dtype: t
 
 
 def collect(gradient: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-    """Sum over all axes but those from ``start`` to ``stop``, in a fixed order; the transpose of :func:`spread`.
+    """Sum over all axes but those from ``start`` to before ``stop``, in a fixed order; the transpose of :func:`spread`.
 
-    Args:
-        gradient: A tensor of any shape.
-        start: The first axis to keep.
-        stop: The axis behind the last one to keep. With ``start == stop`` one element is left.
-        dtype: The dtype of the result; the sum itself is done in the wider of this and the gradient's.
-
-    Returns:
-        A 1-D tensor with as many elements as the axes kept have.
+    The result has one axis; the sum is done in the wider of its dtype and the gradient's.
     """
     if _plain():
         return _collect(gradient, start, stop, dtype)

@@ -12,10 +12,7 @@ from types import TracebackType
 
 
 def is_command(words: Sequence[str]) -> bool:
-    """Return whether a process was started as the command.
-
-    Args:
-        words: Its command line, from the interpreter on.
+    """Return whether a process with this command line, from the interpreter on, was started as the command.
 
     Example:
         >>> is_command(["python3", "/usr/bin/agileact", "doctor"]), is_command(["python3", "-m", "agileact.cli"])

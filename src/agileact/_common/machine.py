@@ -19,22 +19,12 @@ def processor() -> str:
 
 
 def hardware() -> str:
-    """Return processor, number of cores and system in one line.
-
-    Example:
-        >>> "cores" in hardware()
-        True
-    """
+    """Return processor, number of cores and system in one line."""
     return f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on.
-
-    Example:
-        >>> sorted(versions())
-        ['agileact', 'numpy', 'python', 'torch']
-    """
+    """Return the versions that a result depends on."""
     # Deferred: the command line needs the hardware without PyTorch, whose import takes seconds.
     import numpy
     import torch

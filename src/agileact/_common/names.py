@@ -11,25 +11,13 @@ _MOST = 50
 
 
 def suggestion(name: Any, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` with the nearest of the known names, or nothing if none is near.
-
-    Example:
-        >>> suggestion("identiy", ("identity", "calibrated"))
-        "; did you mean 'identity'?"
-        >>> suggestion("zzz", ("identity",))
-        ''
-    """
+    """Return ``"; did you mean 'x'?"`` with the nearest of the known names, or nothing if none is near."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def hint(name: Any, known: Iterable[str]) -> str:
-    """Return the nearest of the known names and all of them, to be put behind what is wrong.
-
-    Example:
-        >>> hint("cn", ["mlp", "cnn"])
-        "; did you mean 'cnn'? known: cnn, mlp"
-    """
+    """Return the nearest of the known names and all of them, to be put behind what is wrong."""
     names = sorted(known)
     near = suggestion(name, names)
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""

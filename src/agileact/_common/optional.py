@@ -16,16 +16,7 @@ from agileact._common.errors import MissingExtraError
 def require(module: str, extra: str) -> Any:
     """Import ``module``, or raise an error that names the extra which brings it.
 
-    Args:
-        module: Dotted name of the module.
-        extra: The extra of ``agileact`` that installs it.
-
-    Raises:
-        MissingExtraError: If the module's package is not installed.
-
     Example:
-        >>> require("math", "study").sqrt(4.0)
-        2.0
         >>> require("no_such_package", "study")
         Traceback (most recent call last):
         ...
@@ -43,22 +34,7 @@ install it with: pip install "agileact[study]"
 
 
 def expect(extra: str, *packages: str) -> None:
-    """Raise now, rather than after a long run, if a package is missing that its end will need; import none.
-
-    Args:
-        extra: The extra of ``agileact`` that installs them.
-        *packages: Names of packages.
-
-    Raises:
-        MissingExtraError: If one of them is not installed.
-
-    Example:
-        >>> expect("study", "math", "no_such_package")
-        Traceback (most recent call last):
-        ...
-        agileact.MissingExtraError: this needs the package 'no_such_package', which is not installed; \
-install it with: pip install "agileact[study]"
-    """
+    """Raise now, rather than after a long run, if a package is missing that its end will need; import none."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise _missing(package, extra)
@@ -75,10 +51,6 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
 
     The stub beside its ``__init__`` is their one list. As lazy_loader does it, which would be a third package for the
     core to depend on.
-
-    Args:
-        package: ``__name__`` of the package.
-        file: ``__file__`` of the package.
     """
     homes = {
         alias.name: str(node.module)

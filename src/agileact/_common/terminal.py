@@ -46,10 +46,6 @@ def cell_width(text: str) -> int:
     """Return how many columns of a terminal a text takes: two for each wide character, none for a combining one.
 
     Reports of the core are printed where rich, which can tell it too, is not installed.
-
-    Example:
-        >>> cell_width("agile"), cell_width("연구"), cell_width("e\u0301")
-        (5, 4, 1)
     """
     return sum(
         # The vowels and final consonants of Hangul that is written letter by letter join the consonant before them.
@@ -64,10 +60,6 @@ def printable(text: str, stream: IO[str] | None = None) -> str:
     r"""Return a text of a user's as it can be shown: composed, without control characters, in the stream's encoding.
 
     A name that holds an escape sequence would otherwise move the cursor or colour the rest of the screen.
-
-    Example:
-        >>> printable("a\x1b[31mb")
-        'a�[31mb'
     """
     # Also what reverses the direction of writing: U+202A to U+202E and U+2066 to U+2069.
     clean = "".join(
@@ -118,15 +110,7 @@ def print_table(
     """Print a table; one that is too wide becomes several, each of which begins with the first ``keys`` columns.
 
     No cell is ever cut. In a file or a pipe, where there is no terminal to fit, lines have up to 160 characters.
-    Without rich the table is plain text.
-
-    Args:
-        title: Stands above.
-        header: A name for each column.
-        rows: Cells as text.
-        keys: How many leading columns say what a row is.
-        wrap: How many of the last columns are prose, of several lines if need be.
-        stream: Where to print; standard output unless given.
+    Without rich the table is plain text. The last ``wrap`` columns are prose, of several lines if need be.
     """
     stream = sys.stdout if stream is None else stream
     header = [printable(name, stream) for name in header]
@@ -177,17 +161,7 @@ def print_table(
 
 
 def format_json(document: Any, *, ascii_only: bool = False) -> str:
-    """Return a document as strict JSON (RFC 8259): characters as they are, and null for NaN and infinity.
-
-    Example:
-        >>> print(format_json({"연구": [1.5, float("inf")]}))
-        {
-         "연구": [
-          1.5,
-          null
-         ]
-        }
-    """
+    """Return a document as strict JSON (RFC 8259): characters as they are, and null for NaN and infinity."""
     return json.dumps(_strict(document), indent=1, ensure_ascii=ascii_only, allow_nan=False)
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from agileact._common.errors import ArgumentError
 from agileact._common.names import hint
-from agileact.baselines.gated import ACONC as ACONC
-from agileact.baselines.gated import AGLU as AGLU
-from agileact.baselines.gated import Swish as Swish
-from agileact.baselines.module import ParametricActivation as ParametricActivation
-from agileact.baselines.periodic import Snake as Snake
-from agileact.baselines.piecewise import APL as APL
-from agileact.baselines.piecewise import PReLU as PReLU
-from agileact.baselines.rational import Rational as Rational
+from agileact.baselines.activations import ACONC as ACONC
+from agileact.baselines.activations import AGLU as AGLU
+from agileact.baselines.activations import APL as APL
+from agileact.baselines.activations import ParametricActivation as ParametricActivation
+from agileact.baselines.activations import PReLU as PReLU
+from agileact.baselines.activations import Rational as Rational
+from agileact.baselines.activations import Snake as Snake
+from agileact.baselines.activations import Swish as Swish
 
 __all__ = ["ACONC", "AGLU", "APL", "PReLU", "ParametricActivation", "Rational", "Snake", "Swish", "build", "names"]
 

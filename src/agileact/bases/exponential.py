@@ -17,37 +17,9 @@ SELU_SCALE = 1.0507009873554805
 # float32 to the last bit after rounding, for some options and layouts: hence rounds_inside.
 
 
-def _exponential(x: Tensor, slope: float | Tensor, rate: float) -> Tensor:
-    """Return ``slope`` exp(rate x) for x <= 0, without overflow in the half that is not used."""
-    return slope * torch.exp(rate * torch.clamp(x, max=0.0))
-
-
-def _elu_derivative(x: Tensor, alpha: float) -> Tensor:
-    return torch.where(x <= 0, _exponential(x, alpha, 1.0), 1.0)
-
-
-def _elu_second_derivative(x: Tensor, alpha: float) -> Tensor:
-    return torch.where(x <= 0, _exponential(x, alpha, 1.0), 0.0)
-
-
-def _celu_derivative(x: Tensor, alpha: float) -> Tensor:
-    return torch.where(x <= 0, torch.exp(torch.clamp(x, max=0.0) / alpha), 1.0)
-
-
-def _celu_second_derivative(x: Tensor, alpha: float) -> Tensor:
-    return torch.where(x <= 0, torch.exp(torch.clamp(x, max=0.0) / alpha) / alpha, 0.0)
-
-
-def _selu_derivative(x: Tensor) -> Tensor:
-    return torch.where(x <= 0, _exponential(x, SELU_SCALE * SELU_ALPHA, 1.0), SELU_SCALE)
-
-
-def _selu_second_derivative(x: Tensor) -> Tensor:
-    return torch.where(x <= 0, _exponential(x, SELU_SCALE * SELU_ALPHA, 1.0), 0.0)
-
-
-def _softplus_derivative(x: Tensor, beta: float, threshold: float) -> Tensor:
-    return torch.where(beta * x > threshold, 1.0, torch.sigmoid(beta * x))
+def _exponential(x: Tensor, slope: float) -> Tensor:
+    """Return ``slope`` exp(x) for x <= 0, without overflow in the half that is not used."""
+    return slope * torch.exp(torch.clamp(x, max=0.0))
 
 
 def _softplus_second_derivative(x: Tensor, beta: float, threshold: float) -> Tensor:
@@ -65,8 +37,8 @@ EXPONENTIAL = (
     Base(
         "elu",
         F.elu,
-        _elu_derivative,
-        _elu_second_derivative,
+        lambda x, alpha: torch.where(x <= 0, _exponential(x, alpha), 1.0),
+        lambda x, alpha: torch.where(x <= 0, _exponential(x, alpha), 0.0),
         formula="x where x > 0, else alpha (exp(x) - 1)",
         options={"alpha": Option(1.0)},
         monotone=lambda alpha: "increasing" if alpha >= 0 else None,
@@ -77,8 +49,8 @@ EXPONENTIAL = (
     Base(
         "celu",
         F.celu,
-        _celu_derivative,
-        _celu_second_derivative,
+        lambda x, alpha: torch.where(x <= 0, torch.exp(torch.clamp(x, max=0.0) / alpha), 1.0),
+        lambda x, alpha: torch.where(x <= 0, torch.exp(torch.clamp(x, max=0.0) / alpha) / alpha, 0.0),
         formula="max(0, x) + min(0, alpha (exp(x / alpha) - 1))",
         options={"alpha": Option(1.0, nonzero=True)},
         monotone="increasing",
@@ -88,8 +60,8 @@ EXPONENTIAL = (
     Base(
         "selu",
         F.selu,
-        _selu_derivative,
-        _selu_second_derivative,
+        lambda x: torch.where(x <= 0, _exponential(x, SELU_SCALE * SELU_ALPHA), SELU_SCALE),
+        lambda x: torch.where(x <= 0, _exponential(x, SELU_SCALE * SELU_ALPHA), 0.0),
         formula="1.0507 (x where x > 0, else 1.6733 (exp(x) - 1))",
         monotone="increasing",
         bounds=(-SELU_SCALE * SELU_ALPHA, math.inf),
@@ -98,7 +70,7 @@ EXPONENTIAL = (
     Base(
         "softplus",
         F.softplus,
-        _softplus_derivative,
+        lambda x, beta, threshold: torch.where(beta * x > threshold, 1.0, torch.sigmoid(beta * x)),
         _softplus_second_derivative,
         formula="log(1 + exp(beta x)) / beta where beta x <= threshold, else x",
         options={"beta": Option(1.0, least=0.0, above=True), "threshold": Option(20.0)},

@@ -36,10 +36,6 @@ def _hardsigmoid(x: Tensor) -> Tensor:
     return differentiable + (F.hardsigmoid(x) - differentiable).detach()
 
 
-def _hardswish_derivative(x: Tensor) -> Tensor:
-    return torch.where(x <= -3, 0.0, torch.where(x < 3, x / 3 + 0.5, 1.0))
-
-
 def _shrink_derivative(x: Tensor, lambd: float) -> Tensor:
     return torch.where((x >= -lambd) & (x <= lambd), 0.0, torch.ones_like(x))
 
@@ -111,7 +107,7 @@ PIECEWISE = (
     Base(
         "hardswish",
         F.hardswish,
-        _hardswish_derivative,
+        lambda x: torch.where(x <= -3, 0.0, torch.where(x < 3, x / 3 + 0.5, 1.0)),
         lambda x: _between(x, -3.0, 3.0, 1.0 / 3.0),
         formula="x min(max(0, x + 3), 6) / 6",
         rounds_inside=False,

@@ -16,37 +16,9 @@ def _sigmoid_derivative(x: Tensor) -> Tensor:
     return s * (1 - s)
 
 
-def _sigmoid_second_derivative(x: Tensor) -> Tensor:
-    s = torch.sigmoid(x)
-    return s * (1 - s) * (1 - 2 * s)
-
-
 def _tanh_derivative(x: Tensor) -> Tensor:
     t = torch.tanh(x)
     return 1 - t * t
-
-
-def _tanh_second_derivative(x: Tensor) -> Tensor:
-    t = torch.tanh(x)
-    return -2 * t * (1 - t * t)
-
-
-def _tanhshrink_derivative(x: Tensor) -> Tensor:
-    t = torch.tanh(x)
-    return t * t
-
-
-def _tanhshrink_second_derivative(x: Tensor) -> Tensor:
-    t = torch.tanh(x)
-    return 2 * t * (1 - t * t)
-
-
-def _softsign_derivative(x: Tensor) -> Tensor:
-    return 1 / (1 + x.abs()) ** 2
-
-
-def _softsign_second_derivative(x: Tensor) -> Tensor:
-    return -2 * x.sign() / (1 + x.abs()) ** 3
 
 
 def _silu_derivative(x: Tensor) -> Tensor:
@@ -103,7 +75,7 @@ SMOOTH = (
         "sigmoid",
         torch.sigmoid,
         _sigmoid_derivative,
-        _sigmoid_second_derivative,
+        lambda x: _sigmoid_derivative(x) * (1 - 2 * torch.sigmoid(x)),
         formula="1 / (1 + exp(-x))",
         rounds_inside=False,
         monotone="increasing",
@@ -123,7 +95,7 @@ SMOOTH = (
         "tanh",
         torch.tanh,
         _tanh_derivative,
-        _tanh_second_derivative,
+        lambda x: -2 * torch.tanh(x) * _tanh_derivative(x),
         formula="tanh(x)",
         rounds_inside=False,
         monotone="increasing",
@@ -133,8 +105,8 @@ SMOOTH = (
     Base(
         "tanhshrink",
         F.tanhshrink,
-        _tanhshrink_derivative,
-        _tanhshrink_second_derivative,
+        lambda x: torch.tanh(x).square(),
+        lambda x: 2 * torch.tanh(x) * _tanh_derivative(x),
         formula="x - tanh(x)",
         monotone="increasing",
         odd=True,
@@ -142,8 +114,8 @@ SMOOTH = (
     Base(
         "softsign",
         F.softsign,
-        _softsign_derivative,
-        _softsign_second_derivative,
+        lambda x: 1 / (1 + x.abs()) ** 2,
+        lambda x: -2 * x.sign() / (1 + x.abs()) ** 3,
         formula="x / (1 + |x|)",
         monotone="increasing",
         odd=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +25,9 @@ def run(
     notify: Notify = lambda text: None,
 ) -> dict[str, Any]:
     """Time training steps of ``models`` (names from ``NETWORKS``), compiled by ``backend``; return rows."""
+    # Inductor keeps code by graph, not by instruction set: code of another set reads beyond its tensors.
+    capability = torch.backends.cpu.get_cpu_capability()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/agileact-inductor-{capability}")
     return collect("compile", _rows(quick, threads, models, backend), notify)
 
 

@@ -75,14 +75,11 @@ class _Steps:
 
 
 def delivery(logger: Any) -> Deliver:
-    """Return the function that writes steps to a logger.
-
-    Raises:
-        ArgumentTypeError: If there is none.
-        ArgumentError: If it is the module ``wandb``, and no run was begun.
-    """
+    """Return the function that writes steps to a logger; an error as of :func:`report` if there is none."""
     if callable(getattr(logger, "add_scalar", None)):
-        return lambda steps, prefix: _to_writer(logger, steps)
+        return lambda steps, prefix: [
+            logger.add_scalar(name, value, step) for step, metrics in steps.items() for name, value in metrics.items()
+        ]
     if isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
         return lambda steps, prefix: _to_lines(logger, steps, prefix)
     if isinstance(logger, ModuleType) and hasattr(logger, "run") and hasattr(logger, "define_metric"):
@@ -105,12 +102,6 @@ def delivery(logger: Any) -> Deliver:
     )
 
 
-def _to_writer(writer: Any, steps: Steps) -> None:
-    for step, metrics in steps.items():
-        for name, value in metrics.items():
-            writer.add_scalar(name, value, step)
-
-
 def _to_run(run: Any, steps: Steps, prefix: str) -> None:
     """Write the newest numbers to the present step of a run of Weights & Biases.
 
@@ -125,10 +116,7 @@ def _to_run(run: Any, steps: Steps, prefix: str) -> None:
 
 
 def _newest(steps: Steps) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for metrics in steps.values():
-        found |= metrics
-    return found
+    return {name: value for metrics in steps.values() for name, value in metrics.items()}
 
 
 def _to_lines(logger: Any, steps: Steps, prefix: str) -> None:

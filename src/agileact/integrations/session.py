@@ -220,29 +220,21 @@ def _check_groups(model: nn.Module, optimizers: Sequence[Any]) -> None:
     held = {parameter for group in groups for parameter in group["params"]}
     # Wrappers of a model that is sharded hold other tensors in the place of these.
     lost = [name for parameter, name in own.items() if parameter not in held]
-    if own and lost and not _sharded(held):
+    if lost and not any(hasattr(parameter, "to_local") or hasattr(parameter, "_handle") for parameter in held):
         warnings.warn(
-            f"no optimizer holds {lost[0]}"
-            + (f" and {len(lost) - 1} more scales and locations" if len(lost) > 1 else "")
-            + ", so that they do not learn; make the optimizer after agileact.convert, with agileact.param_groups",
+            f"no optimizer holds {_first(lost)}, so that they do not learn; make the optimizer after agileact.convert, "
+            "with agileact.param_groups",
             stacklevel=3,
         )
-    decayed = [
-        own[parameter]
-        for group in groups
-        if group.get("weight_decay")
-        for parameter in group["params"]
-        if parameter in own
-    ]
+    decaying = {parameter for group in groups if group.get("weight_decay") for parameter in group["params"]}
+    decayed = [name for parameter, name in own.items() if parameter in decaying]
     if decayed:
         warnings.warn(
-            f"weight decay pulls {decayed[0]}"
-            + (f" and {len(decayed) - 1} more scales and locations" if len(decayed) > 1 else "")
-            + " to 0, where an activation is dead; give the optimizer agileact.param_groups(model, lr=..., "
-            "weight_decay=...), which keeps them out of it",
+            f"weight decay pulls {_first(decayed)} to 0, where an activation is dead; give the optimizer "
+            "agileact.param_groups(model, lr=..., weight_decay=...), which keeps them out of it",
             stacklevel=3,
         )
 
 
-def _sharded(parameters: Iterable[Any]) -> bool:
-    return any(hasattr(parameter, "to_local") or hasattr(parameter, "_handle") for parameter in parameters)
+def _first(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more scales and locations" if len(names) > 1 else "")

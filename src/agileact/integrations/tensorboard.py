@@ -104,14 +104,7 @@ def _check(writer: Any, method: str) -> None:
 
 @torch.no_grad()
 def shape(module: AgileModule, x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return f at the points x, and :math:`\sum_j a_j f(x - b_j)`, with its gain, of up to 32 units as rows.
-
-    Example:
-        >>> import agileact as ag
-        >>> plain, learned = shape(ag.AgileReLU(2), torch.tensor([-1.0, 2.0]))
-        >>> plain.tolist(), learned.tolist()
-        ([0.0, 2.0], [[0.0, 2.0], [0.0, 2.0]])
-    """
+    r"""Return f at the points x, and :math:`\sum_j a_j f(x - b_j)`, with its gain, of up to 32 units as rows."""
     scale, location = (on_cpu(one).view(module.terms, -1) for one in (module.scale, module.location))
     kept = torch.linspace(0, scale.shape[1] - 1, min(scale.shape[1], _UNITS)).round().long()
     shifted = x - location[:, kept, None]
@@ -130,14 +123,7 @@ def _function(module: AgileModule, x: Tensor) -> Tensor:
 
 
 def draw_shapes(model: nn.Module) -> Any:
-    """Return a picture with a panel for each agile layer: f dotted, and each unit's learned a f(x - b).
-
-    Returns:
-        A :class:`matplotlib.figure.Figure`; None if no layer has a unit here.
-
-    Raises:
-        MissingExtraError: If matplotlib is not installed.
-    """
+    """Return a picture with a panel for each agile layer, f dotted and a line a unit; None if no layer has a unit."""
     made = agile_layers(model, made=True)
     layers = [(name, module) for name, module in made.items() if on_cpu(module.scale).numel()]
     if len(layers) > _LAYERS:

@@ -17,16 +17,7 @@ MOST_OPTION = 100
 
 
 def number(name: str, value: Any, least: float, most: float) -> float:
-    """Return ``value`` as a float if it is a number from ``least`` to ``most``.
-
-    Example:
-        >>> number("a", 2, -3, 3)
-        2.0
-        >>> number("a", None, -3, 3)
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: a must be a number from -3 to 3
-    """
+    """Return ``value`` as a float if it is a number from ``least`` to ``most``."""
     if not checks.is_number(value) or not least <= value <= most:  # NaN is neither
         raise ArgumentError(f"{name} must be a number from {least:g} to {most:g}")
     return float(value)
@@ -51,18 +42,14 @@ def base_options(base: Any, given: Mapping[str, Any]) -> tuple[str, dict[str, An
     """Return the name of a base function and its options, the given ones and else the defaults.
 
     Options that the base does not have are left out: the page may still show those of the base chosen before.
-
-    Example:
-        >>> base_options("leaky_relu", {"negative_slope": 0.2, "alpha": 1.0})
-        ('leaky_relu', {'negative_slope': 0.2})
     """
     name = choice("f", base, bases.names())
     known = bases.get(name)
-    options: dict[str, Any] = {}
-    for key, option in known.options.items():
-        if key not in given:
-            continue
-        options[key] = given[key] if option.choices else number(key, given[key], -MOST_OPTION, MOST_OPTION)
+    options = {
+        key: given[key] if option.choices else number(key, given[key], -MOST_OPTION, MOST_OPTION)
+        for key, option in known.options.items()
+        if key in given
+    }
     try:
         return name, known.resolve(options)
     except TypeError as error:

@@ -47,43 +47,33 @@ class Sessions(Generic[T]):
 
 
 def current_run(
-    table: Sessions[Any], key: Any, spec: Any, make: Callable[[Any], T], steps: int, taken: Any
+    table: Sessions[Any], key: Any, spec: Any, make: Callable[[Any], T], steps: int | None, taken: Any
 ) -> tuple[T, bool]:
-    """Return the page's run, and whether the one that the page shows had been put away.
+    """Return the page's run, and whether the one that the page shows, ``taken`` steps on, had been put away.
 
-    Args:
-        table: The runs.
-        key: The page's key.
-        spec: What the page asks to train; another one than the run's begins anew.
-        make: Makes a run of ``spec``.
-        steps: The steps that are asked for; 0 begins anew.
-        taken: How many steps the page's run has taken, as the page says.
+    Another spec than the run's begins anew, as does None for the steps that are asked for.
     """
     run = table.get(key)
-    lost = steps > 0 and run is None and bool(taken)
-    if run is None or run.spec != spec or steps == 0:
+    lost = steps is not None and run is None and bool(taken)
+    if run is None or run.spec != spec or steps is None:
         run = make(spec)
         table.put(key, run)
     return run, lost
 
 
-def steps_asked(triggers: Iterable[str], steps: Mapping[str, int]) -> int:
-    """Return how many steps a page asks for; 0 is a run from the start.
+def steps_asked(triggers: Iterable[str], steps: Mapping[str, int]) -> int | None:
+    """Return how many steps a page asks for by the ids that a call names; None is a run from the start.
 
     What happens while a browser is busy comes as one call with several triggers: of "one more" and "from the start"
-    the second counts, in whatever order they are named.
-
-    Args:
-        triggers: The ids that the call names, none when the page opens.
-        steps: The ids that ask for steps, and for how many.
+    the second counts, in whatever order they are named. When the page opens there is none.
 
     Example:
         >>> steps = {"go": 10, "step": 1}
         >>> steps_asked(["go"], steps), steps_asked(["go", "step"], steps), steps_asked(["go", "reset"], steps)
-        (10, 11, 0)
+        (10, 11, None)
     """
     asked = list(triggers)
-    return sum(steps[key] for key in asked) if all(key in steps for key in asked) else 0
+    return sum(steps[key] for key in asked) if asked and all(key in steps for key in asked) else None
 
 
 def _checked(key: Any) -> str:

@@ -11,7 +11,7 @@ from agileact import bases
 from agileact._common.errors import AgileactError
 from agileact.lab.input_checks import MOST_OPTION, base_options
 
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#2f7fd1", "#d9661f", "#1f9d6b", "#9a5fc0", "#858b94"
+BLUE, ORANGE, GREEN, GREY = "#2f7fd1", "#d9661f", "#1f9d6b", "#858b94"
 """Colours that can be told apart on a light and on a dark page."""
 
 WEIGHTS, ACTIVATIONS = BLUE, ORANGE
@@ -48,7 +48,7 @@ def slider(key: str, least: float, most: float, value: float, step: float) -> ht
         max=most,
         step=step,
         value=value,
-        marks={least: _short(least), most: _short(most)},
+        marks={end: written(end, 6) for end in (least, most)},
         updatemode="drag",
         included=False,
         # Its own field would show the nearest number that fits, and report nothing.
@@ -75,10 +75,6 @@ def pair(app: Dash, key: str) -> None:
         State(slider_key(key), "max"),
         prevent_initial_call=True,
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
 
 
 def number(key: Any, value: float, *, least: float | None = None, most: float | None = None, step: Any = "any") -> Any:
@@ -228,12 +224,7 @@ def line(x: Sequence[Any], y: Sequence[Any], name: str, color: str, **more: Any)
 
 
 def written(value: float, digits: int = 3) -> str:
-    """Return a number as text, with a real minus sign, which 0 never has.
-
-    Example:
-        >>> written(-0.12345), written(-0.0)
-        ('−0.123', '0')
-    """
+    """Return a number as text, with a real minus sign, which 0 never has."""
     return f"{value + 0.0:.{digits}g}".replace("-", "−")
 
 
@@ -250,12 +241,8 @@ def put_away(lost: bool) -> html.P | None:
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str, *, marked: Sequence[int] = ()) -> Any:
     """Return a table; the rows whose numbers are in ``marked`` stand out."""
     head = html.Thead(html.Tr([html.Th(name, scope="col") for name in header]))
-    body = html.Tbody(
-        [
-            html.Tr([html.Td(cell) for cell in row], className="marked" if index in marked else "")
-            for index, row in enumerate(rows)
-        ]
-    )
+    lines = [html.Tr([*map(html.Td, row)], className="marked" * (index in marked)) for index, row in enumerate(rows)]
+    body = html.Tbody(lines)
     return html.Div(
         html.Table([html.Caption(caption), head, body]), className="table-frame", tabIndex="0", role="region",
         **aria(aria_label=caption),

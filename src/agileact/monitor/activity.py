@@ -1,4 +1,4 @@
-"""How active units are: the size of f'(x - b) on a sample of the values that arrive at a module."""
+"""How active units are, by f'(x - b) on a sample of what arrives at a module; how far rows of weights turn."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from agileact import bases
 from agileact.monitor.units import as_rows, units_of
 from agileact.nn import AgileModule, AgileWrapped
+from agileact.nn.rows import directions, laid_out, local
 
 _ACTIVE = 1e-3
 """A slope below this share of the largest one is none: a unit that never has more is dead."""
@@ -41,9 +42,7 @@ class Activity:
         self._forget()
 
     def _forget(self) -> None:
-        self._largest: Tensor | None = None
-        self._total: Tensor | None = None
-        self._finite: Tensor | None = None
+        self._seen: tuple[Tensor, Tensor, Tensor] | None = None
         self._count = 0
 
     def watch(self) -> None:
@@ -85,12 +84,11 @@ class Activity:
             # A term of scale 0 passes nothing.
             slope = torch.maximum(slope, part * (scale != 0)[:, None])
         finite, largest, total = rows.isfinite().all(), slope.amax(dim=1), slope.sum(dim=1)
-        if self._largest is None or self._total is None or self._finite is None:
-            self._largest, self._total, self._finite = largest, total, finite
+        if self._seen is None:
+            self._seen = largest, total, finite
         else:
-            self._largest = torch.maximum(self._largest, largest)
-            self._total = self._total + total
-            self._finite = self._finite & finite
+            before = self._seen
+            self._seen = torch.maximum(before[0], largest), before[1] + total, before[2] & finite
         self._count += rows.shape[1]
 
     def result(self, window: int) -> tuple[float, float, bool] | None:
@@ -100,12 +98,11 @@ class Activity:
         active in ``window`` measurements, or in all if there were fewer.
         """
         self.stop()
-        if self._largest is None or self._total is None or self._finite is None or self._count == 0:
-            self._forget()
-            return None
-        largest, mean = self._largest.cpu(), (self._total / self._count).cpu()
-        finite = bool(self._finite)
+        seen, count = self._seen, self._count
         self._forget()
+        if seen is None or count == 0:
+            return None
+        largest, mean, finite = seen[0].cpu(), (seen[1] / count).cpu(), bool(seen[2])
         if self.idle is None or self.idle.shape != largest.shape:
             self.idle = torch.zeros(largest.shape, dtype=torch.int64)
         # What is not finite is not dead: it is reported as what it is.
@@ -147,3 +144,47 @@ def _sample(x: Tensor, start: int, stop: int, samples: int) -> Tensor:
             if excess() <= 1:
                 break
     return x
+
+
+class Turning:
+    """Compares the rows of standardised layers before and after a step.
+
+    The copy of the rows is memory that is there already; between two measurements nothing is done.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = {name.removeprefix("_orig_mod."): layer for name, layer in directions(model).items()}
+        self._before: dict[str, Tensor] | None = None
+
+    @torch.no_grad()
+    def note(self) -> None:
+        """Keep the rows as they are before a step."""
+        now = {name: local(layer.weight) for name, layer in self.layers.items()}
+        if self._before is None:
+            self._before = {name: torch.empty_like(weight) for name, weight in now.items()}
+        for name, weight in now.items():
+            self._before[name].copy_(weight)
+
+    @torch.no_grad()
+    def measure(self) -> Tensor | None:
+        """Return for each layer the shortest and the longest row, and the median and largest angle since :meth:`note`.
+
+        None before the first note. The angle of unit rows u and v is 2 asin(|u - v| / 2), which keeps its digits for
+        the small angles of a step.
+        """
+        if self._before is None:
+            return None
+        found = []
+        for name, layer in self.layers.items():
+            rows = []
+            for weight in (self._before[name], local(layer.weight)):
+                view, axes = laid_out(layer, weight.float())
+                length = torch.linalg.vector_norm(view, dim=axes, keepdim=True)
+                rows.append((length, view / length, axes))
+            (_, before, axes), (length, after, _) = rows
+            angle = 2 * torch.asin((torch.linalg.vector_norm(after - before, dim=axes) / 2).clamp(max=1.0))
+            if angle.numel():
+                found += [length.min(), length.max(), angle.flatten().quantile(0.5), angle.max()]
+            else:  # a process that has no part of a sharded weight
+                found += [length.new_tensor(math.nan)] * 4
+        return torch.stack(found).double().cpu()

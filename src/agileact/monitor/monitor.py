@@ -13,15 +13,20 @@ from torch.utils.hooks import RemovableHandle
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact._common.optional import require
-from agileact.monitor.activity import Activity
+from agileact.monitor.activity import Activity, Turning
 from agileact.monitor.alerts import Alerts
-from agileact.monitor.buffer import ParameterBuffer
-from agileact.monitor.directions import Turning
 from agileact.monitor.plot import draw
-from agileact.monitor.records import ACTIVITY, DIRECTION, RANGE, SIGNS, Record, Rows, parameter_statistics
+from agileact.monitor.records import (
+    ACTIVITY,
+    DIRECTION,
+    RANGE,
+    SIGNS,
+    ParameterBuffer,
+    Record,
+    Rows,
+    parameter_statistics,
+)
 from agileact.monitor.units import agile_layers
-
-_PER_LAYER = len(RANGE) + len(SIGNS) + len(RANGE)
 
 
 class Monitor:
@@ -31,13 +36,13 @@ class Monitor:
     Method of Convolutional Neural Network Using Agile Activation Function" (doi 10.3745/KTSDE.2020.9.7.213), for any
     model; the share of units whose scale is negative or has another sign than at the start; and of units that are
 
-    - *dead*: :math:`f'(x - b)` was (nearly) 0 at every value that was looked at in the last ``window`` measurements,
+    - *dead*: :math:`f'(x - b)` was (nearly) 0 at every value sampled in the last ``window`` measurements,
     - *saturated*, if f is bounded: the mean of :math:`|f'(x - b)|` is below the share ``saturation`` of its maximum.
 
     A unit is what one pair (a, b) belongs to: a filter or a node, by default.
 
     A step copies the parameters into memory that is there already; statistics are worked out for many steps at once,
-    when the memory is full or somebody asks. Every ``activations_every`` steps, a hook looks at a sample of
+    when the memory is full or you read them. Every ``activations_every`` steps, a hook looks at a sample of
     what arrives at each module in the forward passes that record gradients. A graph compiled by ``torch.compile`` does
     not contain the hook: under it everything works but dead and saturated units, which are seen only in what
     runs uncompiled. Of parameters that FSDP2 has sharded, each process records its own part.
@@ -134,10 +139,6 @@ class Monitor:
         self._alerts = Alerts(alerts)
         self._activities = [Activity(module, samples, saturation) for module in self._modules]
         self._measuring = False
-        self._rows = Rows(max_records)
-        self._rows.stride = every
-        self._activity_rows = Rows(max_records)
-        self._activity_rows.stride = activations_every or 1
         self._directions_every = directions_every
         self._turning = Turning(model)
         if directions_every is not None and not self._turning.layers:
@@ -145,8 +146,15 @@ class Monitor:
                 "directions_every is for standardised layers, and the model has none; agileact.standardize makes them, "
                 "before the monitor"
             )
-        self._direction_rows = Rows(max_records)
-        self._direction_rows.stride = directions_every or 1
+        parameters = [*(("scale", one) for one in RANGE + SIGNS), *(("location", one) for one in RANGE)]
+        self._tables = {
+            name: Rows(max_records, stride or 1, [(layer, *column) for layer in layers for column in columns])
+            for name, stride, layers, columns in (
+                ("parameters", every, self._names, parameters),
+                ("activity", activations_every, self._names, [("activation", one) for one in ACTIVITY]),
+                ("directions", directions_every, self._turning.layers, [("direction", one) for one in DIRECTION]),
+            )
+        }
         self._count = 0
         self._buffer: ParameterBuffer | None = None
         self._start_scales: list[Tensor] | None = None
@@ -178,7 +186,7 @@ class Monitor:
         if self._directions_every is not None and self._count % self._directions_every == 0:
             turned = self._turning.measure()
             if turned is not None:
-                self._direction_rows.add(self._count, turned)
+                self._tables["directions"].add(self._count, turned)
         self._measure_next()
 
     def close(self) -> None:
@@ -210,16 +218,16 @@ class Monitor:
         self._measuring = False
         results = [activity.result(self._window) for activity in self._activities]
         row = [value for result in results for value in ((math.nan, math.nan) if result is None else result[:2])]
-        self._activity_rows.add(self._count, torch.tensor(row, dtype=torch.float64))
+        self._tables["activity"].add(self._count, torch.tensor(row, dtype=torch.float64))
         # At the end, because a warning may be made an error.
         for name, activity, result in zip(self._names, self._activities, results, strict=True):
             if result is None:
                 continue
             dead, _, finite = result
             if not finite:
-                self._alerts.inputs_not_finite(name, self._count)
+                self._alerts.warn("input not finite", name, step=self._count)
             elif dead >= self._dead_share and activity.measured >= self._window:
-                self._alerts.dead(name, self._count, dead, activity.module.base)
+                self._alerts.warn("dead", name, step=self._count, percent=100 * dead, base=activity.module.base)
 
     def _record(self) -> None:
         if self._buffer is None or not self._buffer.copy(self._count):
@@ -245,7 +253,8 @@ class Monitor:
         if self._start_scales is None:
             self._start_scales = [scale[0].clone() for scale in scales]
         # Only what will be kept; the newest is, until another one comes.
-        kept = [index for index, step in enumerate(steps) if self._rows.wants(step) or index == len(steps) - 1]
+        rows = self._tables["parameters"]
+        kept = [index for index, step in enumerate(steps) if rows.wants(step) or index == len(steps) - 1]
         columns = []
         for scale, location, start in zip(scales, locations, self._start_scales, strict=True):
             scale, location = scale[kept], location[kept]
@@ -256,7 +265,7 @@ class Monitor:
                 parameter_statistics(location),
             ]
         for index, row in zip(kept, torch.cat(columns, dim=1).double().unbind(), strict=True):
-            self._rows.add(steps[index], row)
+            rows.add(steps[index], row)
         self._warn(steps, scales, locations)
 
     def _warn(self, steps: list[int], scales: list[Tensor], locations: list[Tensor]) -> None:
@@ -268,13 +277,14 @@ class Monitor:
             for parameter, sizes in (("scale", size), ("location", location.abs().amax(dim=1))):
                 finite = sizes.isfinite()
                 if not finite.all():
-                    self._alerts.not_finite(name, steps[int(finite.logical_not().nonzero()[0])], parameter)
+                    first = int(finite.logical_not().nonzero()[0])
+                    self._alerts.warn("not finite", name, step=steps[first], parameter=parameter)
                     break
             before = float(start.abs().max())
             large = size > self._explosion * max(1.0, before)
             if large.any():
                 first = int(large.nonzero()[0])
-                self._alerts.exploding(name, steps[first], float(size[first]), before)
+                self._alerts.warn("exploding", name, step=steps[first], largest=float(size[first]), start=before)
 
     # -- what was seen -------------------------------------------------------------------------------
 
@@ -288,28 +298,10 @@ class Monitor:
         """All statistics, sorted by step, and within a step by layer."""
         self._flush()
         order = {name: index for index, name in enumerate((*self._turning.layers, *self._names))}
-        measured = [
-            record for record in self._activity_rows.records(self._activity_columns()) if not math.isnan(record.value)
-        ]
-        turned = self._direction_rows.records(self._direction_columns())
-        return sorted(
-            self._rows.records(self._parameter_columns()) + measured + turned,
-            key=lambda record: (record.step, order[record.layer]),
-        )
-
-    def _parameter_columns(self) -> list[tuple[str, str, str]]:
-        return [
-            (name, parameter, statistic)
-            for name in self._names
-            for parameter, statistics in (("scale", RANGE + SIGNS), ("location", RANGE))
-            for statistic in statistics
-        ]
-
-    def _activity_columns(self) -> list[tuple[str, str, str]]:
-        return [(name, "activation", statistic) for name in self._names for statistic in ACTIVITY]
-
-    def _direction_columns(self) -> list[tuple[str, str, str]]:
-        return [(name, "direction", statistic) for name in self._turning.layers for statistic in DIRECTION]
+        found = [record for table in self._tables.values() for record in table.records()]
+        # What could not be measured of an activation is NaN; that of a parameter says something.
+        measured = [record for record in found if record.parameter != "activation" or not math.isnan(record.value)]
+        return sorted(measured, key=lambda record: (record.step, order[record.layer]))
 
     def to_dataframe(self) -> Any:
         """Return the records as a tidy :class:`pandas.DataFrame`: step, layer, parameter, statistic, value.
@@ -370,7 +362,7 @@ class Monitor:
         records = self.records
         if not chosen or not records:
             raise ArgumentError("there is nothing to draw yet: no layers, or no step was recorded")
-        return draw(records, chosen, list(self._turning.layers) if self._direction_rows.steps else [])
+        return draw(records, chosen, list(self._turning.layers) if self._tables["directions"].steps else [])
 
     # -- to go on later ------------------------------------------------------------------------------
 
@@ -384,9 +376,7 @@ class Monitor:
             "newest": sorted(map(list, self._newest)),
             "given": sorted(list(one) for one in self._alerts.given),
             "start_scales": self._start_scales,
-            "parameters": self._rows.state(),
-            "activity": self._activity_rows.state(),
-            "directions": self._direction_rows.state(),
+            **{name: table.state() for name, table in self._tables.items()},
             "idle": [activity.idle for activity in self._activities],
             "measured": [activity.measured for activity in self._activities],
         }
@@ -401,14 +391,8 @@ class Monitor:
             raise ArgumentError(f"state has the layers {state.get('layers')}, the model has {self._names}")
         if self._buffer is not None:
             self._buffer.steps = []
-        rows, activity_rows = Rows(self._rows.limit), Rows(self._activity_rows.limit)
-        rows.load(state["parameters"], len(self._parameter_columns()))
-        activity_rows.load(state["activity"], len(self._activity_columns()))
-        if state.get("directions", {}).get("steps"):  # a state of an earlier version has none
-            turned = Rows(self._direction_rows.limit)
-            turned.load(state["directions"], len(self._direction_columns()))
-            self._direction_rows = turned
-        self._rows, self._activity_rows = rows, activity_rows
+        old = () if state.get("directions", {}).get("steps") else ("directions",)  # of an earlier version
+        self._tables = {n: t if n in old else t.loaded(state[n]) for n, t in self._tables.items()}
         self._count, self._written = int(state["step"]), int(state["written"])
         self._newest = set(map(tuple, state.get("newest", ())))
         self._alerts.given = {(cause, layer) for cause, layer in state["given"]}

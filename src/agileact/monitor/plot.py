@@ -18,7 +18,7 @@ _SHARES: dict[tuple[str, str], tuple[str, Any, str]] = {
     ("activation", "saturated"): ("#8C6D00", (0, (4, 1.6)), "s"),
     ("scale", "flipped"): ("#A8488F", (0, (1.2, 1.2)), "^"),
 }
-_RC = {
+LOOK: dict[str, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -37,6 +37,7 @@ _RC = {
     "figure.dpi": 150,
     "savefig.dpi": "figure",
 }
+"""What matplotlib draws all pictures of this package with."""
 
 Traces = dict[tuple[str, str, str], tuple[list[int], list[float]]]
 
@@ -51,7 +52,7 @@ def draw(records: Sequence[Record], layers: Sequence[str], turned: Sequence[str]
     figures, style = require("matplotlib.figure", "monitor"), require("matplotlib.style", "monitor")
     columns = min(len(layers), _LAYERS_IN_A_ROW)
     blocks = -(-len(layers) // columns)
-    with style.context(_RC, after_reset=True):
+    with style.context(LOOK, after_reset=True):
         height = 1.0 + 5.0 * blocks
         whole = figures.Figure(
             figsize=(max(5.5, 1.2 + 2.5 * columns), height + 3.0 * bool(turned)), layout="constrained"
@@ -66,6 +67,7 @@ def draw(records: Sequence[Record], layers: Sequence[str], turned: Sequence[str]
         axes = figure.subplots(
             3 * blocks, columns, squeeze=False, sharex=True, gridspec_kw={"height_ratios": (3, 3, 1.6) * blocks}
         )
+        shown: Any = ((), ())
         for index, layer in enumerate(layers):
             block, column = divmod(index, columns)
             top, middle, bottom = (axes[3 * block + row][column] for row in range(3))
@@ -74,20 +76,13 @@ def draw(records: Sequence[Record], layers: Sequence[str], turned: Sequence[str]
             _range(middle, traces, layer, "location", 0.0, _LOCATION)
             _lost(bottom, traces, layer)
             bottom.tick_params(labelbottom=True)
+            shown = max(shown, bottom.get_legend_handles_labels(), key=lambda pair: len(pair[1]))
             if column == 0:
-                top.set_ylabel("size a")
-                middle.set_ylabel("position b")
-                bottom.set_ylabel("share of units")
-        handles, labels = axes[2][0].get_legend_handles_labels()
-        for block in range(blocks):
-            for column in range(columns):
-                if block * columns + column >= len(layers):
-                    for row in range(3):
-                        axes[3 * block + row][column].set_visible(False)
-                else:
-                    found = axes[3 * block + 2][column].get_legend_handles_labels()
-                    handles, labels = max((handles, labels), found, key=lambda pair: len(pair[1]))
-        figure.legend(handles, labels, loc="upper right", ncols=len(_SHARES))
+                for axis, words in ((top, "size a"), (middle, "position b"), (bottom, "share of units")):
+                    axis.set_ylabel(words)
+        for axis in axes[-3:, len(layers) - (blocks - 1) * columns :].flat:
+            axis.set_visible(False)
+        figure.legend(*shown, loc="upper right", ncols=len(_SHARES))
         if below is not None:
             _turned(below, traces, turned)
         whole.draw_without_rendering()

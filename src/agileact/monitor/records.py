@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 from agileact._common.errors import ArgumentError
+from agileact.nn import AgileModule
+from agileact.nn.rows import local
+
+_BYTES = 4 << 20
+_ROWS = 128
 
 RANGE = ("min", "q25", "median", "q75", "max", "mean")
 """The statistics of each parameter, over the units of a layer."""
@@ -72,11 +77,13 @@ class Rows:
     """Rows of numbers by step: at most ``limit`` of them, by keeping every second one whenever there are more.
 
     Which steps are kept depends on nothing but the steps themselves: those that the stride divides, and the newest.
+    A column is named by its layer, parameter and statistic.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, stride: int = 1, columns: Sequence[tuple[str, str, str]] = ()) -> None:
         self.limit = limit
-        self.stride = 1
+        self.stride = stride
+        self.columns = columns
         self.steps: list[int] = []
         self.values: list[Tensor] = []
 
@@ -102,22 +109,78 @@ class Rows:
         values = torch.stack(self.values) if self.values else torch.empty(0)
         return {"stride": self.stride, "steps": list(self.steps), "values": values}
 
-    def load(self, state: dict[str, Any], columns: int) -> None:
-        """Take over a state of :meth:`state`; the limit stays."""
+    def loaded(self, state: dict[str, Any]) -> Rows:
+        """Return rows of this limit and these columns with what is in a state of :meth:`state`."""
         values: Tensor = state["values"]
-        if len(state["steps"]) != len(values) or (len(values) and values.shape[1:] != (columns,)):
+        if len(state["steps"]) != len(values) or (len(values) and values.shape[1:] != (len(self.columns),)):
             raise ArgumentError(
                 f"state has {len(state['steps'])} steps and rows of shape {tuple(values.shape)}; "
-                f"this monitor's rows have {columns} numbers"
+                f"this monitor's rows have {len(self.columns)} numbers"
             )
-        self.stride = int(state["stride"])
-        self.steps = [int(step) for step in state["steps"]]
-        self.values = list(values.to("cpu", torch.float64).unbind()) if len(values) else []
+        rows = Rows(self.limit, int(state["stride"]), self.columns)
+        rows.steps = [int(step) for step in state["steps"]]
+        rows.values = list(values.to("cpu", torch.float64).unbind()) if len(values) else []
+        return rows
 
-    def records(self, names: Sequence[tuple[str, str, str]]) -> list[Record]:
-        """Return all numbers that are there, each with its name; a number that was not measured is left out."""
+    def records(self) -> list[Record]:
+        """Return all numbers that are there, each with its name."""
         return [
             Record(step, *name, value)
             for step, row in zip(self.steps, self.values, strict=True)
-            for name, value in zip(names, row.tolist(), strict=True)
+            for name, value in zip(self.columns, row.tolist(), strict=True)
         ]
+
+
+class ParameterBuffer:
+    """The values of all scales and locations at the last few steps, as rows of one matrix for each device.
+
+    A step costs one concatenation into a row, without waiting for the device; what is asked of the values is computed
+    for all rows together, when the buffer is full or a reader asks.
+    """
+
+    def __init__(self, modules: Sequence[AgileModule]) -> None:
+        self.modules = modules
+        self.steps: list[int] = []
+        tensors = self._read()
+        self.devices = [tensor.device for tensor in tensors]
+        self.sizes = [tensor.numel() for tensor in tensors]
+        self.dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+        self.rows = max(1, min(_ROWS, _BYTES // max(1, sum(self.sizes) * self.dtype.itemsize)))
+        self.groups: list[tuple[list[int], Tensor]] = []
+        for device in dict.fromkeys(self.devices):
+            members = [index for index, one in enumerate(self.devices) if one == device]
+            width = sum(self.sizes[index] for index in members)
+            self.groups.append((members, torch.empty(self.rows, width, dtype=self.dtype, device=device)))
+
+    def _read(self) -> list[Tensor]:
+        return [local(tensor) for module in self.modules for tensor in (module.scale, module.location)]
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another row."""
+        return len(self.steps) == self.rows
+
+    def copy(self, step: int) -> bool:
+        """Add a row with the present values; return False, and add none, if a parameter is on another device now."""
+        row = len(self.steps)
+        with torch.no_grad():
+            tensors = self._read()
+            if [tensor.device for tensor in tensors] != self.devices:
+                return False
+            for members, memory in self.groups:
+                chosen = tensors if len(members) == len(tensors) else [tensors[index] for index in members]
+                torch.cat(chosen, out=memory[row])
+        self.steps.append(step)
+        return True
+
+    def drain(self) -> tuple[list[int], list[Tensor]]:
+        """Return the steps, and for each scale and location a matrix (step, unit) on the CPU; then forget them."""
+        steps, count = self.steps, len(self.steps)
+        parts: list[Tensor] = [torch.empty(0)] * len(self.sizes)
+        for members, memory in self.groups:
+            values = memory[:count].to("cpu", copy=True)
+            split = values.split([self.sizes[index] for index in members], dim=1)
+            for index, part in zip(members, split, strict=True):
+                parts[index] = part
+        self.steps = []
+        return steps, parts

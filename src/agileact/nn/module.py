@@ -61,7 +61,9 @@ class AgileModule(LazyModuleMixin, nn.Module):
         self.base = base
         self.options: dict[str, Value] = bases.get(base).resolve(options)
         check_placement(granularity, dim, dtype)
-        _check_terms(terms, spread)
+        checks.integer("terms", terms, least=1)
+        if not 0 < abs(checks.number("spread", spread)) < math.inf:
+            raise ArgumentError(f"spread must be a number other than 0, or the terms would stay equal, not {spread}")
         self.granularity: Granularity = granularity
         self.dim = dim
         self.terms = terms
@@ -197,12 +199,6 @@ class AgileModule(LazyModuleMixin, nn.Module):
                 parameter.data = parameter.data.to(dtype)
 
 
-def _check_terms(terms: Any, spread: Any) -> None:
-    checks.integer("terms", terms, least=1)
-    if not 0 < abs(checks.number("spread", spread)) < math.inf:
-        raise ArgumentError(f"spread must be a number other than 0, or the terms would stay equal, not {spread}")
-
-
 def number_of_pairs(num_parameters: int | tuple[int, ...] | None, granularity: Granularity) -> int | None:
     """Return how many pairs there are of each kind of parameter, or None if that is left open."""
     if granularity == "layer":
@@ -220,17 +216,13 @@ def number_of_pairs(num_parameters: int | tuple[int, ...] | None, granularity: G
     return math.prod(checks.integer("num_parameters", size, least=1) for size in sizes)
 
 
-def _start(terms: int = 1, spread: float = 1.0) -> tuple[list[float], list[float]]:
+def _start(terms: int, spread: float) -> tuple[list[float], list[float]]:
     """Return the scale and the location of each term of a sum that is exactly f.
 
     The first term has scale 1 and location 0. The others have scale 0, so that they add nothing yet, and
     locations ``spread``, ``-spread``, ``2 spread``, ``-2 spread`` and so on. These are distinct, so the
     gradient of each scale, the sum of g f(x - b_j), is another one, and the first step already tells the terms
     apart; their locations move from the second step on.
-
-    Example:
-        >>> _start(4, spread=0.5)
-        ([1.0, 0.0, 0.0, 0.0], [0.0, 0.5, -0.5, 1.0])
     """
     scale = [1.0] + [0.0] * (terms - 1)
     location = [0.0] + [spread * ((term + 1) // 2) * (1 if term % 2 else -1) for term in range(1, terms)]

@@ -135,12 +135,7 @@ def _bounds(range: Any) -> tuple[float, float]:
 
 
 def _inward(low: float, high: float, dtype: torch.dtype) -> tuple[float, float]:
-    """Return the bounds as numbers of a dtype, rounded into the range and not out of it.
-
-    Example:
-        >>> _inward(0.1, 0.1 + 1e-6, torch.float32)[0] >= 0.1
-        True
-    """
+    """Return the bounds as numbers of a dtype, rounded into the range and not out of it."""
     bounds = []
     for bound, goal in ((low, math.inf), (high, -math.inf)):
         rounded = torch.tensor(bound, dtype=dtype, device="cpu")
@@ -153,13 +148,11 @@ def _inward(low: float, high: float, dtype: torch.dtype) -> tuple[float, float]:
 
 def _next(value: Tensor, goal: float) -> Tensor:
     """Return the neighbour of a number in its dtype, towards plus or minus infinity."""
-    whole = {torch.float16: torch.int16, torch.bfloat16: torch.int16}.get(value.dtype)
-    if whole is None:
+    if value.dtype not in (torch.float16, torch.bfloat16):
         return torch.nextafter(value, torch.tensor(goal, dtype=value.dtype, device="cpu"))
     # PyTorch has no nextafter for half precision; neighbours of one sign are neighbours as integers.
-    bits = int(value.view(whole))
+    step = torch.tensor(1, dtype=torch.int16, device="cpu")
     if float(value) == 0.0:
-        tiny = torch.tensor(1, dtype=whole, device="cpu").view(value.dtype)
-        return tiny if goal > 0 else -tiny
+        return math.copysign(1.0, goal) * step.view(value.dtype)
     away = (float(value) > 0) == (goal > 0)
-    return torch.tensor(bits + (1 if away else -1), dtype=whole, device="cpu").view(value.dtype)
+    return (value.view(torch.int16) + (step if away else -step)).view(value.dtype)

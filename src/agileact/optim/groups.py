@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.nn import AgileModule
-from agileact.nn.rows import directions
+from agileact.nn.rows import directions, row_length
 
 Group = dict[str, Any]
 
@@ -24,6 +25,7 @@ def param_groups(
     *,
     activation_lr: float | Tensor | None = None,
     direction_lr: float | Tensor | None = None,
+    direction_turn: float | None = None,
     weight_decay: float = 0.0,
     activation_decay: float = 0.0,
     groups: Iterable[Any] | None = None,
@@ -46,6 +48,10 @@ def param_groups(
             parameter was in, if it has one, and else for ``lr``. What to try and why: docs/guides/train.md,
             Recommended defaults.
         direction_lr: The learning rate of directions, with None as for ``activation_lr``.
+        direction_turn: How far a step may turn a direction, in units of its learning rate; None for no limit. Adam
+            moves each of a row's n numbers by up to its rate, and so turns a row of length 1 by up to sqrt(n) rates:
+            the rate of directions becomes ``min(1, direction_turn / sqrt(n))`` of what it was. In small batches
+            3 made larger rates usable, and did not lower the tuned loss: docs/studies/recipe.md.
         weight_decay: The weight decay of the weights; of user groups, for those that have none of their own.
         activation_decay: The decay of scales, locations and gains towards their start, as a rate per step and learning
             rate. It takes effect through :func:`~agileact.decay_activations`.
@@ -76,14 +82,14 @@ def param_groups(
         ("lr", lr),
         ("activation_lr", lr if activation_lr is None else activation_lr),
         ("direction_lr", lr if direction_lr is None else direction_lr),
+        ("direction_turn", 0.0 if direction_turn is None else direction_turn),
         ("weight_decay", weight_decay),
         ("activation_decay", activation_decay),
     ):
         _check_rate(argument, value)
     names = _trainable(model)
-    own_groups = _activation_parameters(model)
-    held: list[Any] = [layer.weight for layer in directions(model).values()]
-    own_groups = {"direction": dict.fromkeys(held), **own_groups}
+    layers: dict[Any, nn.Module] = {layer.weight: layer for layer in directions(model).values()}
+    own_groups = {"direction": dict.fromkeys(layers), **_activation_parameters(model)}
     apart = {parameter for members in own_groups.values() for parameter in members}
 
     rates: dict[Tensor, float | Tensor] = {}
@@ -95,17 +101,24 @@ def param_groups(
         own = _as_groups(groups)
         _check_twice(own, names)
         rates = {_tensor(member): group["lr"] for group in own if "lr" in group for member in group["params"]}
-        result, named = _without(own, apart)
+        every = [member for group in own for member in group["params"]]
+        named = bool(every) and all(isinstance(member, tuple) for member in every)
+        result = [
+            {**group, "lr": group.get("lr", lr), "weight_decay": group.get("weight_decay", weight_decay)}
+            for group in own
+        ]
         for group in result:
-            group.setdefault("lr", lr)
-            group.setdefault("weight_decay", weight_decay)
+            group["params"] = [member for member in group["params"] if _tensor(member) not in apart]
     for name, chosen in own_groups.items():
         asked = direction_lr if name == "direction" else activation_lr
         members = [parameter for parameter in names if parameter in chosen]
         # Several groups only where the user's have several rates, as for one that falls from layer to layer.
         by_rate: dict[Any, list[Tensor]] = {}
         for parameter in members:
-            by_rate.setdefault(rates.get(parameter, lr) if asked is None else asked, []).append(parameter)
+            rate = rates.get(parameter, lr) if asked is None else asked
+            if name == "direction" and direction_turn is not None:
+                rate = rate * min(1.0, direction_turn / math.sqrt(row_length(layers[parameter])))
+            by_rate.setdefault(rate, []).append(parameter)
         for rate, part in by_rate.items():
             members_of = [(names[parameter], parameter) for parameter in part] if named else part
             group = {"params": members_of, "name": name, "lr": rate, "weight_decay": 0.0}
@@ -171,15 +184,6 @@ def _as_groups(groups: Iterable[Any]) -> list[Group]:
     return result
 
 
-def _without(groups: list[Group], activation: Iterable[Tensor]) -> tuple[list[Group], bool]:
-    """Take scales and locations out of the groups; also tell whether the parameters come with names."""
-    taken = set(activation)
-    members = [member for group in groups for member in group["params"]]
-    for group in groups:
-        group["params"] = [member for member in group["params"] if _tensor(member) not in taken]
-    return groups, bool(members) and all(isinstance(member, tuple) for member in members)
-
-
 def _tensor(member: Any) -> Tensor:
     tensor = member[1] if isinstance(member, tuple) else member
     if not isinstance(tensor, Tensor):
@@ -189,11 +193,7 @@ def _tensor(member: Any) -> Tensor:
 
 def _check_twice(groups: list[Group], names: dict[Tensor, str]) -> set[Tensor]:
     """Return all parameters of the groups; raise if one is there twice."""
-    seen: dict[Tensor, int] = {}
-    for group in groups:
-        for member in group["params"]:
-            tensor = _tensor(member)
-            seen[tensor] = seen.get(tensor, 0) + 1
+    seen = Counter(_tensor(member) for group in groups for member in group["params"])
     twice = [names.get(tensor, "one that is not the model's") for tensor, count in seen.items() if count > 1]
     if twice:
         raise ArgumentError(f"groups has parameters more than once: {', '.join(twice)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from agileact._common.optional import expect
 from agileact._common.terminal import HelpFormatter, format_json, print_json, print_table
 
 _PAPER = "doi 10.3745/KTSDE.2020.9.7.213"
+_CONV = "sigmoid,agile-sigmoid,relu,agile-relu"
 
 
 def add_commands(commands: Any) -> None:
@@ -21,8 +22,9 @@ def add_commands(commands: Any) -> None:
     _add_xor(commands)
 
 
+_Options = tuple[tuple[str, Callable[[str], Any], str | None, str], ...]
 # Fields of the recipe: without one of them the preset's holds.
-_RECIPE: tuple[tuple[str, Callable[[str], Any], str | None, str], ...] = (
+_RECIPE: _Options = (
     (
         "data",
         str,
@@ -39,19 +41,14 @@ _RECIPE: tuple[tuple[str, Callable[[str], Any], str | None, str], ...] = (
     ("optimizer", str, "NAME", "adam, adamw, nadam, rmsprop, sgd or momentum (default: adam)"),
     ("lr", _values.rate, None, "learning rate of the weights (default: 0.001)"),
     ("activation-lr", _values.rate, "LR", "learning rate of size and position (default: as --lr)"),
-    (
-        "conv",
-        _values.names,
-        "A,B",
-        "activations of the convolutional layers (default: sigmoid,agile-sigmoid,relu,agile-relu)",
-    ),
+    ("conv", _values.names, "A,B", f"activations of the convolutional layers (default: {_CONV})"),
     ("fc", _values.names, "A,B", "activations of the hidden layers (default: relu,agile-relu,agile-sigmoid)"),
     ("filters", _values.sizes, "N,N", "filters of each convolutional layer, or none (default: 16,8,4)"),
     ("nodes", _values.sizes, "N,N", "nodes of each hidden layer, or none (default: 30)"),
     ("kernel", _values.count, "N", "size of the kernels, odd (default: 3)"),
     ("pooling", _values.count, "N", "size of the max pooling, 1 for none (default: 2)"),
 )
-_XOR: tuple[tuple[str, Callable[[str], Any], str | None, str], ...] = (
+_XOR: _Options = (
     ("base", str, None, "activation (default: sigmoid)"),
     ("starts", _values.count, "N", "initial weights to try (default: 200)"),
     ("epochs", _values.count, "N", "steps of full-batch training (default: 3000)"),
@@ -62,10 +59,10 @@ _XOR: tuple[tuple[str, Callable[[str], Any], str | None, str], ...] = (
 )
 
 
-def _given(options: argparse.Namespace, table: Sequence[tuple[str, Any, Any, str]]) -> dict[str, Any]:
+def _given(options: argparse.Namespace, table: _Options) -> dict[str, Any]:
     """Return the options of a table that were given, by field."""
-    found = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name, *_ in table}
-    return {name: value for name, value in found.items() if value is not None}
+    names = [name.replace("-", "_") for name, *_ in table]
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def _add_paper(commands: Any) -> None:
@@ -134,12 +131,8 @@ def _add_xor(commands: Any) -> None:
     )
     for name, kind, shown, text in _XOR:
         parser.add_argument(f"--{name}", type=kind, metavar=shown, help=text)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/xor"),
-        help="folder for results and figure (default: %(default)s)",
-    )
+    out = "folder for results and figure (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=Path("runs/xor"), help=out)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.set_defaults(run=_xor)
 
@@ -147,8 +140,7 @@ def _add_xor(commands: Any) -> None:
 def _xor(options: argparse.Namespace) -> None:
     from agileact._common.files import write_atomically
     from agileact.paper.figures import draw_xor
-    from agileact.paper.xor import XorSpec, run_xor
-    from agileact.paper.xor_outcome import HEADER as XOR_HEADER
+    from agileact.paper.xor import HEADER, XorSpec, run_xor
 
     expect("paper", "matplotlib", "scipy")
     spec = XorSpec(**_given(options, _XOR))
@@ -158,6 +150,6 @@ def _xor(options: argparse.Namespace) -> None:
     if options.json:
         print_json(outcome.to_dict())
         return
-    print_table("XOR", XOR_HEADER, outcome.rows(), keys=1)
+    print_table("XOR", HEADER, outcome.rows(), keys=1)
     print("\n" + "\n".join(outcome.sentences()))
     print("\nWritten: " + ", ".join(str(path) for path in [options.out / "xor.json", *files]))

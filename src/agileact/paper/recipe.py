@@ -31,29 +31,13 @@ class PaperRow:
     iterations: int
 
 
+_REPORTED = (
+    *((0.18850, 5030), (0.16094, 5045), (0.14456, 9908), (0.16259, 5036), (0.16684, 4317), (0.15600, 7808)),
+    *((0.18127, 1187), (0.17529, 1187), (0.16031, 3400), (0.17666, 1050), (0.18261, 809), (0.15027, 3261)),
+)
 PAPER_TABLE = tuple(
-    PaperRow(n, conv, fc, loss, iterations)
-    for n, ((conv, fc), (loss, iterations)) in enumerate(
-        zip(
-            itertools.product(CONV, FC),
-            (
-                (0.18850, 5030),
-                (0.16094, 5045),
-                (0.14456, 9908),
-                (0.16259, 5036),
-                (0.16684, 4317),
-                (0.15600, 7808),
-                (0.18127, 1187),
-                (0.17529, 1187),
-                (0.16031, 3400),
-                (0.17666, 1050),
-                (0.18261, 809),
-                (0.15027, 3261),
-            ),
-            strict=True,
-        ),
-        start=1,
-    )
+    PaperRow(n, *names, *numbers)
+    for n, (names, numbers) in enumerate(zip(itertools.product(CONV, FC), _REPORTED, strict=True), start=1)
 )
 """Table 1 of doi 10.3745/KTSDE.2020.9.7.213: loss and iterations of the twelve combinations."""
 
@@ -62,24 +46,11 @@ PAPER_TABLE = tuple(
 class Recipe:
     """Settings of the paper's experiment; what the paper does not say is our choice and an option.
 
-    Attributes:
-        data: Name of the data set.
-        seeds: One network a combination and seed.
-        iterations: Training steps.
-        evaluate_every: Steps between evaluations.
-        probe_every: Steps between probes of a single step, for Figs. 5 and 9.
-        conv: Activations of the convolutional layers.
-        fc: Activations of the hidden layers; every pair with ``conv`` is a combination.
-        figure_11: Activations of the fully connected network without convolution (Fig. 11).
-        filters: Filters of each convolutional layer (paper: 16, 8, 4).
-        nodes: Nodes of each hidden layer (paper: 30).
-        kernel: Kernel size (not given in the paper).
-        pooling: Pooling size (not given in the paper).
-        batch_size: Samples a step (paper: 100).
-        validation: Training digits set aside for validation.
-        optimizer: Name of the optimizer (not given in the paper; its equations are plain gradient descent).
-        lr: Learning rate of the weights.
-        activation_lr: Learning rate of scale and location; None means ``lr``.
+    One network is trained for each seed and pair of ``conv``, the activations of the convolutional layers, and ``fc``,
+    those of the hidden layers; ``figure_11`` are activations of the network without convolution. ``filters``, ``nodes``
+    (a number for each layer) and ``batch_size`` are the paper's. ``kernel``, ``pooling`` and ``optimizer`` it does not
+    give; its equations are plain gradient descent. ``probe_every`` counts steps between probes of a single step, for
+    Figs. 5 and 9. None for ``activation_lr``, the rate of scale and location, means ``lr``.
     """
 
     data: str = "mnist5k-split"
@@ -111,16 +82,11 @@ class Recipe:
     def trials(self, fingerprint: str = "") -> list[TrialSpec]:
         """Return all trials, seed after seed, so that a run that is cut short has whole seeds.
 
-        Args:
-            fingerprint: Hash of the loaded data; part of each trial's identity.
-
-        Example:
-            >>> len(Recipe(seeds=(0, 1)).trials())
-            28
+        The fingerprint of the loaded data is part of each trial's identity.
         """
-        mlp = self._task(fingerprint, "mlp")
-        (cnn,), arms = self.study(fingerprint).tasks, self.study(fingerprint).arms
-        pairs = [(cnn.spec, arm.spec) for arm in arms] + [(mlp, self._arm(fc=fc)) for fc in self.figure_11]
+        mlp, study = self._task(fingerprint, "mlp"), self.study(fingerprint)
+        pairs = [(study.tasks[0].spec, arm.spec) for arm in study.arms]
+        pairs += [(mlp, self._arm(fc=fc)) for fc in self.figure_11]
         return [TrialSpec(task, arm, seed) for seed in self.seeds for task, arm in pairs]
 
     def study(self, fingerprint: str = "") -> Study:
@@ -128,14 +94,6 @@ class Recipe:
 
         The first combination is its baseline. The fully connected networks of Fig. 11 are other arms on another task,
         and no part of it.
-
-        Args:
-            fingerprint: Hash of the loaded data.
-
-        Example:
-            >>> study = Recipe().study()
-            >>> study.arms[0].name, len(study.arms), study.protocol.select
-            ('sigmoid / relu', 12, 'test')
         """
         cnn = self._task(fingerprint, "cnn", filters=self.filters, kernel=self.kernel, pooling=self.pooling)
         arms = tuple(
@@ -164,14 +122,7 @@ PRESETS: dict[str, Recipe] = {
 
 
 def preset(name: str, **changes: Any) -> Recipe:
-    """Return the preset ``name`` with ``changes``.
-
-    Example:
-        >>> preset("full", seeds=(0, 1)).iterations
-        10000
-    """
-    try:
-        recipe = PRESETS[name]
-    except KeyError:
-        raise ArgumentError(unknown("preset", name, PRESETS)) from None
-    return replace(recipe, **changes)
+    """Return the preset ``name`` with ``changes``."""
+    if name not in PRESETS:
+        raise ArgumentError(unknown("preset", name, PRESETS))
+    return replace(PRESETS[name], **changes)

@@ -53,16 +53,8 @@ def run_paper(
 ) -> PaperOutcome:
     """Run the trials of ``recipe`` that ``out`` does not hold yet, and write table, results and figures.
 
-    Args:
-        recipe: What to run.
-        out: Folder for the store and everything that is written; a run that was cut short continues here.
-        jobs: Trials side by side; None for one per core.
-        data_dir: Folder with the official test digits, for the data set ``mnist5k``.
-        command: What was typed; the table's file shows it.
-        notify: Receives a line on each step for people.
-
-    Raises:
-        AgileactError: If the data cannot be had, the store is not usable or a trial failed.
+    A run that was cut short continues in its folder. ``data_dir`` has the official test digits, for the data set
+    ``mnist5k``; ``command`` is what was typed, which the table's file shows; ``notify`` gets a line on each step.
     """
     executor = LocalExecutor(jobs, data_dir)
     data = data_room.load(DataSpec(recipe.data, recipe.validation), data_dir=data_dir)
@@ -86,10 +78,10 @@ def run_paper(
     document = results_document(
         results, recipe, description=data.description, fingerprint=data.fingerprint, reading=reading
     )
-    write_atomically(out / "results.json", format_json(document) + "\n")
     table = table_document(rows, recipe, description=data.description, reading=reading, command=command)
-    write_atomically(out / "table.md", table)
     files = [out / "results.json", out / "table.md"]
+    for file, content in zip(files, (format_json(document) + "\n", table), strict=True):
+        write_atomically(file, content)
     files += draw_all(results, out / "figures", dataset=recipe.data, xor=run_xor(FIGURE_4), notify=notify)
     outcome = Outcome(study, {result.spec: result for result in results}.get, around)
     if report := keep_report(outcome, out, notify):
@@ -100,13 +92,8 @@ def run_paper(
 def _notes(recipe: Recipe) -> tuple[str, ...]:
     """Return what a reader of the report must know."""
     rate = f"All arms were trained with the learning rate {recipe.lr:g}, as in the paper; none was tuned."
-    if not recipe.figure_11:
-        return (rate,)
-    names = " and ".join(recipe.figure_11)
-    return (
-        rate,
-        f"The fully connected networks of Fig. 11 ({names}) are in results.json and in the figures, not here.",
-    )
+    others = f"The fully connected networks of Fig. 11 ({' and '.join(recipe.figure_11)}) are in results.json and in "
+    return (rate, f"{others}the figures, not here.") if recipe.figure_11 else (rate,)
 
 
 def results_document(

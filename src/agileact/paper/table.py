@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agileact.paper.recipe import PAPER_TABLE, PaperRow
 from agileact.study.spec.result import TrialResult
@@ -37,6 +38,14 @@ _DIGITS = 4
 """Decimals of a printed loss. A difference below them is none: the table would show two equal numbers."""
 
 _PAPER = {(row.conv, row.fc): row for row in PAPER_TABLE}
+
+
+_MEASURED = {
+    "lowest_test_loss": "best_test_loss",
+    "lowest_iteration": "best_iteration",
+    **{name: name for name in ("selected_test_loss", "selected_test_accuracy", "seconds_per_iteration")},
+}
+"""What a row summarises, and what a trial calls it."""
 
 
 @dataclass(frozen=True)
@@ -75,25 +84,11 @@ def rows(results: Sequence[TrialResult]) -> list[Row]:
     table = []
     for conv, fc in names:
         trials = of_combination(results, conv, fc)
-        table.append(
-            Row(
-                conv,
-                fc,
-                _PAPER.get((conv, fc)),
-                _over([t.best_test_loss for t in trials]),
-                _over([t.best_iteration for t in trials]),
-                _over([t.selected_test_loss for t in trials]),
-                _over([t.selected_test_accuracy for t in trials]),
-                _over([t.seconds_per_iteration for t in trials]),
-                tuple(t.spec.seed for t in trials),
-                sum(t.status == "diverged" for t in trials),
-            )
-        )
+        measured = {name: [getattr(t, own) for t in trials] for name, own in _MEASURED.items()}
+        found: dict[str, Any] = {name: summarise([v for v in vs if v is not None]) for name, vs in measured.items()}
+        seeds, diverged = tuple(t.spec.seed for t in trials), sum(t.status == "diverged" for t in trials)
+        table.append(Row(conv, fc, _PAPER.get((conv, fc)), seeds=seeds, diverged=diverged, **found))
     return table
-
-
-def _over(values: Sequence[float | None]) -> Summary | None:
-    return summarise([value for value in values if value is not None])
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -121,12 +116,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def markdown(table: Sequence[Row]) -> str:
-    """Return the table in Markdown.
-
-    Example:
-        >>> print(markdown([]).splitlines()[0][:34])
-        | n | convolutional | fully connec
-    """
+    """Return the table in Markdown."""
     lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in table]
     return "\n".join(lines)
@@ -162,17 +152,14 @@ def comparisons(results: Sequence[TrialResult], measure: Callable[[TrialResult],
 
     The intervals hold together at 95 % (Bonferroni over all of them).
     """
-    pairs = []
+    found = []
     for row in PAPER_TABLE:
         for twin in ((_PLAIN_OF.get(row.conv, ""), row.fc), (row.conv, _PLAIN_OF.get(row.fc, ""))):
-            if twin in _PAPER:
-                pairs.append((row, _PAPER[twin]))
-    found = []
-    for agile, plain in pairs:
-        first, second = (_by_seed(of_combination(results, row.conv, row.fc), measure) for row in (agile, plain))
-        seeds = [seed for seed in first if seed in second]
-        if seeds:
-            found.append((agile, plain, [first[seed] for seed in seeds], [second[seed] for seed in seeds]))
+            names = (row.conv, row.fc), twin
+            first, second = (_by_seed(of_combination(results, *pair), measure) for pair in names)
+            seeds = [seed for seed in first if seed in second]
+            if twin in _PAPER and seeds:
+                found.append((row, _PAPER[twin], [first[seed] for seed in seeds], [second[seed] for seed in seeds]))
     return [Comparison(agile, plain, paired_difference(a, b, comparisons=len(found))) for agile, plain, a, b in found]
 
 
@@ -222,11 +209,8 @@ def _pairs(found: Sequence[Comparison]) -> list[str]:
     if not found:
         return []
     seeds = min(c.difference.pairs for c in found)
-    basis = (
-        f"{seeds} paired seeds, intervals hold together at 95 %"
-        if seeds > 1
-        else "one seed, so no interval and no conclusion"
-    )
+    several = f"{seeds} paired seeds, intervals hold together at 95 %"
+    basis = several if seeds > 1 else "one seed, so no interval and no conclusion"
     return [
         f"An agile part against its plain twin, lowest test loss, agile minus plain, so negative is better ({basis}):",
         *(_item(c) for c in found),
@@ -276,17 +260,11 @@ def _caveats(results: Sequence[TrialResult], known: Sequence[Row]) -> list[str]:
             f"This is not the paper's network and batch (filters 16, 8, 4, one layer of 30 nodes, batch 100) but "
             f"filters {_sizes(here[0])}, nodes {_sizes(here[1])}, batch {here[2]}: the comparison means little."
         )
-    late = [
-        f"{row.conv} - {row.fc}"
-        for row in known
-        if row.lowest_iteration and row.lowest_iteration.mean > 0.95 * budget.iterations
-    ]
+    end = 0.95 * budget.iterations
+    late = [f"{row.conv} - {row.fc}" for row in known if row.lowest_iteration and row.lowest_iteration.mean > end]
     if late:
-        lines.append(
-            f"Still falling when training stopped at iteration {budget.iterations}, so not at their lowest: "
-            + ", ".join(late)
-            + "."
-        )
+        stopped = f"Still falling when training stopped at iteration {budget.iterations}, so not at their lowest"
+        lines.append(f"{stopped}: {', '.join(late)}.")
     diverged = sum(result.status == "diverged" for result in results)
     if diverged:
         lines.append(f"{diverged} trials diverged; they count with what they reached before.")

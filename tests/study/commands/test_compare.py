@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError, DataError, cli
-from agileact.study.commands.compare import duration, fitted, proposed, usual_validation
+from agileact.study.commands.compare import fitted, proposed, usual_validation
+from agileact.study.commands.study import duration
 from agileact.study.data import dataset as data
 from agileact.study.running.cost import START_SECONDS
 from agileact.study.spec.arms import arm

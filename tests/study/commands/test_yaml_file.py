@@ -222,3 +222,13 @@ def test_one_arm_in_two_spaces_is_two_arms(tmp_path):
     )
     assert study.arms[0].spec == study.arms[1].spec
     assert study.space(study.arms[0]) != study.space(study.arms[1])
+
+
+def test_a_task_says_which_way_of_its_metric_is_good(tmp_path):
+    path = tmp_path / "s.yaml"
+    text = "{{arms: [relu, gelu], tasks: [{{task: diabetes-mlp, better: {}}}]}}"
+    path.write_text(text.format("lower"))
+    assert read_study(path).tasks[0].better == "lower"
+    path.write_text(text.format("low"))
+    with pytest.raises(ArgumentError, match=r"tasks\[0\].better: better must be 'higher' or 'lower', not 'low'"):
+        read_study(path)

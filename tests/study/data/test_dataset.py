@@ -48,7 +48,7 @@ SPEC = DataSpec("mnist5k")
 
 def small(folder: Path | None, **options: Any) -> DataSet:
     """The data set with 20 made-up test digits."""
-    return build_mnist5k(SPEC, folder, lambda *_: None, files=SMALL, backoff=0.0, **options)
+    return build_mnist5k(SPEC, folder, lambda *_: None, files=SMALL, **options)
 
 
 def put(folder: Path, images: bytes = SMALL_IMAGES, labels: bytes = SMALL_LABELS) -> Path:
@@ -64,6 +64,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("AGILEACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AGILEACT_MNIST_URL", "http://127.0.0.1:1/nowhere")
     monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("agileact.study.data.download.BACKOFF", 0.0)
     return tmp_path / "cache"
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 from agileact import ArgumentError, DataError
 from agileact.study.commands.context import Context
 from agileact.study.data import dataset as data
+from agileact.study.data import on_disk
 from agileact.study.results.outcome import Outcome
 from agileact.study.running.conduct import identified
 from agileact.study.running.planner import final_trials
@@ -61,6 +65,22 @@ class Samples(Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return self.x[index], int(self.y[index])
+
+
+class Named(Dataset[tuple[dict[str, torch.Tensor], int]]):
+    def __len__(self) -> int:
+        return len(Y)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, torch.Tensor], int]:
+        return {"left": X[index, :3], "right": X[index, 3:].double()}, int(Y[index])
+
+
+class Uneven(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    def __len__(self) -> int:
+        return 257
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(index // 256 + 1), torch.tensor(index % 2)
 
 
 class Stream(IterableDataset[tuple[torch.Tensor, int]]):
@@ -205,10 +225,47 @@ def test_datasets_that_do_not_fit(monkeypatch, part, words):
         load(monkeypatch, [part, part])
 
 
-def test_a_dataset_that_does_not_fit_into_memory_is_refused(monkeypatch):
-    monkeypatch.setattr("agileact.study.data.user_function._MOST_BYTES", 1000)
-    with pytest.raises(DataError, match="a study keeps its samples in memory: take fewer"):
+@pytest.mark.parametrize(
+    "value",
+    [
+        [Samples(), Samples()],
+        [Samples(), Samples(), Samples()],
+        [DataLoader(Samples(), batch_size=7), (X, Y)],
+        [Named(), Named()],
+    ],
+    ids=["two", "three", "loader", "several"],
+)
+def test_samples_that_do_not_fit_into_memory_are_the_same_from_a_file(monkeypatch, value):
+    usual = load(monkeypatch, value)
+    files = mock.Mock(wraps=tempfile.TemporaryFile)
+    monkeypatch.setattr("tempfile.TemporaryFile", files)
+    monkeypatch.setattr(on_disk, "most_bytes", lambda: 300)
+    monkeypatch.setattr(on_disk, "_PIECE", 100)
+    found = load(monkeypatch, value)
+    assert files.called
+    assert found.fingerprint == usual.fingerprint
+    for one, other in ((found, usual), (found.resampled(3), usual.resampled(3))):
+        for part in data.PARTS:
+            assert torch.equal(getattr(one, part), getattr(other, part))
+    found.train_x.zero_()
+    assert torch.equal(load(monkeypatch, value).train_x, usual.train_x)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
+def test_a_full_disk_is_said(monkeypatch):
+    monkeypatch.setattr(on_disk, "most_bytes", lambda: 300)
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: Path("/dev/full").open("wb", buffering=0))  # noqa: SIM115
+    with pytest.raises(DataError, match=r"training part .* do not fit into memory, and not into .* TMPDIR"):
         load(monkeypatch, [Samples(), Samples()])
+
+
+def test_samples_of_other_sizes_are_said(monkeypatch):
+    with pytest.raises(
+        DataError, match=r"training part of the data .* cannot be collected: RuntimeError: stack expects"
+    ):
+        load(monkeypatch, [Subset(Uneven(), [0, 256])] * 2)
+    with pytest.raises(DataError, match=r"its samples are torch.float32 \(1,\) and torch.float32 \(2,\); make them"):
+        load(monkeypatch, [Uneven(), Uneven()])
 
 
 # -- what is said --------------------------------------------------------------------------------------------

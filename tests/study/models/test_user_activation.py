@@ -22,8 +22,8 @@ from agileact.study.spec.arms import arm, has_trainable_activations
 from agileact.study.spec.protocol import Protocol, Study
 from agileact.study.spec.tasks import Task, task
 from agileact.study.spec.trial import ArmSpec, ModelSpec, freeze
-from agileact.study.spec.user_activation import UserActivation, target_of
 from agileact.study.spec.user_code import UserCode
+from agileact.study.spec.user_targets import UserActivation, target_of
 from agileact.study.training.dry_run import check_arms
 from agileact.study.training.setup import build_optimizer
 from agileact.study.training.stacked import stacks

@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 
 from agileact import ArgumentError, StoreError, cli
-from agileact.study.report.document import report_document
+from agileact.study.report.document import report_document, write_report
 from agileact.study.report.watch import Server
-from agileact.study.report.write import write_report
 from agileact.study.results.export import TABLES
 from agileact.study.results.source import stored, told
 from agileact.study.running.conduct import conduct

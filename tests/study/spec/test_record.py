@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -97,3 +98,16 @@ def test_a_record_with_a_wrong_value_is_refused():
     record["protocol"]["select"] = "luck"
     with pytest.raises(ArgumentError, match="luck"):
         study_from_record(json.loads(json.dumps(record)))
+
+
+def test_which_way_of_a_metric_is_good_is_recorded_and_is_no_part_of_a_trial():
+    plain = tasks.task("diabetes-mlp")
+    said = dataclasses.replace(plain, better="lower")
+    study, other = (Study("s", (arm("relu"),), (one,), Protocol(replicates=2, seeds=(0,))) for one in (plain, said))
+    assert study_from_record(json.loads(json.dumps(study_record(other)))) == other
+    assert "better" not in study_record(study)["tasks"][0]  # a record of before is the same
+    assert other.replicate(1).tasks[0].better == "lower"
+    keys = [[spec.key for spec in plan(one, lambda spec: None).next] for one in (study, other)]
+    assert keys[0] == keys[1]
+    with pytest.raises(ArgumentError, match="better must be 'higher' or 'lower', not 'lowest'; did you mean 'lower'"):
+        dataclasses.replace(plain, better="lowest")

@@ -141,3 +141,13 @@ def test_forms_that_a_network_cannot_have(name, changes, words):
             seed=0,
             sample=torch.Tensor,
         )
+
+
+def test_an_arm_says_how_far_a_step_turns_its_directions():
+    spec = arm("agile-relu+standardized+direction-turn=3", optimizer="adamw", lr=0.01).spec
+    network = build_network(MLP, spec, input_shape=(400,), classes=3, seed=0, sample=lambda: torch.randn(2, 400))
+    groups = build_optimizer(network, spec).param_groups  # type: ignore[attr-defined]
+    rates = [group["lr"] for group in groups if group["name"] == "direction"]
+    assert rates == pytest.approx([0.01 * 3 / 20, 0.01])  # rows of 400 numbers, and of 6
+    with pytest.raises(ArgumentError, match="direction_turn is for weights 'standardized' or 'length-one', not 'free'"):
+        arm("agile-relu+direction-turn=3")

@@ -97,6 +97,29 @@ class Method(_Layers):
         return self.inner(x) + self.inner(x + 1)
 
 
+class OneModule(_Layers):
+    """One module for all turns: it has one name, and widths that may differ."""
+
+    def __init__(self, widths: tuple[int, ...] = (3, 4, 6, 2)) -> None:
+        super().__init__(widths)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = self.act(layer(x))
+        return x
+
+
+class OneModuleBefore(OneModule):
+    """It is called before the loop, too: that call keeps its name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(x)
+        for layer in self.layers:
+            x = self.act(layer(x))
+        return x
+
+
 LOOPS: dict[str, tuple[type[_Layers], tuple[int, ...], dict[str, int]]] = {
     "for": (For, (3, 4, 6, 2), {"relu.0": 4, "relu.1": 6, "relu.2": 2}),
     "documented": (Documented, (3, 4, 6, 2), {"tanh.0": 4, "tanh.1": 6, "tanh.2": 2}),
@@ -109,6 +132,8 @@ LOOPS: dict[str, tuple[type[_Layers], tuple[int, ...], dict[str, int]]] = {
     "while": (While, (3, 4, 6, 2), {"silu.0": 4, "silu.1": 6, "silu.2": 2}),
     "comprehension": (Comprehension, (3, 3, 3, 3), {"gelu.0": 3, "gelu.1": 3, "gelu.2": 3}),
     "with": (With, (3, 4, 6, 2), {"leaky_relu.0": 4, "leaky_relu.1": 6, "leaky_relu.2": 2}),
+    "one module": (OneModule, (3, 4, 6, 2), {"act_2.0": 4, "act_2.1": 6, "act_2.2": 2}),
+    "one module before": (OneModuleBefore, (3, 4, 6, 2), {"act": 3, "act_2.0": 4, "act_2.1": 6, "act_2.2": 2}),
     "method": (Method, (3, 4, 6, 3), {"relu.0": 4, "relu.1": 6, "relu.2": 3}),
 }
 
@@ -149,7 +174,7 @@ def test_the_equation_turn_by_turn():
     torch.testing.assert_close(agile(X), y)
 
 
-@pytest.mark.parametrize("name", ["for", "if", "comprehension"])
+@pytest.mark.parametrize("name", ["for", "if", "comprehension", "one module"])
 def test_loops_compile_and_export(name: str):
     kind, widths, _ = LOOPS[name]
     agile, _ = ag.convert(kind(widths), example_inputs=X)
@@ -225,3 +250,33 @@ def test_more_turns_than_pairs_are_an_error_that_says_so():
     layers.append(nn.Linear(3, 3))
     with pytest.raises(IndexError, match="2 is out of range"):
         agile(X)
+
+
+class _Alias(OneModule):
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, act in zip(self.layers, [self.act] * 3, strict=True):
+            x = act(layer(x))
+        return x
+
+
+def test_one_module_for_all_turns_goes_back_folds_and_is_not_found_again():
+    model = OneModule()
+    agile, _ = converted(model, X)
+    _, report = converted(agile, X)
+    assert [(site.name, site.status) for site in report.sites][-1] == ("act", "skipped")
+    assert report.sites[-1].reason == "agile modules are called in its place"
+    set_pairs(agile, 1, negative=False, zero=False)
+    plain, folding = ag.fold(agile, X)
+    assert [site.status for site in folding.sites] == ["folded"] * 3
+    torch.testing.assert_close(plain(X), agile(X))
+    _, shared = converted(OneModule((3, 4, 4, 4)), X, sharing="shared")
+    assert [(site.name, site.channels) for site in shared.converted] == [("act", 4)]
+
+
+def test_turns_that_the_source_does_not_show_share_a_pair_or_say_why_not():
+    _, report = converted(_Alias((3, 4, 4, 4)), X)
+    assert [site.name for site in report.converted] == ["act"]
+    assert "its 3 uses share one pair: it is called as act, and what that is can change" in report.converted[0].reason
+    _, report = converted(_Alias(), X)
+    assert "one place is called with 2 and 4 and 6 channels" in report.skipped[0].reason
+    assert "it is called as act" in report.skipped[0].reason

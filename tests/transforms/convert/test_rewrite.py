@@ -170,7 +170,7 @@ def test_calls_that_cannot_be_exchanged_are_named(kind: type[nn.Module], words: 
     ("kind", "count"), [(_Private, 2), (_Parent, 1), (_Wrapped, 1), (Functional, 5), (Attribute, 2), (Block, 2)]
 )
 def test_without_columns_the_line_and_the_name_tell(kind: type[nn.Module], count: int, monkeypatch: pytest.MonkeyPatch):
-    # As under Python 3.10.
+    # As where a text is not that which was compiled.
     monkeypatch.setattr(_record, "_place", lambda frame, code: Place(code, frame.f_lineno, None, None, None))
     shape = {Functional: (5, 5), Block: (2, 4, 3, 3)}.get(kind, (5, 3))
     x = torch.randn(shape)
@@ -178,7 +178,7 @@ def test_without_columns_the_line_and_the_name_tell(kind: type[nn.Module], count
     agile, report = ag.convert(model, example_inputs=x)
     assert torch.equal(agile(x), model(x))
     assert len(report.converted) + len(report.skipped) == count
-    # In a call over several lines, this Python and 3.10 call another line that of the call.
+    # In a call over several lines, Python calls another line that of the call.
     assert len(report.converted) >= count - 2 * (kind is Functional)
 
 

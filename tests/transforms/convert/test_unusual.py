@@ -197,3 +197,25 @@ def test_a_network_that_is_kept_out_of_the_model_stays_as_it_is():
     assert [site.name for site in report.converted] == ["relu"]
     assert isinstance(agile.teacher[0][1], nn.Tanh)  # type: ignore[index]
     assert any(site.base == "tanh" and site.reason for site in report.skipped)
+
+
+@torch.jit.script
+def _scripted_relu(x: Tensor) -> Tensor:
+    return torch.relu(x)
+
+
+def test_a_scripted_function_is_named_also_where_it_may_not_run():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.kept = nn.Linear(3, 4), _scripted_relu
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = torch.tanh(self.layer(x))
+            return y if len(x) else _scripted_relu(self.kept(y))
+
+    _, report = ag.convert(Net(), example_inputs=torch.randn(2, 3))
+    assert [site.base for site in report.converted] == ["tanh"]
+    assert sorted(site.base for site in report.skipped) == ["_scripted_relu", "kept"]
+    for site in report.skipped:
+        assert site.reason.startswith("it is scripted: whether it runs and what it does cannot be seen; convert first")

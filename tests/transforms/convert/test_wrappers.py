@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
@@ -21,6 +21,17 @@ from tests.transforms.converting import Functional
 
 X = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
 gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="PyTorch was built without gloo")
+
+
+class _Wrapper(nn.Module):
+    """A user's own: nothing is known of it, and nothing has to be."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.module = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -55,6 +66,52 @@ def test_the_inside_of_a_wrapper_is_not_changed_in_place_but_its_copy_converts()
     agile, report = ag.convert(wrapped.module, example_inputs=X)
     assert len(report.converted) == 6
     assert torch.equal(DistributedDataParallel(agile)(X), model(X))
+
+
+@gloo
+@pytest.mark.slow
+@pytest.mark.usefixtures("group")
+@pytest.mark.filterwarnings("ignore")  # FSDP1 says that it is old, and that it is without an accelerator
+def test_fsdp1_is_refused_with_the_right_order_which_works():
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2))
+    expected = model(X)
+    agile, _ = ag.convert(model, example_inputs=X)
+    settings: Any = {"device_id": torch.device("cpu"), "use_orig_params": True}
+    wrapped: Any = FullyShardedDataParallel(model, **settings)
+    for given, inplace in ((wrapped, False), (wrapped, True), (nn.Sequential(wrapped), False)):
+        with pytest.raises(ag.ArgumentError, match=r"convert first: FullyShardedDataParallel\(agileact\.convert"):
+            ag.convert(given, example_inputs=X, inplace=inplace)
+    with pytest.raises(ag.ArgumentError, match="inside a FullyShardedDataParallel"):
+        ag.convert(wrapped.module, example_inputs=X, inplace=True)
+    torch.testing.assert_close(FullyShardedDataParallel(agile, **settings)(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "home", "order"),
+    [
+        (
+            "FullyShardedDataParallel",
+            "torch.distributed.fsdp.fully_sharded_data_parallel",
+            r"FullyShardedDataParallel\(",
+        ),
+        ("DeepSpeedEngine", "deepspeed.runtime.engine", r"deepspeed\.initialize\(model="),
+        ("DistributedDataParallel", "torch.nn.parallel.distributed", r"DistributedDataParallel\("),
+    ],
+)
+def test_wrappers_are_known_by_name_and_home(name: str, home: str, order: str, monkeypatch: pytest.MonkeyPatch):
+    """Classes of the same names stand for packages that are not there; so does one that is derived from them."""
+    kind = type(name, (_Wrapper,), {"__module__": home})
+    for wrapped in (kind(Functional()), nn.Sequential(kind(Functional())), type("Own", (kind,), {})(Functional())):
+        with pytest.raises(
+            ag.ArgumentError, match=rf"is wrapped by {name}, and the processes would .* {order}agileact"
+        ):
+            ag.convert(wrapped, example_inputs=X)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    inside = kind(Functional())
+    with pytest.raises(ag.ArgumentError, match=rf"inside a {name}, .* {order}agileact"):
+        ag.convert(inside.module, example_inputs=X, inplace=True)
+    of_ones_own = type(name, (_Wrapper,), {})
+    assert ag.convert(of_ones_own(Functional()), example_inputs=X)[1].converted
 
 
 def test_an_average_is_refused_and_the_other_order_works():
@@ -97,17 +154,6 @@ def test_a_compiled_model_runs_what_is_new(inplace: bool):
     torch.testing.assert_close(agile(X), eager(X))  # compiled, an activation is the expression, not the kernel
     assert not torch.equal(agile(X), expected)
     assert torch.equal(model(X), expected) != inplace
-
-
-class _Wrapper(nn.Module):
-    """A user's own: nothing is known of it, and nothing has to be."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.module = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.module(x)  # type: ignore[no-any-return]
 
 
 def test_a_wrapper_of_ones_own_is_a_module_like_any_other():

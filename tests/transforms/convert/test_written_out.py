@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -192,7 +193,106 @@ class Looped(_Formula):
         return x
 
 
+class GateBefore(_Formula):
+    def f(self, h: Tensor) -> Tensor:
+        u = torch.sigmoid(h)
+        y = h * u
+        return y
+
+
+class OneName(_Formula):
+    def f(self, h: Tensor) -> Tensor:
+        out = torch.sigmoid(h)
+        out = out * h
+        return out
+
+
+class OwnName(_Formula):
+    def f(self, h: Tensor) -> Tensor:
+        gate: Tensor = torch.sigmoid(h)
+        h = h * gate
+        return h
+
+
+class TanhGELUInSteps(_Formula):
+    def f(self, h: Tensor) -> Tensor:
+        inner = math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)
+        cdf = 0.5 * (1 + torch.tanh(inner))
+        return h * cdf
+
+
+class ErfGELUInSteps(_Formula):
+    def f(self, h: Tensor) -> Tensor:
+        cdf = 0.5 * (
+            1.0 + torch.erf(h / math.sqrt(2.0))  # over lines
+        )  # fmt: skip
+        return h * cdf
+
+
+class WithoutItsArgument(_Formula):
+    """The last expression does not name what is activated; a number and another name are in between."""
+
+    def f(self, h: Tensor) -> Tensor:
+        c = math.sqrt(2 / math.pi)
+        same = h
+        inner = c * (same + 0.044715 * torch.pow(h, 3))
+        left, right = 0.5, 1.0
+        half = left * h
+        whole = right + torch.tanh(inner)
+        return (
+            half
+            * whole
+        )  # fmt: skip
+
+
+class MaskBefore(_Formula):
+    def f(self, h: Tensor) -> Tensor:
+        mask = h > 0
+        h = h * mask
+        return h
+
+
+class TwoInOneStatement(_Formula):
+    def f(self, h: Tensor) -> Tensor:
+        mask, half = h > 0, 1.0
+        kept = half * h
+        return kept * mask
+
+
+class MishInSteps(_Formula):
+    def f(self, h: Tensor) -> Tensor:
+        p = F.softplus(h)
+        t = torch.tanh(p)
+        return h * t
+
+
+class SnakeInSteps(_Formula):
+    def f(self, h: Tensor) -> Tensor:
+        s = torch.sin(h)
+        return h + s**2
+
+
+class LoopedInSteps(_Formula):
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.fc, self.out):
+            h = layer(x)
+            u = torch.sigmoid(h)
+            x = h * u
+        return x
+
+
 FORMULAS: dict[type[nn.Module], str | list[str]] = {
+    GateBefore: "silu",
+    OneName: "silu",
+    OwnName: "silu",
+    TanhGELUInSteps: "gelu",
+    ErfGELUInSteps: "gelu",
+    WithoutItsArgument: "gelu",
+    MaskBefore: "relu",
+    TwoInOneStatement: "relu",
+    MishInSteps: "mish",
+    SnakeInSteps: "sin",
+    LoopedInSteps: ["silu", "silu"],
     SiLU: "silu",
     QuickGELU: "sigmoid",
     Sine: "sin",
@@ -239,7 +339,7 @@ def test_formulas_compute_the_equation_and_fold(kind: type[nn.Module]):
     x = X.double()
     agile, _ = ag.convert(model, example_inputs=x)
     set_pairs(agile, 2)
-    if kind is not Looped and kind is not Sine:
+    if kind not in (Looped, LoopedInSteps, Sine):
         (pair,) = [module for module in agile.modules() if isinstance(module, ag.AgileModule)]
         inner = model.fc(x) - pair.location  # type: ignore[operator]
         expected = model.out(pair.scale * model.f(inner))  # type: ignore[operator]
@@ -276,11 +376,64 @@ class TwoTensors(_Base):
         return self.out(torch.where(h.mean(0) > 0, g, h))  # type: ignore[no-any-return]
 
 
-class SeveralStatements(_Base):
+class UsedTwice(_Base):
+    """The gate is seen elsewhere too."""
+
     def forward(self, x: Tensor) -> Tensor:
         h = self.fc(x)
         gate = torch.sigmoid(h)
+        return self.out(h * gate) + gate.sum()  # type: ignore[no-any-return]
+
+
+class ReadInABranch(_Base):
+    """The gate is read where the example does not come."""
+
+    loud = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        gate = torch.sigmoid(h)
+        y = h * gate
+        if self.loud:
+            print(gate)
+        return self.out(y)  # type: ignore[no-any-return]
+
+
+class Chosen(_Base):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        gate = h
+        if len(x) > 1:
+            gate = torch.sigmoid(h)
         return self.out(h * gate)  # type: ignore[no-any-return]
+
+
+class Renamed(_Base):
+    """The name of the argument means something else when the formula ends."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        g = h
+        gate = torch.sigmoid(h)
+        h = h + 1
+        return self.out(g * gate) + self.out(h)  # type: ignore[no-any-return]
+
+
+class Else(_Base):
+    """A step does something else beside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        gate = torch.sigmoid(h) * len(str(h.shape)) / len(str(h.shape))
+        return self.out(h * gate)  # type: ignore[no-any-return]
+
+
+class Residual2(_Base):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        y = F.relu(h)
+        h = h + y
+        return self.out(h)  # type: ignore[no-any-return]
 
 
 class GRU(_Base):
@@ -304,7 +457,12 @@ class GRU(_Base):
         (Residual, ["tanh"], []),
         (Limited, [], []),
         (TwoTensors, ["sine"], []),
-        (SeveralStatements, [], ["sigmoid"]),
+        (UsedTwice, [], ["sigmoid"]),
+        (ReadInABranch, [], ["sigmoid"]),
+        (Chosen, [], ["sigmoid"]),
+        (Renamed, [], ["sigmoid"]),
+        (Else, ["sigmoid"], []),
+        (Residual2, ["relu"], []),
         (GRU, [], ["sigmoid", "tanh"]),
     ],
 )
@@ -312,5 +470,49 @@ def test_what_is_no_formula(kind: type[nn.Module], converted_: list[str], skippe
     _, report = converted(kind(), X)
     assert [site.base for site in report.converted] == converted_, str(report)
     assert [site.base for site in report.skipped] == skipped, str(report)
-    if kind is SeveralStatements:
-        assert "another signal" not in report.skipped[0].reason
+    if kind in (UsedTwice, ReadInABranch, Chosen):
+        assert "it gates its own argument, and is no single activation" in report.skipped[0].reason
+
+
+@pytest.mark.parametrize("kind", [GateBefore, TanhGELUInSteps, WithoutItsArgument, MaskBefore])
+def test_what_only_a_formula_needs_is_not_computed_any_more(kind: type[nn.Module]):
+    """Otherwise its steps would see the signal before it: nothing would fold, and a new conversion would find them."""
+    model, x = kind().double(), X.double()
+    agile, report = ag.convert(model, example_inputs=x)
+    assert report.converted[0].base != "GraphModule"
+    again, second = ag.convert(agile, example_inputs=x)
+    assert [site.status for site in second.sites] == ["already agile"]
+    set_pairs(agile, 1)
+    plain, folding = ag.fold(agile, x)
+    assert [site.status for site in folding.sites] == ["folded"], str(folding)
+    assert type(plain) is kind
+    exported = torch.export.export(agile, (x,)).module()
+    torch.testing.assert_close(exported(x), agile(x))
+    compiled: Any = torch.compile(agile, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), agile(x))
+    torch.testing.assert_close(again(x), model(x))
+
+
+class _Positive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.sigmoid(x.clamp(min=0))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
+
+
+class Custom(_Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(_Positive.apply(self.fc(x)))  # type: ignore[no-any-return,no-untyped-call]
+
+
+def test_a_step_of_an_autograd_function_is_named_as_what_it_is():
+    _, report = converted(Custom(), X)
+    assert [site.base for site in report.skipped] == ["clamp", "sigmoid"]
+    for site in report.skipped:
+        assert (
+            site.reason == "it is a step of _Positive, an autograd.Function whose backward is written for it as it is"
+        )

@@ -1,4 +1,4 @@
-"""architecture="keep": what folds whole folds, the rest stays agile, and the report says whether the class fits."""
+"""architecture="keep": what fits folds, in whole or in part, the rest stays agile, and the report says which."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import agileact as ag
 from tests.transforms.folding import BARS, DOUBLE, assert_close, drawn, run, sequence, statuses
@@ -35,10 +36,13 @@ def test_what_fits_folds_as_ever():
 def test_a_missing_bias_keeps_the_activation_agile():
     model = sequence(nn.Linear(6, 8, bias=False), ag.AgileTanh(8), nn.Linear(8, 3), ag.AgileReLU(3), nn.Linear(3, 2))
     plain, report = kept(model)
-    assert statuses(report) == ["refused", "folded"]
+    assert statuses(report) == ["partly folded", "folded"]
     assert report.new_parameters == ("1.scale", "1.location")
-    assert "it stays agile: its location needs a bias that the architecture has not: 0.bias" in report.sites[0].reason
-    assert torch.equal(plain[1].scale, model[1].scale)
+    wanted = "it stays agile; location stays: it needs a bias that the architecture has not: 0.bias"
+    assert report.sites[0].reason == wanted
+    assert (report.sites[0].kept, report.sites[0].scale_into) == (("location",), ("2",))
+    assert torch.equal(plain[1].location, model[1].location)
+    assert torch.equal(plain[1].scale, torch.ones_like(plain[1].scale))
     assert torch.equal(plain[0].weight, model[0].weight)
     again, _ = ag.convert(
         nn.Sequential(nn.Linear(6, 8, bias=False), nn.Tanh(), nn.Linear(8, 3)).double(), example_inputs=X
@@ -60,18 +64,21 @@ def test_without_a_location_no_bias_is_needed():
 @pytest.mark.parametrize(
     ("last", "why"),
     [
-        (ag.AgileTanh(3), "its scale: behind it: the model returns it"),
+        (ag.AgileTanh(3), "scale stays: behind it: the model returns it"),
         (ag.CombinedAgile("tanh", 3, terms=2), "a sum of 2 terms"),
     ],
 )
 def test_a_scale_that_stays_keeps_the_activation_agile(last: Any, why: str):
     plain, report = kept(sequence(nn.Linear(6, 8), ag.AgileTanh(8), nn.Linear(8, 3), last))
-    assert statuses(report) == ["folded", "refused"]
+    combined = isinstance(last, ag.CombinedAgile)
+    assert statuses(report) == ["folded", "refused" if combined else "partly folded"]
+    assert report.sites[1].location_into == (() if combined else ("2.bias",))
     assert why in report.sites[1].reason
     assert type(plain[3]) is type(last)
+    assert bool(plain[3].location.any()) == combined
 
 
-def test_one_that_stays_keeps_another_in_the_same_sum():
+def test_what_stays_of_one_keeps_no_other_from_folding():
     class Sum(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -83,9 +90,10 @@ def test_one_that_stays_keeps_another_in_the_same_sum():
             return y
 
     plain, report = kept(drawn(Sum().double()))
-    assert statuses(report) == ["refused", "refused"]
-    assert isinstance(plain.act, ag.AgileTanh)
-    assert "its location needs a bias" in report.sites[1].reason
+    assert statuses(report) == ["folded", "partly folded"]
+    assert isinstance(plain.act, nn.Tanh)
+    assert "location stays: it needs a bias" in report.sites[1].reason
+    assert report.sites[1].scale_into, "the scale of the second is in the weights before it, and its location fits them"
 
 
 def test_a_rewritten_call_that_stays_keeps_its_rewritten_method():
@@ -100,7 +108,7 @@ def test_a_rewritten_call_that_stays_keeps_its_rewritten_method():
 
     agile, _ = ag.convert(Net().double(), example_inputs=X)
     plain, report = kept(drawn(agile))
-    assert statuses(report) == ["refused", "refused"]
+    assert statuses(report) == ["partly folded", "partly folded"]
     assert sum(isinstance(module, ag.AgileModule) for module in plain.modules()) == 2
     with torch.no_grad():
         for module in agile.modules():
@@ -159,3 +167,60 @@ def test_a_switch_of_the_configuration_is_named():
     wide.act = nn.Tanh()  # type: ignore[assignment]
     wide.load_state_dict(plain.state_dict())
     assert torch.equal(wide(X), plain(X))
+
+
+@pytest.mark.parametrize("base", ["gelu", "relu"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_of_an_activation_with_a_gain_what_fits_folds(base: str, bias: bool):
+    model = sequence(nn.Linear(6, 8, bias=bias), ag.Agile(base, 8, gain=True), nn.Linear(8, 3), ag.AgileTanh(3))
+    with torch.no_grad():
+        model[1].gain.uniform_(0.5, 1.5)
+    plain, report = kept(model)
+    if bias:
+        assert statuses(report)[0] == "folded"
+        return
+    assert statuses(report)[0] == "partly folded"
+    assert report.new_parameters[:3] == ("1.scale", "1.location", "1.gain")
+    assert (report.sites[0].gain_into, report.sites[0].scale_into) == (("0",), ("2",))
+    assert bool((plain[1].scale == 1).all() and (plain[1].gain == 1).all() and plain[1].location.any())
+
+
+def test_a_pair_that_would_differ_from_place_to_place_stays_whole():
+    """One scale for all channels, in a sum with eight that differ: no pair holds what is left of it."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 8), nn.Linear(6, 8, bias=False)
+            self.act, self.other = ag.AgileTanh(8), ag.AgileReLU(granularity="layer")
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(self.act(self.one(x)) + self.other(self.two(x)))
+            return y
+
+    model = drawn(Sum().double())
+    plain, report = kept(model)
+    assert isinstance(plain.other, ag.AgileReLU)
+    assert statuses(report)[1] != "folded"
+    assert all(site.reason for site in report.refused)
+
+
+@pytest.mark.parametrize("how", ["pruned", "shared"])
+def test_parameters_that_cannot_be_written_stay_whole(how: str):
+    model = sequence(
+        nn.Linear(6, 8, bias=False), ag.AgileTanh(8), nn.Linear(8, 8, bias=False), ag.AgileTanh(8), nn.Linear(8, 2)
+    )
+    if how == "pruned":
+        prune.l1_unstructured(model[1], "scale", amount=0.5)
+    else:
+        model[3].scale = model[1].scale
+    expected = model(X)
+    plain: Any
+    plain, report = ag.fold(model, X, architecture="keep")
+    torch.testing.assert_close(plain(X), expected, rtol=1e-12, atol=1e-13)
+    assert statuses(report)[0] == "refused"
+    assert "it needs a bias" in report.sites[0].reason
+    before = model[1].scale_orig if how == "pruned" else model[1].scale
+    assert torch.equal(plain[1].scale_orig if how == "pruned" else plain[1].scale, before)
+    assert (how == "shared") == (statuses(report)[1] == "refused")

@@ -20,6 +20,33 @@ _POINTS = 481
 
 
 @dataclass(frozen=True)
+class Form:
+    """The agile form of f: all a and b, one for each term, the options of f, and of a single term perhaps a gain."""
+
+    base: str
+    scales: Sequence[float]
+    locations: Sequence[float]
+    options: Mapping[str, Any]
+    gain: float | None = None
+
+    def f(self, x: Tensor) -> Tensor:
+        """Return what f gives at x."""
+        return bases.get(self.base).function(x, **self.options)
+
+    def slope(self, x: Tensor) -> Tensor:
+        """Return the slope of f at x."""
+        return bases.get(self.base).derivative(x, **self.options)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return the agile form at x, by the operators that networks use."""
+        a, b = (torch.tensor(values, dtype=torch.float64)[:, None] for values in (self.scales, self.locations))
+        if self.gain is None:
+            return agile_curves(x, a, b, self.base, self.options)[:, 0]
+        gain = torch.tensor(self.gain, dtype=torch.float64)
+        return agile(x, a[0, 0], b[0, 0], self.base, gain=gain, **self.options)
+
+
+@dataclass(frozen=True)
 class Curves:
     """Values over ``x``, all of the same length; a value that is not finite is None."""
 
@@ -46,79 +73,31 @@ class Reading:
     by_gain: float | None = None
 
 
-def curves(
-    base: str,
-    scales: Sequence[float],
-    locations: Sequence[float],
-    options: Mapping[str, Any],
-    gain: float | None = None,
-) -> Curves:
+def curves(form: Form) -> Curves:
     """Return the curves of f and of its agile form."""
     x = torch.linspace(-REACH, REACH, _POINTS, dtype=torch.float64)
-    f = bases.get(base)
-    return Curves(
-        x=x.tolist(),
-        plain=_finite(f.function(x, **options)),
-        plain_slope=_finite(f.derivative(x, **options)),
-        agile=_finite(_values(x, base, scales, locations, options, gain)),
-        agile_slope=_finite(_slopes(x, base, scales, locations, options, gain)),
-    )
+    g = 1.0 if form.gain is None else form.gain
+    slopes = [a * g * form.slope(g * (x - b)) for a, b in zip(form.scales, form.locations, strict=True)]
+    drawn = (form.f(x), form.slope(x), form.values(x), torch.stack(slopes).sum(0))
+    return Curves(x.tolist(), *([v if math.isfinite(v) else None for v in values.tolist()] for values in drawn))
 
 
-def reading(
-    base: str,
-    scales: Sequence[float],
-    locations: Sequence[float],
-    options: Mapping[str, Any],
-    at: float,
-    gain: float | None = None,
-) -> Reading:
+def reading(form: Form, at: float) -> Reading:
     """Return values and derivatives at x = ``at``."""
     x = torch.tensor([at], dtype=torch.float64)
-    f, g = bases.get(base), 1.0 if gain is None else gain
-    slopes = [a * float(f.derivative(g * (x - b), **options)) for a, b in zip(scales, locations, strict=True)]
+    g = 1.0 if form.gain is None else form.gain
+    slopes = [a * float(form.slope(g * (x - b))) for a, b in zip(form.scales, form.locations, strict=True)]
     return Reading(
-        plain=float(f.function(x, **options)),
-        plain_slope=float(f.derivative(x, **options)),
-        value=float(_values(x, base, scales, locations, options, gain)),
-        slope=float(_slopes(x, base, scales, locations, options, gain)),
-        by_scale=tuple(float(f.function(g * (x - b), **options)) for b in locations),
+        plain=float(form.f(x)),
+        plain_slope=float(form.slope(x)),
+        value=float(form.values(x)),
+        slope=g * sum(slopes),
+        by_scale=tuple(float(form.f(g * (x - b))) for b in form.locations),
         by_location=tuple(-g * slope for slope in slopes),
-        by_gain=None if gain is None else sum(s * (at - b) for s, b in zip(slopes, locations, strict=True)),
+        by_gain=None if form.gain is None else sum(s * (at - b) for s, b in zip(slopes, form.locations, strict=True)),
     )
 
 
 def agile_curves(x: Tensor, a: Tensor, b: Tensor, base: str, options: Mapping[str, Any]) -> Tensor:
-    """Return the curves (points, units) of a and b of shape (terms, units), by the operators that networks use."""
+    """Return the curves (points, units) of a and b of shape (terms, units)."""
     return combined_agile(x[:, None].expand(-1, a.shape[1]).contiguous(), a, b, base=base, dim=1, **options)
-
-
-def _values(
-    x: Tensor,
-    base: str,
-    scales: Sequence[float],
-    locations: Sequence[float],
-    options: Mapping[str, Any],
-    gain: float | None,
-) -> Tensor:
-    a, b = (torch.tensor(values, dtype=torch.float64)[:, None] for values in (scales, locations))
-    if gain is None:
-        return agile_curves(x, a, b, base, options)[:, 0]
-    return agile(x, a[0, 0], b[0, 0], base, gain=torch.tensor(gain, dtype=torch.float64), **options)
-
-
-def _slopes(
-    x: Tensor,
-    base: str,
-    scales: Sequence[float],
-    locations: Sequence[float],
-    options: Mapping[str, Any],
-    gain: float | None,
-) -> Tensor:
-    f, g = bases.get(base), 1.0 if gain is None else gain
-    terms = [a * g * f.derivative(g * (x - b), **options) for a, b in zip(scales, locations, strict=True)]
-    return torch.stack(terms).sum(0)
-
-
-def _finite(values: Tensor) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values.tolist()]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from agileact.lab.content.curves import REACH
+from agileact.lab.content.curves import REACH, Form
 from agileact.nn import Agile, CombinedAgile
 from agileact.transforms import fold
 from agileact.transforms.report import FoldedSite
@@ -83,16 +81,9 @@ class Folded:
     difference: float
 
 
-def fold_circuit(
-    circuit: str,
-    base: str,
-    scales: Sequence[float],
-    locations: Sequence[float],
-    options: Mapping[str, Any],
-    gain: float | None = None,
-) -> Folded:
+def fold_circuit(circuit: str, form: Form) -> Folded:
     """Build the network, fold it by :func:`agileact.fold`, and compare both."""
-    model = _build(circuit, base, scales, locations, options, gain)
+    model = _build(circuit, form)
     x = torch.linspace(-REACH, REACH, _POINTS, dtype=torch.float64)
     inputs = torch.stack([x, -x], dim=1)[:, None] if circuit == "pooling" else x[:, None]
     plain, report = fold(model, inputs)
@@ -107,17 +98,11 @@ def fold_circuit(
     return Folded(report.sites[0], tuple(numbers), x.tolist(), outputs[0].tolist(), outputs[1].tolist(), difference)
 
 
-def _build(
-    circuit: str,
-    base: str,
-    scales: Sequence[float],
-    locations: Sequence[float],
-    options: Mapping[str, Any],
-    gain: float | None,
-) -> nn.Module:
+def _build(circuit: str, form: Form) -> nn.Module:
     """Return the network; the page's a, b and g are those of the first node, the second keeps a = 1, b = 0, g = 1."""
-    terms, gained = len(scales), gain is not None
-    one = Agile(base, 2, gain=gained, **options) if terms == 1 else CombinedAgile(base, 2, terms, **options)
+    terms, base, options = len(form.scales), form.base, form.options
+    single = terms == 1
+    one = Agile(base, 2, gain=form.gain is not None, **options) if single else CombinedAgile(base, 2, terms, **options)
     modules: dict[str, nn.Module] = {
         "before": nn.Conv1d(1, 2, 1) if circuit == "pooling" else nn.Linear(1, 2),
         "normalisation": nn.BatchNorm1d(2),
@@ -128,11 +113,10 @@ def _build(
         "output": nn.Softmax(dim=1),
     }
     model = nn.Sequential(OrderedDict((name, modules[name]) for name in _PARTS[circuit])).double().eval()
-    second = [float(term == 0) for term in range(terms)], [0.0] * terms
     pairs = {
-        "activation.scale": [*zip(scales, second[0], strict=True)],
-        "activation.location": [*zip(locations, second[1], strict=True)],
-        "activation.gain": [1.0 if gain is None else gain, 1.0],
+        "activation.scale": [(a, float(term == 0)) for term, a in enumerate(form.scales)],
+        "activation.location": [(b, 0.0) for b in form.locations],
+        "activation.gain": [1.0 if form.gain is None else form.gain, 1.0],
     }
     with torch.no_grad():
         for name, parameter in model.named_parameters():

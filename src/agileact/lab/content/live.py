@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from agileact._common.errors import ArgumentError
+from agileact.lab.content.step import load_digits, network_for
 from agileact.nn import AgileModule
-from agileact.study.data.dataset import DataSet, load
-from agileact.study.spec.trial import ArmSpec, DataSpec, ModelSpec
+from agileact.study.spec.trial import ArmSpec, ModelSpec
 from agileact.study.training.loop import batches, evaluate
-from agileact.study.training.setup import build_network, build_optimizer
+from agileact.study.training.setup import build_optimizer
 
 ARMS = ("plain", "agile", "standardised", "batch-normalised")
 LAYERS = 6
@@ -37,10 +37,7 @@ class LiveSpec:
 class Signals:
     """What a network's layers do to samples that it has not seen: by layer, from the first on.
 
-    Attributes:
-        sizes: The deviation of the outputs of each layer's activation over the samples, a mean over its nodes.
-        scale: Smallest and largest a of each layer; empty where there are none.
-        location: Smallest and largest b of each layer.
+    ``sizes`` are deviations of an activation's outputs over the samples, means over nodes; the rest are ranges of a, b.
     """
 
     sizes: list[float]
@@ -53,7 +50,7 @@ class LiveRun:
 
     def __init__(self, spec: LiveSpec) -> None:
         self.spec = spec
-        self.data = digits = _digits()
+        self.data = digits = load_digits()
         model = ModelSpec("mlp", (("nodes", (_WIDTH,) * LAYERS),))
         arms = {
             arm: ArmSpec(
@@ -64,26 +61,20 @@ class LiveRun:
             )
             for arm in ARMS
         }
-        shape = tuple(digits.train_x.shape[1:])
-        self.models = {
-            arm: build_network(
-                model, of, input_shape=shape, classes=digits.classes, seed=spec.seed, sample=lambda: digits.train_x
-            )
-            for arm, of in arms.items()
-        }
+        self.models = {arm: network_for(digits, model, of, spec.seed) for arm, of in arms.items()}
         self._optimizers = {arm: build_optimizer(self.models[arm], of) for arm, of in arms.items()}
         self._batches = batches(len(digits.train_y), _BATCH, spec.seed)
         self.losses: dict[str, list[float]] = {arm: [] for arm in ARMS}
 
     @property
-    def step(self) -> int:
+    def taken(self) -> int:
         """Steps taken."""
         return len(self.losses["plain"])
 
     @property
-    def finished(self) -> bool:
+    def ended(self) -> bool:
         """Whether no more steps are taken."""
-        return self.step >= MOST_STEPS
+        return self.taken >= MOST_STEPS
 
     def advance(self, steps: int, lr: float) -> None:
         """Take up to ``steps`` steps with each network, at a learning rate."""
@@ -91,7 +82,7 @@ class LiveRun:
             assert isinstance(optimizer, torch.optim.Optimizer)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-        for _ in range(min(steps, MOST_STEPS - self.step)):
+        for _ in range(min(steps, MOST_STEPS - self.taken)):
             chosen = next(self._batches)
             x, y = self.data.train_x[chosen], self.data.train_y[chosen]
             for arm, model in self.models.items():
@@ -121,15 +112,18 @@ class LiveRun:
         for hook in hooks:
             hook.remove()
         agile = [module for _, module in named if isinstance(module, AgileModule)]
-        a, b = (
-            [(float(values.min()), float(values.max())) for values in found]
-            for found in ([one.scale.detach() for one in agile], [one.location.detach() for one in agile])
+        scale, location = (
+            [
+                (float(values.min()), float(values.max()))
+                for values in (one.get_parameter(name).detach() for one in agile)
+            ]
+            for name in ("scale", "location")
         )
-        return Signals([seen[name] for name, _ in named], a, b)
+        return Signals([seen[name] for name, _ in named], scale, location)
 
     def sentence(self) -> str:
         """Say how far the networks are."""
-        if not self.step:
+        if not self.taken:
             return "No step yet."
         parts = []
         for arm in ARMS:
@@ -139,22 +133,12 @@ class LiveRun:
                 if math.isfinite(loss)
                 else f"{arm}: diverged; reset, and take a smaller learning rate"
             )
-        end = f" The run ends here, after {MOST_STEPS:,} steps." if self.finished else ""
-        return f"Step {self.step:,}. {'. '.join(part[0].upper() + part[1:] for part in parts)}.{end}"
-
-
-@functools.lru_cache(maxsize=1)
-def _digits() -> DataSet:
-    return load(DataSpec("digits", validation=_SAMPLES))
+        end = f" The run ends here, after {MOST_STEPS:,} steps." if self.ended else ""
+        return f"Step {self.taken:,}. {'. '.join(part[0].upper() + part[1:] for part in parts)}.{end}"
 
 
 def learning_rate(exponent: float) -> float:
-    """Return the rate at a place of the slider, of two digits: what is written is what is used.
-
-    Example:
-        >>> learning_rate(-2.0), learning_rate(-1.5)
-        (0.01, 0.032)
-    """
+    """Return the rate at a place of the slider, of two digits: what is written is what is used."""
     if not -5 <= exponent <= 1:
         raise ArgumentError("the learning rate must be a number from 0.00001 to 10")
     return float(f"{10**exponent:.2g}")

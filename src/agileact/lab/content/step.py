@@ -6,6 +6,8 @@ import functools
 import math
 from dataclasses import dataclass
 
+from torch import nn
+
 from agileact._common.errors import ArgumentError
 from agileact.nn import AgileModule
 from agileact.study.data.dataset import DataSet, load
@@ -73,27 +75,29 @@ class Moment:
         return self.after_activations / self.after_weights - 1
 
 
+@functools.lru_cache(maxsize=1)
+def load_digits() -> DataSet:
+    """Return the digits that come with scikit-learn."""
+    return load(DataSpec("digits", validation=200))
+
+
+def network_for(digits: DataSet, model: ModelSpec, arm: ArmSpec, seed: int) -> nn.Module:
+    """Return a network with the weights of a seed."""
+    shape = tuple(digits.train_x.shape[1:])
+    sample = lambda: digits.train_x  # noqa: E731
+    return build_network(model, arm, input_shape=shape, classes=digits.classes, seed=seed, sample=sample)
+
+
 class StepRun:
     """The training of one network, a step at a time, with every step measured."""
 
     def __init__(self, spec: StepSpec) -> None:
         self.spec = spec
-        digits = self.data = _digits()
+        digits = self.data = load_digits()
         _, model, roles = NETWORKS[spec.network]
-        arm = ArmSpec(
-            tuple((role, spec.activation) for role in roles),
-            optimizer=spec.optimizer,
-            lr=spec.lr,
-            activation_lr=spec.activation_lr,
-        )
-        self.model = build_network(
-            model,
-            arm,
-            input_shape=tuple(digits.train_x.shape[1:]),
-            classes=digits.classes,
-            seed=spec.seed,
-            sample=lambda: digits.train_x,
-        )
+        activations = tuple((role, spec.activation) for role in roles)
+        arm = ArmSpec(activations, optimizer=spec.optimizer, lr=spec.lr, activation_lr=spec.activation_lr)
+        self.model = network_for(digits, model, arm, spec.seed)
         self._optimizer = build_optimizer(self.model, arm)
         self._loss = digits.objective.mean
         self._agile = [
@@ -106,7 +110,12 @@ class StepRun:
         self.moments: list[Moment] = []
 
     @property
-    def finished(self) -> bool:
+    def taken(self) -> int:
+        """Steps taken."""
+        return len(self.moments)
+
+    @property
+    def ended(self) -> bool:
         """Whether no more steps are taken: enough of them, or the loss has left the numbers."""
         return len(self.moments) >= MOST_STEPS or self.diverged
 
@@ -147,8 +156,3 @@ class StepRun:
 
 def _percent(change: float) -> str:
     return f"{100 * change:+.2g} %".replace("-", "−")
-
-
-@functools.lru_cache(maxsize=1)
-def _digits() -> DataSet:
-    return load(DataSpec("digits", validation=200))

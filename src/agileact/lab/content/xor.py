@@ -39,24 +39,29 @@ class XorRun:
         self.losses: dict[str, list[float]] = {arm: [self._loss(arm)] for arm in ARMS}
 
     @property
-    def epoch(self) -> int:
+    def taken(self) -> int:
         """Epochs done."""
         return self._training["plain"].epoch
 
     @property
     def finished(self) -> bool:
         """Whether no more epochs are taken."""
-        return self.epoch >= MOST_EPOCHS
+        return self.taken >= MOST_EPOCHS
 
     @property
     def settled(self) -> bool:
         """Whether both networks have solved it, and long enough ago to see that it stays so."""
         solved = [self.solved_since(arm) for arm in ARMS]
-        return all(epoch is not None and self.epoch - epoch >= 100 for epoch in solved)
+        return all(epoch is not None and self.taken - epoch >= 100 for epoch in solved)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing more to see."""
+        return self.finished or self.settled
 
     def advance(self, epochs: int) -> None:
         """Take up to ``epochs`` epochs with each network."""
-        for _ in range(min(epochs, MOST_EPOCHS - self.epoch)):
+        for _ in range(min(epochs, MOST_EPOCHS - self.taken)):
             for arm, training in self._training.items():
                 training.step()
                 self.losses[arm].append(self._loss(arm))
@@ -83,7 +88,7 @@ class XorRun:
 
     def sentence(self) -> str:
         """Say how far both networks are."""
-        parts = [f"Epoch {self.epoch:,}."]
+        parts = [f"Epoch {self.taken:,}."]
         for arm in ARMS:
             loss, since = self.losses[arm][-1], self.solved_since(arm)
             if not loss < _DIVERGED:

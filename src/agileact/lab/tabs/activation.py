@@ -9,7 +9,7 @@ from dash import ALL, Dash, Input, Output, State, html, no_update
 
 from agileact._common.errors import AgileactError
 from agileact.lab import widgets as look
-from agileact.lab.content.curves import REACH, Curves, Reading, curves, reading
+from agileact.lab.content.curves import REACH, Curves, Form, Reading, curves, reading
 from agileact.lab.content.folding import CIRCUITS, Folded, fold_circuit
 from agileact.lab.input_checks import MOST_TERMS, base_options, choice, number, whole
 
@@ -100,13 +100,8 @@ def register(app: Dash, alone: Any) -> None:
         look.pair(app, place)
 
     @app.callback(
-        Output("activation-values", "figure"),
-        Output("activation-slopes", "figure"),
-        Output("activation-reading", "children"),
-        Output("activation-fold", "figure"),
-        Output("activation-numbers", "children"),
-        Output("activation-verdict", "children"),
-        Output("activation-message", "children"),
+        [Output(f"activation-{name}", "figure") for name in ("values", "slopes", "fold")],
+        [Output(f"activation-{name}", "children") for name in ("reading", "numbers", "verdict", "message")],
         inputs={
             "base": Input("activation-base", "value"),
             "count": Input("activation-terms", "value"),
@@ -119,14 +114,7 @@ def register(app: Dash, alone: Any) -> None:
         },
     )
     def draw(
-        base: Any,
-        count: Any,
-        at: Any,
-        circuit: Any,
-        stretch: Any,
-        pairs: list[Any],
-        values: list[Any],
-        keys: list[Any],
+        base: Any, count: Any, at: Any, circuit: Any, stretch: Any, pairs: list[Any], values: list[Any], keys: list[Any]
     ) -> tuple[Any, ...]:
         try:
             name, chosen = base_options(base, look.given_options(keys, values))
@@ -135,24 +123,15 @@ def register(app: Dash, alone: Any) -> None:
             locations = [number("b", value, -_LOCATION, _LOCATION) for value in pairs[MOST_TERMS:][:k]]
             # A sum of terms has no gain, and a gain of 1 is none.
             g = number("g", stretch, -_GAIN, _GAIN) if k == 1 else 1.0
-            gain = None if g == 1 else g
+            given = Form(name, scales, locations, chosen, None if g == 1 else g)
             x = number("x", at, -REACH, REACH)
             where = choice("the network", circuit, CIRCUITS)
             with alone():
-                drawn = curves(name, scales, locations, chosen, gain)
-                read = reading(name, scales, locations, chosen, x, gain)
-                folded = fold_circuit(where, name, scales, locations, chosen, gain)
+                drawn, read, folded = curves(given), reading(given, x), fold_circuit(where, given)
         except AgileactError as error:
             return (*[no_update] * 6, look.message(f"{error}.", bad=True))
-        return (
-            values_figure(drawn, read, name, x),
-            slopes_figure(drawn, read, name, x),
-            reading_sentence(read, x),
-            fold_figure(folded),
-            fold_table(folded),
-            fold_sentence(folded),
-            None,
-        )
+        figures = [values_figure(drawn, read, name, x), slopes_figure(drawn, read, name, x), fold_figure(folded)]
+        return *figures, reading_sentence(read, x), fold_table(folded), fold_sentence(folded), None
 
 
 def form(read: Reading) -> str:
@@ -201,12 +180,7 @@ def _mark(x: float, y: float) -> dict[str, Any]:
 
 
 def reading_sentence(read: Reading, at: float) -> str:
-    """Say what happens at one x.
-
-    Example:
-        >>> reading_sentence(reading("relu", [2.0], [1.0], {}, 4.0), 4.0)
-        'At x = 4: f is 4 with slope 1; the agile form is 6 with slope 2. Its derivative by a is 3, by b −2.'
-    """
+    """Say what happens at one x."""
     w = look.written
     by: list[str] = []
     for letter, values in (("a", read.by_scale), ("b", read.by_location)):
@@ -250,12 +224,7 @@ def _numbers(values: Sequence[float] | None) -> str:
 
 
 def fold_sentence(folded: Folded) -> str:
-    """Say what was folded, what was not, and why.
-
-    Example:
-        >>> fold_sentence(fold_circuit("linear", "relu", [2.0], [0.5], {})).partition(" Greatest")[0]
-        'Folded: nothing is left of a and b. b went into before.bias, a into behind.'
-    """
+    """Say what was folded, what was not, and why."""
     site = folded.site
     parts = [
         f"{letter} went into {', '.join(into)}"

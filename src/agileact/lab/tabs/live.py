@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import Dash, State, dcc, html
 
 from agileact import bases
-from agileact._common.errors import AgileactError
 from agileact.lab import widgets as look
 from agileact.lab.content.live import ARMS, LAYERS, LiveRun, LiveSpec, learning_rate
 from agileact.lab.input_checks import choice, number, whole
-from agileact.lab.sessions import Sessions, current_run, steps_asked
+from agileact.lab.tabs.training import register_training
 
 _OPTIMIZERS = ("adam", "sgd", "momentum")
 _CONTROLS = ("base", "optimizer", "seed")
@@ -21,6 +20,8 @@ _DASHES = {"plain": "dash", "agile": "solid", "standardised": "longdash", "batch
 _STEPS = 10
 _AVERAGED = 20
 """Losses are means over so many batches: those of single ones hide the course."""
+_MARGIN = {"l": 58, "r": 16, "t": 108, "b": 46}
+"""Room for four rows of names, as a phone has them; they would run into the title."""
 
 
 def layout() -> html.Div:
@@ -55,45 +56,20 @@ def layout() -> html.Div:
 
 def register(app: Dash) -> None:
     """Add the tab's callbacks."""
-    runs: Sessions[LiveRun] = Sessions(limit=8)
     look.pair(app, "live-lr")
-
-    @app.callback(
-        [Output(f"live-{name}", "figure") for name in ("losses", "signals", "numbers")],
-        Output("live-sentence", "children"),
-        Output("live-message", "children"),
-        Output("live-state", "data"),
-        inputs={
-            "go": Input("live-go", "data"),
-            "asked": [Input("live-step", "n_clicks"), Input("live-reset", "n_clicks")],
-            "given": [Input(f"live-{name}", "value") for name in _CONTROLS],
-            "lr": State("live-lr", "value"),
-            "key": State("session", "data"),
-            "state": State("live-state", "data"),
-        },
-    )
-    def train(go: Any, asked: Any, given: list[Any], lr: Any, key: Any, state: Any) -> tuple[Any, ...]:
-        steps = steps_asked(ctx.triggered_prop_ids.values(), {"live-go": _STEPS, "live-step": 1})
-        try:
-            spec, rate = read_spec(*given), learning_rate(number("the power of ten", lr, -4, 0))
-            with runs.alone():
-                run, lost = current_run(runs, key, spec, LiveRun, steps, _step(state))
-                # The clock asks for what follows the picture it has: a run that was reset meanwhile stays at its start.
-                late = set(ctx.triggered_prop_ids.values()) == {"live-go"} and _step(go) != run.step
-                run.advance(0 if late else steps, rate)
-                figures = [losses_figure(run), signals_figure(run), numbers_figure(run)]
-                sentence, told = run.sentence(), {"epoch": run.step, "ended": run.finished or lost}
-        except AgileactError as error:
-            return (*[no_update] * 4, look.message(f"{error}.", bad=True), {"ended": True})
-        return *figures, sentence, look.put_away(lost), told
-
-    app.clientside_callback(ClientsideFunction("lab", "arrived"), Input("live-state", "data"))
-    app.clientside_callback(
-        ClientsideFunction("lab", "press"),
-        Output("live-toggle", "children"),
-        Input("live-toggle", "n_clicks"),
-        Input("live-reset", "n_clicks"),
-        *[Input(f"live-{name}", "value") for name in _CONTROLS],
+    register_training(
+        app,
+        "live",
+        charts=("losses", "signals", "numbers"),
+        controls=_CONTROLS,
+        buttons=("step", "reset"),
+        read_spec=read_spec,
+        make=LiveRun,
+        steps=lambda page: {"live-go": _STEPS, "live-step": 1},
+        take=lambda run, steps, page: run.advance(steps, learning_rate(number("the power of ten", page["lr"], -4, 0))),
+        draw=lambda run, page: [losses_figure(run), signals_figure(run), numbers_figure(run)],
+        more={"lr": State("live-lr", "value")},
+        limit=8,
     )
 
 
@@ -106,10 +82,6 @@ def read_spec(base: Any, optimizer: Any, seed: Any) -> LiveSpec:
     )
 
 
-def _step(state: Any) -> Any:
-    return state.get("epoch") if isinstance(state, dict) else None
-
-
 def _lines(data: dict[str, tuple[list[int], list[float]]], **more: Any) -> list[dict[str, Any]]:
     return [
         look.line(x, [value if math.isfinite(value) else None for value in y], arm, _COLORS[arm],
@@ -120,17 +92,18 @@ def _lines(data: dict[str, tuple[list[int], list[float]]], **more: Any) -> list[
 
 def losses_figure(run: LiveRun) -> look.Figure:
     """Return the losses over steps, each a mean over the last batches."""
-    every = max(1, run.step // 300)
-    shown = [*range(every, run.step + 1, every)]
+    every = max(1, run.taken // 300)
+    shown = [*range(every, run.taken + 1, every)]
     data = {}
     for arm in ARMS:
         values = run.losses[arm]
         means = [sum(part) / len(part) for step in shown for part in [values[max(0, step - _AVERAGED) : step]]]
         data[arm] = (shown, means)
-    axis = {"range": [0, max(100, run.step * 1.02)]}
+    axis = {"range": [0, max(100, run.taken * 1.02)]}
     # A line of one point would not be seen.
-    lines = _lines(data, mode="lines+markers" if len(shown) == 1 else "lines") if run.step else []
-    return look.figure(lines, "Loss", "step", "loss, nats", xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=True)
+    lines = _lines(data, mode="lines+markers" if len(shown) == 1 else "lines") if run.taken else []
+    more = {"xaxis": axis, "yaxis": {"rangemode": "tozero"}, "showlegend": True, "margin": _MARGIN}
+    return look.figure(lines, "Loss", "step", "loss, nats", **more)
 
 
 def signals_figure(run: LiveRun) -> look.Figure:
@@ -140,7 +113,8 @@ def signals_figure(run: LiveRun) -> look.Figure:
     lines = _lines(data, mode="lines+markers", marker={"size": 7})
     yaxis = {"type": "log", "tickformat": ".2~g", "nticks": 6}
     title = "Size of the signal, by layer"
-    return look.figure(lines, title, "layer", "deviation over digits", yaxis=yaxis, xaxis={"dtick": 1}, showlegend=True)
+    more = {"yaxis": yaxis, "xaxis": {"dtick": 1}, "showlegend": True, "margin": _MARGIN}
+    return look.figure(lines, title, "layer", "deviation over digits", **more)
 
 
 def numbers_figure(run: LiveRun) -> look.Figure:

@@ -12,16 +12,17 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from agileact._common.errors import AgileactError, ArgumentError
 from agileact.lab import widgets as look
-from agileact.lab.content.network import Drawn, summary
 from agileact.lab.content.source import (
     UPLOAD_BYTES,
     Checkpoint,
+    Drawn,
     Source,
     Trials,
     mib,
     open_source,
     open_upload,
     refuse_upload,
+    summary,
 )
 from agileact.lab.input_checks import MOST_TERMS, base_options, whole
 from agileact.lab.sessions import Sessions
@@ -113,6 +114,10 @@ def layout() -> html.Div:
     )  # fmt: skip
 
 
+def _outputs(*names: str) -> list[Output]:
+    return [Output(f"network-{name.partition('.')[0]}", name.partition(".")[2]) for name in names]
+
+
 def register(app: Dash, opened: Path | None) -> None:
     """Add the tab's callbacks; ``opened`` is what the page shows from the start."""
     sources: Sessions[Source] = Sessions()
@@ -120,13 +125,8 @@ def register(app: Dash, opened: Path | None) -> None:
     look.register_options(app, "network")
 
     @app.callback(
-        Output("network-opened", "data"),
-        Output("network-message", "children"),
-        Output("network-trial", "options"),
-        Output("network-trial", "value"),
-        Output("network-for-store", "hidden"),
-        Output("network-for-checkpoint", "hidden"),
-        Output("network-page", "value"),
+        _outputs("opened.data", "message.children", "trial.options", "trial.value"),
+        _outputs("for-store.hidden", "for-checkpoint.hidden", "page.value"),
         Input("network-open", "n_clicks"),
         Input("network-path", "n_submit"),
         Input("network-upload", "contents"),
@@ -157,17 +157,9 @@ def register(app: Dash, opened: Path | None) -> None:
         return count, said, [], None, True, False, 1
 
     @app.callback(
-        Output("network-cards", "children"),
-        Output("network-sentence", "children"),
-        Output("network-pages", "hidden"),
-        Output("network-parts", "hidden"),
-        Output("network-keep", "children"),
+        _outputs("cards.children", "sentence.children", "pages.hidden", "parts.hidden", "keep.children"),
         Input("network-opened", "data"),
-        Input("network-trial", "value"),
-        Input("network-base", "value"),
-        Input("network-terms", "value"),
-        Input("network-page", "value"),
-        Input("network-part", "value"),
+        [Input(f"network-{name}", "value") for name in ("trial", "base", "terms", "page", "part")],
         Input("network-keep", "n_clicks"),
         Input({"tab": "network", "option": ALL}, "value"),
         State({"tab": "network", "option": ALL}, "id"),
@@ -287,13 +279,11 @@ def curves_figure(drawn: Drawn, base: str) -> look.Figure:
         name = "flipped (a < 0)" if flipped else "learned"
         style = {"width": 1.6, "dash": "dot" if flipped else "solid"}
         color = look.ORANGE if flipped else look.BLUE
-        curve = look.line(
-            drawn.x, [round(v, 5) for v in values], name, color, line=style, opacity=0.7,
-            legendgroup=name, showlegend=name not in named,
-            hovertemplate=f"unit {unit + 1}: %{{y:.3g}}<extra></extra>",
-        )  # fmt: skip
+        legend = {"legendgroup": name, "showlegend": name not in named}
+        hover = f"unit {unit + 1}: %{{y:.3g}}<extra></extra>"
+        y = [round(v, 5) for v in values]
+        data.append(look.line(drawn.x, y, name, color, line=style, opacity=0.7, hovertemplate=hover, **legend))
         named.add(name)
-        data.append(curve)
     for index, values in enumerate(drawn.before):
         grey = {"dash": "dash", "width": 2.2}
         data.append(look.line(drawn.x, values, base, look.GREY, line=grey, showlegend=index == 0, legendgroup="f"))
@@ -315,17 +305,10 @@ def numbers_figure(drawn: Drawn) -> look.Figure:
         bins = min(_BINS, math.ceil(2 * math.sqrt(len(values)))) if high > low else 1
         width = (high - low) / bins if high > low else 0.1
         start = low if high > low else low - width / 2
-        data.append(
-            {
-                "type": "histogram",
-                "x": list(values),
-                "name": name[0],
-                "marker": {"color": color, "line": {"width": 1, "color": "#ffffff"}},
-                "xbins": {"start": start, "end": high + width, "size": width},
-                "xaxis": f"x{axis}",
-                "yaxis": f"y{axis}",
-            }
-        )
+        xbins = {"start": start, "end": high + width, "size": width}
+        marker = {"color": color, "line": {"width": 1, "color": "#ffffff"}}
+        place = {"xaxis": f"x{axis}", "yaxis": f"y{axis}", "name": name[0]}
+        data.append({"type": "histogram", "x": list(values), "marker": marker, "xbins": xbins, **place})
         highest = max(Counter(min(int((value - start) / width), bins - 1) for value in values).values())
         title = {"text": name, "standoff": 6}
         # A step away from the count's 0, which stands at the same corner.
@@ -342,12 +325,7 @@ def numbers_figure(drawn: Drawn) -> look.Figure:
 
 
 def tick_step(highest: int) -> int:
-    """Return the distance between the labels of a count up to ``highest``: 1, 2 or 5 times a power of ten, few labels.
-
-    Example:
-        >>> [tick_step(count) for count in (1, 3, 8, 570, 4096)]
-        [1, 1, 2, 200, 2000]
-    """
+    """Return the distance between the few labels of a count up to ``highest``: 1, 2 or 5 times a power of ten."""
     least = max(1.0, highest / 4)
     power = 10 ** math.floor(math.log10(least))
     return int(next(step * power for step in (1, 2, 5, 10) if step * power >= least))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import Dash, dcc, html
 
-from agileact._common.errors import AgileactError
 from agileact.lab import widgets as look
 from agileact.lab.content.step import FORMS, NETWORKS, OPTIMIZERS, Moment, StepRun, StepSpec
 from agileact.lab.input_checks import choice, training, whole
-from agileact.lab.sessions import Sessions, current_run, steps_asked
+from agileact.lab.tabs.training import register_training
 
 _CONTROLS = ("base", "form", "network", "optimizer", "lr", "activation-lr", "batch", "seed")
 _FORM_WORDS = {"plain": "plain: f(x)", "agile": "agile: a·f(x − b)", "combined": "combined agile, K = 2"}
@@ -54,43 +53,29 @@ def layout() -> html.Div:
 
 def register(app: Dash) -> None:
     """Add the tab's callbacks."""
-    runs: Sessions[StepRun] = Sessions()
 
-    @app.callback(
-        Output("step-last", "figure"),
-        Output("step-shares", "figure"),
-        Output("step-losses", "figure"),
-        Output("step-sentence", "children"),
-        Output("step-message", "children"),
-        Output("step-state", "data"),
-        inputs={
-            "asked": [Input(f"step-{name}", "n_clicks") for name in ("one", "ten", "reset")],
-            "given": [Input(f"step-{name}", "value") for name in _CONTROLS],
-            "key": State("session", "data"),
-            "state": State("step-state", "data"),
-        },
+    def take(run: StepRun, steps: int, page: object) -> None:
+        for _ in range(steps):
+            if not run.ended:
+                run.step()
+
+    def draw(run: StepRun, page: object) -> list[look.Figure]:
+        moments, plain = list(run.moments), run.spec.form == "plain"
+        return [last_figure(moments, plain=plain), shares_figure(moments, plain=plain), losses_figure(moments)]
+
+    register_training(
+        app,
+        "step",
+        charts=("last", "shares", "losses"),
+        controls=_CONTROLS,
+        buttons=("one", "ten", "reset"),
+        read_spec=read_spec,
+        make=StepRun,
+        steps=lambda page: {"step-one": 1, "step-ten": 10},
+        take=take,
+        draw=draw,
+        clock=False,
     )
-    def train(asked: Any, given: list[Any], key: Any, state: Any) -> tuple[Any, ...]:
-        steps = steps_asked(ctx.triggered_prop_ids.values(), {"step-one": 1, "step-ten": 10})
-        try:
-            spec = read_spec(*given)
-            with runs.alone():
-                taken = state.get("steps") if isinstance(state, dict) else 0
-                run, lost = current_run(runs, key, spec, StepRun, steps, taken)
-                for _ in range(steps):
-                    if not run.finished:
-                        run.step()
-                moments, sentence, plain = list(run.moments), run.sentence(), spec.form == "plain"
-        except AgileactError as error:
-            return (*[no_update] * 4, look.message(f"{error}.", bad=True), no_update)
-        return (
-            last_figure(moments, plain=plain),
-            shares_figure(moments, plain=plain),
-            losses_figure(moments),
-            sentence,
-            look.put_away(lost),
-            {"steps": len(moments)},
-        )
 
 
 def read_spec(
@@ -115,21 +100,11 @@ def last_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
     levels = [last.before, last.after_weights, last.after_activations]
     shown = 2 if plain else 3
     data: list[Any] = []
-    for place in range(shown):
-        if place:
-            by, color = ("by the weights", look.WEIGHTS) if place == 1 else ("by a and b", look.ACTIVATIONS)
-            data.append(
-                {
-                    "type": "bar",
-                    "x": [place],
-                    "base": [levels[place - 1]],
-                    "y": [levels[place] - levels[place - 1]],
-                    "width": 0.62,
-                    "marker": {"color": color},
-                    "name": by,
-                    "hovertemplate": f"{names[place].replace('<br>', ' ')}: {levels[place]:.5g}<extra></extra>",
-                }
-            )
+    halves = (("by the weights", look.WEIGHTS), ("by a and b", look.ACTIVATIONS))
+    for place, (by, color) in enumerate(halves[: shown - 1], 1):
+        change = {"x": [place], "base": [levels[place - 1]], "y": [levels[place] - levels[place - 1]], "width": 0.62}
+        hover = f"{names[place].replace('<br>', ' ')}: {levels[place]:.5g}<extra></extra>"
+        data.append({"type": "bar", **change, "marker": {"color": color}, "name": by, "hovertemplate": hover})
     for place, level in enumerate(levels[:shown]):
         # Beside the bar, not on it; a mark that nobody sees keeps the number away from the line.
         below = place and level < levels[place - 1]
@@ -137,20 +112,14 @@ def last_figure(moments: list[Moment], *, plain: bool) -> look.Figure:
         more: Any = {"mode": "lines+markers+text", "marker": {"size": 8, "opacity": 0}, "hoverinfo": "skip"}
         x = [place - 0.42, place, place + 0.42]
         data.append(look.line(x, [level] * 3, "", look.GREY, line={"width": 3}, showlegend=False, **text, **more))
+    bare = {"tickangle": 0, "zeroline": False, "showgrid": False}
     span = max(levels) - min(levels) or 0.01 * abs(levels[0]) or 1e-6
     return look.figure(
         data,
         title,
         "",
         "loss of the batch, nats",
-        xaxis={
-            "tickvals": list(range(shown)),
-            "ticktext": names[:shown],
-            "range": [-0.55, shown - 0.45],
-            "tickangle": 0,
-            "zeroline": False,
-            "showgrid": False,
-        },
+        xaxis={**bare, "tickvals": [*range(shown)], "ticktext": names[:shown], "range": [-0.55, shown - 0.45]},
         # The bars are differences, so the axis need not start at 0.
         yaxis={"range": [min(levels) - 0.25 * span, max(levels) + 0.25 * span], "zeroline": False},
         barmode="overlay",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import Dash, Input, State, dcc, html
 
-from agileact._common.errors import AgileactError
 from agileact.lab import widgets as look
 from agileact.lab.content.xor import ARMS, LINE, Surfaces, XorRun
 from agileact.lab.input_checks import training
-from agileact.lab.sessions import Sessions, current_run, steps_asked
+from agileact.lab.tabs.training import register_training
 from agileact.paper.xor import POINTS, TARGETS, XorSpec
 
 _SPEEDS = (5, 10, 50)
@@ -20,6 +19,8 @@ _DRAWN = ("as maps", "in 3D, to be turned")
 _CONTROLS = ("base", "optimizer", "lr", "activation-lr", "seed")
 _COLORS = {"plain": look.GREY, "agile": look.BLUE}
 _LEAST_LOSS = 1e-12
+_CUT = "#ff5d73"
+"""The colour of the line between the two answers."""
 _NAMES = {"plain": "plain: a = 1, b = 0", "agile": "agile: a and b learned"}
 
 
@@ -58,52 +59,27 @@ def layout() -> html.Div:
 
 def register(app: Dash) -> None:
     """Add the tab's callbacks."""
-    runs: Sessions[XorRun] = Sessions()
 
-    @app.callback(
-        [Output(f"xor-{name}", "figure") for name in ("losses", *ARMS)],
-        Output("xor-sentence", "children"),
-        Output("xor-message", "children"),
-        Output("xor-state", "data"),
-        inputs={
-            "go": Input("xor-go", "data"),
-            "asked": [Input("xor-step", "n_clicks"), Input("xor-reset", "n_clicks")],
-            "given": [Input(f"xor-{name}", "value") for name in _CONTROLS],
-            "drawn": Input("xor-drawn", "value"),
-            "speed": State("xor-speed", "value"),
-            "key": State("session", "data"),
-            "state": State("xor-state", "data"),
-        },
-    )
-    def train(go: Any, asked: Any, given: list[Any], drawn: Any, speed: Any, key: Any, state: Any) -> tuple[Any, ...]:
-        pace = int(speed) if speed in _SPEEDS else _SPEEDS[0]
-        triggers = set(ctx.triggered_prop_ids.values())
-        epochs = steps_asked(triggers, {"xor-go": pace, "xor-step": 1, "xor-drawn": 0})
-        only_drawn = triggers == {"xor-drawn"}
-        figure = relief_figure if drawn == _DRAWN[1] else surfaces_figure
-        try:
-            spec = read_spec(*given)
-            with runs.alone():
-                run, lost = current_run(runs, key, spec, XorRun, 1 if only_drawn else epochs, _epoch(state))
-                # The clock asks for what follows the picture it has: a run that was reset meanwhile stays at its start.
-                late = triggers == {"xor-go"} and _epoch(go) != run.epoch
-                run.advance(0 if late else epochs)
-                sentence = run.sentence()
-                figures = [losses_figure(run), *(figure(run.surfaces(arm), arm) for arm in ARMS)]
-                ended = run.finished or run.settled or lost
-                epoch = run.epoch
-        except AgileactError as error:
-            return no_update, no_update, no_update, no_update, look.message(f"{error}.", bad=True), {"ended": True}
-        return *figures, sentence, look.put_away(lost), {"epoch": epoch, "ended": ended}
+    def steps(page: dict[str, Any]) -> dict[str, int]:
+        pace = int(page["speed"]) if page["speed"] in _SPEEDS else _SPEEDS[0]
+        return {"xor-go": pace, "xor-step": 1, "xor-drawn": 0}
 
-    # The next picture is asked for when the last one is there: a slow machine draws fewer, and none pile up.
-    app.clientside_callback(ClientsideFunction("lab", "arrived"), Input("xor-state", "data"))
-    app.clientside_callback(
-        ClientsideFunction("lab", "press"),
-        Output("xor-toggle", "children"),
-        Input("xor-toggle", "n_clicks"),
-        Input("xor-reset", "n_clicks"),
-        *[Input(f"xor-{name}", "value") for name in _CONTROLS],
+    def draw(run: XorRun, page: dict[str, Any]) -> list[look.Figure]:
+        figure = relief_figure if page["drawn"] == _DRAWN[1] else surfaces_figure
+        return [losses_figure(run), *(figure(run.surfaces(arm), arm) for arm in ARMS)]
+
+    register_training(
+        app,
+        "xor",
+        charts=("losses", *ARMS),
+        controls=_CONTROLS,
+        buttons=("step", "reset"),
+        read_spec=read_spec,
+        make=XorRun,
+        steps=steps,
+        take=lambda run, epochs, page: run.advance(epochs),
+        draw=draw,
+        more={"drawn": Input("xor-drawn", "value"), "speed": State("xor-speed", "value")},
     )
 
 
@@ -115,7 +91,7 @@ def read_spec(base: Any, optimizer: Any, lr: Any, activation_lr: Any, seed: Any)
 def losses_figure(run: XorRun) -> look.Figure:
     """Return the loss of both networks over epochs, and where each was solved."""
     data: list[Any] = []
-    every = max(1, run.epoch // 600)
+    every = max(1, run.taken // 600)
     for arm in ARMS:
         # A logarithmic axis has no place for 0.
         heights = [max(value, _LEAST_LOSS) for value in run.losses[arm]]
@@ -134,53 +110,26 @@ def losses_figure(run: XorRun) -> look.Figure:
         "epoch",
         "mean squared error",
         yaxis={"type": "log", "tickformat": ".1~e", "nticks": 6},
-        xaxis={"rangemode": "tozero", "range": [0, max(20, run.epoch * 1.02)]},
+        xaxis={"rangemode": "tozero", "range": [0, max(20, run.taken * 1.02)]},
     )
 
 
 def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
     """Return one network's output over the square, and below it the surfaces of its hidden nodes."""
-    line = [round(value, 3) for value in LINE.tolist()]
     network, w = surfaces.network, look.written
-
-    def map_of(kind: str, rows: list[list[float]], **more: Any) -> dict[str, Any]:
-        values = [[round(value, 4) for value in row] for row in rows]
-        return {"type": kind, "x": line, "y": line, "z": values, **more}
-
-    # White points should be 1, black ones 0.
-    inks = [("#ffffff", "#000000") if target else ("#000000", "#ffffff") for target in TARGETS]
-    data: list[Any] = [
-        map_of(
-            "heatmap",
-            surfaces.output,
-            colorscale="Cividis",
-            zmin=-0.25,
-            zmax=1.25,
-            colorbar={"thickness": 10, "len": 0.46, "y": 0.98, "yanchor": "top", "x": 1.0},
-            hovertemplate="x₁ %{x}, x₂ %{y}: y = %{z:.3f}<extra></extra>",
-        ),
-        map_of(
-            "contour",
-            surfaces.output,
-            showscale=False,
-            contours={"coloring": "none", "start": network.threshold, "end": network.threshold, "size": 1},
-            line={"width": 4, "color": "#ff5d73"},
-            hoverinfo="skip",
-        ),
+    bar = {"thickness": 10, "len": 0.46, "y": 0.98, "yanchor": "top", "x": 1.0}
+    hover = "x₁ %{x}, x₂ %{y}: y = %{z:.3f}<extra></extra>"
+    heights = [_height(value) for value in surfaces.at_points]
+    data = [
+        _over_inputs("heatmap", surfaces.output, zmin=-0.25, zmax=1.25, colorbar=bar, hovertemplate=hover),
         {
-            "type": "scatter",
-            "mode": "markers+text",
-            "x": [x for x, _ in POINTS],
-            "y": [y for _, y in POINTS],
-            "text": [_height(value) for value in surfaces.at_points],
-            "textposition": "top center",
-            "textfont": {"size": 13},
-            "marker": {
-                "size": 13,
-                "color": [inside for inside, _ in inks],
-                "line": {"width": 2, "color": [edge for _, edge in inks]},
-            },
-            "showlegend": False,
+            **_over_inputs("contour", surfaces.output, showscale=False, hoverinfo="skip"),
+            "contours": {"coloring": "none", "start": network.threshold, "end": network.threshold, "size": 1},
+            "line": {"width": 4, "color": _CUT},
+        },
+        {
+            **_points("scatter", 13, ["#000000" if target else "#ffffff" for target in TARGETS]),
+            **{"mode": "markers+text", "text": heights, "textposition": "top center", "textfont": {"size": 13}},
             "hoverinfo": "skip",
         },
     ]
@@ -192,7 +141,7 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
         rows, name, left = values[node], f"{symbol}{'₁₂'[node]}", 0.54 * node
         hover = f"{name} = %{{z:.3f}}<extra></extra>"
         place = {"xaxis": f"x{index}", "yaxis": f"y{index}"}
-        data.append(map_of("heatmap", rows, colorscale="Cividis", showscale=False, hovertemplate=hover, **place))
+        data.append(_over_inputs("heatmap", rows, showscale=False, hovertemplate=hover, **place))
         axes[f"xaxis{index}"] = {**small, "domain": [left, left + 0.4], "anchor": f"y{index}"}
         axes[f"yaxis{index}"] = {**small, "domain": [bottom, bottom + 0.145], "anchor": f"x{index}"}
         words = f"{name}: {w(min(map(min, rows)), 2)} to {w(max(map(max, rows)), 2)}"
@@ -214,42 +163,36 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
     )
 
 
+def _over_inputs(kind: str, rows: list[list[float]], **more: Any) -> dict[str, Any]:
+    """Return a surface over the square of the inputs."""
+    line = [round(value, 3) for value in LINE.tolist()]
+    values = [[round(value, 4) for value in row] for row in rows]
+    return {"type": kind, "x": line, "y": line, "z": values, "colorscale": "Cividis", **more}
+
+
+def _points(kind: str, size: int, edge: Any) -> dict[str, Any]:
+    """Return the four points: white ones should be 1, black ones 0."""
+    inside = ["#ffffff" if target else "#000000" for target in TARGETS]
+    x, y = zip(*POINTS, strict=True)
+    marker = {"size": size, "color": inside, "line": {"width": 2, "color": edge}}
+    return {"type": kind, "mode": "markers", "x": [*x], "y": [*y], "marker": marker, "showlegend": False}
+
+
 def relief_figure(surfaces: Surfaces, arm: str) -> look.Figure:
     """Return one network's surfaces in three dimensions: its output, and each node's plane z under its bent h."""
-    network, line = surfaces.network, [round(value, 3) for value in LINE.tolist()]
+    network = surfaces.network
 
     def surface(rows: list[list[float]], scene: str, name: str, **more: Any) -> dict[str, Any]:
-        values = [[round(value, 4) for value in row] for row in rows]
         hover = f"{name}: %{{z:.3f}}<extra></extra>"
-        place = {"type": "surface", "x": line, "y": line, "scene": scene, "showscale": False, "hovertemplate": hover}
-        return {**place, "z": values, "colorscale": "Cividis", **more}
+        return _over_inputs("surface", rows, scene=scene, showscale=False, hovertemplate=hover, **more)
 
-    cut = {
-        "show": True,
-        "start": network.threshold,
-        "end": network.threshold,
-        "size": 1,
-        "color": "#ff5d73",
-        "width": 6,
-    }
-    data = [surface(surfaces.output, "scene", "y", cmin=-0.25, cmax=1.25, contours={"z": cut})]
-    data.append(
-        {
-            "type": "scatter3d",
-            "mode": "markers",
-            "scene": "scene",
-            "x": [x for x, _ in POINTS],
-            "y": [y for _, y in POINTS],
-            "z": list(surfaces.at_points),
-            "marker": {
-                "size": 5,
-                "color": ["#ffffff" if target else "#000000" for target in TARGETS],
-                "line": {"width": 2, "color": "#ff5d73"},
-            },
-            "showlegend": False,
-            "hovertemplate": "y: %{z:.3f}<extra></extra>",
-        }
-    )
+    level = {"start": network.threshold, "end": network.threshold, "size": 1}
+    cut = {"z": {"show": True, **level, "color": _CUT, "width": 6}}
+    discs = {"scene": "scene", "z": [*surfaces.at_points], "hovertemplate": "y: %{z:.3f}<extra></extra>"}
+    data = [
+        surface(surfaces.output, "scene", "y", cmin=-0.25, cmax=1.25, contours=cut),
+        {**_points("scatter3d", 5, _CUT), **discs},
+    ]
     axis = {"nticks": 4, "title": {"text": ""}}
     grey = [[0, look.GREY], [1, look.GREY]]
     camera = {"eye": {"x": -1.5, "y": -1.7, "z": 1.1}}
@@ -273,10 +216,6 @@ def relief_figure(surfaces: Surfaces, arm: str) -> look.Figure:
 def _height(value: float) -> str:
     """Return an output as it stands beside its point: never "−0.00", and short while a run diverges."""
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−") if abs(value) < 100 else "…"
-
-
-def _epoch(go: Any) -> Any:
-    return go.get("epoch") if isinstance(go, dict) else None
 
 
 def _title(text: str, x: float, y: float) -> dict[str, Any]:

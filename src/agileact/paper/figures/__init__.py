@@ -6,6 +6,6 @@ Importing this needs no matplotlib; drawing does (``pip install "agileact[paper]
 from __future__ import annotations
 
 from agileact.paper.figures.draw import draw_all, draw_networks, draw_xor
-from agileact.paper.figures.step_share import StepShare, activation_step_share
+from agileact.paper.figures.steps import StepShare, activation_step_share
 
 __all__ = ["StepShare", "activation_step_share", "draw_all", "draw_networks", "draw_xor"]

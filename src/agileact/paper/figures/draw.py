@@ -8,28 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from agileact._common.files import write_atomically
-from agileact.paper.figures.layers import figure_7, figure_8
-from agileact.paper.figures.losses import figure_11, figure_12, figure_13
-from agileact.paper.figures.networks import figure_1, figure_3, figure_10
+from agileact.paper.figures.networks import figure_1, figure_3, figure_7, figure_8, figure_10
 from agileact.paper.figures.run import NothingToDrawError, Run
 from agileact.paper.figures.shapes import figure_2, figure_6
 from agileact.paper.figures.steps import figure_5, figure_9
 from agileact.paper.figures.style import rc, settle
-from agileact.paper.figures.traces import figure_14
+from agileact.paper.figures.training import figure_11, figure_12, figure_13, figure_14
 from agileact.paper.figures.xor_surfaces import figure_4
-from agileact.paper.xor_outcome import XorOutcome
+from agileact.paper.xor import XorOutcome
 from agileact.study.spec.result import TrialResult
 
 FIGURES: dict[int, Callable[[Run], Any]] = {
-    2: figure_2,
-    4: figure_4,
-    5: figure_5,
-    6: figure_6,
-    9: figure_9,
-    11: figure_11,
-    12: figure_12,
-    13: figure_13,
-    14: figure_14,
+    **{2: figure_2, 4: figure_4, 5: figure_5, 6: figure_6, 9: figure_9},
+    **{11: figure_11, 12: figure_12, 13: figure_13, 14: figure_14},
 }
 """The paper's figures that are redrawn, by number."""
 
@@ -50,30 +41,8 @@ def draw_all(
     """Draw the paper's figures from the results of one run.
 
     Each figure is written as ``figure-NN.png`` and ``figure-NN.svg``, whole or not at all; the same results
-    give the same files. A figure whose data is missing is left out with a message, and its files of an
-    earlier run are removed, so that the folder never shows two runs as one.
-
-    Args:
-        results: Results of one run: one learning rate and one budget, any number of seeds. Only finished
-            trials are drawn; captions say how many diverged.
-        out: Folder for the files; made if it is missing.
-        dataset: Name of the data set, for the captions.
-        xor: Outcome of the XOR experiment, for Figure 4.
-        notify: Called with a line for each figure that is left out.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        ArgumentError: If a combination occurs twice with the same seed.
-        MissingExtraError: If matplotlib is not installed.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     paths = draw_all([], Path(folder), dataset="none")
-        >>> [path.name for path in paths]
-        ['figure-02.png', 'figure-02.svg', 'figure-06.png', 'figure-06.svg']
+    give the same files. A figure whose data is missing is left out, ``notify`` is told why, and its files of an
+    earlier run are removed, so that the folder never shows two runs as one. Only finished trials are drawn.
     """
     run = Run.of(results, dataset, xor)
     return [path for number in FIGURES for path in _draw(number, run, Path(out), notify)]
@@ -85,17 +54,7 @@ def draw_xor(outcome: XorOutcome, out: Path, *, notify: Callable[[str], None] | 
 
 
 def draw_networks(out: Path) -> list[Path]:
-    """Draw the paper's Figures 1, 3, 7, 8 and 10 from the experiment's networks; no data enters.
-
-    Args:
-        out: Folder for the files; made if it is missing.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        MissingExtraError: If matplotlib is not installed.
-    """
+    """Draw the paper's Figures 1, 3, 7, 8 and 10 from the experiment's networks; no data enters."""
     return [path for number, draw in NETWORKS.items() for path in _written(number, draw, Path(out))]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agileact._common.errors import ArgumentError
-from agileact.paper.xor_outcome import XorOutcome
+from agileact.paper.xor import XorOutcome
 from agileact.study.spec.result import TrialResult
 
 _WRITTEN = {
@@ -36,39 +36,20 @@ class NothingToDrawError(Exception):
 
 
 def written(activation: str) -> str:
-    """Return an activation's name as it is written in text.
-
-    Example:
-        >>> written("agile-relu")
-        'agile ReLU'
-        >>> written("agile-leaky_relu:negative_slope=0.2")
-        'agile leaky ReLU (negative_slope=0.2)'
-    """
+    """Return an activation's name as it is written in text, such as "agile leaky ReLU (negative_slope=0.2)"."""
     name, _, options = activation.partition(":")
     prefix, base = ("agile ", name[6:]) if name.startswith("agile-") else ("", name)
     return prefix + _WRITTEN.get(base, base) + (f" ({options.replace(':', ', ')})" if options else "")
 
 
 def order(activation: str, known: tuple[str, ...] = CONV_ORDER) -> tuple[int, str]:
-    """Return a sort key: first the known names in their order, then the others.
-
-    Example:
-        >>> sorted(["tanh", "relu", "sigmoid"], key=order)
-        ['sigmoid', 'relu', 'tanh']
-    """
+    """Return a sort key: first the known names in their order, then the others."""
     return known.index(activation) if activation in known else len(known), activation
 
 
 @dataclass(frozen=True)
 class Combination:
-    """The activations of one network; ``conv`` is None if it is fully connected only.
-
-    Example:
-        >>> Combination("agile-relu", "agile-sigmoid").label
-        'agile ReLU → agile sigmoid'
-        >>> Combination(None, "sigmoid").label
-        'sigmoid'
-    """
+    """The activations of one network; ``conv`` is None if it is fully connected only."""
 
     conv: str | None
     fc: str
@@ -91,6 +72,11 @@ class Combination:
         return written(self.fc) if self.conv is None else f"{written(self.conv)} → {written(self.fc)}"
 
     @property
+    def full_label(self) -> str:
+        """The label, which says of a network without convolution that it is one."""
+        return self.label if self.conv is not None else f"fully connected: {self.label}"
+
+    @property
     def order(self) -> tuple[object, ...]:
         """A sort key: networks with convolution first, in the paper's order."""
         return (self.conv is None, order(self.conv or ""), order(self.fc, FC_ORDER))
@@ -108,16 +94,6 @@ class Band:
         """Mean over seeds."""
         return np.asarray(self.values.mean(axis=0))
 
-    @property
-    def low(self) -> NDArray[np.float64]:
-        """Smallest over seeds."""
-        return np.asarray(self.values.min(axis=0))
-
-    @property
-    def high(self) -> NDArray[np.float64]:
-        """Largest over seeds."""
-        return np.asarray(self.values.max(axis=0))
-
 
 def band(trials: Sequence[TrialResult], values: Callable[[TrialResult], Sequence[float]]) -> Band | None:
     """Lay ``values`` of the trials over each other at the iterations that all of them have.
@@ -125,27 +101,15 @@ def band(trials: Sequence[TrialResult], values: Callable[[TrialResult], Sequence
     Returns None if that leaves nothing, as where the test set was touched only once.
     """
     rows = [dict(zip(trial.curve.iteration, values(trial), strict=False)) for trial in trials]
-    if not rows:
-        return None
-    shared = sorted(set(rows[0]).intersection(*rows[1:]))
+    shared = sorted(set(rows[0]).intersection(*rows[1:])) if rows else []
     if not shared:
         return None
-    return Band(
-        np.asarray(shared, dtype=np.float64),
-        np.asarray([[row[i] for i in shared] for row in rows], dtype=np.float64),
-    )
+    return Band(np.asarray(shared, np.float64), np.asarray([[row[i] for i in shared] for row in rows], np.float64))
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the figures are drawn from.
-
-    Attributes:
-        dataset: Name of the data set, for the captions.
-        groups: The finished trials of each combination, by seed.
-        diverged: Number of trials that did not finish; they are in no figure.
-        xor: The outcome of the XOR experiment, if it was run.
-    """
+    """What the figures are drawn from: the finished trials of each combination, by seed; how many others there were."""
 
     dataset: str
     groups: dict[Combination, list[TrialResult]]
@@ -154,31 +118,21 @@ class Run:
 
     @classmethod
     def of(cls, results: Iterable[TrialResult], dataset: str, xor: XorOutcome | None = None) -> Run:
-        """Group the results of one run.
-
-        Raises:
-            ArgumentError: If a combination occurs twice with one seed: its spread would not be that of seeds.
-        """
-        found: dict[Combination, dict[int, TrialResult]] = {}
-        diverged = 0
-        seen: set[tuple[Combination, int]] = set()
+        """Group the results of one run; an error if one has a twin, whose spread would not be that of seeds."""
+        found: dict[tuple[Combination, int], TrialResult] = {}
         for result in results:
             combination, seed = Combination.of(result), result.spec.seed
-            if (combination, seed) in seen:
+            if (combination, seed) in found:
                 raise ArgumentError(
                     f"two results for {combination.label!r} with seed {seed}: figures are drawn from one run, "
                     "one learning rate and one budget at a time; pass only the results of one"
                 )
-            seen.add((combination, seed))
-            if result.status == "finished":
-                found.setdefault(combination, {})[seed] = result
-            else:
-                diverged += 1
-        groups = {
-            combination: [found[combination][seed] for seed in sorted(found[combination])]
-            for combination in sorted(found, key=lambda c: c.order)
-        }
-        return cls(dataset, groups, diverged, xor)
+            found[combination, seed] = result
+        groups: dict[Combination, list[TrialResult]] = {}
+        finished = {key: result for key, result in found.items() if result.status == "finished"}
+        for combination, seed in sorted(finished, key=lambda key: (key[0].order, key[1])):
+            groups.setdefault(combination, []).append(finished[combination, seed])
+        return cls(dataset, groups, len(found) - len(finished), xor)
 
     def where(self, keep: Callable[[Combination, list[TrialResult]], bool]) -> Run:
         """Return the run with only those combinations that ``keep`` accepts."""

@@ -17,8 +17,11 @@ from agileact.paper.figures.run import Run, written
 from agileact.paper.figures.style import ACTIVATION, INK, LEGEND_RIGHT, WEIGHTS, new_figure, shade
 
 _BASES = ("sigmoid", "relu")
-_SCALES = (-1.0, 0.5, 1.0, 1.5, 2.0)
-_LOCATIONS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+_FAMILIES = (
+    ("a", "scale", 1.0, "b = 0", ACTIVATION, (-1.0, 0.5, 1.0, 1.5, 2.0)),
+    ("b", "location", 0.0, "a = 1", WEIGHTS, (-2.0, -1.0, 0.0, 1.0, 2.0)),
+)
+_INPUT = "x (input of the activation)"
 # From light to dark, so that the order of the values is seen without colour as well.
 _LIGHTNESS = (0.62, 0.4, 0.0, -0.3, -0.6)
 
@@ -26,13 +29,7 @@ Values = NDArray[np.float64]
 
 
 def evaluate(base: str, x: Values, scale: float = 1.0, location: float = 0.0) -> tuple[Values, Values]:
-    """Return a f(x - b) and its derivative by x.
-
-    Example:
-        >>> value, slope = evaluate("sigmoid", np.zeros(1), scale=2.0)
-        >>> float(value[0]), float(slope[0])
-        (1.0, 0.5)
-    """
+    """Return a f(x - b) and its derivative by x."""
     points = torch.tensor(x, dtype=torch.float64).reshape(-1, 1).requires_grad_()
     a, b = (torch.tensor([value], dtype=torch.float64) for value in (scale, location))
     value = agile(points, a, b, base=base, dim=1)
@@ -62,7 +59,7 @@ def figure_2(run: Run) -> Any:
         value, slope = evaluate(base, x)
         axis.plot(x, value, color=WEIGHTS, label="f(x)")
         axis.plot(x, _with_gaps(slope), color=ACTIVATION, linestyle=(0, (4, 1.6)), label="f′(x)")
-        axis.set(title=written(base), xlabel="x (input of the activation)", ylabel="f(x), f′(x)")
+        axis.set(title=written(base), xlabel=_INPUT, ylabel="f(x), f′(x)")
     axes[1].set_ylim(-0.3, 6.3)
     axes[1].legend(**LEGEND_RIGHT)
     return figure
@@ -80,23 +77,15 @@ def figure_6(run: Run) -> Any:
     x = np.linspace(-6, 6, 1200)
     axes = figure.subplots(2, 2)
     for row, base in zip(axes, _BASES, strict=True):
-        for axis, symbol, values in ((row[0], "a", _SCALES), (row[1], "b", _LOCATIONS)):
+        for axis, (symbol, name, start, held, color, values) in zip(row, _FAMILIES, strict=True):
             for value, lightness in zip(values, _LIGHTNESS, strict=True):
-                options = {"scale": value} if symbol == "a" else {"location": value}
-                start = value == (1.0 if symbol == "a" else 0.0)
-                axis.plot(
-                    x,
-                    evaluate(base, x, **options)[0],
-                    color=INK if start else shade(ACTIVATION if symbol == "a" else WEIGHTS, lightness),
-                    linewidth=2.2 if start else 1.5,
-                    linestyle="-" if start or lightness < 0 else (0, (4, 1.6)),
-                    label=f"{symbol} = {value:g}".replace("-", "−"),
-                )
-            held = "b = 0" if symbol == "a" else "a = 1"
-            axis.set(
-                title=f"agile {written(base)}: {symbol} varies, {held}",
-                xlabel="x (input of the activation)",
-                ylabel="a f(x − b)",
-            )
+                y = evaluate(base, x, **{name: value})[0]
+                label = f"{symbol} = {value:g}".replace("-", "−")
+                if value == start:
+                    axis.plot(x, y, color=INK, linewidth=2.2, label=label)
+                else:
+                    dashes = "-" if lightness < 0 else (0, (4, 1.6))
+                    axis.plot(x, y, color=shade(color, lightness), linestyle=dashes, label=label)
+            axis.set(title=f"agile {written(base)}: {symbol} varies, {held}", xlabel=_INPUT, ylabel="a f(x − b)")
             axis.legend(**LEGEND_RIGHT)
     return figure

@@ -11,40 +11,26 @@ The hues are those of M. Okabe and K. Ito, *Color universal design* (2008), the 
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from agileact._common.optional import require
+from agileact.monitor.plot import LOOK
 from agileact.paper.figures.run import Combination
 
 RC: dict[str, Any] = {
+    **LOOK,
     "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same letters
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
     "axes.labelsize": 9.0,
-    "xtick.labelsize": 8.0,
-    "ytick.labelsize": 8.0,
-    "legend.fontsize": 8.0,
     "legend.title_fontsize": 8.5,
-    "legend.frameon": False,
     "legend.handlelength": 3.2,
     "figure.titlesize": 11.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.5,
     "lines.markersize": 5.0,
     "svg.hashsalt": "agileact",  # else the ids in the SVG are random
     "svg.fonttype": "path",
-    "figure.dpi": 150,
-    "savefig.dpi": "figure",
 }
 
 INK = "#222222"
@@ -101,22 +87,14 @@ class Look:
 
 
 class Palette:
-    """A fixed look for each combination; names beyond the paper's take the spare looks in sorted order.
-
-    Example:
-        >>> from agileact.paper.figures.run import Combination
-        >>> Palette([]).look(Combination("relu", "agile-sigmoid")).marker
-        'o'
-    """
+    """A fixed look for each combination; names beyond the paper's take the spare looks in sorted order."""
 
     def __init__(self, combinations: Iterable[Combination]) -> None:
         combinations = list(combinations)
-        self._hues = dict(_HUES)
-        self._shades = dict(_SHADES)
         hues = sorted({combination.hue for combination in combinations} - set(_HUES))
         shades = sorted({combination.fc for combination in combinations} - set(_SHADES))
-        self._hues.update({name: _MORE_HUES[i % len(_MORE_HUES)] for i, name in enumerate(hues)})
-        self._shades.update({name: _MORE_SHADES[i % len(_MORE_SHADES)] for i, name in enumerate(shades)})
+        self._hues = _HUES | dict(zip(hues, itertools.cycle(_MORE_HUES), strict=False))
+        self._shades = _SHADES | dict(zip(shades, itertools.cycle(_MORE_SHADES), strict=False))
 
     def look(self, combination: Combination) -> Look:
         """Return the look of ``combination``."""
@@ -128,35 +106,22 @@ class Palette:
 
 
 def shade(color: str, lightness: float) -> tuple[float, float, float]:
-    """Mix a colour with white (``lightness`` up to 1) or with black (down to -1).
-
-    Example:
-        >>> shade("#000000", 0.5)
-        (0.5, 0.5, 0.5)
-    """
-    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    goal = 1.0 if lightness > 0 else 0.0
-    share = abs(lightness)
-    return tuple(round(c + (goal - c) * share, 4) for c in (red, green, blue))  # type: ignore[return-value]
+    """Mix a colour with white (``lightness`` up to 1) or with black (down to -1)."""
+    goal, share = float(lightness > 0), abs(lightness)
+    red, green, blue = (round(c + (goal - c) * share, 4) for c in require("matplotlib.colors", "paper").to_rgb(color))
+    return red, green, blue
 
 
 def rc() -> Any:
     """Return the context in which figures are made and saved; outside of it nothing has changed.
 
-    It starts from matplotlib's defaults, so that no one's own settings reach the figures.
+    It starts from matplotlib's defaults, so that no settings of a user reach the figures.
     """
     return require("matplotlib.style", "paper").context(RC, after_reset=True)
 
 
 def new_figure(width: float, height: float, title: str, caption: str) -> Any:
-    """Return an empty figure with its title, and its caption in a strip at the bottom.
-
-    Args:
-        width: In inches.
-        height: In inches.
-        title: What is shown, one line.
-        caption: Data set, seeds, and how to read the figure; wrapped to the width.
-    """
+    """Return an empty figure, of inches, with its title, and its caption wrapped in a strip at the bottom."""
     lines = textwrap.wrap(caption, int(width * 15.5))
     strip = (0.14 * len(lines) + 0.12) / height
     figure = require("matplotlib.figure", "paper").Figure(figsize=(width, height))

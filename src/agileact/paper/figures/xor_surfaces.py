@@ -12,7 +12,7 @@ from torch import Tensor
 from agileact._common.optional import require
 from agileact.paper.figures.run import NothingToDrawError, Run
 from agileact.paper.figures.style import INK, new_figure
-from agileact.paper.xor_outcome import POINTS, TARGETS
+from agileact.paper.xor import POINTS, TARGETS
 
 _GRID = 121
 _REACH = 0.35
@@ -67,6 +67,11 @@ def figure_4(run: Run) -> Any:
     return figure
 
 
+def _disc(target: float) -> dict[str, Any]:
+    inside, edge = ("white", "black") if target else ("black", "white")
+    return {"color": inside, "markeredgecolor": edge, "zorder": 5}
+
+
 def _relief(
     axis: Any, x: np.ndarray, y: np.ndarray, height: np.ndarray, at_points: np.ndarray, level: float | None
 ) -> None:
@@ -76,10 +81,7 @@ def _relief(
     if level is not None:
         axis.contour(x, y, height, levels=[level], colors=INK, linewidths=2.0, zorder=4)
     for (x1, x2), target, value in zip(POINTS, TARGETS, at_points, strict=True):
-        axis.plot(
-            [x1], [x2], [value], "o", markersize=6, color="white" if target else "black",
-            markeredgecolor="black" if target else "white", markeredgewidth=1.0, zorder=5,
-        )  # fmt: skip
+        axis.plot([x1], [x2], [value], "o", **_disc(target), markersize=6, markeredgewidth=1.0)
     axis.view_init(elev=28, azim=-58)
     axis.set_box_aspect((1.0, 1.0, 0.8), zoom=1.1)
     axis.set(xlabel="x₁", ylabel="x₂", xticks=[0, 1], yticks=[0, 1])
@@ -96,22 +98,11 @@ def _map(figure: Any, axis: Any, line: np.ndarray, height: np.ndarray, at_points
     bar = figure.colorbar(filled, ax=axis, orientation="horizontal", aspect=22, pad=0.02)
     bar.locator = require("matplotlib.ticker", "paper").MaxNLocator(4)
     bar.ax.tick_params(labelsize=7)
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     for (x, y), target, value in zip(POINTS, TARGETS, at_points, strict=True):
-        axis.plot(
-            x, y, "o", markersize=7, color="white" if target else "black",
-            markeredgecolor="black" if target else "white", markeredgewidth=1.2, zorder=5,
-        )  # fmt: skip
-        axis.annotate(
-            # Never "−0.00".
-            f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−"),
-            (x, y),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=7.5,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
-            zorder=6,
-        )
+        axis.plot(x, y, "o", **_disc(target), markersize=7, markeredgewidth=1.2)
+        words = f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")  # never "−0.00"
+        axis.annotate(words, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", va="bottom",
+                      fontsize=7.5, bbox=box, zorder=6)  # fmt: skip
     axis.set(xlabel="x₁", ylabel="x₂", aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     axis.grid(False)

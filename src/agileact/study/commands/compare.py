@@ -6,104 +6,44 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
-from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
-from agileact.study.commands.options import PLACE, TRAINING, add, as_asked
-
-if TYPE_CHECKING:
-    from agileact.study.spec.arms import Arm
-    from agileact.study.spec.protocol import Protocol, Study
-    from agileact.study.spec.space import Space
+from agileact.study import models
+from agileact.study.commands.context import STATISTICS, Context, as_asked, carry_out, say, visible
+from agileact.study.data.dataset import load
+from agileact.study.data.objective import OPTIONS
+from agileact.study.running.budget import Limit
+from agileact.study.running.conduct import identified
+from agileact.study.running.cost import START_SECONDS, estimate
+from agileact.study.running.executors.local import available_cores
+from agileact.study.running.planner import plan
+from agileact.study.running.progress import format_duration
+from agileact.study.spec.arms import Arm, arm
+from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.reading import PlacedError, placed
+from agileact.study.spec.space import Space, search_space
+from agileact.study.spec.tasks import Task
+from agileact.study.spec.trial import Budget, DataSpec, ModelSpec, TaskSpec, freeze
+from agileact.study.spec.user_targets import find
+from agileact.study.training.dry_run import check_arms
 
 _MOST_SEEDS = 20
 _MOST_TUNING = 16
 _MOST_REPLICATES = 10
 _MOST_SEEDS_OF_ONE = 4
 """Of a replicate: more replicates say more than more seeds in each, and more points to tune more than either."""
-_LR = (0.0003, 0.001, 0.003, 0.01)
+
 _TASK = "compare"
 
 
-def add_command(commands: Any, count: Callable[[str], int]) -> None:
-    """Add ``agileact compare``; ``count`` parses a whole number greater than 0."""
-    parser = commands.add_parser(
-        "compare",
-        help="compare activations on your own model and data, within a time",
-        description="Compare activations on your own model and data under the fair protocol. The model's activations "
-        "are exchanged for each arm's, functional ones too; the first arm is the baseline. The cost is estimated "
-        "first, and as many trials are planned as fit into the budget. The budget is a limit: where trials take "
-        "longer there are fewer of them, for all arms alike. The end is a verdict.",
-    )
-
-    def seconds(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            return duration(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 1.5h")
-
-    def weights(text: str) -> str | tuple[float, ...]:
-        with contextlib.suppress(ValueError):
-            return text if text == "balanced" else tuple(float(part) for part in text.split(","))
-        raise argparse.ArgumentTypeError(f"{text!r} is neither balanced nor numbers such as 1,2,4")
-
-    parser.add_argument("--model", required=True, metavar="PKG.MODULE:FUNCTION", help="returns the network")
-    parser.add_argument("--data", required=True, metavar="PKG.MODULE:FUNCTION", help="returns pairs (inputs, targets)")
-    parser.add_argument(
-        "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu,PKG.MODULE:ACTIVATION"
-    )
-    parser.add_argument(
-        "--budget", type=seconds, default=1800.0, metavar="TIME", help="such as 90s, 30m or 1.5h (default: 30m)"
-    )
-    for name, default, what in (
-        ("iterations", 1000, "steps of a trial"),
-        ("batch-size", 100, "samples a step"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=count, default=default, metavar="N", help=f"{what} (default: %(default)s)"
-        )
-    parser.add_argument(
-        "--validation", type=count, metavar="N", help="samples to set aside (default: 500, and at most a fifth)"
-    )
-    parser.add_argument("--metric", metavar="NAME", help="beside the loss: accuracy, auc, ..., or PKG.MODULE:FUNCTION")
-    parser.add_argument("--loss", metavar="PKG.MODULE:FUNCTION", help="what is minimised, of outputs and targets")
-    parser.add_argument(
-        "--class-weights", type=weights, metavar="W", help="balanced, or a number for each class: 1,2,4"
-    )
-    parser.add_argument("--augment", metavar="PKG.MODULE:FUNCTION", help="changes the inputs of a training batch")
-    parser.add_argument(
-        "--space",
-        nargs="+",
-        metavar="NAME=VALUES",
-        help="what tuning looks through, for all arms: lr=1e-4..0.1 weight_decay=0,1e-6..1e-2 schedule=constant,cosine",
-    )
-    parser.add_argument(
-        "--sampler", default="sobol", metavar="NAME", help="of its points: sobol (the default), optuna:TPESampler, ..."
-    )
-    add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
-    parser.set_defaults(run=_compare, data_dir=None, resumes=True)
-
-
-def _compare(options: argparse.Namespace) -> None:
-    from agileact.study import models
-    from agileact.study.data.objective import OPTIONS
-    from agileact.study.running.budget import Limit
-    from agileact.study.running.conduct import identified
-    from agileact.study.running.cost import START_SECONDS, estimate
-    from agileact.study.running.executors.local import available_cores
-    from agileact.study.running.planner import plan
-    from agileact.study.running.progress import format_duration
-    from agileact.study.spec.arms import arm
-    from agileact.study.spec.user_targets import find
-    from agileact.study.training.dry_run import check_arms
-
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     expect("study", *STATISTICS)
     begun = time.monotonic()
     names = [name.strip() for name in options.arms.split(",") if name.strip()]
@@ -123,6 +63,7 @@ def _compare(options: argparse.Namespace) -> None:
         told={name: value for name in OPTIONS if (value := getattr(options, name)) is not None},
         space=_asked_space(options),
         sampler=options.sampler,
+        better=options.better,
     )
     study, data = identified(as_asked(study, options), options.data_dir)
     context = Context(study, data, options.out or Path("runs") / "compare")
@@ -151,9 +92,6 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _asked_space(options: argparse.Namespace) -> Space:
-    from agileact.study.spec.reading import PlacedError, placed
-    from agileact.study.spec.space import search_space
-
     if options.space is None:
         return ()
     try:
@@ -190,38 +128,31 @@ def proposed(
     told: Mapping[str, Any] | None = None,
     space: Space = (),
     sampler: str = "sobol",
+    better: str = "",
 ) -> Study:
     """Return the study of a user's model and data, with the fewest trials that can say something.
 
     ``fingerprint`` is the model's, and ``validation`` counts where the data has no validation part.
     """
-    from agileact.study.spec.protocol import Protocol, Study
-    from agileact.study.spec.tasks import Task
-    from agileact.study.spec.trial import Budget, DataSpec, ModelSpec, TaskSpec, freeze
-
     budget = Budget(iterations, batch_size, evaluate_every=max(1, iterations // 40), test_curve=False)
     spec = TaskSpec(
         DataSpec("custom", validation, options=freeze({"target": data, **(told or {})})),
         ModelSpec("custom", freeze({"target": model, "fingerprint": fingerprint})),
         budget,
     )
-    protocol = Protocol(trials=len(_LR), lr=_LR, tuning_seeds=(1000, 1001))
+    protocol = Protocol(trials=len(Protocol.lr))
     if space:
         # Twice as many points for each doubling of what is tuned together.
-        points = max(len(_LR), 2 ** len(space).bit_length())
-        protocol = Protocol(trials=points, tuning_seeds=(1000, 1001), space=space, sampler=sampler)
+        protocol = Protocol(trials=max(protocol.trials, 2 ** len(space).bit_length()), space=space, sampler=sampler)
     elif sampler != "sobol":
         raise ArgumentError("--sampler is for a search space: name one with --space")
-    study = Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec),), protocol)
+    study = Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec, better),), protocol)
     seeds = tuple(range(study.least_seeds))
     return dataclasses.replace(study, protocol=dataclasses.replace(protocol, seeds=seeds))
 
 
 def usual_validation(data: str) -> int:
     """Return how many samples are set aside where the user does not say: 500, and at most a fifth."""
-    from agileact.study.data.dataset import load
-    from agileact.study.spec.trial import DataSpec, freeze
-
     usual, loaded = DataSpec("custom").validation, load(DataSpec("custom", 1, options=freeze({"target": data})))
     if len(loaded.validation_y) > 1:
         return usual  # it has a part of its own, and the number means nothing
@@ -229,35 +160,12 @@ def usual_validation(data: str) -> int:
 
 
 def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget: float, jobs: int) -> Study:
-    """Return the study with as many trials as fit into a time.
+    """Return the study with as many trials of so many seconds, by (arm, task), as fit into a time, on ``jobs`` workers.
 
     If so many replicates fit that a test can show something, they are taken: first as many as there may be, each with
     the fewest trials, then more points to tune and more seeds in each. Else tuning is done once, what is left beyond
     the fewest trials goes in equal parts to tuning and seeds, and the verdict is about the rates that it chose.
-
-    Args:
-        study: From :func:`proposed`.
-        trial_seconds: Seconds of one trial, by (arm, task).
-        budget: Seconds in all.
-        jobs: Trials side by side.
-
-    Raises:
-        ArgumentError: If not even the fewest trials fit; the message says what would.
-
-    Example:
-        >>> from agileact.study.spec.arms import arm
-        >>> study = proposed([arm("relu"), arm("agile-relu")], "m:f", "d:g", fingerprint="", iterations=100,
-        ...                  batch_size=10, validation=10)
-        >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=24.0, jobs=2)
-        >>> fit.protocol.replicates, fit.protocol.trials, len(fit.protocol.seeds)
-        (1, 5, 10)
-        >>> fit = fitted(study, {("relu", "compare"): 1.0, ("agile-relu", "compare"): 1.0}, budget=94.0, jobs=2)
-        >>> fit.protocol.replicates, fit.protocol.trials, len(fit.protocol.seeds)
-        (10, 6, 3)
     """
-    from agileact.study.running.cost import START_SECONDS
-    from agileact.study.running.progress import format_duration
-
     each = sum(trial_seconds.values())
     room = int(max(0.0, budget - START_SECONDS) * jobs / each) if each > 0 else _MOST_SEEDS + _MOST_TUNING
     least_seeds, least_tuning = len(study.protocol.seeds), study.protocol.trials
@@ -296,22 +204,3 @@ def _replicated(study: Study, room: int) -> Protocol | None:
     return dataclasses.replace(
         study.protocol, trials=points, tuning_seeds=(1000,), seeds=tuple(range(seeds)), replicates=replicates
     )
-
-
-def duration(text: str) -> float:
-    """Return the seconds of a time such as "30m", "1h30m", "1.5h" or "90s".
-
-    Raises:
-        ValueError: If it is none.
-
-    Example:
-        >>> duration("1.5h"), duration("1h30m")
-        (5400.0, 5400.0)
-    """
-    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text)
-    if not parts:
-        raise ValueError(text)
-    seconds = sum(float(part) * unit for part, unit in zip(parts.groups(), (3600.0, 60.0, 1.0), strict=True) if part)
-    if not 0 < seconds < math.inf:
-        raise ValueError(text)
-    return seconds

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agileact._common.errors import ArgumentError, TrialError
 from agileact._common.files import write_atomically
-from agileact.study.commands.options import as_asked, make_executor
-
-if TYPE_CHECKING:
-    from agileact.study.data.dataset import DataSet
-    from agileact.study.results.outcome import Outcome
-    from agileact.study.results.source import Source
-    from agileact.study.running.budget import Limit
-    from agileact.study.running.executors import Elsewhere
-    from agileact.study.running.planner import Plan
-    from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.commands.study import TRAINING
+from agileact.study.commands.yaml_file import read_study
+from agileact.study.data.dataset import DataSet
+from agileact.study.report.document import write_report
+from agileact.study.results.idle import one_answer_seeds
+from agileact.study.results.outcome import Outcome
+from agileact.study.results.printing import show
+from agileact.study.results.source import STORES, Source, stored, told
+from agileact.study.running.budget import Limit, conduct_within
+from agileact.study.running.conduct import Results, conduct, identified, unidentified
+from agileact.study.running.executors import Elsewhere
+from agileact.study.running.executors.local import LocalExecutor
+from agileact.study.running.executors.ray import RayExecutor
+from agileact.study.running.planner import Plan, plan
+from agileact.study.running.progress import display, format_duration
+from agileact.study.running.store import Store
+from agileact.study.spec.protocol import Protocol, Study
+from agileact.study.spec.record import FILE, Circumstances, write_record
+from agileact.study.spec.user_code import UserCode
+from agileact.study.statistics import detectable
+from agileact.study.training.dry_run import check_arms
 
 STATISTICS = ("scipy", "statsmodels")
 """What the verdict at the end of a study needs."""
@@ -33,8 +45,6 @@ def say(text: str) -> None:
 
 def visible(study: Study) -> str:
     """Return which difference the planned trials can show, before anything is run; nothing if they can show none."""
-    from agileact.study.statistics import detectable
-
     protocol = study.protocol
     seen = detectable(protocol.units, comparisons=study.comparisons) if study.comparisons else None
     if seen is None:
@@ -55,10 +65,6 @@ class Context:
     @classmethod
     def read(cls, options: argparse.Namespace, *, trains: bool = False) -> Context:
         """Return the study of a YAML file, or of a folder of results; ``trains`` tells that its data is needed."""
-        from agileact.study.commands.yaml_file import read_study
-        from agileact.study.results.source import STORES, stored
-        from agileact.study.running.conduct import identified, unidentified
-
         if not (options.spec.is_dir() or options.spec.suffix.lower() in STORES):
             study, data = identified(as_asked(read_study(options.spec), options), options.data_dir)
             return cls(study, data, options.out or Path("runs") / "study" / _folder(study.name))
@@ -70,19 +76,18 @@ class Context:
             # Its trials are known by the data's fingerprints; the data itself may be elsewhere.
             return cls(recorded, {}, source.folder)
         study, data = identified(unidentified(recorded), options.data_dir)
-        for task, old in zip(study.tasks, recorded.tasks, strict=True):
-            if task != old:
-                what = "data" if task.spec.data != old.spec.data else "model"
-                raise ArgumentError(
-                    f"the {what} of the task {task.name!r} is not what the results in {source.folder} were made with; "
-                    "a study of another one goes into another folder, from its YAML file"
-                )
-        for arm, before in zip(study.arms, recorded.arms, strict=True):
-            if arm != before:
-                raise ArgumentError(
-                    f"the activation of the arm {arm.name!r} is not what the results in {source.folder} were made "
-                    "with; a study of another one goes into another folder, from its YAML file"
-                )
+        changed = [
+            f"{'data' if task.spec.data != old.spec.data else 'model'} of the task {task.name!r}"
+            for task, old in zip(study.tasks, recorded.tasks, strict=True)
+            if task != old
+        ]
+        arms = zip(study.arms, recorded.arms, strict=True)
+        changed += [f"activation of the arm {arm.name!r}" for arm, old in arms if arm != old]
+        if changed:
+            raise ArgumentError(
+                f"the {changed[0]} is not what the results in {source.folder} were made with; a study of another one "
+                "goes into another folder, from its YAML file"
+            )
         return cls(study, data, source.folder)
 
     def notes(self) -> list[str]:
@@ -105,15 +110,11 @@ class Context:
     @property
     def source(self) -> Source:
         """Where the trials are; without a store there are none yet."""
-        from agileact.study.results.source import told
-
         self.tell_of_lost_store()
         return told(self.study, self.path, begun=False)
 
     def tell_of_lost_store(self) -> None:
         """Say that the store is gone, if there was one: its record is written once there is a store."""
-        from agileact.study.spec.record import FILE
-
         if not self.path.exists() and (self.out / FILE).exists():
             say(f"Note: {self.path} was deleted or moved away; its trials must be run again.")
 
@@ -127,16 +128,6 @@ class Context:
         Raises:
             TrialError: If trials failed.
         """
-        from agileact.study.results.outcome import Outcome
-        from agileact.study.running.budget import conduct_within
-        from agileact.study.running.conduct import Results, conduct
-        from agileact.study.running.planner import plan
-        from agileact.study.running.progress import display, format_duration
-        from agileact.study.running.store import Store
-        from agileact.study.spec.record import Circumstances, write_record
-        from agileact.study.spec.user_code import UserCode
-        from agileact.study.training.dry_run import check_arms
-
         for task in self.study.tasks:
             say(f"{task.name}: {self.data[task.name].summary}. {self.data[task.name].description}.")
         for note in self.notes():
@@ -197,8 +188,6 @@ class Context:
 
     def say_one_answer(self, outcome: Outcome) -> None:
         """Say where an accuracy tells no more than which class is the largest."""
-        from agileact.study.results.idle import one_answer_seeds
-
         for cell in outcome.cells:
             share = self.data[cell.task].largest_share
             if seeds := one_answer_seeds(cell.results, share):
@@ -222,8 +211,6 @@ def failures_kept(out: Path, tell: Callable[[str], None] = say) -> Iterator[None
 
 def keep_report(outcome: Outcome, out: Path, tell: Callable[[str], None] = say) -> Path | None:
     """Write ``out``/report.html and return its path; None if that fails, which ``tell`` hears of."""
-    from agileact.study.report.write import write_report
-
     path = out / "report.html"
     try:
         write_report(outcome, path)
@@ -250,11 +237,35 @@ def _amount(protocol: Protocol) -> str:
 
 def carry_out(context: Context, options: argparse.Namespace, limit: Limit | None = None) -> None:
     """Run what is missing of a study, show the outcome, and write the report."""
-    from agileact.study.results.printing import show
-
     with make_executor(options) as executor:
         outcome = context.run(executor, command=options.command, matters=options.matters, limit=limit)
     show(outcome, as_json=options.json)
     context.say_one_answer(outcome)
     if path := keep_report(outcome, context.out):
         say(f"Report: {path}")
+
+
+def as_asked(study: Study, options: argparse.Namespace) -> Study:
+    """Return the study with the device, precision, processes and sharding that the command names."""
+    changes = {name: getattr(options, name) for name in TRAINING if getattr(options, name) is not None}
+    if not changes:
+        return study
+
+    def changed(task: Any) -> Any:
+        budget = dataclasses.replace(task.spec.budget, **changes)
+        return dataclasses.replace(task, spec=dataclasses.replace(task.spec, budget=budget))
+
+    return dataclasses.replace(study, tasks=tuple(changed(task) for task in study.tasks))
+
+
+def make_executor(options: argparse.Namespace) -> Any:
+    """Return where trials run, as a context manager."""
+    where = options.on
+    if where == "local":
+        if options.gpus:
+            raise ArgumentError("--gpus is for --on ray; local workers take no share of a GPU")
+        return LocalExecutor(options.jobs, options.data_dir)
+    if where != "ray" and not where.startswith("ray://"):
+        raise ArgumentError(f"--on must be local, ray or ray://HOST:PORT, not {where!r}")
+    address = None if where == "ray" else where
+    return RayExecutor(address, jobs=options.jobs, gpus=options.gpus, data_dir=options.data_dir)

@@ -1,23 +1,69 @@
-"""agileact study: plan, run, watch, report and export a study."""
+"""The command lines of `agileact study` and `agileact compare`; what they do is imported when they run."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+import contextlib
+import importlib
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agileact._common.errors import ArgumentError
-from agileact._common.files import write_atomically
-from agileact._common.optional import expect
-from agileact._common.terminal import print_json
-from agileact.study.commands import compare
-from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
-from agileact.study.commands.options import PLACE, SOURCE, add, port
+from agileact._common.arguments import count, difference
 
-if TYPE_CHECKING:
-    from agileact.study.results.source import Source
+TRAINING = ("device", "precision", "processes", "sharded")
+"""Fields of a budget that a command can set for all tasks."""
+
+_PART = "; changes what a trial is, so give it to every command of the study (default: the study's own)"
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "out": {"type": Path, "help": "with a YAML file: folder for all results (default: runs/study/NAME)"},
+    "data-dir": {"type": Path, "metavar": "DIR", "help": "folder with the data's files"},
+    "device": {"metavar": "NAME", "help": "cpu or cuda, for all tasks" + _PART},
+    "precision": {"metavar": "NAME", "help": "fp32, or bf16 or fp16 by Accelerate" + _PART},
+    "processes": {"type": int, "metavar": "N", "help": "processes that train one network together" + _PART},
+    # None where it is not given: then the study's own word holds.
+    "sharded": {
+        "action": "store_true",
+        "default": None,
+        "help": "each process keeps a part of the network (FSDP)" + _PART,
+    },
+    "jobs": {"type": count, "metavar": "N", "help": "trials side by side (default: one per core)"},
+    "on": {
+        "default": "local",
+        "metavar": "WHERE",
+        "help": "local (worker processes, the default), ray (a cluster of this machine) or ray://HOST:PORT",
+    },
+    "gpus": {
+        "type": float,
+        "default": 0.0,
+        "metavar": "SHARE",
+        "help": "with Ray and --device cuda: GPUs that a trial asks for, such as 0.25",
+    },
+    "matters": {"type": difference, "metavar": "X", "help": "smallest difference in loss that matters"},
+    "baseline": {"metavar": "ARM", "help": "compare with this arm instead of the first one"},
+    "json": {"action": "store_true", "help": "print JSON to standard output, no table"},
+}
+SOURCE = ("out", "data-dir", *TRAINING)
+"""What finds the results of a YAML file."""
+PLACE = ("jobs", "on", "gpus")
+
+
+def add(parser: argparse.ArgumentParser, *names: str, **helps: str) -> None:
+    """Add the options of these names; ``helps`` are texts in place of the usual ones."""
+    for name in names:
+        text = helps.get(name)
+        parser.add_argument(f"--{name}", **{**_OPTIONS[name], **({"help": text} if text else {})})
+
+
+def port(text: str) -> int:
+    """Parse the number of a port."""
+    with contextlib.suppress(ValueError):
+        number = int(text)
+        if 0 <= number <= 65535:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port, a whole number from 0 to 65535")
 
 
 def add_command(commands: Any, count: Callable[[str], int]) -> None:
@@ -34,21 +80,20 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     found = {}
-    for name, run, own, text in (
-        ("plan", _plan, ("jobs", "json"), "print what would run and how long it would take, without running it"),
-        ("run", _run, (*PLACE, "matters", "json"), "run what is missing, then show the outcome"),
-        ("status", _status, ("json",), "print how far the study is, also while it runs"),
-        ("show", _show, ("matters", "baseline", "json"), "print the outcome so far: tables and verdicts"),
-        ("export", _export, (), "write trials, curves or tuning as a tidy table, as CSV or Parquet"),
-        ("report", _report, ("matters",), "write the study as one HTML file that any browser opens: verdict, charts"),
-        ("watch", _watch, ("matters",), "serve the report to this machine's browser; it follows the running study"),
+    for name, own, text in (
+        ("plan", ("jobs", "json"), "print what would run and how long it would take, without running it"),
+        ("run", (*PLACE, "matters", "json"), "run what is missing, then show the outcome"),
+        ("status", ("json",), "print how far the study is, also while it runs"),
+        ("show", ("matters", "baseline", "json"), "print the outcome so far: tables and verdicts"),
+        ("export", (), "write trials, curves or tuning as a tidy table, as CSV or Parquet"),
+        ("report", ("matters",), "write the study as one HTML file that any browser opens: verdict, charts"),
+        ("watch", ("matters",), "serve the report to this machine's browser; it follows the running study"),
     ):
         found[name] = action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        action.add_argument(
-            "spec", type=Path, metavar="SPEC", help="the study's YAML file, the folder of its results, or its store"
-        )
+        what = "the study's YAML file, the folder of its results, or its store"
+        action.add_argument("spec", type=Path, metavar="SPEC", help=what)
         add(action, *SOURCE, *own)
-        action.set_defaults(run=run, resumes=name == "run")
+        action.set_defaults(run=_later("actions", name), resumes=name == "run")
     add(found["export"], "json", json="print rows as JSON to standard output, besides a file or alone")
     kind = found["export"].add_mutually_exclusive_group()
     kind.add_argument("--csv", type=Path, metavar="FILE", help="write CSV; - for standard output")
@@ -70,164 +115,82 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         "Serve the report on 127.0.0.1, to this machine alone. The page updates itself while the study runs; the study "
         "need not have begun. Ctrl-C ends it; the study goes on."
     )
-    found["watch"].add_argument(
-        "--port",
-        type=port,
-        default=8788,
-        metavar="N",
-        help="port on 127.0.0.1, 0 for any free one (default: %(default)s)",
-    )
+    where = "port on 127.0.0.1, 0 for any free one (default: %(default)s)"
+    found["watch"].add_argument("--port", type=port, default=8788, metavar="N", help=where)
     rescue.add_action(actions)
-    compare.add_command(commands, count)
+    _add_compare(commands)
 
 
-def _plan(options: argparse.Namespace) -> None:
-    from agileact._common.terminal import print_table
-    from agileact.study.running.cost import estimate
-    from agileact.study.running.executors.local import available_cores
-    from agileact.study.running.progress import format_duration
-    from agileact.study.statistics import detectable
-    from agileact.study.training.dry_run import check_arms
-
-    context = Context.read(options, trains=True)
-    study, jobs = context.study, options.jobs or available_cores()
-    check_arms(study, context.data)
-    current = context.source.read().current
-    cost = estimate(study, current, context.data, jobs)
-    protocol = study.protocol
-    final = protocol.replicates * len(protocol.seeds)
-    tuning = study.pair_trials - final
-    if options.json:
-        document = {
-            "study": study.name,
-            "trials": study.most_trials,
-            "done": current.done,
-            "next": [spec.key for spec in current.next],
-            "jobs": jobs,
-            "seconds": cost.seconds,
-            f"least_{protocol.unit}s": study.least_seeds,
-            "spaces": {one: space for arms, space in study.searches for one in arms},
-            "detectable_deviations": detectable(protocol.units, comparisons=max(1, study.comparisons)),
-            "trial_seconds": [[*pair, seconds] for pair, seconds in cost.trial_seconds.items()],
-        }
-        print_json(document)
-        return
-    rows = [
-        (task.name, arm.name, str(tuning), str(final), f"{cost.trial_seconds[arm.name, task.name]:.1f}")
-        for task in study.tasks
-        for arm in study.arms
-    ]
-    print_table(study.name, ("task", "arm", "tuning trials", "final trials", "seconds a trial"), rows, keys=2)
-    for task in study.tasks:
-        print(f"{task.name}: {context.data[task.name].description}.")
-    print(
-        f"At most {study.most_trials} trials, {current.done} of them done; about {format_duration(cost.seconds)} on "
-        f"{jobs} core(s). {len(current.next)} can run now."
+def _add_compare(commands: Any) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="compare activations on your own model and data, within a time",
+        description="Compare activations on your own model and data under the fair protocol. Each arm replaces the "
+        "model's activations, functional ones too; the first arm is the baseline. The command estimates the cost and "
+        "runs as many trials as fit into the budget. If trials take longer, it runs fewer of all arms alike. It ends "
+        "with a verdict.",
     )
-    for arms, space in study.searches:
-        print(f"Search space of {', '.join(arms)} ({protocol.trials} points, {protocol.sampler}): {space}.")
-    if shown := visible(study):
-        print(f"{shown}.")
-    for note in context.notes():
-        print(f"Note: {note}.")
+
+    def seconds(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            return duration(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 1.5h")
+
+    def weights(text: str) -> str | tuple[float, ...]:
+        with contextlib.suppress(ValueError):
+            return text if text == "balanced" else tuple(float(part) for part in text.split(","))
+        raise argparse.ArgumentTypeError(f"{text!r} is neither balanced nor numbers such as 1,2,4")
+
+    parser.add_argument("--model", required=True, metavar="PKG.MODULE:FUNCTION", help="returns the network")
+    parser.add_argument("--data", required=True, metavar="PKG.MODULE:FUNCTION", help="returns pairs (inputs, targets)")
+    parser.add_argument(
+        "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu,PKG.MODULE:ACTIVATION"
+    )
+    parser.add_argument(
+        "--budget", type=seconds, default=1800.0, metavar="TIME", help="90s, 30m or 1.5h (default: 30m)"
+    )
+    for name, default, what in (("iterations", 1000, "steps of a trial"), ("batch-size", 100, "samples a step")):
+        text = f"{what} (default: %(default)s)"
+        parser.add_argument(f"--{name}", type=count, default=default, metavar="N", help=text)
+    parser.add_argument(
+        "--validation", type=count, metavar="N", help="validation samples to set aside (default: 500, at most a fifth)"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="beside the loss: accuracy, auc, ..., or PKG.MODULE:FUNCTION")
+    parser.add_argument(
+        "--better",
+        choices=("higher", "lower"),
+        default="",
+        help="which values of the metric are good (default: by name)",
+    )
+    parser.add_argument("--loss", metavar="PKG.MODULE:FUNCTION", help="loss function of outputs and targets")
+    parser.add_argument(
+        "--class-weights", type=weights, metavar="W", help="balanced, or a number for each class: 1,2,4"
+    )
+    parser.add_argument("--augment", metavar="PKG.MODULE:FUNCTION", help="changes the inputs of a training batch")
+    parser.add_argument(
+        "--space",
+        nargs="+",
+        metavar="NAME=VALUES",
+        help="values that tuning tries, for all arms: lr=1e-4..0.1 weight_decay=0,1e-6..1e-2 schedule=constant,cosine",
+    )
+    parser.add_argument(
+        "--sampler", default="sobol", metavar="NAME", help="sampler of --space: sobol (default), optuna:TPESampler, ..."
+    )
+    add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
+    parser.set_defaults(run=_later("compare", "run"), data_dir=None, resumes=True)
 
 
-def _run(options: argparse.Namespace) -> None:
-    expect("study", *STATISTICS)
-    carry_out(Context.read(options, trains=True), options)
+def _later(module: str, name: str) -> Callable[[argparse.Namespace], None]:
+    """Return a command that is imported when it runs: help, completion and refusals need no PyTorch."""
+    return lambda options: getattr(importlib.import_module(f"agileact.study.commands.{module}"), name)(options)
 
 
-def _status(options: argparse.Namespace) -> None:
-    outcome = Context.read(options).source.read()
-    study, current = outcome.study, outcome.current
-    most, pairs = study.most_trials, len(current.parts)
-    if options.json:
-        document = {
-            "study": study.name,
-            "trials": most,
-            "done": current.done,
-            "tuned": len(current.choices),
-            "pairs": pairs,
-            "finished": current.finished,
-        }
-        print_json(document)
-        return
-    state = "finished" if current.finished else f"{len(current.next)} can run now"
-    tuned = f"{len(current.choices)} of {pairs} pairs of arm and task are tuned; " * study.protocol.tune
-    tuned = tuned.replace("arm and task", "arm and task, in each replicate,") if outcome.unit == "replicate" else tuned
-    print(f"{study.name}: {current.done} of at most {most} trials done; {tuned}{state}.")
-    for choice in current.choices.values():
-        if choice.flags:
-            where = f", replicate {choice.replicate}" * (outcome.unit == "replicate")
-            print(f"{choice.task}, {choice.arm}{where}: {'; '.join(choice.flags)}.")
-
-
-def _show(options: argparse.Namespace) -> None:
-    from agileact.study.results.printing import show
-
-    source = Context.read(options).source
-    show(source.read(matters=options.matters, baseline=options.baseline), as_json=options.json)
-
-
-def _export(options: argparse.Namespace) -> None:
-    from agileact.study.results.export import TABLES, to_csv, to_parquet
-
-    if options.csv is None and options.parquet is None and not options.json:
-        raise ArgumentError("nothing to export to: give --csv FILE, --parquet FILE or --json")
-    if options.json and str(options.csv) == "-":
-        raise ArgumentError("--csv - and --json would both print to standard output; give one of them a file")
-    outcome = Context.read(options).source.read()
-    rows = TABLES[options.table](outcome)
-    if options.parquet is not None:
-        write_atomically(options.parquet, to_parquet(rows))
-    elif str(options.csv) == "-":
-        sys.stdout.write(to_csv(rows))
-        return
-    elif options.csv is not None:
-        write_atomically(options.csv, to_csv(rows))
-    file = options.parquet or options.csv
-    if file is not None:
-        noun = {"trials": "trials", "tuning": "tuning trials"}.get(options.table, f"rows of {options.table}")
-        say(f"{len(rows)} {noun} written to {file}.")
-    if options.json:
-        print_json({"study": outcome.study.name, "file": file, options.table: rows})
-
-
-def _source(options: argparse.Namespace) -> Source:
-    """Return where a report is read, of a folder that need not be there yet, or of a YAML file."""
-    from agileact.study.results.source import stored, told
-
-    if options.spec.suffix.lower() in (".yaml", ".yml"):
-        context = Context.read(options)
-        return told(context.study, context.path)
-    for name in SOURCE:
-        if getattr(options, name.replace("-", "_")) is not None:
-            raise ArgumentError(f"--{name} is for a study's YAML file; {options.spec} is a store's place")
-    return stored(options.spec)
-
-
-def _report(options: argparse.Namespace) -> None:
-    from agileact.study.report.write import write_report
-
-    source = _source(options)
-    path = options.output or source.folder / "report.html"
-    outcome = source.read(matters=options.matters)
-    others = [_source(argparse.Namespace(**{**vars(options), "spec": other})) for other in options.others]
-    try:
-        write_report(outcome, path, *(other.read(matters=options.matters) for other in others))
-    except OSError as error:
-        raise ArgumentError(f"cannot write {path}: {error.strerror or error}; name another file with -o") from None
-    say(f"Report: {path}")
-    if options.json:
-        print_json({"study": outcome.study.name, "file": path})
-
-
-def _watch(options: argparse.Namespace) -> None:
-    from agileact.study.report.watch import Server
-
-    with Server(_source(options), options.port, matters=options.matters) as server:
-        print(f"Watching {server.news.folder}: {server.url} (Ctrl-C ends this; the study goes on)", flush=True)
-        try:
-            server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            say("Stopped watching.")
+def duration(text: str) -> float:
+    """Return the seconds of a time such as "30m", "1h30m", "1.5h" or "90s"; a ValueError if it is none."""
+    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text)
+    if not parts:
+        raise ValueError(text)
+    seconds = sum(float(part) * unit for part, unit in zip(parts.groups(), (3600.0, 60.0, 1.0), strict=True) if part)
+    if not 0 < seconds < math.inf:
+        raise ValueError(text)
+    return seconds

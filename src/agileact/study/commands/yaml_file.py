@@ -94,21 +94,7 @@ def read_study(path: str | Path) -> Study:
 
 
 def study_from(raw: Any, source: str = "study") -> Study:
-    """Build a study from plain mappings and lists, as a YAML file holds them.
-
-    Args:
-        raw: The mapping; see :func:`read_study`.
-        source: What errors call it.
-
-    Raises:
-        ArgumentError: If something does not fit; the message says where.
-
-    Example:
-        >>> study_from({"name": "x", "arms": ["relu", "agil-relu"], "tasks": ["digits-mlp"]})  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: study: arms[1]: unknown activation 'agil-relu'; did you mean 'agile-relu'...
-    """
+    """Build a study from plain mappings and lists as :func:`read_study` finds them; ``source`` names them in errors."""
     return read(Study, raw, source, _converter())
 
 
@@ -237,7 +223,7 @@ def _activations(raw: Any) -> Options:
 def _task(raw: Any) -> Task:
     if isinstance(raw, str):
         return tasks.task(raw)
-    given = mapping(raw, ("name", "task", "data", "model", "budget"))
+    given = mapping(raw, ("name", "task", "data", "model", "budget", "better"))
     base: TaskSpec | None = None
     if "task" in given:
         with placed("task"):
@@ -257,7 +243,8 @@ def _task(raw: Any) -> Task:
     with placed("budget"):
         start = vars(base.budget) if base else {}
         budget = _converter().structure({**start, **mapping(given.get("budget", {}))}, Budget)
-    return Task(name, TaskSpec(data, model, budget))
+    with placed("better"):
+        return Task(name, TaskSpec(data, model, budget), text(given.get("better", "")))
 
 
 def _named(raw: Any, base: DataSpec | ModelSpec | None) -> tuple[str, dict[str, Any]]:

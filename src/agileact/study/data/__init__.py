@@ -6,6 +6,4 @@ Importing this registers them all.
 from agileact.study.data import files as files
 from agileact.study.data import generated as generated
 from agileact.study.data import mnist as mnist
-from agileact.study.data import tabular as tabular
-from agileact.study.data import text as text
 from agileact.study.data import user_function as user_function

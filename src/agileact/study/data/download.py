@@ -18,6 +18,7 @@ from agileact.study.data.idx import content_sha256
 Progress = Callable[[str, int, "int | None"], None]
 """Called with the file's name, the bytes that are there and, where known, the bytes in all."""
 
+BACKOFF = 0.5
 _CHUNK = 2**16
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -30,29 +31,16 @@ def download(
     progress: Progress | None = None,
     attempts: int = 4,
     timeout: float = 30.0,
-    backoff: float = 0.5,
+    backoff: float | None = None,
     max_bytes: int = 2**30,
 ) -> Path:
-    """Download a file from the first of ``urls`` that gives the right content; return ``target``.
+    """Download a file from the first of ``urls`` (http or https) that gives the right content; return ``target``.
 
     pooch writes to a temporary file, which takes the target's name only after the checksum is right: no reader sees a
-    part of it, and two processes that want the same target do not disturb each other.
-
-    Args:
-        urls: Where the same content is offered, http or https, best first.
-        target: The file to make; its directory is created.
-        sha256: SHA-256 of the content, after decompression if the file is gzip-compressed: the same content can be
-            compressed in many ways, so pooch's own check, of the file, does not do.
-        progress: Called as bytes arrive; None draws a bar on a terminal and prints plain lines elsewhere.
-        attempts: How often each URL is tried while the failure is one that may pass.
-        timeout: Seconds without a byte, or without a connection, after which an attempt has failed.
-        backoff: Seconds before the second attempt at a URL, doubled before each further one.
-        max_bytes: A longer file is refused.
-
-    Raises:
-        ArgumentError: If a URL has another scheme.
-        DataError: If no URL gave the right content; the message says what each of them gave.
-        MissingExtraError: If pooch is not installed.
+    part of it, and two processes that want the same target do not disturb each other. The SHA-256 is of the content,
+    decompressed: the same content can be compressed in many ways, so pooch's own check, of the file, does not do.
+    Each URL has ``attempts``, with ``backoff`` seconds before the second, doubled before each further one. A DataError
+    says what each URL gave.
     """
     for url in urls:
         if not url.lower().startswith(("https://", "http://")):
@@ -62,15 +50,39 @@ def download(
     pooch, requests = require("pooch", "study"), require("requests", "study")
     pooch.get_logger().setLevel("WARNING")  # its notes would stand between our progress
     failures = []
+    certain = False  # that what came is the server's own content, which stays as it is
+
+    def fetch(url: str, path: str, _: Any) -> None:
+        nonlocal certain
+        with requests.get(url, stream=True, timeout=timeout) as answer, Path(path).open("wb") as file:
+            answer.raise_for_status()
+            total, done = int(answer.headers.get("content-length", 0)), 0
+            certain = total > 0
+            report(target.name, 0, total or None)
+            for chunk in answer.iter_content(_CHUNK):
+                done += len(chunk)
+                if (most := max(done, total)) > max_bytes:
+                    certain = True
+                    raise DataError(f"{most:,} bytes are offered, more than the {max_bytes:,} that are taken")
+                file.write(chunk)
+                report(target.name, min(done, total) if total else done, total or None)
+        try:
+            # Text in place of data, such as a page that asks for a login, simply has another checksum.
+            found = content_sha256(path, max_bytes=16 * max_bytes)
+        except DataError as error:
+            raise DataError(f"wrong content: {str(error).removeprefix(f'{path}: ')}") from None
+        if found != sha256:
+            raise DataError(f"wrong content: SHA-256 {found}, expected {sha256}")
+        Path(path).chmod(0o644)  # temporary files are for the owner alone; a cache can be shared
+
     with console_progress() if progress is None else contextlib.nullcontext(progress) as report:
         for url in urls:
             failure = "not tried"
             for attempt in range(attempts):
-                time.sleep(backoff * 2 ** (attempt - 1) if attempt else 0)
-                received = _Received(target.name, report, max_bytes)
-                http = pooch.HTTPDownloader(progressbar=received, chunk_size=_CHUNK, timeout=timeout)
+                time.sleep((BACKOFF if backoff is None else backoff) * 2 ** (attempt - 1) if attempt else 0)
+                certain = False
                 try:
-                    pooch.retrieve(url, None, target.name, target.parent, downloader=_checked(http, sha256, max_bytes))
+                    pooch.retrieve(url, None, target.name, target.parent, downloader=fetch)
                     return target
                 except requests.HTTPError as error:
                     failure = f"HTTP status {error.response.status_code} {error.response.reason}"
@@ -83,7 +95,7 @@ def download(
                 except DataError as error:
                     # The server's own content is wrong, and stays so; without a length, a broken connection looks like
                     # the end.
-                    failure, again = str(error), not received.certain
+                    failure, again = str(error), not certain
                 except OSError as error:
                     # A full disk is no failure of the connection.
                     raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
@@ -97,67 +109,11 @@ def download(
     )
 
 
-def _checked(http: Any, sha256: str, max_bytes: int) -> Callable[[str, str, Any], None]:
-    """Return what pooch calls to fetch a URL into a temporary file, with a check of the file's content."""
-
-    def fetch(url: str, path: str, pooch: Any) -> None:
-        http(url, path, pooch)
-        try:
-            # Text in place of data, such as a page that asks for a login, simply has another checksum.
-            found = content_sha256(path, max_bytes=16 * max_bytes)
-        except DataError as error:
-            raise DataError(f"wrong content: {str(error).removeprefix(f'{path}: ')}") from None
-        if found != sha256:
-            raise DataError(f"wrong content: SHA-256 {found}, expected {sha256}")
-        Path(path).chmod(0o644)  # temporary files are for the owner alone; a cache can be shared
-
-    return fetch
-
-
 def _root(error: BaseException) -> BaseException:
     """Return the error that a library's errors were made from; it says in few words what happened."""
     while error.__context__ is not None:
         error = error.__context__
     return error
-
-
-class _Received:
-    """What pooch tells the bytes that arrive; it has the methods of a bar of tqdm."""
-
-    def __init__(self, name: str, report: Progress, max_bytes: int) -> None:
-        self.name, self.report, self.max_bytes = name, report, max_bytes
-        self.done, self._total = 0, 0
-        self.certain = False
-
-    @property
-    def total(self) -> int:
-        """The bytes that the server announced, 0 if it did not."""
-        return self._total
-
-    @total.setter
-    def total(self, total: int) -> None:
-        self._total, self.certain = total, total > 0
-        self._limit(total)
-        self.report(self.name, 0, total or None)
-
-    def update(self, count: int) -> None:
-        self.done += count
-        self._limit(self.done if not self._total else 0)
-        if not self._total or self.done < self._total:
-            self.report(self.name, self.done, self._total or None)
-
-    def reset(self) -> None:
-        # pooch counts whole chunks, and at the end tells the announced number once more.
-        self.done = 0
-
-    def close(self) -> None:
-        if self._total:
-            self.report(self.name, self._total, self._total)
-
-    def _limit(self, count: int) -> None:
-        if count > self.max_bytes:
-            self.certain = True
-            raise DataError(f"{count:,} bytes are offered, more than the {self.max_bytes:,} that are taken")
 
 
 @contextlib.contextmanager

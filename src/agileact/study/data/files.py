@@ -1,4 +1,4 @@
-"""Images from files of the user's: an IDX folder, an .npz archive, CIFAR's binary format."""
+"""Data from files of the user's: images in an IDX folder, an .npz archive or CIFAR's format, and a text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from agileact._common.errors import ArgumentError, DataError
 from agileact.study.data.dataset import DataSet, register_data
 from agileact.study.data.download import Progress
 from agileact.study.data.idx import open_regular, read_idx
-from agileact.study.data.preparation import Array, image_data, locate, mixed_order, options, place_in_class
+from agileact.study.data.preparation import Array, assembled, image_data, locate, mixed_order, options, place_in_class
 from agileact.study.spec.trial import DataSpec
 
 _CIFAR_SIDE = 32
@@ -23,14 +24,7 @@ def build_idx(spec: DataSpec, data_dir: Path | None, progress: Progress | None) 
 
     The option ``folder`` names it (below the data folder). Its files end in ``train-images-idx3-ubyte``,
     ``train-labels-idx1-ubyte``, and the same for ``t10k`` or ``test``, with or without ``.gz``; what stands before, as
-    in EMNIST's ``emnist-letters-``, is told by the option ``prefix``. Labels that do not start at 0, as EMNIST's
-    letters, are shifted down.
-
-    Example:
-        >>> build_idx(DataSpec("idx", options=(("folder", "no-such-folder"),)), None, None)
-        Traceback (most recent call last):
-        ...
-        agileact.DataError: idx: there is no no-such-folder
+    in EMNIST's ``emnist-letters-``, is told by the option ``prefix``. Labels that do not start at 0 are shifted down.
     """
     given = options(spec, {"folder": None, "prefix": "", "train": 0, "test": 0})
     folder = locate(spec, given["folder"], data_dir)
@@ -112,13 +106,6 @@ def build_cifar(spec: DataSpec, data_dir: Path | None, progress: Progress | None
     CIFAR-100 has ``train.bin`` and ``test.bin`` with a coarse and a fine label in front, of which the fine one is used.
 
     Source: A. Krizhevsky, *Learning Multiple Layers of Features from Tiny Images* (2009), and the data's page.
-
-    Example:
-        >>> build_cifar(DataSpec("cifar", options=(("folders", "x"),)), None, None)
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: unknown option of the data set 'cifar': 'folders'; did you mean 'folder'? \
-known: folder, test, train, validation
     """
     given = options(spec, {"folder": None, "train": 0, "test": 0})
     folder = locate(spec, given["folder"], data_dir)
@@ -179,3 +166,57 @@ def _images(spec: DataSpec, parts: list[tuple[Array, Array]], given: dict[str, o
 register_data("cifar", build_cifar)
 register_data("idx", build_idx)
 register_data("npz", build_npz)
+
+
+def pieces(codes: Array, length: int) -> tuple[Array, Array]:
+    """Cut a sequence into pieces that do not overlap, and the same pieces one place further on."""
+    count = max(0, (len(codes) - 1) // length)
+    return codes[: count * length].reshape(count, length), codes[1 : count * length + 1].reshape(count, length)
+
+
+def build_text(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
+    """Build ``text``: predict the next character of a text file (UTF-8).
+
+    The option ``file`` names it (below the data folder); ``length`` is that of the pieces (64). The text is cut in
+    order: the last tenth of the pieces (option ``test``: how many) is for testing, the ``validation`` pieces before
+    it for validation, so that no tested character was trained on. Characters that the training part does not have
+    are one class of their own, "unknown"; the alphabet is known from the training part alone.
+    """
+    given = options(spec, {"file": None, "length": 64, "test": 0})
+    length = given["length"]
+    if length < 1 or given["test"] < 0:
+        raise ArgumentError(f"text needs a length of at least 1 and a test part of at least 0, not {given}")
+    path = locate(spec, given["file"], data_dir)
+    try:
+        with open_regular(path) as stream:
+            text = stream.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: byte {error.start:,} is {error.object[error.start]:#04x}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    x, y = pieces(points, length)
+    test = given["test"] or max(1, len(x) // 10)
+    train = len(x) - test - spec.validation
+    if train < 1:
+        raise ArgumentError(
+            f"{path} has {len(points):,} characters, {len(x):,} pieces of {length}: too few for {spec.validation:,} to "
+            f"validate and {test:,} to test on"
+        )
+    # What follows the training part is in its last target already.
+    alphabet = np.unique(points[: train * length + 1])
+    unknown = len(alphabet)
+    tensors: list[torch.Tensor] = []
+    for part in (slice(0, train), slice(train, train + spec.validation), slice(train + spec.validation, None)):
+        for values in (x[part], y[part]):
+            codes = np.searchsorted(alphabet, values).clip(max=unknown - 1)
+            codes = np.where(alphabet[codes] == values, codes, unknown)
+            tensors.append(torch.from_numpy(codes.astype(np.int64)))
+    description = (
+        f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test pieces of {length} characters "
+        f"from {path.name}, in order, {unknown} different ones"
+    )
+    return assembled(spec, tensors, description, unknown + 1, "text")
+
+
+register_data("text", build_text)

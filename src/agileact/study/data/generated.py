@@ -1,4 +1,4 @@
-"""Data that a formula makes: MNIST-1D and Friedman's regression, the same numbers on every machine."""
+"""Data that a formula makes, the same numbers on every machine, and small tables that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -45,15 +45,6 @@ def mnist1d(samples: int, seed: int) -> tuple[Array, Array]:
     shifted around by up to 48 points, given smooth noise where it is zero and white noise everywhere, sheared, and
     sampled at 40 points. The construction and its settings are the authors'. The templates are drawn anew and the
     random numbers are others, so losses and accuracies are not to be compared with published ones.
-
-    Args:
-        samples: How many; a multiple of 10.
-        seed: Source of all that is random.
-
-    Example:
-        >>> x, y = mnist1d(20, seed=0)
-        >>> x.shape, sorted(y.tolist())[:4]
-        ((20, 40), [0, 0, 1, 1])
     """
     if samples < 10 or samples % 10:
         raise ArgumentError(f"samples of mnist1d must be a positive multiple of 10, not {samples}")
@@ -104,22 +95,12 @@ def build_mnist1d(spec: DataSpec, data_dir: Path | None, progress: Progress | No
 
 
 def friedman1(samples: int, noise: float, seed: int) -> tuple[Array, Array]:
-    r"""Return Friedman's first regression: ten uniform inputs, of which five matter.
+    r"""Return Friedman's first regression: ten uniform inputs, of which five matter, and normal noise.
 
     .. math:: y = 10 \sin(\pi x_1 x_2) + 20 (x_3 - 1/2)^2 + 10 x_4 + 5 x_5 + \text{noise}
 
     Source: J. H. Friedman, *Multivariate Adaptive Regression Splines*, The Annals of Statistics 19 (1991), doi
     10.1214/aos/1176347963; ``sklearn.datasets.make_friedman1`` has the same formula with other random numbers.
-
-    Args:
-        samples: How many.
-        noise: Standard deviation of the normal noise.
-        seed: Source of all that is random.
-
-    Example:
-        >>> x, y = friedman1(3, 0.0, seed=0)
-        >>> x.shape, y.shape
-        ((3, 10), (3,))
     """
     random = np.random.Generator(np.random.PCG64(seed))
     x = random.random((samples, 10))
@@ -139,3 +120,32 @@ def build_friedman1(spec: DataSpec, data_dir: Path | None, progress: Progress | 
 
 register_data("friedman1", build_friedman1)
 register_data("mnist1d", build_mnist1d)
+
+
+def build_digits(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
+    """Build ``digits``: scikit-learn's 1,797 digits of 8x8 pixels, 360 of them to test on (option test).
+
+    Source: ``sklearn.datasets.load_digits``, the test part of E. Alpaydin and C. Kaynak, *Optical Recognition of
+    Handwritten Digits* (UCI). Pixels are divided by 16; images have the shape (1, 8, 8).
+    """
+    given = options(spec, {"test": 360})
+    loaded = require("sklearn.datasets", "study").load_digits()
+    x, what = loaded.images[:, None] / 16.0, "digits of scikit-learn's 1,797"
+    return standardised(spec, x, loaded.target, test=given["test"], what=what, classes=10, columns="none")
+
+
+def build_diabetes(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
+    """Build ``diabetes``: scikit-learn's regression with 442 samples, 111 of them to test on (option test).
+
+    Source: ``sklearn.datasets.load_diabetes``; B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, *Least Angle
+    Regression*, The Annals of Statistics 32 (2004). The raw columns are taken, and standardised by the
+    training part alone, as is the target: the mean squared error is a share of its variance.
+    """
+    given = options(spec, {"test": 111})
+    loaded = require("sklearn.datasets", "study").load_diabetes(scaled=False)
+    what = "samples of scikit-learn's diabetes data, standardised by the training part"
+    return standardised(spec, loaded.data, loaded.target[:, None], test=given["test"], what=what, classes=1)
+
+
+register_data("diabetes", build_diabetes)
+register_data("digits", build_digits)

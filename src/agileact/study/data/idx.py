@@ -45,24 +45,10 @@ def read_idx(
     sha256: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> npt.NDArray[Any]:
-    """Read an IDX file, gzip-compressed or not (the content decides, not the name).
+    """Read an IDX file or its bytes, gzip-compressed or not (the content decides, not the name), as a writable array.
 
-    Args:
-        source: The file, or its bytes.
-        dimensions: How many dimensions the array must have; None accepts any number.
-        sha256: SHA-256 that the content must have, after decompression; None accepts any content.
-        max_bytes: A larger content is refused before memory is set aside for it.
-
-    Returns:
-        A writable, contiguous array in the machine's byte order.
-
-    Raises:
-        DataError: If the file is missing, unreadable, not IDX, truncated, corrupt, too long, or another one
-            than asked for.
-
-    Example:
-        >>> read_idx(bytes([0, 0, 0x0B, 1, 0, 0, 0, 2, 0, 5, 255, 255]))
-        array([ 5, -1], dtype=int16)
+    ``dimensions`` and ``sha256``, of the content after decompression, must be these if they are given. A content over
+    ``max_bytes`` is refused before memory is set aside for it. A DataError says what is wrong with the file.
     """
     name = "IDX content" if isinstance(source, bytes) else os.fspath(source)
     with _content(source, name) as (stream, size, most):

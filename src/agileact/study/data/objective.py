@@ -17,6 +17,8 @@ from agileact._common import checks
 from agileact._common.errors import ArgumentError, DataError
 from agileact._common.names import hint
 from agileact._common.optional import require
+from agileact.study.spec.tasks import Task
+from agileact.study.spec.trial import DataSpec
 from agileact.study.spec.user_targets import find
 
 OPTIONS = ("loss", "class_weights", "metric", "augment")
@@ -45,30 +47,36 @@ METRICS: dict[str, tuple[str, Callable[[Any, Tensor], float]]] = {
 """By name: for which kind of data (text is classified, too), and the function of targets and outputs."""
 
 
-def metric_name(text: str) -> str:
-    """Return a metric's own name: people write AUC or auc, balanced-accuracy or balanced_accuracy.
+_LOW = ("error", "loss", "distance", "deviance", "perplexity", "mse", "rmse", "mae")
 
-    Example:
-        >>> metric_name("balanced_accuracy"), metric_name("auc"), metric_name("my.module:Score")
-        ('balanced accuracy', 'AUC', 'my.module:Score')
-    """
+
+def metric_name(text: str) -> str:
+    """Return a metric's own name: people write AUC or auc, balanced-accuracy or balanced_accuracy."""
     plain = text.lower().replace("_", " ").replace("-", " ")
     return {known.lower(): known for known in METRICS}.get(plain, text)
+
+
+def metric_of(data: DataSpec) -> str:
+    """Return the name of the metric that trials on some data are told by."""
+    return metric_name(str(dict(data.options).get("metric", "accuracy")))
+
+
+def lower_is_better(task: Task) -> bool:
+    """Return which way of a task's metric is good: as the task says, else as its name does.
+
+    Of a name that ends as scikit-learn's errors and losses do, low values are good: ``my.module:absolute_error``.
+    """
+    return task.better == "lower" if task.better else metric_of(task.spec.data).lower().endswith(_LOW)
 
 
 @dataclass(frozen=True)
 class Objective:
     """The loss of a task, its metric, and how it changes the samples that it trains on.
 
-    Attributes:
-        kind: The kind of data: cross-entropy for "classification" and "text", the squared error for "regression".
-        classes: Number of classes or outputs; a network may have more.
-        loss: A loss of the user's, as ``package.module:function`` of outputs and targets, in place of the kind's; it
-            returns a mean over the batch.
-        class_weights: Of each class in the cross-entropy; empty for all alike.
-        metric: A name of :data:`METRICS`, a function of the user's as ``loss`` is, or "" for none.
-        augment: A function of the user's, of the inputs of a training batch; it returns as many, and draws from torch's
-            global generator. Evaluation sees the samples as they are.
+    ``loss`` takes the place of the kind's loss, ``metric`` is a name of :data:`METRICS` or "" for none: both may be
+    the user's, ``package.module:function`` of outputs and targets. ``augment``: a function of the user's, of the
+    inputs of a training batch; it returns as many, and draws from torch's global generator. Evaluation sees the
+    samples as they are.
     """
 
     kind: str
@@ -94,11 +102,7 @@ class Objective:
         return changed
 
     def smoothed(self, smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the training loss with this share of each target spread over all classes.
-
-        Raises:
-            ArgumentError: If the loss is not the cross-entropy, which alone has classes to spread it over.
-        """
+        """Return the training loss with this share of each target spread over all classes, as a cross-entropy can."""
         if smoothing and (self.loss or self.kind == "regression"):
             what = f"the loss is {self.loss!r}" if self.loss else "the data is a regression"
             raise ArgumentError(f"label_smoothing is for classes, and {what}")
@@ -166,19 +170,7 @@ class Objective:
 def objective(
     name: str, kind: str, classes: int, train: tuple[Tensor, Tensor], held: Sequence[Tensor], given: Mapping[str, Any]
 ) -> Objective:
-    """Return what the options say, checked.
-
-    Args:
-        name: The data set's, for errors.
-        kind: Its kind.
-        classes: Its number of classes or outputs.
-        train: Inputs and targets to train on.
-        held: Targets of the other parts, on which the metric must be defined.
-        given: Options of :data:`OPTIONS`.
-
-    Raises:
-        ArgumentError: If an option is not known, or not for this kind of data.
-    """
+    """Return what the options say, checked; ``held``: targets of the other parts, on which the metric must be there."""
     usual = {"loss": "", "metric": "" if kind == "regression" else "accuracy", "augment": ""}
     loss, metric, augment = ({**usual, **given}[option] for option in usual)
     for option, value in (("loss", loss), ("metric", metric), ("augment", augment)):

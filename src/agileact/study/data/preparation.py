@@ -81,11 +81,8 @@ def assembled(
 def image_data(spec: DataSpec, train: tuple[Array, Array], test: tuple[Array, Array], description: str) -> DataSet:
     """Build a data set from images of 0 to 255 and labels from 0; the validation part is carved from ``train``.
 
-    Args:
-        spec: Its name, and how many training samples are set aside, as equally by class as they can be.
-        train: Images, uint8, shape (N, height, width) or (N, channels, height, width), and labels, shape (N,).
-        test: As ``train``.
-        description: As for :func:`assembled`.
+    Images are uint8, (N, height, width) or (N, channels, height, width). Training samples are set aside as equally by
+    class as they can be. The description is as for :func:`assembled`.
     """
     for x, y in (train, test):
         fits = x.dtype == np.uint8 and x.ndim in (3, 4) and y.shape == x.shape[:1] and y.dtype.kind in "iu"
@@ -111,10 +108,6 @@ def mixed_order(images: Array, part: str) -> Array:
     """Return the indices of ``images`` in the order of the SHA-256 of ``part`` and their pixels.
 
     It mixes classes and writers as well as a random order would, and needs no generator that could change.
-
-    Example:
-        >>> mixed_order(np.arange(4, dtype=np.uint8).reshape(4, 1, 1), "test")
-        array([3, 2, 0, 1])
     """
     digests = [hashlib.sha256(part.encode() + image.tobytes()).digest() for image in images]
     return np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)
@@ -125,10 +118,6 @@ def take_by_class(labels: Array, order: Array, count: int, *, name: str = "the d
 
     Classes give equally many where ``count`` is divisible and every class has so many; else the first
     classes give one more, and a class that is too small gives all but one, so that each keeps a sample.
-
-    Example:
-        >>> take_by_class(np.array([0, 0, 0, 1, 1, 1]), np.arange(6), 3)
-        (array([2, 4, 5]), array([0, 1, 3]))
     """
     sizes = np.bincount(labels[order])
     room = np.maximum(sizes - 1, 0)
@@ -148,12 +137,7 @@ def take_by_class(labels: Array, order: Array, count: int, *, name: str = "the d
 
 
 def place_in_class(labels: Array) -> Array:
-    """Return how many of the same label stand before each label.
-
-    Example:
-        >>> place_in_class(np.array([1, 0, 1, 1, 0]))
-        array([0, 0, 1, 2, 1])
-    """
+    """Return how many of the same label stand before each label."""
     place = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         where = np.flatnonzero(labels == label)
@@ -175,15 +159,9 @@ def standardised(
 ) -> DataSet:
     """Build a data set from samples, split by :func:`split` and standardised by the training part.
 
-    Args:
-        spec: The data set's name and validation part.
-        x: Inputs (N, ...).
-        y: Labels (N,), or the values (N, outputs) of a regression, which get mean 0 and deviation 1: a mean squared
-            error is then a share of the variance.
-        test: How many samples are for testing.
-        what: Ends the description, which begins with the numbers of samples.
-        classes: Number of classes or outputs.
-        columns: "each" column of the inputs gets mean 0 and deviation 1, "all" together do, or "none".
+    The values (N, outputs) of a regression get mean 0 and deviation 1: a mean squared error is then a share of the
+    variance. "each" column of the inputs gets mean 0 and deviation 1, "all" together do, or "none". ``what`` ends the
+    description, which begins with the numbers of samples.
     """
     regression = y.ndim == 2
     where = split(spec, len(y), test)

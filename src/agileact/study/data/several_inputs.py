@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact._common.errors import DataError
+from agileact.study.data.on_disk import built
 
 Layout = tuple[tuple[str, str, tuple[int, ...], int], ...]
 """Of each input its name ("" where inputs go by position), dtype, a sample's shape, and the largest whole number."""
@@ -20,11 +21,7 @@ _EXACT = 2**24
 
 
 def layout_of(target: str, parts: Sequence[Mapping[str, Tensor]], *, named: bool) -> Layout:
-    """Return the layout of inputs by name, the same in each part.
-
-    Raises:
-        DataError: If parts have other inputs, or one has whole numbers that float32 cannot hold.
-    """
+    """Return the layout of inputs by name, the same in each part, of numbers that float32 can hold."""
     first = parts[0]
     layout = []
     for name, x in first.items():
@@ -50,19 +47,16 @@ def _told(part: Mapping[str, Tensor]) -> str:
 
 def packed(inputs: Mapping[str, Tensor]) -> Tensor:
     """Return the inputs beside each other, (N, numbers of a sample) of float32."""
-    return torch.cat([x.reshape(len(x), -1).to(torch.float32) for x in inputs.values()], dim=1)
+    columns = [x.flatten(1) if x.dim() > 1 else x[:, None] for x in inputs.values()]
+    numbers = 4 * sum(x.shape[1] for x in columns)
+    return built(
+        len(columns[0]), numbers, lambda where: torch.cat([x[where].to(torch.float32) for x in columns], dim=1)
+    )
 
 
 @dataclass(frozen=True)
 class Unpack:
-    """Gives a network its inputs out of one tensor; a hook before its ``forward``, so that its names stay.
-
-    Example:
-        >>> network = nn.Bilinear(2, 3, 1)
-        >>> _ = Unpack((("", "float32", (2,), 0), ("", "float32", (3,), 0))).hook(network)
-        >>> network(torch.zeros(4, 5)).shape
-        torch.Size([4, 1])
-    """
+    """Gives a network its inputs out of one tensor; a hook before its ``forward``, so that its names stay."""
 
     layout: Layout
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 from agileact._common.errors import DataError
 from agileact.study.data.dataset import PARTS, DataSet, register_data
 from agileact.study.data.download import Progress
+from agileact.study.data.on_disk import Samples, taken
 from agileact.study.data.preparation import assembled, fingerprint, options, split
 from agileact.study.data.several_inputs import Layout, layout_of, packed
 from agileact.study.spec.trial import DataSpec
@@ -24,9 +25,9 @@ from agileact.study.spec.user_targets import call
 
 
 def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
-    """Build ``custom``: what the function that the option ``target`` names returns.
+    """Build ``custom``: what the function that the option ``target`` names returns, without arguments.
 
-    The function takes no arguments and returns a :class:`~agileact.study.data.dataset.DataSet`, or two or three
+    It returns a :class:`~agileact.study.data.dataset.DataSet`, or two or three
     parts: training, validation and test, or training and test, where ``validation`` samples are set aside of the
     former. A part is a pair (inputs, targets) of tensors or arrays, a ``torch.utils.data.Dataset``, or a
     ``DataLoader``, whose samples are taken in the order of their indices. Inputs may be several, a tuple or a dict of
@@ -43,11 +44,15 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
     kind, classes = _kind(target, found)
     if layout and kind != "regression" and found[0][1].ndim != 1:
         raise DataError(f"the data {target!r} has several inputs, and targets (N, length) as text has, of one input")
-    pairs = [(_input(target, x, kind), _target(y, kind)) for x, y in found]
+    if kind == "regression":
+        found = [(x, (y[:, None] if y.ndim == 1 else y).to(torch.float32)) for x, y in found]
+    pairs = [
+        (_input(target, x, kind), (y if kind == "regression" else y.to(torch.int64)).contiguous()) for x, y in found
+    ]
     if len(pairs) == 2:
         x, y = pairs[0]
         where = split(spec, len(y), 0)
-        pairs[:1] = [(x[where[part]], y[where[part]]) for part in ("train", "validation")]
+        pairs[:1] = [(taken([x], torch.from_numpy(where[part])), y[where[part]]) for part in ("train", "validation")]
     text = f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test samples from {target}"
     tensors = [values for pair in pairs for values in pair]
     # Parts that the user has divided stay divided.
@@ -98,8 +103,6 @@ _UNLIKE = (
 )
 _LOADED = 256
 """Samples of a Dataset that are collected at once."""
-_MOST_BYTES = 8 * 2**30
-"""Samples stay in memory while trials run, and each worker has them."""
 
 
 def _materialised(target: str, name: str, part: Any) -> tuple[Any, Tensor]:
@@ -115,29 +118,40 @@ def _materialised(target: str, name: str, part: Any) -> tuple[Any, Tensor]:
         chosen = [*loader.sampler] if ours or own is None else [i for batch in own for i in batch]
         collate = None if own is None else loader.collate_fn
         batches = iter(DataLoader(Subset(samples, sorted(chosen)), batch_size=_LOADED, collate_fn=collate))
-    x: defaultdict[Any, list[Tensor]] = defaultdict(list)
-    y, size, what = [], 0, ""
-    for batch in batches:
+    x: defaultdict[Any, Samples] = defaultdict(Samples)
+    y, what = Samples(), ""
+    for batch in _told(target, name, batches):
         pair = isinstance(batch, Sequence) and len(batch) == 2
         inputs, what = _inputs(batch[0]) if pair else ({}, "")
         if not pair or not all(isinstance(one, Tensor) for one in (*inputs.values(), batch[1])):
             raise DataError(
                 f"the {name} part of the data {target!r} must give pairs (input, target) of tensors or numbers"
             )
-        for key, one in inputs.items():
-            x[key].append(one)
-        y.append(batch[1])
-        size += sum(one.numel() * one.element_size() for one in (*inputs.values(), batch[1]))
-        if size > _MOST_BYTES:
-            raise DataError(
-                f"the {name} part of the data {target!r} has more than {_MOST_BYTES / 2**30:g} GiB; a study keeps its "
-                "samples in memory: take fewer of them, or smaller ones"
-            )
+        try:
+            for key, one in inputs.items():
+                x[key].add(_single(one))
+            y.add(_single(batch[1]))
+        except DataError as error:
+            raise DataError(f"the {name} part of the data {target!r}: {error}") from None
     if not x:
         raise DataError(f"the {name} part of the data {target!r} is empty")
-    joined = {key: torch.cat(values) for key, values in x.items()}
+    joined = {key: values.joined() for key, values in x.items()}
     given = joined if what == "a dict" else tuple(joined.values()) if what == "a tuple" else joined["inputs"]
-    return given, torch.cat(y)
+    return given, y.joined()
+
+
+def _told(target: str, name: str, batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield the batches; what the user's samples raise becomes one line."""
+    try:
+        yield from batches
+    except Exception as error:
+        raise DataError(
+            f"the {name} part of the data {target!r} cannot be collected: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _single(batch: Tensor) -> Tensor:
+    return batch.to(torch.float32) if batch.is_floating_point() else batch
 
 
 def _inputs(given: Any) -> tuple[dict[Any, Any], str]:
@@ -184,12 +198,6 @@ def _input(target: str, x: Tensor, kind: str) -> Tensor:
             "int64)"
         )
     return x.to(torch.float32).contiguous()
-
-
-def _target(y: Tensor, kind: str) -> Tensor:
-    if kind == "regression":
-        return (y[:, None] if y.ndim == 1 else y).to(torch.float32).contiguous()
-    return y.to(torch.int64).contiguous()
 
 
 register_data("custom", build_custom)

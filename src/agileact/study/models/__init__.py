@@ -1,9 +1,11 @@
 """Networks by name, built so that the same seed gives the same initial weights for every activation."""
 
+from agileact.study.models.architectures import char_transformer as char_transformer
+from agileact.study.models.architectures import deep_thin as deep_thin
+from agileact.study.models.architectures import fully_connected as fully_connected
+from agileact.study.models.architectures import paper_cnn as paper_cnn
+from agileact.study.models.architectures import resnet as resnet
 from agileact.study.models.fingerprint import arm_fingerprint as arm_fingerprint
-from agileact.study.models.paper import deep_thin as deep_thin
-from agileact.study.models.paper import fully_connected as fully_connected
-from agileact.study.models.paper import paper_cnn as paper_cnn
 from agileact.study.models.registry import build as build
 from agileact.study.models.registry import initialise as initialise
 from agileact.study.models.registry import initialise_all as initialise_all
@@ -13,7 +15,5 @@ from agileact.study.models.registry import positive as positive
 from agileact.study.models.registry import register_model as register_model
 from agileact.study.models.registry import role_activation as role_activation
 from agileact.study.models.registry import subseed as subseed
-from agileact.study.models.resnet import resnet as resnet
-from agileact.study.models.transformer import char_transformer as char_transformer
 from agileact.study.models.user_network import custom as custom
 from agileact.study.models.user_network import model_fingerprint as model_fingerprint

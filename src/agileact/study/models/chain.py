@@ -15,21 +15,13 @@ _RELU = ("relu", "channel", 1)
 
 
 class Chain(nn.Sequential):
-    r"""As :class:`torch.nn.Sequential`, faster where max pooling follows an activation.
+    """As :class:`torch.nn.Sequential`, faster where max pooling follows an activation.
 
-    A plain activation that never falls, :math:`x \le y \Rightarrow f(x) \le f(y)`, is evaluated behind the pooling,
-    on as many numbers fewer as a window has: the largest f(x) is the f of the largest x. A ReLU, plain or agile, and
-    its pooling are :func:`agileact.functional.agile_max_pool2d`, and so is, with the identity, the pooling behind any
-    other activation: it keeps bytes where PyTorch's keeps long integers. The modules, their names and their order stay
-    what they are. A hook on one of the two is called as in any chain, because the two steps are then taken one
-    after the other.
-
-    Example:
-        >>> import torch
-        >>> x = torch.randn(2, 3, 4, 4)
-        >>> layers = (Agile("relu", 3), nn.MaxPool2d(2))
-        >>> torch.equal(Chain(*layers)(x), nn.Sequential(*layers)(x))
-        True
+    A plain activation that never falls is evaluated behind the pooling, on as many numbers fewer as a window has: the
+    largest f(x) is the f of the largest x. A ReLU, plain or agile, and its pooling are
+    :func:`agileact.functional.agile_max_pool2d`, and so is, with the identity, the pooling behind any other activation:
+    it keeps bytes where PyTorch's keeps long integers. The modules, their names and their order stay what they are. A
+    hook on one of the two is called as in any chain, because the two steps are then taken one after the other.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -72,17 +64,8 @@ def _together(activation: nn.Module, pooling: nn.Module) -> Callable[[Tensor], T
 
 
 def _max_pool(x: Tensor, scale: Tensor | None, location: Tensor | None, pooling: nn.MaxPool2d, base: str) -> Tensor:
-    result = agile_max_pool2d(
-        x,
-        scale,
-        location,
-        pooling.kernel_size,
-        pooling.stride,
-        pooling.padding,
-        pooling.dilation,
-        pooling.ceil_mode,
-        base=base,
-    )
+    window = (pooling.kernel_size, pooling.stride, pooling.padding, pooling.dilation, pooling.ceil_mode)
+    result = agile_max_pool2d(x, scale, location, *window, base=base)
     assert isinstance(result, Tensor)
     return result
 

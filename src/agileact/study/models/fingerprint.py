@@ -16,10 +16,9 @@ import torch
 from torch import nn
 
 from agileact.study.spec.activation_names import parse_activation
-from agileact.study.spec.options import Options
-from agileact.study.spec.user_activation import target_of
+from agileact.study.spec.reading import Options
 from agileact.study.spec.user_code import RECORDED, is_users, source_of
-from agileact.study.spec.user_targets import find
+from agileact.study.spec.user_targets import find, target_of
 
 
 def network_fingerprint(model: nn.Module, function: Callable[..., Any]) -> str:
@@ -87,7 +86,6 @@ def _parsed(source: str) -> str:
 
 def _code(kind: type) -> str:
     try:
-        code: str = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
-        return code
-    except (OSError, TypeError, SyntaxError):
+        return _parsed(textwrap.dedent(inspect.getsource(kind)))
+    except (OSError, TypeError):
         return ""  # made by a program, with no source to look at

@@ -93,14 +93,7 @@ def build(spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classe
 
 
 def subseed(seed: int, purpose: str) -> int:
-    """Return a seed for one purpose: independent streams that do not shift when another one changes.
-
-    Example:
-        >>> subseed(0, "weights/conv1") == subseed(0, "weights/conv1")
-        True
-        >>> subseed(0, "weights/conv1") == subseed(0, "weights/conv2")
-        False
-    """
+    """Return a seed for one purpose: independent streams that do not shift when another one changes."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -32,28 +32,18 @@ def custom(
     fingerprint: str = "",
     inputs: Layout = (),
 ) -> nn.Module:
-    """Build the user's network, with each of its activations exchanged for what the arm gives it.
+    """Build the user's network, with each of its activations exchanged for what the arm gives it, by name or "*".
 
-    The function takes no arguments and returns a module. Its weights are drawn from the global generators of torch,
-    numpy and Python, which are seeded by the trial. Activations are what :func:`agileact.convert` finds: modules
-    (``nn.ReLU()``), calls of functions and methods (``F.relu(x)``, ``x.relu()``), functions kept as attributes; one
-    module that is used at several places becomes one activation for each. So the channels and their axis are those
-    that the layers in front made. An activation that the arm does not name stays as it is, and so do gates
-    (``x * torch.sigmoid(y)``) and what is not elementwise, such as softmax.
+    The function ``target`` takes no arguments and returns a module. Its weights are drawn from the global generators
+    of torch, numpy and Python, which are seeded by the trial. Activations are what :func:`agileact.convert` finds:
+    modules (``nn.ReLU()``), calls of functions and methods (``F.relu(x)``, ``x.relu()``), functions kept as
+    attributes; one module that is used at several places becomes one activation for each. So the channels and their
+    axis are those that the layers in front made. An activation that the arm does not name stays as it is, and so do
+    gates (``x * torch.sigmoid(y)``) and what is not elementwise, such as softmax.
 
-    Args:
-        arm: Activations by name, that of the module or of the one that a conversion puts in a call's place; "*" for
-            all.
-        input_shape: Shape of one sample.
-        classes: Number of classes, or outputs of a regression; the network may have more outputs than classes.
-        seed: Source of the initial weights.
-        target: The function, as ``package.module:function``.
-        fingerprint: Hash of what the function built when the study was planned; "" for any.
-        inputs: How several inputs are packed in a sample; empty for one input.
-
-    Raises:
-        ArgumentError: If the function cannot be had, builds no such network, or builds another one than planned; if an
-            activation that the arm names cannot be exchanged.
+    ``fingerprint`` is of what the function built when the study was planned ("" for any); ``inputs`` tells how several
+    inputs are packed in a sample. An ArgumentError says that the function cannot be had, builds no such network, or
+    another one than planned, or that an activation that the arm names cannot be exchanged.
     """
     model = _built(target, subseed(seed, "weights"))
     if fingerprint and fingerprint != model_fingerprint(target):

@@ -44,9 +44,7 @@ def thin(count: int, most: int = POINTS) -> list[int]:
     """
     if count <= most:
         return list(range(count))
-    if most == 1:
-        return [0]
-    return [round(place * (count - 1) / (most - 1)) for place in range(most)]
+    return [round(place * (count - 1) / max(1, most - 1)) for place in range(most)]
 
 
 def section(name: str, title: str, blocks: Sequence[Block]) -> Block:
@@ -102,12 +100,20 @@ def code(text: str, label: str) -> Block:
     return {"kind": "code", "text": text, "label": label}
 
 
-def cell(text: str, value: float | None = None, *, arm: int | None = None) -> Cell:
+def cell(text: str, value: float | None = None, *, arm: int | None = None) -> Block:
     """Return a table's cell that is sorted by ``value``; with an arm's number it bears that arm's sign."""
-    found: dict[str, Any] = {"text": text, "value": number(value)}
-    if arm is not None:
-        found["arm"] = arm
-    return found
+    found: Block = {"text": text, "value": number(value)}
+    return found if arm is None else {**found, "arm": arm}
+
+
+def arm_cell(outcome: Outcome, name: str) -> Block:
+    """Return the cell that names an arm, with its sign."""
+    return cell(name, arm=outcome.arm_names.index(name))
+
+
+def measured(value: float | None, form: str = ".4g") -> Block:
+    """Return the cell of a number; infinite is diverged."""
+    return cell("–" if value is None else format(value, form) if math.isfinite(value) else "diverged", value)
 
 
 def table(
@@ -145,18 +151,10 @@ def chart(
 ) -> Block:
     """Return a chart with the table of its numbers folded away below it.
 
-    Args:
-        kind: The section's name.
-        key: Unique in the section.
-        title: Stands above.
-        label: A sentence that says what is to be seen, for those who do not see it.
-        form: "lines" (curves with bands), "intervals" (a row each, with a point and an interval) or "bars".
-        series: What is drawn; the script says which fields each form has.
-        x: Title of the horizontal axis.
-        y: Title of the vertical axis.
-        legend: For lines that are not arms: their names and numbers.
-        numbers: Caption, columns and rows of the table, all but the first column of numbers; no table without rows.
-        **options: Passed on, such as ``log_y``.
+    ``key`` is unique in the section ``kind``; ``label`` says what is to be seen, for those who do not see it.
+    ``form``: "lines" (curves with bands), "intervals" (a row each, with a point and an interval), "bars" or
+    "parallel"; the script says which fields a series of each has. ``legend``: names and numbers of lines that are not
+    arms. ``numbers``: caption, columns and rows of the table; no table without rows. ``options`` are passed on.
     """
     caption, columns, rows = numbers
     return {

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import html
 import json
+import re
 from importlib import resources
 from typing import Any
 
@@ -23,28 +24,11 @@ _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028",
 
 
 def page(document: dict[str, Any], *, live: bool = False) -> str:
-    """Return the page of a document as HTML.
-
-    Args:
-        document: From :func:`~agileact.study.report.document.report_document`.
-        live: Whether the page asks the server that it came from for news.
-
-    Example:
-        >>> text = page({"name": "<b>", "summary": "Nothing yet.", "sections": []})
-        >>> "<title><b>" in text, "&lt;b&gt;" in text
-        (False, True)
-    """
+    """Return the page of a document as HTML; a ``live`` page asks the server that it came from for news."""
     script, plotly = "\n".join(_asset(name) for name in _SCRIPTS), _asset(PLOTLY)
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src {_hash(plotly)} {_hash(script)}",
-            "style-src 'unsafe-inline'",
-            "img-src data: blob:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            *(["connect-src 'self'"] if live else []),
-        ]
+    policy = (
+        f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'" + "; connect-src 'self'" * live
     )
     parts = {
         "policy": policy,
@@ -56,22 +40,13 @@ def page(document: dict[str, Any], *, live: bool = False) -> str:
         "plotly": plotly,
         "script": script,
     }
-    text = _asset("page.html")
-    # From behind: what is put in is never searched again.
-    places = sorted(((text.index(f"[[{name}]]"), name) for name in parts), reverse=True)
-    for place, name in places:
-        text = text[:place] + parts[name] + text[place + len(name) + 4 :]
+    text = re.sub(r"\[\[(\w+)\]\]", lambda found: parts[found[1]], _asset("page.html"))
     # A lone half of a surrogate pair cannot be written as UTF-8, and comes from file names at the most.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def island(value: Any) -> str:
-    r"""Return JSON that can stand inside a script element: no character in it can end the element or a line of script.
-
-    Example:
-        >>> island({"name": "</script>"})
-        '{"name":"\\u003c/script\\u003e"}'
-    """
+    """Return JSON that can stand inside a script element: nothing in it can end the element or a line of script."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, escaped in _ESCAPES.items():
         text = text.replace(character, escaped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import sys
@@ -33,9 +34,7 @@ _Mark = tuple[tuple[int, int, int] | None, ...]
 class News:
     """What a source says now, read anew only when its files have changed. Safe to ask from many threads.
 
-    Args:
-        source: The study and its store; neither need be there yet.
-        matters: The smallest difference in test loss that would matter.
+    Neither the study nor its store need be there yet.
     """
 
     def __init__(self, source: Source, *, matters: float | None = None) -> None:
@@ -58,11 +57,8 @@ class News:
             if (mark != self._mark or self._trouble) and time.monotonic() >= self._not_before:
                 self._read(mark)
             now = f"{self._start}-{self._count}"
-            return {
-                "version": now,
-                "document": None if version == now else self._document,
-                "trouble": self._trouble,
-            }
+            document = None if version == now else self._document
+            return {"version": now, "document": document, "trouble": self._trouble}
 
     @property
     def folder(self) -> Path:
@@ -99,27 +95,20 @@ class News:
 
     def _files(self) -> _Mark:
         """Return what changes when the store or the study's record is written."""
-        found: list[tuple[int, int, int] | None] = []
-        for path in (self._source.store, self._source.folder / FILE):
-            try:
+
+        def mark(path: Path) -> tuple[int, int, int] | None:
+            with contextlib.suppress(OSError):
                 status = path.stat()
-            except OSError:
-                found.append(None)
-            else:
-                found.append((status.st_ino, status.st_mtime_ns, status.st_size))
-        return tuple(found)
+                return status.st_ino, status.st_mtime_ns, status.st_size
+            return None
+
+        return mark(self._source.store), mark(self._source.folder / FILE)
 
 
 class Server(ThreadingHTTPServer):
     """Serves the page of one source to this machine alone. A context manager; close it to give the port back.
 
-    Args:
-        source: The study and its store; neither need be there yet.
-        port: Where; 0 for any free one.
-        matters: The smallest difference in test loss that would matter.
-
-    Raises:
-        ArgumentError: If the port cannot be had.
+    An ArgumentError says that the port (0 for any free one) cannot be had.
     """
 
     daemon_threads = True
@@ -146,6 +135,12 @@ class Server(ThreadingHTTPServer):
         error = sys.exc_info()[1]
         if not isinstance(error, ConnectionError):
             print(f"agileact: a request failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
+_HEADERS = {
+    **{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"},
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -177,13 +172,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, kind: str, text: str, body: bool) -> None:
         data = text.encode()
+        headers = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(data)), **_HEADERS}
         self.send_response(status)
-        self.send_header("Content-Type", f"{kind}; charset=utf-8")
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("X-Frame-Options", "DENY")
-        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if body:
             self.wfile.write(data)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from agileact.study.data import objective
+from agileact.study.data.objective import metric_of
 from agileact.study.running.planner import Choice
 from agileact.study.spec.result import TrialResult
 from agileact.study.statistics import (
@@ -36,30 +36,23 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Cell:
-    """The final trials of one arm on one task, by seed.
-
-    Attributes:
-        arm: The arm's name.
-        task: The task's name.
-        results: The finished final trials.
-        units: What intervals and tests are over: the seeds of the results, or the replicates of which all are there.
-        losses: Test loss of each unit, as the protocol selects it; infinite where a trial diverged.
-        times: When each reached the lowest validation loss of the baseline's trial with the same seed; None if the
-            baseline's trial is missing or diverged for one of them.
-        choices: What tuning chose, in each replicate; none without tuning.
-        idle: The seeds of which the trial did not learn at all.
-        unit: "seed" or "replicate".
-    """
+    """The final trials of one arm on one task, by seed."""
 
     arm: str
     task: str
     results: tuple[TrialResult, ...]
     units: tuple[int, ...]
+    """What intervals and tests are over: the seeds of the results, or the replicates of which all are there."""
     losses: tuple[float, ...]
+    """Test loss of each unit, as the protocol selects it; infinite where a trial diverged."""
     times: TimesToLoss | None
+    """To the lowest validation loss of the baseline's trial with the same seed; None if one of these is missing."""
     choices: tuple[Choice, ...]
     idle: tuple[int, ...] = ()
+    """The seeds of which the trial did not learn at all."""
     unit: str = "seed"
+    lower: bool = False
+    """Whether low values of the metric are good."""
 
     def of(self, result: TrialResult) -> int:
         """Return the unit that a trial belongs to."""
@@ -79,7 +72,7 @@ class Cell:
     @property
     def metric(self) -> str:
         """The name of what stands beside the loss."""
-        return metric_name(self.results[0]) if self.results else "accuracy"
+        return metric_of(self.results[0].spec.task.data) if self.results else "accuracy"
 
     def accuracy(self, units: Sequence[int]) -> float | None:
         """Return the mean test accuracy, or other metric, in some units; None where there is none."""
@@ -96,10 +89,7 @@ class Cell:
 class Common:
     """When an arm and the baseline reached the loss that both reach: seed by seed the worse of their two best.
 
-    Attributes:
-        arm: The arm's times.
-        base: The baseline's.
-        p_value: Paired permutation test on the iterations, corrected.
+    The p-value is of the paired permutation test on the iterations, corrected.
     """
 
     arm: TimesToLoss
@@ -108,9 +98,10 @@ class Common:
 
     def describe(self, arm: str, base: str) -> str:
         """Return the outcome in words."""
-        words = []
-        for name, times in ((arm, self.arm), (base, self.base)):
-            words.append(f"{name} after {times.median():g} iterations and {times.median('seconds'):.2g} s")
+        words = [
+            f"{name} after {times.median():g} iterations and {times.median('seconds'):.2g} s"
+            for name, times in ((arm, self.arm), (base, self.base))
+        ]
         return (
             f"to the validation loss that both reach: in the median {words[0]}, {words[1]} (paired permutation test "
             f"p = {self.p_value:.2g})"
@@ -124,41 +115,29 @@ class Common:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against the baseline on one task, seed by seed or replicate by replicate.
-
-    Attributes:
-        arm: The arm's name.
-        base: The baseline's name.
-        task: The task's name.
-        units: The seeds, or replicates, that both have.
-        first: Test loss of the arm, a value a unit; infinite where a run diverged.
-        second: Test loss of the baseline.
-        verdict: On the test loss.
-        idle: How many runs of the arm, and of the baseline, did not learn at all.
-        times: Time to the baseline's best validation loss, in words.
-        common: Time to the loss that both reach; None if a trial is missing or diverged.
-        together: How many comparisons are read together.
-        level: Confidence of all of them together.
-        unit: "seed" or "replicate".
-        accuracy: Mean test accuracy, or other metric, of the arm and of the baseline; None where there is none.
-        metric: Its name.
-    """
+    """An arm against the baseline on one task, over the seeds, or replicates, that both have."""
 
     arm: str
     base: str
     task: str
     units: tuple[int, ...]
     first: tuple[float, ...]
+    """Test loss of the arm in each unit; infinite where a run diverged."""
     second: tuple[float, ...]
     verdict: Verdict
     idle: tuple[int, int]
+    """How many runs of the arm, and of the baseline, did not learn at all."""
     times: str
+    """Time to the baseline's best validation loss, in words."""
     common: Common | None
     together: int
+    """How many comparisons are read together, all with the confidence ``level``."""
     level: float
     unit: str = "seed"
     accuracy: tuple[float | None, float | None] = (None, None)
+    """Mean test accuracy, or other metric, of the arm and of the baseline."""
     metric: str = "accuracy"
+    lower: bool = False
 
     @property
     def beside(self) -> list[str]:
@@ -167,7 +146,9 @@ class Comparison:
         told = []
         if own is not None and base is not None:
             percent = f"Accuracy {100 * own:.2f} % against {100 * base:.2f} %."
-            told = [percent if self.metric == "accuracy" else f"Metric {self.metric}: {own:.4g} against {base:.4g}."]
+            way = ", of which lower is better" * self.lower
+            other = f"Metric {self.metric}{way}: {own:.4g} against {base:.4g}."
+            told = [percent if self.metric == "accuracy" and not self.lower else other]
         return [
             self.verdict.by_seed,
             *told,
@@ -222,8 +203,8 @@ class Comparison:
             f"{self.unit}s": list(self.units),
             "differences": self.differences,
             "mean": None if found.difference is None else found.difference.mean,
-            "student": _bounds(found.difference),
-            "bootstrap": _bounds(self.bootstrap),
+            "student": bounds(found.difference),
+            "bootstrap": bounds(self.bootstrap),
             "p": found.p_value,
             "detectable": found.detectable,
             "typical": typical.estimate,
@@ -236,15 +217,17 @@ class Comparison:
             "seeds_higher": typical.higher,
             "did_not_learn": list(self.idle),
             "metric": self.metric,
+            "better": "lower" if self.lower else "higher",
             "accuracy": list(self.accuracy),
             "effect_size_d": None if self.effect is None else self.effect.d,
             "effect_size_g": None if self.effect is None else self.effect.g,
             "probability_of_improvement": self.improvement.value,
-            "probability_of_improvement_interval": _bounds(self.improvement),
+            "probability_of_improvement_interval": bounds(self.improvement),
         }
 
 
-def _bounds(found: Difference | Estimate | None) -> list[float] | None:
+def bounds(found: Difference | Estimate | None) -> list[float] | None:
+    """Return the ends of an interval, if there is one."""
     return None if found is None or found.low is None or found.high is None else [found.low, found.high]
 
 
@@ -255,11 +238,6 @@ def compare(
 
     All comparisons are read together: p-values are corrected by Holm's method, intervals by Bonferroni's. Signed ranks
     are a second look at the same seeds, corrected among themselves; no arm is called better or worse by them.
-
-    Args:
-        pairs: The arm's cell and the baseline's.
-        level: Confidence of all verdicts together.
-        matters: The smallest difference in test loss that would matter.
     """
     found = []
     for cell, base in pairs:
@@ -307,14 +285,10 @@ def compare(
                 cell.unit,
                 (cell.accuracy(units), base.accuracy(units)),
                 cell.metric,
+                cell.lower,
             )
         )
     return tuple(compared)
-
-
-def metric_name(result: TrialResult) -> str:
-    """Return the name of the metric that a trial was tested by."""
-    return objective.metric_name(str(dict(result.spec.task.data.options).get("metric", "accuracy")))
 
 
 def time_to(result: TrialResult, target: float) -> TimeToLoss:
@@ -328,10 +302,7 @@ def time_to(result: TrialResult, target: float) -> TimeToLoss:
 
 
 def _common(cell: Cell, base: Cell) -> tuple[TimesToLoss, TimesToLoss, list[float], list[float]] | None:
-    """Return when the arm's and the baseline's runs reached the loss that both reach, over the seeds of both.
-
-    And the iterations that it took each of them in each unit, on average.
-    """
+    """Return when the runs of both arms reached the loss that both reach, and the iterations of each unit."""
     own = {result.spec.seed: result for result in cell.results}
     times: tuple[list[TimeToLoss], list[TimeToLoss]] = ([], [])
     sums: dict[int, list[float]] = {}

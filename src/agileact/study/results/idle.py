@@ -18,15 +18,11 @@ def untrained_loss(result: TrialResult) -> float | None:
 
 
 def idle_seeds(results: Sequence[TrialResult], task: Sequence[TrialResult]) -> tuple[int, ...]:
-    """Return the seeds of the trials that ended and have learned nothing; one that diverged is counted as that.
+    """Return the seeds of an arm's trials that ended and have learned nothing; one that diverged is counted as that.
 
     Their validation loss never came 5 % below an untrained network's: the lowest one with which any trial of the task
     began. A trial's own beginning would not do. It may be so bad that saying the same for every input is better, and
     that is where a dead network ends. A user's own network may come trained, and is held against its own beginning.
-
-    Args:
-        results: Trials of one arm on one task.
-        task: The trials of all arms on it.
     """
     starts = [start for result in task if (start := untrained_loss(result)) is not None]
     found = []
@@ -38,10 +34,5 @@ def idle_seeds(results: Sequence[TrialResult], task: Sequence[TrialResult]) -> t
 
 
 def one_answer_seeds(results: Sequence[TrialResult], share: float | None) -> tuple[int, ...]:
-    """Return the seeds whose test accuracy is that of answering the largest class always.
-
-    Args:
-        results: Trials of one arm on one task.
-        share: The share of the test samples' largest class; None for a regression.
-    """
+    """Return the seeds whose test accuracy is that of answering the largest class, of this share, always."""
     return tuple(result.spec.seed for result in results if share and result.selected_test_accuracy == share)

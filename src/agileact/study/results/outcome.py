@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from agileact.study.data.objective import lower_is_better
 from agileact.study.results.contrasts import Cell, Comparison, compare, time_to
 from agileact.study.results.idle import idle_seeds
-from agileact.study.results.over_tasks import OverTasks
 from agileact.study.results.sensitivity import Sensitivity, sensitivity
 from agileact.study.running.planner import Lookup, Part, plan
 from agileact.study.spec.arms import Arm
@@ -19,7 +21,16 @@ from agileact.study.spec.protocol import Study
 from agileact.study.spec.record import Circumstances
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import TrialSpec
-from agileact.study.statistics import Ranking, TimesToLoss, average_ranks
+from agileact.study.statistics import (
+    Estimate,
+    Profile,
+    Ranking,
+    TimesToLoss,
+    average_ranks,
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+)
 
 _FAR = 3.0
 """A test loss of more than so many times the validation loss is told."""
@@ -79,18 +90,21 @@ class Outcome:
             found: list[tuple[Arm, list[Part], list[TrialResult]]] = []
             for arm in study.arms:
                 parts = [one for one in self.current.parts if (one.task, one.arm) == (task.name, arm.name)]
-                phases = [(name, [spec for one in parts for spec in getattr(one, name)]) for name in ("tried", "final")]
-                tried, final = ([one for spec in specs if (one := lookup(spec)) is not None] for _, specs in phases)
+                tried, final = (
+                    [one for part in parts for spec in getattr(part, name) if (one := lookup(spec)) is not None]
+                    for name in ("tried", "final")
+                )
                 found.append((arm, parts, final))
                 trials += [Row(task.name, arm.name, "tuning", result) for result in tried]
                 trials += [Row(task.name, arm.name, "final", result) for result in final]
-            whole = [result for _, _, results in found for result in results]
+            whole, lower = [result for _, _, results in found for result in results], lower_is_better(task)
             baseline = {result.spec.seed: result for result in found[0][2]}
             for arm, parts, results in found:
                 units, losses = self._units(parts, {result.spec: result for result in results})
                 choices = tuple(one.choice for one in parts if one.choice is not None)
                 times, idle = _times(results, baseline), idle_seeds(results, whole)
-                cells.append(Cell(arm.name, task.name, tuple(results), units, losses, times, choices, idle, self.unit))
+                of = (arm.name, task.name, tuple(results), units, losses, times, choices, idle, self.unit, lower)
+                cells.append(Cell(*of))
         self.trials, self.cells = tuple(trials), tuple(cells)
 
     def _units(
@@ -151,13 +165,14 @@ class Outcome:
     @cached_property
     def over_tasks(self) -> OverTasks | None:
         """What holds over all tasks together; None for fewer than two, or where losses cannot be compared."""
-        bases = [self.of_task(task.name)[0][1].summary() for task in self.study.tasks]
+        count = len(self.study.arms)
+        bases = [cell.summary() for cell in self.cells[::count]]
         scales = [base.mean for base in bases if base is not None and base.mean > 0]
         if len(bases) < 2 or len(scales) < len(bases):
             return None
         losses = {}
         for number, arm in enumerate(self.study.arms):
-            columns = [cell.losses for cell in self.cells[number :: len(self.study.arms)]]
+            columns = [cell.losses for cell in self.cells[number::count]]
             if columns[0] and len({len(column) for column in columns}) == 1:
                 losses[arm.name] = np.array(columns).T / np.array(scales)
         return OverTasks(losses) if losses else None
@@ -165,7 +180,8 @@ class Outcome:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of the whole study, as sentences without a full stop."""
-        return [note for note in (self.study.caveat(),) if note and self.comparisons]
+        caveat = self.study.caveat()
+        return [caveat] if caveat and self.comparisons else []
 
     @cached_property
     def flags(self) -> list[tuple[str, str, str]]:
@@ -223,3 +239,62 @@ def _times(results: Sequence[TrialResult], baseline: dict[int, TrialResult]) -> 
             return None
         times.append(time_to(result, min(other.curve.validation_loss)))
     return TimesToLoss(tuple(times)) if times else None
+
+
+_RESAMPLES = 1000
+_THRESHOLDS = 41
+_FEW = 8
+"""So many arms at most are compared pair by pair."""
+
+
+class OverTasks:
+    """Losses of all tasks, each divided by the mean of the baseline's finite ones there, which makes them comparable.
+
+    Args:
+        losses: Runs (or replicates) x tasks, by arm; only of arms that have as many on every task.
+    """
+
+    def __init__(self, losses: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        self._losses = losses
+
+    @cached_property
+    def relative(self) -> dict[str, Estimate]:
+        """Each arm's interquartile mean, in units of the baseline's mean loss."""
+        return {name: interquartile_mean(losses, resamples=_RESAMPLES) for name, losses in self._losses.items()}
+
+    @cached_property
+    def improvement(self) -> dict[tuple[str, str], Estimate]:
+        """The probability that a run of the first arm is better than one of the second.
+
+        For every pair of arms if they are few; else for each against the first of them.
+        """
+        names = list(self._losses)
+        references = names if len(names) <= _FEW else names[:1]
+        return {
+            (one, other): probability_of_improvement(self._losses[one], self._losses[other], resamples=_RESAMPLES)
+            for one in names
+            for other in references
+            if one != other
+        }
+
+    @cached_property
+    def profiles(self) -> dict[str, Profile]:
+        """The share of each arm's runs whose loss is at most so many times the baseline's, over the whole range."""
+        values = np.concatenate([losses[np.isfinite(losses)] for losses in self._losses.values()])
+        low, high = float(values.min()), float(np.quantile(values, 0.95))
+        thresholds = np.linspace(low, high, _THRESHOLDS).tolist() if high > low else [low]
+        return {
+            name: performance_profile(losses, thresholds, resamples=_RESAMPLES) for name, losses in self._losses.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers for JSON; what is infinite, because runs diverged, is None."""
+        return {
+            "relative_loss": {name: _plain(one) for name, one in self.relative.items()},
+            "improvement": [[*pair, _plain(one)] for pair, one in self.improvement.items()],
+            "profiles": {name: vars(one) for name, one in self.profiles.items()},
+        }
+
+
+def _plain(one: Estimate) -> dict[str, float | None]:
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in vars(one).items()}

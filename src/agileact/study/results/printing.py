@@ -20,37 +20,48 @@ MIXED = "metric"
 """The column's title where tasks have different metrics, and each number has the name of its own."""
 
 
-def row(cell: Cell, *, named: bool = False) -> tuple[str, ...]:
-    """Return a cell as text, one entry for each name in ``HEADER``; ``named``: with the metric's name behind it."""
+def entries(cell: Cell, *, named: bool = False) -> list[tuple[str, float | None]]:
+    """Return a cell as text and, where it is a number, that number: an entry for each name in ``HEADER``.
+
+    ``named``: with the metric's name behind it.
+    """
     results = cell.results
     if not results:
-        return (cell.task, cell.arm, *["–"] * (len(HEADER) - 3), "0")
-    summary = cell.summary()
+        return [(cell.task, None), (cell.arm, None), *[("–", None)] * (len(HEADER) - 3), ("0", 0.0)]
+    first, summary = results[0], cell.summary()
     percent = cell.metric == "accuracy"
     metric = summarise([value * (100 if percent else 1) for value in cell.accuracies])
     lost = [f"{n} {what}" for n, what in ((cell.diverged, "diverged"), (len(cell.idle), "did not learn")) if n]
-    time = "–"
+    time, middle = "–", None
     if cell.times is not None:
         middle = cell.times.median()
         whole = [one.horizon for one, r in zip(cell.times.times, results, strict=True) if r.status != "diverged"]
         beyond = f"> {min(whole)}" if whole else "never"
         time = (beyond if middle is None else f"{middle:g}") + f" ({cell.times.reached} of {len(cell.times.times)})"
-    return (
-        cell.task,
-        cell.arm,
-        _range([result.spec.arm.lr for result in results]),
-        _range([result.spec.arm.activation_lr for result in results]),
-        "–" if summary is None else summary.format(4),
-        "–"
+    milliseconds = sum(result.seconds_per_iteration * 1000 for result in results) / len(results)
+    kept = None if first.saved_bytes is None else first.saved_bytes / 1000
+    unit = f" {'%' * percent} ({cell.metric})".replace("  ", " ") * named
+    seeds = f"{len(results)}" if cell.unit == "seed" else f"{len(results)} in {len(cell.units)} replicates"
+    return [
+        (cell.task, None),
+        (cell.arm, None),
+        (_range([result.spec.arm.lr for result in results]), first.spec.arm.lr),
+        (_range([result.spec.arm.activation_lr for result in results]), first.spec.arm.activation_lr),
+        ("–", None) if summary is None else (summary.format(4), summary.mean),
+        ("–", None)
         if metric is None
-        else metric.format(2 if percent else 4) + " %" * (named and percent) + f" ({cell.metric})" * named,
-        time,
-        f"{sum(result.seconds_per_iteration * 1000 for result in results) / len(results):.2f}",
-        f"{results[0].parameters:,}",
-        "–" if results[0].saved_bytes is None else f"{results[0].saved_bytes / 1000:,.0f}",
-        (f"{len(results)}" if cell.unit == "seed" else f"{len(results)} in {len(cell.units)} replicates")
-        + (f" ({', '.join(lost)})" if lost else ""),
-    )
+        else (metric.format(2 if percent else 4) + unit, metric.mean / (100 if percent else 1)),
+        (time, middle),
+        (f"{milliseconds:.2f}", milliseconds),
+        (f"{first.parameters:,}", first.parameters),
+        ("–" if kept is None else f"{kept:,.0f}", kept),
+        (seeds + (f" ({', '.join(lost)})" if lost else ""), len(results)),
+    ]
+
+
+def row(cell: Cell, *, named: bool = False) -> tuple[str, ...]:
+    """Return the texts of :func:`entries`."""
+    return tuple(text for text, _ in entries(cell, named=named))
 
 
 def titles(cells: Sequence[Cell]) -> tuple[str, ...]:

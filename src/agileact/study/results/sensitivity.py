@@ -10,7 +10,8 @@ from typing import Any
 
 from agileact.study.results.idle import untrained_loss
 from agileact.study.spec.result import TrialResult
-from agileact.study.statistics import Difference, RateRange, expected_best, paired_difference, rate_range
+from agileact.study.statistics import Difference, RateRange, expected_best, rate_range
+from agileact.study.statistics.paired import mean_interval
 
 DRAWS = (1, 2, 4, 8)
 """So many random points are drawn."""
@@ -21,34 +22,27 @@ class Sensitivity:
     """Validation loss against learning rate, of one arm on one task.
 
     Where more than the rate was searched, a rate has the loss of its best point, replicate by replicate.
-
-    Attributes:
-        arm: The arm's name.
-        task: The task's name.
-        rates: The rates that were tried, ascending.
-        mean: Mean lowest validation loss at each, over seeds and replicates; infinite where a run diverged.
-        low: The lowest run at each.
-        high: The highest.
-        ranges: The rates within 10 % of the best, in each replicate that has a finite loss.
-        expected: Expected lowest loss of 1, 2, 4 and 8 random draws of the tried points (``DRAWS``), a mean over
-            replicates. A diverged run counts as an untrained network; infinite where that loss is unknown.
     """
 
     arm: str
     task: str
     rates: tuple[float, ...]
     mean: tuple[float, ...]
+    """Mean lowest validation loss at each rate, over seeds and replicates; infinite where a run diverged."""
     low: tuple[float, ...]
     high: tuple[float, ...]
     ranges: tuple[RateRange, ...]
+    """The rates within 10 % of the best, in each replicate that has a finite loss."""
     expected: tuple[float, ...]
+    """Expected lowest loss of ``DRAWS`` random draws of the tried points, a mean over replicates.
+
+    A diverged run counts as an untrained network; infinite where that loss is unknown.
+    """
 
     @cached_property
     def width(self) -> Difference | None:
         """Mean width in decades with Student's interval (95 %) over replicates; None for fewer than two."""
-        widths = [one.decades for one in self.ranges]
-        # The mean difference from 0 is the mean.
-        return paired_difference(widths, [0.0] * len(widths)) if len(widths) > 1 else None
+        return mean_interval([one.decades for one in self.ranges]) if len(self.ranges) > 1 else None
 
     @property
     def mean_decades(self) -> float | None:
@@ -70,7 +64,8 @@ class Sensitivity:
 
     def describe_expected(self) -> str:
         """Return the expected best of few draws in words."""
-        return ", ".join(f"{n}: {_text(value)}" for n, value in zip(DRAWS, self.expected, strict=True))
+        texts = (f"{value:.4g}" if math.isfinite(value) else "diverged" for value in self.expected)
+        return ", ".join(f"{n}: {text}" for n, text in zip(DRAWS, texts, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers for JSON; what is infinite is None."""
@@ -118,7 +113,7 @@ def score(result: TrialResult) -> float:
 
 
 def _kept(result: TrialResult) -> float:
-    """Return the loss that somebody is left with who draws this trial: of a diverged one that before training."""
+    """Return the loss of drawing this trial: of a diverged one that before training."""
     untrained = untrained_loss(result)
     return score(result) if result.status != "diverged" or untrained is None else untrained
 
@@ -129,7 +124,3 @@ def _mean(values: Sequence[float]) -> float:
 
 def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _text(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "diverged"

@@ -21,17 +21,13 @@ STORES = (".sqlite", ".db")
 
 @dataclass(frozen=True)
 class Source:
-    """A study and the store of its trials.
-
-    Attributes:
-        store: The store's file.
-        known: Returns the study and how it was run; raises StoreError while that is not known.
-        begun: Whether the store must be there; if not, a study without one has no trial yet.
-    """
+    """A study and the store of its trials."""
 
     store: Path
     known: Callable[[], tuple[Study, Circumstances]]
+    """Returns the study and how it was run; raises StoreError while that is not known."""
     begun: bool = True
+    """Whether the store must be there; if not, a study without one has no trial yet."""
 
     @property
     def folder(self) -> Path:
@@ -47,14 +43,7 @@ class Source:
     ) -> Outcome:
         """Return the outcome so far, without locking the store: every stored trial is read and checked once.
 
-        Args:
-            matters: The smallest difference in test loss that would matter.
-            baseline: The arm to compare with, if not the study's first.
-            found: Results that were read before; receives those that are read now.
-
-        Raises:
-            StoreError: If the store or its record cannot be read.
-            ArgumentError: If there is no arm of this name.
+        ``found`` holds results that were read before, and receives those that are read now.
         """
         # An empty file is what a runner leaves that was killed before it had made its store.
         nothing = not self.begun and (not self.store.exists() or self.store.stat().st_size == 0)

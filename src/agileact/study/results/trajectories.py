@@ -16,19 +16,7 @@ Part = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Band:
-    """A quantity over iterations, summarised over runs.
-
-    Attributes:
-        iterations: Where it was measured.
-        mean: Mean over the runs.
-        low: The lowest run.
-        high: The highest run.
-        lower: The first quartile of the runs.
-        upper: The third.
-        curves: Each run by itself.
-        runs: How many runs are in it.
-        diverged: How many runs diverged and are left out: no mean can be taken over them.
-    """
+    """A quantity over iterations, over the runs that did not diverge; ``lower`` and ``upper`` are their quartiles."""
 
     iterations: tuple[int, ...]
     mean: tuple[float, ...]
@@ -44,17 +32,18 @@ class Band:
 def loss_band(results: Sequence[TrialResult], part: Part) -> Band | None:
     """Return the loss on a part of the data over iterations, over the runs that did not diverge.
 
-    None if there is no such curve: no run, only diverged ones, or a test set that was evaluated once.
-
-    Args:
-        results: Trials of one arm on one task.
-        part: "train" (mean over the batches since the last evaluation), "validation" or "test".
+    None if there is no such curve: no run, only diverged ones, or a test set that was evaluated once. The training loss
+    is a mean over the batches since the last evaluation.
     """
     whole = _whole(results)
     curves = [getattr(result.curve, f"{part}_loss") for result in whole]
     if not curves or any(not curve or not all(map(math.isfinite, curve)) for curve in curves):
         return None
-    return _band(whole, curves, len(results) - len(whole))
+    values = _even(curves)
+    ends = (values.mean(0), values.min(0), values.max(0), *np.quantile(values, [0.25, 0.75], axis=0))
+    mean, low, high, lower, upper = (tuple(end.tolist()) for end in ends)
+    runs = tuple(map(tuple, values.tolist()))
+    return Band(_longest(whole), mean, low, high, lower, upper, runs, len(whole), len(results) - len(whole))
 
 
 @dataclass(frozen=True)
@@ -81,19 +70,12 @@ def layer_bands(results: Sequence[TrialResult]) -> dict[str, LayerBand]:
     for name in whole[0].layers:
         traces = [result.layers[name] for result in whole if name in result.layers]
         if traces[0].scale_min:
-            bands[name] = LayerBand(
-                _longest(whole),
-                _mean([trace.scale_min for trace in traces]),
-                _mean([trace.scale_max for trace in traces]),
-                _mean([trace.location_min for trace in traces]),
-                _mean([trace.location_max for trace in traces]),
-                len(traces),
-            )
+            means: dict[str, Any] = {
+                end: tuple(_even([getattr(trace, end) for trace in traces]).mean(axis=0).tolist())
+                for end in vars(traces[0])
+            }
+            bands[name] = LayerBand(iterations=_longest(whole), runs=len(traces), **means)
     return bands
-
-
-def _mean(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    return tuple(_even(curves).mean(axis=0).tolist())
 
 
 def _even(curves: Sequence[Sequence[float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -108,18 +90,3 @@ def _longest(results: Sequence[TrialResult]) -> tuple[int, ...]:
 
 def _whole(results: Sequence[TrialResult]) -> list[TrialResult]:
     return [result for result in results if result.status != "diverged"]
-
-
-def _band(results: Sequence[TrialResult], curves: Sequence[Sequence[float]], diverged: int) -> Band:
-    values = _even(curves)
-    return Band(
-        _longest(results),
-        tuple(values.mean(axis=0).tolist()),
-        tuple(values.min(axis=0).tolist()),
-        tuple(values.max(axis=0).tolist()),
-        tuple(np.quantile(values, 0.25, axis=0).tolist()),
-        tuple(np.quantile(values, 0.75, axis=0).tolist()),
-        tuple(map(tuple, values.tolist())),
-        len(results),
-        diverged,
-    )

@@ -52,7 +52,7 @@ def identified(study: Study, data_dir: Path | None = None) -> tuple[Study, dict[
                 raise ArgumentError(f"task {task.name!r}: {error}") from error
         named = dataclasses.replace(spec, fingerprint=loaded[spec].fingerprint)
         model = _with_inputs(task, _with_fingerprint(task.spec.model), loaded[spec])
-        tasks.append(Task(task.name, dataclasses.replace(task.spec, data=named, model=model)))
+        tasks.append(dataclasses.replace(task, spec=dataclasses.replace(task.spec, data=named, model=model)))
     sets = {task.name: loaded[dataclasses.replace(task.spec.data, fingerprint="")] for task in study.tasks}
     arms = tuple(_with_code(arm, arm_fingerprint(arm.spec.activations)) for arm in study.arms)
     return dataclasses.replace(study, tasks=tuple(tasks), arms=arms), sets
@@ -66,7 +66,7 @@ def unidentified(study: Study) -> Study:
         if model.name == "custom":
             options = {name: value for name, value in model.options if name not in ("fingerprint", "inputs")}
             model = ModelSpec(model.name, freeze(options))
-        return Task(task.name, dataclasses.replace(task.spec, data=data, model=model))
+        return dataclasses.replace(task, spec=dataclasses.replace(task.spec, data=data, model=model))
 
     arms = tuple(_with_code(arm, "") for arm in study.arms)
     return dataclasses.replace(study, tasks=tuple(map(bare, study.tasks)), arms=arms)

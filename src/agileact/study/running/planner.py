@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from agileact.study.running.naming import said
 from agileact.study.running.sampling import Values, asked, quasi_random
 from agileact.study.spec.arms import Arm, has_trainable_activations
-from agileact.study.spec.options import Options
 from agileact.study.spec.protocol import OPTUNA, Protocol, Study
+from agileact.study.spec.reading import Options
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.space import FACTORS, OPTION, Space, rounded, with_values
 from agileact.study.spec.tasks import Task

@@ -9,8 +9,8 @@ from typing import Any
 from agileact._common.errors import ArgumentError
 from agileact._common.names import suggestion
 from agileact._common.optional import require
-from agileact.study.spec.options import scalar
 from agileact.study.spec.protocol import OPTUNA
+from agileact.study.spec.reading import scalar
 from agileact.study.spec.space import Space
 
 _DIMENSIONS = 32

@@ -13,20 +13,15 @@ from agileact import baselines, bases
 from agileact._common.errors import ArgumentError
 from agileact._common.names import suggestion
 from agileact.nn import Agile, CombinedAgile
-from agileact.study.spec import user_activation
+from agileact.study.spec import user_targets
+from agileact.study.spec.reading import scalar
 
 _AGILE = "agile-"
 _COMBINED = "combined-"
 
 
 class PlainActivation(nn.Module):
-    """The base function f itself, for any registered base.
-
-    Attributes:
-        base: The name of f.
-        options: All options of f.
-        rising: Whether f is known never to fall.
-    """
+    """The base function f itself, for any registered base; ``rising``: whether f is known never to fall."""
 
     def __init__(self, base: str, **options: Any) -> None:
         super().__init__()
@@ -46,15 +41,9 @@ class PlainActivation(nn.Module):
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation's name, taken apart.
+    """An activation's name, taken apart: a base, baseline or ``package.module:name`` of a kind, with its options."""
 
-    Attributes:
-        kind: "plain", "agile", "combined", "baseline" or "user".
-        name: The base function, the baseline's short name, or the user's ``package.module:name``.
-        options: The options that were given.
-    """
-
-    kind: str
+    kind: str  # "plain", "agile", "combined", "baseline" or "user"
     name: str
     options: Mapping[str, Any]
 
@@ -62,14 +51,14 @@ class Activation:
     def trainable(self) -> bool:
         """Whether it has something to learn."""
         if self.kind == "user":
-            return user_activation.learns(self.name, self.options)
+            return user_targets.learns(self.name, self.options)
         return self.kind != "plain"
 
     @property
     def needs_channels(self) -> bool:
         """Whether it must be told how many channels there are."""
         if self.kind == "user":
-            asked = user_activation.channels_argument(self.name)
+            asked = user_targets.channels_argument(self.name)
             return asked is not None and asked not in self.options
         return self.kind != "plain"
 
@@ -79,7 +68,7 @@ class Activation:
         if self.kind == "plain":
             return PlainActivation(self.name, **options)
         if self.kind == "user":
-            return user_activation.build(self.name, num_parameters, dim, options)
+            return user_targets.build_activation(self.name, num_parameters, dim, options)
         if self.kind == "agile":
             return Agile(self.name, num_parameters, dim=dim, **options)
         if self.kind == "combined":
@@ -93,27 +82,17 @@ def parse_activation(text: str) -> Activation:
     A name is a base (``relu``); ``agile-`` or ``combined-`` and a base; or a baseline (``prelu``). Options follow
     behind colons: ``agile-softplus:beta=2:threshold=10``, ``combined-relu:terms=3``, ``snake:frequency=5``. A name
     with a colon and no equals sign is the user's: ``package.module:MyActivation``, ``package.module:make:slope=0.1``.
-
-    Raises:
-        ArgumentError: If the name, an option or a value is not known.
-        ArgumentTypeError: If a value has the wrong type.
-
-    Example:
-        >>> parse_activation("agile-elu:alpha=0.5")
-        Activation(kind='agile', name='elu', options={'alpha': 0.5})
-        >>> parse_activation("combined-relu:terms=3").trainable
-        True
     """
     if not isinstance(text, str):
         raise ArgumentError(f"an activation must be a name such as 'agile-relu', not {text!r}")
-    target = user_activation.target_of(text)
+    target = user_targets.target_of(text)
     name, *parts = [target, *text[len(target) :].split(":")[1:]] if target else text.split(":")
     options: dict[str, Any] = {}
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals:
             raise ArgumentError(f"activation {text!r}: {part!r} is not of the form option=value")
-        options[key.strip()] = _value(value.strip())
+        options[key.strip()] = scalar(value.strip(), words={})
     if target:
         found = Activation("user", target, options)
     elif name in baselines.names():
@@ -144,21 +123,7 @@ def activation(text: str, num_parameters: int, dim: int = 1) -> nn.Module:
 
 
 def agile_form(text: str) -> str:
-    """Return the name of the agile form of a plain activation.
-
-    Example:
-        >>> agile_form("leaky_relu:negative_slope=0.2")
-        'agile-leaky_relu:negative_slope=0.2'
-    """
+    """Return the name of the agile form of a plain activation."""
     if parse_activation(text).kind != "plain":
         raise ArgumentError(f"only a plain activation has an agile form; {text!r} is none")
     return _AGILE + text
-
-
-def _value(text: str) -> Any:
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return text

@@ -67,6 +67,7 @@ _NUMBERS: dict[str, tuple[str, str]] = {
     "activation-decay": ("activation_decay", "a and b decay towards their start"),
     "bias-lr": ("bias_lr_multiplier", "biases learn so many times faster"),
     "clip-norm": ("clip_norm", "the gradient's norm is at most this"),
+    "direction-turn": ("direction_turn", "a step turns a row of standardised weights by at most so many rates"),
     "label-smoothing": ("label_smoothing", "this share of each target is spread over all classes"),
     "warmup": ("warmup", "learning rates rise over this share of the iterations"),
     "weight-decay": ("weight_decay", "weights decay"),
@@ -89,7 +90,7 @@ class Arm:
 
 
 def modifiers() -> dict[str, str]:
-    """Return what may stand behind ``+``, with what it means.
+    """Return the modifiers behind ``+``, each with its meaning.
 
     Example:
         >>> modifiers()["scale-only"]
@@ -144,14 +145,7 @@ def arm(name: str, **changes: Any) -> Arm:
 
 
 def has_trainable_activations(arm: ArmSpec) -> bool:
-    """Return whether an activation learning rate means anything to the arm.
-
-    Example:
-        >>> has_trainable_activations(ArmSpec((("fc", "agile-relu"),), freeze=("location", "scale")))
-        False
-        >>> has_trainable_activations(ArmSpec((("fc", "relu"), ("conv", "prelu"))))
-        True
-    """
+    """Return whether an activation learning rate means anything to the arm."""
     if arm.updates != "own":
         return True
     found = [parse_activation(str(name)) for _, name in arm.activations]

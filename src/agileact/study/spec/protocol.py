@@ -11,6 +11,7 @@ from agileact._common.names import suggestion, unknown
 from agileact.study.spec.arms import Arm, has_agile_activations, has_trainable_activations
 from agileact.study.spec.space import OF_AGILE, Space, described, joined
 from agileact.study.spec.tasks import Task
+from agileact.study.spec.trial import check_choice
 
 _STRIDE = 1_000_000
 """The seeds of one replicate are those of the one before and so much more."""
@@ -67,20 +68,16 @@ class Protocol:
     def __post_init__(self) -> None:
         if not 1 <= self.replicates <= _MOST_REPLICATES:
             raise ArgumentError(f"replicates must be from 1 to {_MOST_REPLICATES:,}, not {self.replicates}")
-        if self.choose not in (None, "lowest", "within-noise"):
-            hint = suggestion(self.choose, ("lowest", "within-noise"))
-            raise ArgumentError(f"choose must be 'lowest' or 'within-noise', not {self.choose!r}{hint}")
+        if self.choose is not None:
+            check_choice("choose", self.choose, ("lowest", "within-noise"))
         if self.replicates > 1 and max(*self.seeds, *self.tuning_seeds, 0) >= _STRIDE:
             raise ArgumentError(f"with several replicates every seed must be below {_STRIDE:,}")
         for name in ("seeds", "tuning_seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values) or min(values) < 0:
                 raise ArgumentError(f"{name} must be different whole numbers from 0, at least one, not {values}")
-        for name, allowed in (("select", ("validation", "test")), ("test", ("once", "curve"))):
-            value = getattr(self, name)
-            if value not in allowed:
-                choices = " or ".join(map(repr, allowed))
-                raise ArgumentError(f"{name} must be {choices}, not {value!r}{suggestion(value, allowed)}")
+        check_choice("select", self.select, ("validation", "test"))
+        check_choice("test", self.test, ("once", "curve"))
         if self.select == "test" and self.test != "curve":
             raise ArgumentError("select 'test' needs test 'curve': the test loss at every evaluation")
         for name in ("lr", "activation_lr"):
@@ -217,11 +214,8 @@ class Study:
 
     def replicate(self, number: int) -> Study:
         """Return one replicate as a study of its own; its trials are a part of this one's."""
-        tasks = [
-            Task(task.name, dataclasses.replace(task.spec, data=dataclasses.replace(task.spec.data, split=number)))
-            for task in self.tasks
-        ]
-        return dataclasses.replace(self, tasks=tuple(tasks), protocol=self.protocol.replicate(number))
+        tasks = tuple(task.with_data(dataclasses.replace(task.spec.data, split=number)) for task in self.tasks)
+        return dataclasses.replace(self, tasks=tasks, protocol=self.protocol.replicate(number))
 
     def space(self, arm: Arm) -> Space:
         """Return what tuning looks through for an arm; nothing if its learning rates are tuned one after the other.

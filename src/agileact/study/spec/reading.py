@@ -7,13 +7,13 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from agileact._common.checks import is_integer, is_number
 from agileact._common.errors import AgileactError, ArgumentError
 from agileact._common.names import hint
 from agileact._common.optional import require
-from agileact.study.spec.options import Options, as_options
 
 _LARGEST = 2**63 - 1
 
@@ -39,18 +39,11 @@ def placed(*path: str | int) -> Iterator[None]:
 
 
 def read(kind: type[T], raw: Any, source: str = "", converter: Any = None) -> T:
-    """Return the dataclass that mappings and lists describe.
+    """Return the dataclass that mappings and lists describe; an ArgumentError in one line says what does not fit.
 
-    Args:
-        kind: The dataclass.
-        raw: As JSON or YAML holds it.
-        source: What errors call it, such as the file's name.
-        converter: From :func:`make_converter`; None for JSON that this package wrote.
-
-    Raises:
-        ArgumentError: If something does not fit; the message is one line with the place.
+    ``source`` is what errors call it, such as a file's name; without a converter it is JSON that this package wrote.
     """
-    converter = converter or _of_json()
+    converter = converter or json_converter()
     try:
         return converter.structure(raw, kind)  # type: ignore[no-any-return]
     except Exception as error:
@@ -94,9 +87,11 @@ def _is_some(origin: Any) -> Callable[[Any], bool]:
 
 
 @functools.cache
-def _of_json() -> Any:
+def json_converter(*more: tuple[Any, Callable[[Any, Any], Any]]) -> Any:
+    """Return the converter of JSON that this package wrote, with hooks for ``more`` types that need what is above."""
     made = make_converter(number, text)
-    made.register_structure_hook_func(lambda kind: kind == Options, lambda raw, _: as_options(raw))
+    for wanted, hook in ((Options, lambda raw, _: as_options(raw)), *more):
+        made.register_structure_hook_func(lambda kind, wanted=wanted: kind == wanted, hook)
     return made
 
 
@@ -172,3 +167,31 @@ def shown(value: Any) -> str:
         return "a mapping"
     found = "nothing" if value is None else f"{value!r}"
     return found if len(found) <= 100 else f"{found[:97]}..."  # another file than a study's may be one long text
+
+
+Options = tuple[tuple[str, Any], ...]
+"""Pairs sorted by name."""
+
+
+def freeze(options: Mapping[str, Any]) -> Options:
+    """Return ``options`` as sorted pairs, with lists turned into tuples."""
+    return tuple(sorted((name, as_options(value)) for name, value in options.items()))
+
+
+def scalar(text: str, words: Mapping[str, Any] = MappingProxyType({"none": None, "true": True, "false": False})) -> Any:
+    """Return what a word says: a number, one of ``words``, or the word itself."""
+    for convert in (int, float):
+        with contextlib.suppress(ValueError):
+            return convert(text)
+    return words.get(text.lower(), text)
+
+
+def as_options(value: Any) -> Any:
+    """Return a value in the form that options have: mappings as sorted pairs, lists as tuples, all the way down."""
+    if isinstance(value, Mapping):
+        return freeze(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(as_options(item) for item in value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ArgumentError(f"an option must be a number, a string, None or a list of these, not {value!r}")

@@ -1,4 +1,4 @@
-"""A study written down as JSON, and read back: what is in OUT/study.json."""
+"""A study as JSON, written and read: the contents of OUT/study.json."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from agileact._common.errors import ArgumentError, StoreError
 from agileact._common.files import write_atomically
 from agileact._common.machine import hardware
 from agileact.study.spec.arms import Arm
-from agileact.study.spec.options import Options, as_options
 from agileact.study.spec.protocol import Protocol, Study
-from agileact.study.spec.reading import make_converter, mapping, number, read, text
+from agileact.study.spec.reading import json_converter, mapping, read, text
 from agileact.study.spec.space import Space, search_space
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec, TaskSpec
@@ -27,53 +26,35 @@ FILE = "study.json"
 
 @dataclass(frozen=True)
 class Circumstances:
-    """How a study came to be run; nothing of it is part of a trial's identity.
-
-    Attributes:
-        command: What was typed; empty if it is not known.
-        hardware: The machine that the study was started on; empty if it is not known.
-        data: A description of each task's data, by the task's name.
-        notes: Sentences that a reader of the results must know.
-        code: Hash of the user's modules that the trials ran, which are in the folder code/HASH; empty for none.
-    """
+    """How a study came to be run, as far as it is known; nothing of it is part of a trial's identity."""
 
     command: str = ""
     hardware: str = ""
     data: dict[str, str] = field(default_factory=dict)
+    """A description of each task's data, by the task's name."""
     notes: tuple[str, ...] = ()
+    """Sentences that a reader of the results must know."""
     code: str = ""
+    """Hash of the user's modules that the trials ran, which are in the folder code/HASH; empty for none."""
 
 
 def study_record(study: Study) -> dict[str, Any]:
-    """Return a study as plain JSON types: every arm, task and step of the protocol as it was carried out.
-
-    Example:
-        >>> from agileact.study.spec.arms import arm
-        >>> from agileact.study.spec.tasks import task
-        >>> study = Study("small", (arm("relu"), arm("agile-relu+frozen")), (task("digits-mlp"),))
-        >>> study_from_record(json.loads(json.dumps(study_record(study)))) == study
-        True
-    """
+    """Return a study as plain JSON types: every arm, task and step of the protocol as it was carried out."""
     # What came later stands there only where it says something, so that older versions read the rest.
-    protocol = dataclasses.asdict(study.protocol)
-    space, sampler = protocol.pop("space"), protocol.pop("sampler")
-    if space:
-        protocol["space"] = _written(study.protocol.space)
-    if sampler != Protocol.sampler:
-        protocol["sampler"] = sampler
-    return {
-        "name": study.name,
-        "protocol": protocol,
-        "arms": [
-            {"name": one.name, **dataclasses.asdict(one.spec), **({"space": _written(one.space)} if one.space else {})}
-            for one in study.arms
-        ],
-        "tasks": [{"name": one.name, **dataclasses.asdict(one.spec)} for one in study.tasks],
-    }
+    protocol = dataclasses.asdict(study.protocol) | _space(study.protocol.space)
+    for name in ("space", "sampler"):
+        if getattr(study.protocol, name) == getattr(Protocol, name):
+            del protocol[name]
+    arms = [{"name": one.name, **dataclasses.asdict(one.spec), **_space(one.space)} for one in study.arms]
+    tasks = [
+        {"name": one.name, **dataclasses.asdict(one.spec), **({"better": one.better} if one.better else {})}
+        for one in study.tasks
+    ]
+    return {"name": study.name, "protocol": protocol, "arms": arms, "tasks": tasks}
 
 
-def _written(space: Space) -> dict[str, Any]:
-    return {one.name: one.plain() for one in space}
+def _space(space: Space) -> dict[str, Any]:
+    return {"space": {one.name: one.plain() for one in space}} if space else {}
 
 
 def study_from_record(record: Mapping[str, Any]) -> Study:
@@ -91,21 +72,20 @@ def study_from_record(record: Mapping[str, Any]) -> Study:
 
 @functools.cache
 def _converter() -> Any:
-    made = make_converter(number, text)
-    made.register_structure_hook_func(lambda kind: kind == Options, lambda raw, _: as_options(raw))
-    made.register_structure_hook_func(lambda kind: kind == Space, lambda raw, _: search_space(mapping(raw)))
+    def space(raw: Any, _: Any = None) -> Space:
+        return search_space(mapping(raw))
 
     def arm(raw: Any, _: Any) -> Arm:
         given = mapping(raw)
-        name, space = text(given.pop("name", None)), search_space(mapping(given.pop("space", {})))
-        return Arm(name, made.structure(given, ArmSpec), space)
+        name, own = text(given.pop("name", None)), space(given.pop("space", {}))
+        return Arm(name, made.structure(given, ArmSpec), own)
 
     def task(raw: Any, _: Any) -> Task:
         given = mapping(raw)
-        return Task(text(given.pop("name", None)), made.structure(given, TaskSpec))
+        name, better = text(given.pop("name", None)), text(given.pop("better", ""))
+        return Task(name, made.structure(given, TaskSpec), better)
 
-    made.register_structure_hook(Arm, arm)
-    made.register_structure_hook(Task, task)
+    made = json_converter((Space, space), (Arm, arm), (Task, task))
     return made
 
 
@@ -118,16 +98,7 @@ def write_record(
     notes: tuple[str, ...] = (),
     code: str = "",
 ) -> Circumstances:
-    """Write ``folder``/study.json: the study, and how and where it was started; return the latter.
-
-    Args:
-        folder: Where the store lies.
-        study: The study, with the fingerprints of its data.
-        command: What was typed.
-        data: A description of each task's data, by the task's name.
-        notes: Sentences that a reader of the results must know.
-        code: Hash of the user's modules that the trials run.
-    """
+    """Write ``folder``/study.json: the study, and how and where it was started; return the latter."""
     around = Circumstances(command, hardware(), dict(data or {}), notes, code)
     document = {**study_record(study), "circumstances": dataclasses.asdict(around)}
     write_atomically(folder / FILE, json.dumps(document, indent=1, ensure_ascii=False) + "\n")

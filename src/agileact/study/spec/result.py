@@ -52,16 +52,11 @@ class LayerTrace:
 
 @dataclass(frozen=True)
 class Shape:
-    """An activation layer whose function is learned, before and after the training.
+    """An activation layer whose function is learned, before and after the training: values at ``x``.
 
-    Attributes:
-        x: Where the function was sampled.
-        before: Values there before the first step: a row for each of up to 32 channels, evenly spread over the layer;
-            one row if all channels are alike.
-        after: The same after the last step.
-        scale: All final scales, term after term and within a term channel after channel; empty for an activation
-            that has none, and for more than 1,024.
-        location: The same of b.
+    A row is one of up to 32 channels, evenly spread over the layer; there is one row if all channels are alike.
+    ``scale`` and ``location`` hold all final ones, term after term; they are empty for an activation that has none, and
+    for more than 1,024.
     """
 
     x: tuple[float, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
@@ -11,8 +12,7 @@ from typing import Any
 from agileact._common.checks import is_number
 from agileact._common.errors import ArgumentError
 from agileact._common.names import hint, suggestion
-from agileact.study.spec.options import as_options, freeze, scalar
-from agileact.study.spec.reading import PlacedError, mapping, placed
+from agileact.study.spec.reading import PlacedError, as_options, freeze, mapping, placed, scalar
 from agileact.study.spec.trial import ArmSpec
 
 OPTION = "optimizer_options."
@@ -33,21 +33,9 @@ _ZEROS = 0.25
 
 @dataclass(frozen=True)
 class Dimension:
-    """One field of an arm, and the values that tuning may give it.
+    """One field of an arm, and the values that tuning may give it; activation learning rates are factors of ``lr``.
 
-    Attributes:
-        name: The field's name: "lr", "weight_decay", ..., or "optimizer_options." and the option's name. Activation
-            learning rates are factors of ``lr``.
-        low: The smallest number.
-        high: The largest number.
-        log: Whether numbers are evenly spread by their logarithm.
-        zero: Whether a quarter of the points have 0 instead.
-        choices: The values, instead of a range.
-
-    Example:
-        >>> decay = Dimension("weight_decay", 1e-6, 1e-2, log=True, zero=True)
-        >>> decay.at(0.1), decay.at(0.25), decay.at(1.0)
-        (0.0, 1e-06, 0.01)
+    ``log``: evenly spread by the logarithm. ``zero``: a quarter of the points have 0 instead. ``choices``: no range.
     """
 
     name: str
@@ -171,13 +159,7 @@ def described(space: Space) -> str:
 
 
 def with_values(spec: ArmSpec, values: Mapping[str, Any]) -> ArmSpec:
-    """Return an arm with values of dimensions, by their names, ``lr`` among them.
-
-    Example:
-        >>> spec = with_values(ArmSpec(()), {"lr": 0.01, "activation_lr": 3.0, "optimizer_options.eps": 1e-6})
-        >>> spec.lr, spec.activation_lr, spec.optimizer_options
-        (0.01, 0.03, (('eps', 1e-06),))
-    """
+    """Return an arm with values of dimensions, by their names, ``lr`` among them."""
     options = dict(spec.optimizer_options)
     changes: dict[str, Any] = {}
     for name, value in values.items():
@@ -241,9 +223,7 @@ def _usual_scale(name: str) -> str:
 
 
 def _number(value: Any, where: str) -> float:
-    try:
-        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    with contextlib.suppress(ValueError, TypeError):
+        if not isinstance(value, bool):
             return float(value)
-    except ValueError:
-        pass
     raise ArgumentError(f"{where}: a number was expected, not {value!r}")

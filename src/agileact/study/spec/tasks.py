@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from agileact._common.errors import ArgumentError
 from agileact._common.names import unknown
-from agileact.study.spec.trial import Budget, DataSpec, ModelSpec, TaskSpec, freeze
+from agileact.study.spec.trial import Budget, DataSpec, ModelSpec, TaskSpec, check_choice, freeze
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task with the name that tables call it by."""
+    """A task with the name that tables call it by.
+
+    Attributes:
+        name: The name.
+        spec: What is learned.
+        better: Which values of the metric are good, "higher" or "lower"; "" for what the metric's name says
+            (:func:`agileact.study.data.objective.lower_is_better`). It is no part of a trial: it can be said later.
+    """
 
     name: str
     spec: TaskSpec
+    better: str = ""
+
+    def __post_init__(self) -> None:
+        check_choice("better", self.better or "higher", ("higher", "lower"))
+
+    def with_data(self, data: DataSpec) -> Task:
+        """Return the task on other data."""
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, data=data))
 
 
 def _make(
@@ -89,7 +105,5 @@ def task(name: str, path: str | None = None) -> Task:
             if option is None
             else f"the task {name!r} needs the path of its data's {option}"
         )
-    if option is None:
-        return Task(name, spec)
-    data = DataSpec(spec.data.name, spec.data.validation, options=freeze({option: path}))
-    return Task(name, TaskSpec(data, spec.model, spec.budget))
+    data = spec.data if option is None else dataclasses.replace(spec.data, options=freeze({option: path}))
+    return Task(name, spec).with_data(data)

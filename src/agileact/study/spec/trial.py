@@ -12,8 +12,8 @@ from typing import Any
 
 from agileact._common.errors import ArgumentError
 from agileact._common.names import suggestion
-from agileact.study.spec.options import Options as Options
-from agileact.study.spec.options import freeze as freeze
+from agileact.study.spec.reading import Options as Options
+from agileact.study.spec.reading import freeze as freeze
 from agileact.study.spec.reading import read
 
 
@@ -60,10 +60,6 @@ class ModelSpec:
     options: Options = ()
 
 
-DEVICES = ("cpu", "cuda")
-PRECISIONS = ("fp32", "bf16", "fp16")
-
-
 @dataclass(frozen=True)
 class Budget:
     """How long a trial trains and how often it is measured.
@@ -98,8 +94,8 @@ class Budget:
     patience: int = field(default=0, metadata=_LATER)
 
     def __post_init__(self) -> None:
-        _check_choice("device", self.device, DEVICES)
-        _check_choice("precision", self.precision, PRECISIONS)
+        check_choice("device", self.device, ("cpu", "cuda"))
+        check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
         if self.precision == "fp16" and self.device == "cpu":
             raise ArgumentError("precision 'fp16' needs the device 'cuda'; on the CPU take 'bf16'")
         _check("the number of processes", self.processes, least=1)
@@ -129,14 +125,18 @@ class TaskSpec:
     budget: Budget
 
 
-FREEZABLE = ("scale", "location", "gain")
-SIGNS = ("free", "positive")
-STARTS = ("identity", "calibrated", "folded", "one")
-WEIGHTS = ("free", "standardized", "length-one", "weight-standardized", "weight-norm")
-UPDATES = ("own", "folded", "folded-reset")
-WIDTHS = ("given", "matched")
-NORMALISATIONS = ("none", "batch", "layer")
+HELD = ("standardized", "length-one")
+"""Weights whose rows are put back after each step."""
 SCHEDULES = ("constant", "cosine", "linear", "one-cycle")
+_CHOICES = {
+    "scale_sign": ("free", "positive"),
+    "start": ("identity", "calibrated", "folded", "one"),
+    "updates": ("own", "folded", "folded-reset"),
+    "width": ("given", "matched"),
+    "normalisation": ("none", "batch", "layer"),
+    "weights": ("free", "standardized", "length-one", "weight-standardized", "weight-norm"),
+    "schedule": SCHEDULES,
+}
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,8 @@ class ArmSpec:
         label_smoothing: Share of each target, below 1, that is spread evenly over all classes in the training loss;
             the losses on validation and test data have none.
         optimizer_options: Further arguments of the optimizer, such as ``(("betas", (0.9, 0.95)),)``.
+        direction_turn: How far a step of Adam may turn a row of standardised weights, in units of the learning rate
+            (:func:`agileact.param_groups`); None for no limit.
         code: Hash of the user's own activations, so that trials of other code never mix; filled in when a study begins.
     """
 
@@ -201,6 +203,7 @@ class ArmSpec:
     label_smoothing: float = field(default=0.0, metadata=_LATER)
     optimizer_options: Options = field(default=(), metadata=_LATER)
     weights: str = field(default="free", metadata=_LATER)
+    direction_turn: float | None = field(default=None, metadata=_LATER)
     code: str = field(default="", metadata=_LATER)
 
     def __post_init__(self) -> None:
@@ -209,28 +212,25 @@ class ArmSpec:
             rate = getattr(self, name)
             if rate is not None:
                 _check("the " + name.replace("_lr", " learning rate"), rate, least=0.0)
-        _check("weight_decay", self.weight_decay, least=0.0)
-        _check("activation_decay", self.activation_decay, least=0.0)
-        _check("bias_lr_multiplier", self.bias_lr_multiplier, least=0.0)
-        for name, allowed in (
-            ("scale_sign", SIGNS),
-            ("start", STARTS),
-            ("updates", UPDATES),
-            ("width", WIDTHS),
-            ("normalisation", NORMALISATIONS),
-            ("weights", WEIGHTS),
-            ("schedule", SCHEDULES),
-        ):
-            _check_choice(name, getattr(self, name), allowed)
+        for name in ("weight_decay", "activation_decay", "bias_lr_multiplier"):
+            _check(name, getattr(self, name), least=0.0)
+        for name, allowed in _CHOICES.items():
+            check_choice(name, getattr(self, name), allowed)
         for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ArgumentError(f"{name} must be at least 0 and less than 1, not {getattr(self, name)}")
         if self.clip_norm is not None:
             _check("clip_norm", self.clip_norm, least=0.0, exclusive=True)
+        if self.direction_turn is not None:
+            _check("direction_turn", self.direction_turn, least=0.0, exclusive=True)
+            if self.weights not in HELD:
+                raise ArgumentError(
+                    f"direction_turn is for weights {' or '.join(map(repr, HELD))}, not {self.weights!r}"
+                )
         if self.start in ("calibrated", "folded") and self.weights != "free":
             raise ArgumentError(f"the start {self.start!r} is for free weights, not for {self.weights!r} ones")
         for entry in self.freeze:
-            _check_choice("an entry of freeze", entry, FREEZABLE)
+            check_choice("an entry of freeze", entry, ("scale", "location", "gain"))
         if len(set(self.freeze)) < len(self.freeze):
             raise ArgumentError(f"freeze names something twice: {', '.join(self.freeze)}")
         if list(self.freeze) != sorted(self.freeze):
@@ -247,18 +247,16 @@ class ArmSpec:
         """
         given = dict(self.activations)
         name = module or role
-        fitting = {where: str(given[where]) for where in given if where != "*" and _is_pattern(where, name)}
+        patterns = [where for where in given if where != "*" and any(sign in where for sign in "*?[")]
+        fitting = {where: str(given[where]) for where in patterns if fnmatch.fnmatchcase(name, where)}
         if len(set(fitting.values())) > 1:
             raise ArgumentError(f"several patterns fit the activation {name!r}: {', '.join(fitting)}")
         found = next(iter(fitting.values()), given.get(role, given.get("*")))
         return None if found is None else str(found)
 
 
-def _is_pattern(pattern: str, name: str) -> bool:
-    return any(sign in pattern for sign in "*?[") and fnmatch.fnmatchcase(name, pattern)
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raise unless a field has one of its values."""
     if value not in allowed:
         raise ArgumentError(
             f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}{suggestion(value, allowed)}"

@@ -94,12 +94,9 @@ class UserCode:
     def read(cls, place: Path) -> UserCode:
         """Return the modules that :meth:`write` wrote."""
         index = json.loads((place / _INDEX).read_text(encoding="utf-8"))
-        return cls(
-            tuple(
-                Module(one["name"], one["path"], one["package"], (place / one["file"]).read_text(encoding="utf-8"))
-                for one in index
-            )
-        )
+        sources = [(place / one["file"]).read_text(encoding="utf-8") for one in index]
+        found = zip(index, sources, strict=True)
+        return cls(tuple(Module(one["name"], one["path"], one["package"], source) for one, source in found))
 
     def install(self) -> None:
         """Import these modules from now on, instead of the files that they came from.

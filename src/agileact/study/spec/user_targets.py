@@ -1,19 +1,23 @@
-"""Functions of the user's, named as ``package.module:function``."""
+"""What the user names as ``package.module:name``: functions, and activations (a class, what makes one, a function)."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import importlib
 import inspect
 import random
+import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from agileact._common.errors import AgileactError, ArgumentError
 from agileact._common.names import hint
@@ -22,28 +26,12 @@ from agileact._common.names import hint
 def call(target: str, what: str, seed: int | None = None) -> Any:
     """Call the function that ``target`` names, without arguments, and return what it returns.
 
-    Args:
-        target: As ``package.module:function``.
-        what: What it is for, in errors.
-        seed: Where the random numbers of torch, numpy and Python begin that the function draws; the streams of the
-            caller are then left alone. None leaves it to the function.
-
-    Raises:
-        ArgumentError: If there is no such function, or it asks for arguments, or it fails.
-
-    Example:
-        >>> call("math:sqrt", "model")
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: the model 'math:sqrt' must be had without arguments, but it asks for x
+    ``what`` says in errors what it is for. With a seed the random numbers of torch, numpy and Python that the function
+    draws begin there, and the streams of the caller are left alone.
     """
     function = find(target, what)
-    asked = ""
-    with contextlib.suppress(ValueError, TypeError):  # which say that there is no signature to look at
-        needed = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
-        asked = ", ".join(one.name for one in needed if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD))
-    if asked:
-        raise ArgumentError(f"the {what} {target!r} must be had without arguments, but it asks for {asked}")
+    if asked := required(function):
+        raise ArgumentError(f"the {what} {target!r} must be had without arguments, but it asks for {', '.join(asked)}")
     try:
         # Its module was imported before: what that draws or seeds comes once in a process and must not shift the rest.
         with contextlib.nullcontext() if seed is None else seeded(seed):
@@ -56,6 +44,19 @@ def call(target: str, what: str, seed: int | None = None) -> Any:
             f"the {what} {target!r} raised {type(error).__name__}: {error} ({Path(last.filename).name}, line "
             f"{last.lineno})"
         ) from error
+
+
+def arguments(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    """Return what may be given by name; None for what is written in C, of which nobody knows."""
+    with contextlib.suppress(ValueError, TypeError):
+        found = inspect.signature(function).parameters.items()
+        return {name: one for name, one in found if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    return None
+
+
+def required(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the arguments that must be given."""
+    return [name for name, one in (arguments(function) or {}).items() if one.default is one.empty]
 
 
 @contextlib.contextmanager
@@ -74,23 +75,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def find(target: str, what: str) -> Callable[..., Any]:
-    """Return the function that ``target`` names; modules are looked for in the working directory too.
-
-    Args:
-        target: As ``package.module:function``.
-        what: What it is for, in errors.
-
-    Raises:
-        ArgumentError: If there is no such module or function.
-
-    Example:
-        >>> find("math:sqrt", "model")(4.0)
-        2.0
-        >>> find("math:sqr", "model")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        agileact.ArgumentError: the model 'math:sqr': module 'math' has no function 'sqr'; did you...
-    """
+    """Return the function that ``target``, ``package.module:function``, names, also of the working directory."""
     module, colon, name = target.partition(":")
     if not colon or not module or not name:
         raise ArgumentError(f"the {what} must be named as package.module:function, not {target!r}")
@@ -109,3 +94,93 @@ def find(target: str, what: str) -> Callable[..., Any]:
         public = [one for one in vars(found) if not one.startswith("_") and callable(getattr(found, one))]
         raise ArgumentError(f"the {what} {target!r}: module {module!r} has no function {name!r}{hint(name, public)}")
     return function  # type: ignore[no-any-return]
+
+
+_TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*)(?::|$)")
+_CHANNELS = ("num_parameters", "channels", "num_channels", "num_features", "features")
+"""An argument of this name is given the number of channels."""
+
+
+def target_of(text: str) -> str:
+    """Return the user's target in an activation's name; "" if the name is one of this package's."""
+    found = _TARGET.match(text)
+    return found[1] if found else ""
+
+
+class UserActivation(nn.Module):
+    """What the user named, in the place of an activation: y = f(x), of the shape of x.
+
+    ``axis`` is the channel axis, if the function knows how many channels there are, but not where. Where the last of
+    three axes or more holds them, it sees (rows, channels): channels are the second axis and the last.
+    """
+
+    def __init__(self, target: str, function: Callable[..., Any], axis: int | None = None) -> None:
+        super().__init__()
+        self.target = target
+        self.function = function
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return f(x); an ArgumentError if that is no tensor of the same shape."""
+        rows = x.ndim > 2 and self.axis in (-1, x.ndim - 1)
+        seen = x.flatten(0, -2) if rows else x
+        result = self.function(seen)
+        if not isinstance(result, Tensor) or result.shape != seen.shape:
+            given = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise ArgumentError(
+                f"the activation {self.target!r} made {given} of {tuple(seen.shape)}; it must keep the shape"
+            )
+        return result.reshape(x.shape) if rows else result
+
+    def extra_repr(self) -> str:
+        """Show what was named."""
+        return self.target
+
+
+def channels_argument(target: str) -> str | None:
+    """Return the name of the argument by which the user's class or function asks for channels, if it does."""
+    found = find(target, "activation")
+    named = next((name for name in arguments(found) or {} if name in _CHANNELS), None)
+    needed = [name for name in required(found) if name != "dim"]
+    if named is None and isinstance(found, type) and len(needed) == 1:
+        return needed[0]  # the one thing that a module's class must be told
+    return named
+
+
+def build_activation(target: str, channels: int, dim: int, options: Mapping[str, Any]) -> UserActivation:
+    """Return the user's activation for so many channels along an axis.
+
+    A class, a function without required arguments, and one that asks for channels make the activation; any other
+    function is the activation. A module that is named itself is copied.
+    """
+    found = find(target, "activation")
+    signature, asks = arguments(found), channels_argument(target)
+    parameters = signature or {}
+    if isinstance(found, nn.Module):
+        if options:
+            raise ArgumentError(f"the activation {target!r} is a module already and takes no options")
+        return UserActivation(target, copy.deepcopy(found))
+    if not (isinstance(found, type) or asks or (signature is not None and not required(found))):
+        wrong = [name for name in options if parameters and name not in parameters]
+        if wrong:
+            raise ArgumentError(f"the activation {target!r} takes no {wrong[0]}, only {', '.join(parameters)}")
+        return UserActivation(target, functools.partial(found, **options) if options else found)
+    given = {**({asks: channels} if asks else {}), **({"dim": dim} if "dim" in parameters else {}), **options}
+    try:
+        made = found(**given)
+    except AgileactError:
+        raise
+    except Exception as error:
+        told = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "no arguments"
+        raise ArgumentError(
+            f"the activation {target!r} cannot be made with {told}: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(made):
+        raise ArgumentError(f"the activation {target!r} made a {type(made).__name__}, which is no module or function")
+    return UserActivation(target, made, dim if asks and "dim" not in parameters else None)
+
+
+def learns(target: str, options: Mapping[str, Any]) -> bool:
+    """Return whether the user's activation has parameters that learn."""
+    with torch.random.fork_rng(devices=[]):
+        return any(parameter.requires_grad for parameter in build_activation(target, 1, 1, options).parameters())

@@ -5,10 +5,12 @@ A matrix of losses has a row for each run (seed) and a column for each task; low
 
 from agileact.study.statistics.paired import Difference as Difference
 from agileact.study.statistics.paired import EffectSize as EffectSize
+from agileact.study.statistics.paired import Typical as Typical
 from agileact.study.statistics.paired import effect_size as effect_size
 from agileact.study.statistics.paired import holm as holm
 from agileact.study.statistics.paired import paired_difference as paired_difference
 from agileact.study.statistics.paired import sign_flip_test as sign_flip_test
+from agileact.study.statistics.paired import signed_rank as signed_rank
 from agileact.study.statistics.power import detectable as detectable
 from agileact.study.statistics.power import smallest_effect as smallest_effect
 from agileact.study.statistics.sensitivity import RateRange as RateRange
@@ -29,7 +31,5 @@ from agileact.study.statistics.times import TimesToLoss as TimesToLoss
 from agileact.study.statistics.times import TimeToLoss as TimeToLoss
 from agileact.study.statistics.times import common_target as common_target
 from agileact.study.statistics.times import time_to_loss as time_to_loss
-from agileact.study.statistics.typical import Typical as Typical
-from agileact.study.statistics.typical import signed_rank as signed_rank
 from agileact.study.statistics.verdict import Verdict as Verdict
 from agileact.study.statistics.verdict import verdict as verdict

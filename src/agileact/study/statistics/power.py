@@ -8,7 +8,6 @@ import statistics
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from agileact._common.errors import ArgumentError
 from agileact._common.optional import require
@@ -144,10 +143,7 @@ def _both(pairs: int, alpha: float, power: float) -> float | None:
         members = members[members.any(axis=1)]
         allowed = max(1, round(alpha / 2 * len(members)))
     means = members / members.sum(axis=1, keepdims=True)
-    flips = np.concatenate([_largest(-part @ means.T, allowed) for part in np.array_split(drawn, 20)])
+    # Of each study the value that is the largest but ``allowed - 1``.
+    parts = (np.partition(-part @ means.T, -allowed, axis=1) for part in np.array_split(drawn, 20))
+    flips = np.concatenate([part[:, -allowed] for part in parts])
     return float(np.quantile(np.maximum(student, flips), power))
-
-
-def _largest(rows: npt.NDArray[np.float64], place: int) -> npt.NDArray[np.float64]:
-    """Return of each row the value that is the largest but ``place - 1``."""
-    return np.partition(rows, -place, axis=1)[:, -place]

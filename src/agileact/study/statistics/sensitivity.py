@@ -1,4 +1,4 @@
-"""How much a result depends on the learning rate, and what it is for somebody who tries few of them."""
+"""How much a result depends on the learning rate, and the result of trying few of them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from agileact._common.errors import ArgumentError
 
 @dataclass(frozen=True)
 class RateRange:
-    """The learning rates around the best one whose loss is close to the lowest.
-
-    Attributes:
-        low: The smallest such rate.
-        high: The largest.
-        open_low: Whether the range reaches the smallest rate that was tried: it may be wider.
-        open_high: Whether it reaches the largest.
-    """
+    """The learning rates around the best one whose loss is close to the lowest; an open end may be further away."""
 
     low: float
     high: float
@@ -31,12 +24,7 @@ class RateRange:
         return math.log10(self.high / self.low)
 
     def describe(self) -> str:
-        """Return the range in words.
-
-        Example:
-            >>> RateRange(0.001, 0.01, False, True).describe()
-            '0.001 to 0.01 (at least 1.0 decades)'
-        """
+        """Return the range in words."""
         least = "at least " * (self.open_low or self.open_high)
         return f"{self.low:.2g} to {self.high:.2g} ({least}{self.decades:.1f} decades)"
 
@@ -44,22 +32,8 @@ class RateRange:
 def rate_range(rates: Sequence[float], losses: Sequence[float], *, within: float = 0.1) -> RateRange | None:
     r"""Return the connected range of rates around the best with loss <= L + within \|L\|, L the lowest loss.
 
-    Between two rates the loss is linear in log(rate). The range ends at a finite rate before one that diverged.
-
-    Args:
-        rates: Learning rates above 0, each once.
-        losses: The loss of each; infinite where training diverged.
-        within: Share of the lowest loss.
-
-    Returns:
-        The range; None without a finite loss.
-
-    Raises:
-        ArgumentError: If there is not one loss for each rate, or a rate is not above 0 or comes twice.
-
-    Example:
-        >>> rate_range([0.001, 0.01, 0.1], [1.2, 1.0, 1.2]).describe()
-        '0.0032 to 0.032 (1.0 decades)'
+    Between two rates the loss is linear in log(rate). The range ends at a finite rate before one that diverged. There
+    is none without a finite loss. An ArgumentError says that rates or losses do not fit.
     """
     if len(rates) != len(losses):
         raise ArgumentError(f"{len(rates)} rates have {len(losses)} losses; give one loss for each rate")
@@ -88,18 +62,8 @@ def rate_range(rates: Sequence[float], losses: Sequence[float], *, within: float
 def expected_best(losses: Sequence[float], draws: int) -> float:
     """Return the exact expected lowest loss of some draws, with replacement, from the losses of m tried points.
 
-    With the losses sorted from the lowest, E = sum over i of L_i (((m - i + 1) / m)^n - ((m - i) / m)^n).
-
-    Args:
-        losses: At least one loss, without units of its own; an infinite one makes the mean infinite.
-        draws: How many points are drawn, n >= 1.
-
-    Raises:
-        ArgumentError: If there is no loss, or draws is below 1.
-
-    Example:
-        >>> expected_best([1.0, 2.0], 1), expected_best([1.0, 2.0], 2)
-        (1.5, 1.25)
+    With the losses sorted from the lowest, E = sum over i of L_i (((m - i + 1) / m)^n - ((m - i) / m)^n); an infinite
+    one makes it infinite. An ArgumentError says that there is no loss, or draws is below 1.
     """
     if not losses or draws < 1:
         raise ArgumentError(f"expected_best needs a loss and a draw; got {len(losses)} losses and {draws} draws")

@@ -114,9 +114,8 @@ class TimesToLoss:
             >>> TimesToLoss(tuple(time_to_loss(*curve, target) for target in (2.0, 1.0, 0.5))).median()
             20.0
         """
-        values = sorted(self._values(unit, math.inf))
-        middle = statistics.median(values)
-        return None if math.isinf(middle) or math.isnan(middle) else float(middle)
+        middle = statistics.median(self._values(unit))
+        return float(middle) if math.isfinite(middle) else None
 
     def shares(self, unit: str = "iterations") -> tuple[list[float], list[float]]:
         """Return the times at which runs got there, increasing, and the share of all runs that had by then.
@@ -131,7 +130,7 @@ class TimesToLoss:
             >>> TimesToLoss(tuple(time_to_loss(*curve, target) for target in (2.0, 2.0, 1.0, 0.5))).shares()
             ([10.0, 20.0], [0.5, 0.75])
         """
-        values = [value for value in self._values(unit, math.inf) if math.isfinite(value)]
+        values = [value for value in self._values(unit) if math.isfinite(value)]
         times = sorted(set(values))
         return times, [sum(value <= time for value in values) / len(self.times) for time in times]
 
@@ -148,8 +147,8 @@ class TimesToLoss:
             return f"{count}; the median is beyond the {min(t.horizon for t in self.times)} iterations of a run"
         return f"{count}, in the median after {iterations:g} iterations and {seconds:.2g} s"
 
-    def _values(self, unit: str, never: float) -> list[float]:
+    def _values(self, unit: str) -> list[float]:
         if unit not in ("iterations", "seconds"):
             raise ArgumentError(f"unit must be 'iterations' or 'seconds', not {unit!r}")
         times = (time.iteration if unit == "iterations" else time.seconds for time in self.times)
-        return [never if value is None else float(value) for value in times]
+        return [math.inf if value is None else float(value) for value in times]

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agileact._common.errors import ArgumentError
-from agileact.study.statistics.paired import Difference, Values, check_level, paired_difference, sign_flip_test
+from agileact.study.statistics.paired import (
+    Difference,
+    Typical,
+    Values,
+    check_level,
+    paired_difference,
+    sign_flip_test,
+    signed_rank,
+)
 from agileact.study.statistics.power import smallest_effect
 from agileact.study.statistics.tasks import probability_of_improvement
-from agileact.study.statistics.typical import Typical, signed_rank
 
 Decision = Literal["better", "worse", "same", "undecided", "unstable"]
 
@@ -120,7 +127,16 @@ p = 0.031; 6 seeds).
     together = "" if comparisons == 1 else f", {comparisons} comparisons together"
     by_seed = _by_seed(name, other, typical, f"{percent} interval", together, rank, unit)
     if any(math.isinf(value) for value in (*first, *second)):
-        sentence = _unstable(name, first, other, second, measure, typical, rank, learning, unit)
+        run = "run" if unit == "seed" else unit
+        lost, lost_other = (sum(math.isinf(v) for v in values) for values in (first, second))
+        share = probability_of_improvement([[v] for v in first], [[v] for v in second], resamples=1).value
+        # By counts and order, as differences do not exist.
+        sentence = (
+            f"{name} diverged in {lost} of {count} {run}s, {other} in {lost_other}: no mean {measure} exists. "
+            f"Counting diverged {run}s as the worst, a {run} of {name} is the better one with probability {share:.2f}, "
+            f"and {name} is lower in {typical.lower} of {count} {unit}s, higher in {typical.higher} (signed-rank test "
+            f"p = {rank:.2g}{learning})."
+        )
         return Verdict("unstable", sentence, None, None, None, typical, rank, by_seed)
     difference = paired_difference(first, second, level=level, comparisons=comparisons)
     p = min(1.0, sign_flip_test(first, second) * comparisons) if p_value is None else p_value
@@ -219,29 +235,6 @@ def _by_seed(name: str, other: str, typical: Typical, interval: str, together: s
     else:
         bounds = f"{interval} {_signed(typical.low)} to {_signed(typical.high)}{together}"
     return f"{wins}; typical difference (Hodges-Lehmann): {size} ({bounds}; signed-rank test p = {p:.2g})."
-
-
-def _unstable(
-    name: str,
-    first: Values,
-    other: str,
-    second: Values,
-    measure: str,
-    typical: Typical,
-    p: float,
-    learning: str,
-    unit: str,
-) -> str:
-    """Describe runs of which some diverged: by counts and order, as differences do not exist."""
-    lost, lost_other = (sum(math.isinf(v) for v in values) for values in (first, second))
-    run = "run" if unit == "seed" else unit
-    share = probability_of_improvement([[v] for v in first], [[v] for v in second], resamples=1).value
-    return (
-        f"{name} diverged in {lost} of {len(first)} {run}s, {other} in {lost_other}: no mean {measure} exists. "
-        f"Counting diverged {run}s as the worst, a {run} of {name} is the better one with probability {share:.2f}, and "
-        f"{name} is lower in {typical.lower} of {len(first)} {unit}s, higher in {typical.higher} (signed-rank test "
-        f"p = {p:.2g}{learning})."
-    )
 
 
 def _signed(value: float) -> str:

@@ -17,9 +17,8 @@ from agileact.nn import AgileModule
 from agileact.optim import decay_activations, param_groups, standardize_weights
 from agileact.study import models
 from agileact.study.spec.activation_names import agile_form
-from agileact.study.spec.trial import ArmSpec, ModelSpec
-from agileact.study.spec.user_activation import UserActivation
-from agileact.study.spec.user_targets import find
+from agileact.study.spec.trial import HELD, ArmSpec, ModelSpec
+from agileact.study.spec.user_targets import UserActivation, find
 from agileact.study.training import optimizers
 from agileact.study.training.folded_steps import FoldedOptimizer, fold_into
 from agileact.study.training.weights import constrain_weights
@@ -111,6 +110,7 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
         model,
         lr=arm.lr,
         activation_lr=activation_lr,
+        direction_turn=arm.direction_turn,
         weight_decay=arm.weight_decay,
         activation_decay=arm.activation_decay,
         groups=_own_groups(model, arm, activation_lr),
@@ -118,7 +118,7 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
     for group in groups:
         group["lr"] = {"scale": scale_lr, "location": location_lr}.get(group.get("name", ""), group["lr"])
     optimizer = build(groups)
-    if arm.weights in ("standardized", "length-one"):
+    if arm.weights in HELD:
         standardize_weights(optimizer, model)
     if arm.activation_decay:
         decay_activations(optimizer, model)

@@ -14,11 +14,10 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from agileact.study.data.dataset import DataSet
 from agileact.study.data.objective import OPTIONS
-from agileact.study.models.mapped import MappedNetwork
-from agileact.study.models.stack import StackedNetwork
+from agileact.study.models.stack import MappedNetwork, StackedNetwork
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import ArmSpec, TaskSpec, TrialSpec
-from agileact.study.spec.user_activation import target_of
+from agileact.study.spec.user_targets import target_of
 from agileact.study.training.loop import (
     Evaluation,
     Measured,

@@ -12,6 +12,7 @@ from torch import nn
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.functional import Granularity, check_granularity
+from agileact.nn import AgileWrapped
 from agileact.transforms.convert.plan import BaseArgument, Placement, Planner, new_base, put_in, take_out
 from agileact.transforms.convert.sites import FilterFn, find
 from agileact.transforms.convert.standardize import standardize
@@ -45,15 +46,15 @@ def convert(
 ) -> tuple[nn.Module, ConversionReport]:
     r"""Make every activation of a model agile, :math:`a f(x - b)` (equation (9)), with the same outputs bit for bit.
 
-    The model is run once on the example, in evaluation mode, and what it calls is written down: modules and their
+    ``convert`` runs the model once on the example, in evaluation mode, and records what it calls: modules and their
     subclasses, wrappers and modules of the user's own that compute an elementwise function; functions and methods
     (``F.relu(x)``, ``x.relu()``), functions kept as attributes, modules made in ``forward`` or kept in lists, and
-    formulas in one expression (``h * torch.sigmoid(h)``). Modules are replaced in their slots. For calls of
+    formulas (``h * torch.sigmoid(h)``), also over several statements. Modules are replaced in their slots. For calls of
     functions, and for a module used at several places, the source of the method is compiled again with a call
     of the new child: the module gets a subclass of its class, of the same name, that pickles, copies, compiles
-    and exports like any other. A call in a loop over layers calls a child for each turn. How many channels there are,
-    and along which axis, is followed from the layers that made them. Afterwards the model is run again, and its outputs
-    and those of every activation are compared.
+    and exports like any other. A call in a loop over layers, of a function or a module, calls a child for each turn.
+    How many channels there are, and along which axis, is followed from the layers that made them. Afterwards the model
+    is run again, and its outputs and those of every activation are compared.
 
     f stays what it was. Where Agileact has it as a base function, the agile module of that base is used; otherwise
     :class:`~agileact.AgileWrapped` around the module that was there.
@@ -179,7 +180,7 @@ def _report(plan: Sequence[Placement], granularity: Granularity, note: str) -> C
         sites.append(
             ConvertedSite(
                 one.name,
-                module.base if module is not None else site.base,
+                module.base if module is not None and not isinstance(module, AgileWrapped) else site.base,
                 status,
                 site.note if module is not None else site.reason or "it was agile before",
                 site.was,

@@ -1,7 +1,8 @@
-"""Activations that are written out as mathematics in one expression, such as ``h * torch.sigmoid(h)``.
+"""Activations that are written out as mathematics, such as ``h * torch.sigmoid(h)``, in one statement or several.
 
 An expression is one if it depends on a single tensor, element by element. Its calls are in the recording, so that it
-can be computed again on numbers of our own, which tell whether it is a base function.
+can be computed again on numbers of our own, which tell whether it is a base function. Variables that only hold its
+first steps, as in ``u = torch.sigmoid(h); y = h * u``, belong to it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _SPECIAL = ACTIVATING - frozenset(FUNCTIONS)
 _MAKING = words("tensor scalar_tensor zeros ones full new_zeros new_ones new_full new_tensor")
 _SEEDS = _SPECIAL | _BENDING | frozenset(FUNCTIONS) | {"exp"}
 _INSIDE = POINTWISE | _BENDING | _MAKING
+_LONG = 16  # statements and calls of the longest formula
 _Span = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -142,6 +144,28 @@ class _Text:
         # A method that is called on the next line has the place of its name.
         return self.nodes.get((start, stop)) or self.ends.get(stop)
 
+    def block(self, node: ast.AST) -> tuple[list[ast.stmt], int]:
+        """Return the statements beside that in which an expression stands, with it, and which of them it is."""
+        while not isinstance(node, ast.stmt):
+            if isinstance(node, (ast.comprehension, ast.Lambda)):
+                return [], 0
+            node = self.above[node]
+        for name in ("body", "orelse", "finalbody"):
+            beside = getattr(self.above.get(node), name, None)
+            if isinstance(beside, list) and any(one is node for one in beside):
+                return beside, next(index for index, one in enumerate(beside) if one is node)
+        return [node], 0
+
+    def local(self, node: ast.AST) -> list[ast.Name]:
+        """Return the variables of the method that are read in a part of it, but for the module itself."""
+        code = self.method.function.__code__
+        known = {*code.co_varnames, *code.co_cellvars} - {self.method.own}
+        return [
+            one
+            for one in ast.walk(node)
+            if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load) and one.id in known
+        ]
+
     def around(self, node: ast.expr) -> Iterator[ast.expr]:
         """Yield an expression and those that it is a part of, from the inside to the outside."""
         above: ast.AST | None = node
@@ -184,7 +208,7 @@ def _best(
     for node in text.around(start):
         # Of the runs in a loop, the first that ends after the seed.
         sink = next((call for call in calls if call.index >= seed.index and nodes[call.index] is node), None)
-        region = None if sink is None else _region(sink, span_of(node), nodes)
+        region = None if sink is None else _region(sink, [span_of(node)], nodes)
         if region is None or seed not in region.calls:
             continue
         argument = _argument(text, node, region, nodes, visits)
@@ -192,13 +216,143 @@ def _best(
         if argument is not None and known is not None:
             best = SourceCall(text.method, node, argument), region
             named = best if known else named
+    for found, known in _over_statements(text, seed, nodes):
+        best = found
+        named = found if known else named
     if named is not None and best is not None and len(best[1].calls) <= len(named[1].calls) + 1:
         return named
     return best
 
 
-def _region(sink: Call, span: _Span, nodes: dict[int, ast.expr | None]) -> _Region | None:
-    """Return the calls in an expression that its last one depends on, if they depend on one tensor alone."""
+def _over_statements(
+    text: _Text, seed: Call, nodes: dict[int, ast.expr | None]
+) -> Iterator[tuple[tuple[SourceCall, _Region], bool]]:
+    """Yield the activations that a call is a step of over several statements, and whether each is a base function."""
+    start = nodes[seed.index]
+    assert start is not None
+    block, here = text.block(start)
+    for sink in _after(seed, nodes)[:_LONG]:
+        node = nodes[sink.index]
+        assert node is not None
+        beside, last = text.block(node)
+        for first in range(min(here, last - 1), max(-1, last - _LONG), -1) if beside is block else ():
+            steps = [value for one in block[first:last] for value in _values_of(one).values()]
+            region = _region(sink, [span_of(one) for one in (node, *steps)], nodes)
+            if region is None or seed not in region.calls or not _private(region):
+                continue
+            source = _sourced(text, node, region, nodes, block, last)
+            known = None if source is None else _accepted(region)
+            if source is None or known is None:
+                continue
+            # An activation with something behind it is two things; with its own argument in it twice it is one.
+            if known or sum(region.root in call.inputs for call in region.calls) > 1:
+                yield (source, region), known
+                break
+
+
+def _after(seed: Call, nodes: dict[int, ast.expr | None]) -> list[Call]:
+    """Return a call and those in its method that depend on it by nothing but arithmetic, in order of time."""
+    found, todo = {seed.index: seed}, [seed]
+    while todo and len(found) < 2 * _LONG:
+        for value in todo.pop().outputs:
+            for user in value.users:
+                if user.index not in found and user.name in _INSIDE and nodes.get(user.index) is not None:
+                    found[user.index] = user
+                    todo.append(user)
+    return [found[index] for index in sorted(found)]
+
+
+def _values_of(statement: ast.stmt) -> dict[str, ast.expr]:
+    """Return variables and values of an assignment to variables; nothing for any other statement."""
+    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value is not None:
+        return {statement.target.id: statement.value}
+    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+        return {}
+    target, value = statement.targets[0], statement.value
+    both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts)
+    pairs = zip(target.elts, value.elts, strict=True) if both else [(target, value)]  # type: ignore[attr-defined]
+    found = {name.id: each for name, each in pairs if isinstance(name, ast.Name)}
+    return found if not both or len(found) == len(target.elts) else {}  # type: ignore[attr-defined]
+
+
+def _private(region: _Region) -> bool:
+    """Return whether nothing else sees what the steps of a region make."""
+    inner = {call.index for call in region.calls}
+    steps = [value for call in region.calls for value in call.outputs if value is not region.result]
+    return all(not (one.returned or one.kept) and all(user.index in inner for user in one.users) for one in steps)
+
+
+def _sourced(
+    text: _Text, node: ast.expr, region: _Region, nodes: dict[int, ast.expr | None], block: list[ast.stmt], last: int
+) -> SourceCall | None:
+    """Return the source of an activation over several statements; None if it cannot be exchanged.
+
+    Its argument is a variable that nothing gives another value in between, and its steps are read nowhere else.
+    """
+    inner = {id(nodes[call.index]) for call in region.calls}
+    made = {id(one) for one in nodes.values() if one is not None}
+    stored = [
+        {one.id for one in ast.walk(each) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
+        for each in block
+    ]
+
+    def defined(name: str, before: int) -> int:
+        return next((index for index in range(before - 1, -1, -1) if name in stored[index]), -1)
+
+    todo: list[tuple[ast.AST, int]] = [(node, last)]
+    roots: dict[str, set[int]] = {}
+    steps: dict[tuple[int, str], ast.expr] = {}
+    reads: set[int] = set()
+    while todo:
+        part, at = todo.pop()
+        for one in text.local(part):
+            reads.add(id(one))
+            index = defined(one.id, at)
+            value = _values_of(block[index]).get(one.id) if index >= 0 else None
+            if value is not None and id(value) in inner:
+                if (index, one.id) not in steps:
+                    steps[index, one.id] = value
+                    todo.append((value, index))
+            elif value is not None and _is_number(text, value, made):
+                todo.append((value, index))  # a number, or another name
+            else:
+                roots.setdefault(one.id, set()).add(index)
+    if not steps or len(roots) != 1:
+        return None
+    ((root, where),) = roots.items()
+    if where != {defined(root, last)}:
+        return None
+    parts = [node, *steps.values()]
+    for part in parts:
+        calls = [one for one in ast.walk(part) if isinstance(one, ast.Call) and id(one) not in inner]
+        if part is not node and any(not ast.unparse(one.func).startswith("math.") for one in calls):
+            return None  # what else it does would be lost
+    places = [span_of(part) for part in parts]
+    for call in region.calls:
+        place = nodes[call.index]
+        if place is None or not any(_within(span_of(place), one) for one in places):
+            return None
+    for index, name in steps:
+        end = next((other for other in range(index + 1, len(block)) if name in _values_of(block[other])), None)
+        within = block[index + 1 : end + 1] if end is not None else [text.method.definition]
+        for one in (each for statement in within for each in text.local(statement) if each.id == name):
+            if id(one) not in reads:
+                return None
+    names = [one for one in text.local(node) if one.id == root]
+    argument = names[0] if names else ast.copy_location(ast.Name(root, ast.Load()), block[0])
+    return SourceCall(text.method, node, argument, steps=tuple(steps[key] for key in sorted(steps)))
+
+
+def _is_number(text: _Text, value: ast.expr, made: set[int]) -> bool:
+    """Return whether a value is a number, or another name of something: no tensor is ``made`` in it."""
+    parts = list(ast.walk(value))
+    return not any(id(one) in made for one in parts) and not (
+        text.local(value) and any(isinstance(one, ast.Call) for one in parts)
+    )
+
+
+def _region(sink: Call, spans: Sequence[_Span], nodes: dict[int, ast.expr | None]) -> _Region | None:
+    """Return the calls in expressions that the last one depends on, if they depend on one tensor alone."""
     chosen: dict[int, Call] = {}
     roots: dict[int, Value] = {}
     used: set[int] = set()
@@ -217,7 +371,7 @@ def _region(sink: Call, span: _Span, nodes: dict[int, ast.expr | None]) -> _Regi
         for value in call.inputs:
             maker = value.maker
             near = None if maker is None else nodes.get(maker.index)
-            inner = near is not None and _within(span_of(near), span)
+            inner = near is not None and any(_within(span_of(near), span) for span in spans)
             again = near is not None and id(near) in used and maker is not None and maker.index not in chosen
             if maker is not None and inner and not again and maker.name in _INSIDE:
                 stack.append(maker)
@@ -239,9 +393,7 @@ def _argument(
     for place in places:
         if place is not None and place is not node and _within(span_of(place), span_of(node)):
             return place
-    code = text.method.function.__code__
-    local = {*code.co_varnames, *code.co_cellvars} - {text.method.own}
-    found = [one for one in ast.walk(node) if isinstance(one, ast.Name) and one.id in local]
+    found = text.local(node)
     return found[0] if len({one.id for one in found}) == 1 else None
 
 

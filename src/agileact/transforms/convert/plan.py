@@ -81,7 +81,7 @@ class Planner:
         try:
             size, dim, note = where.of(one.uses)
         except MisfitError as misfit:
-            return Placement(replace(one, reason=str(misfit)))
+            return Placement(replace(one, reason="; ".join(filter(None, [str(misfit), one.note]))))
         device, dtype = where.placement(one.uses)
         keywords: dict[str, Any] = {"granularity": self.granularity, "dim": dim, "device": device, "dtype": dtype}
         original = one.original if isinstance(one.original, nn.Module) else None

@@ -17,6 +17,7 @@ from agileact import bases
 from agileact.bases import Value
 from agileact.nn import AgileModule
 from agileact.transforms.convert.formulas import formulas, layer_before
+from agileact.transforms.edit.rewrite import edits_of
 from agileact.transforms.edit.source import CannotRewriteError, SourceCall, original_file, source_call
 from agileact.transforms.trace.activation_tables import (
     ACTIVATING,
@@ -27,6 +28,7 @@ from agileact.transforms.trace.activation_tables import (
     known_module,
     refused_call,
     refused_module,
+    step_of,
     torch_activation,
 )
 from agileact.transforms.trace.operations import REARRANGING
@@ -45,44 +47,28 @@ _MAY_RUN = "it is scripted: whether it runs and what it does cannot be seen; con
 
 @dataclass(frozen=True)
 class Candidate:
-    """An activation, and how it could become agile.
+    """An activation, and how it could become agile."""
 
-    Attributes:
-        kind: "module": replaced in its slots. "attribute": a function in an attribute. "call": by its source.
-        name: What the report calls it: the name of the module, or of the module that makes the call.
-        was: What stands there.
-        base: The name of f, or of what stands there.
-        options: The options of f; None if there is no base function for it.
-        uses: The calls of a function, or the runs of a module.
-        owner: The module that has the slot, the attribute or the method; None for the model itself.
-        key: The slot or the attribute; for a call the name of the child that it called, or "".
-        slots: All slots, for a module that is shared.
-        source: The call in the source to be exchanged.
-        original: The module or function that stands there.
-        function: What computes f.
-        reason: Why it cannot become agile; empty if it can. For one that can, ``note`` says what is to be known.
-        turn: For a call that runs several times in each run of its method, with a pair for each: which one it is.
-        training: Whether it runs in training mode alone.
-        already: Whether it is agile.
-    """
-
+    # "module": replaced in its slots. "attribute": a function in an attribute. "call": by its source.
     kind: Literal["module", "attribute", "call"]
-    name: str
-    was: str
-    base: str
-    options: dict[str, Value] | None = None
-    uses: tuple[Call | Visit, ...] = ()
+    name: str  # what the report calls it: the name of the module, or of the module that makes the call
+    was: str  # what stands there
+    base: str  # the name of f, or of what stands there
+    options: dict[str, Value] | None = None  # the options of f; None if there is no base function for it
+    uses: tuple[Call | Visit, ...] = ()  # the calls of a function, or the runs of a module
+    # The module that has the slot, the attribute or the method; None for the model itself.
     owner: nn.Module | None = None
-    key: str = ""
-    slots: tuple[Slot, ...] = ()
-    source: SourceCall | None = None
-    original: Any = None
-    function: Callable[..., Any] | None = None
-    reason: str = ""
+    key: str = ""  # the slot or the attribute; for a call the name of the child that it called, or ""
+    slots: tuple[Slot, ...] = ()  # all slots, for a module that is shared
+    source: SourceCall | None = None  # the call in the source to be exchanged
+    original: Any = None  # the module or function that stands there
+    function: Callable[..., Any] | None = None  # what computes f
+    reason: str = ""  # why it cannot become agile; empty if it can. For one that can, note says what is to be known
     note: str = ""
+    # For a call that runs several times in each run of its method, with a pair for each: which one it is.
     turn: int | None = None
-    training: bool = False
-    already: bool = False
+    training: bool = False  # whether it runs in training mode alone
+    already: bool = False  # whether it is agile
 
     @property
     def first(self) -> float:
@@ -225,15 +211,13 @@ class _Finder:
             return
         for number, slot in enumerate(ran):
             rest = [] if number else [other for other in slots if other not in ran]
-            yield (
-                slot[0],
-                [one[1:] for one in (slot, *rest)],
-                [visit for visit in visits if _is_slot(visit, slot)],
-            )
+            yield (slot[0], [one[1:] for one in (slot, *rest)], [visit for visit in visits if _is_slot(visit, slot)])
 
     def _obstacle(self, one: Candidate, module: nn.Module) -> str:
         if self.seen and not one.uses:
-            return "the example does not reach it"
+            parent: Any = type(one.owner)
+            called_instead = any(edit.slot == one.key for edit in edits_of(parent))
+            return "agile modules are called in its place" if called_instead else "the example does not reach it"
         if not self.seen and (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
             return "it has hooks, which are moved only with example_inputs"
         if any(len(visit.inputs) != 1 or len(visit.outputs) != 1 for visit in one.uses):
@@ -250,24 +234,31 @@ class _Finder:
         return self.recording.calls[visit.start : visit.stop]
 
     def _by_place(self, one: Candidate) -> Iterator[Candidate]:
-        """Yield a candidate for each place in the source that calls a module, or one for all."""
+        """Yield a candidate for each place that calls a module, and for each turn of a loop there, or one for all."""
         groups: dict[Any, list[Call | Visit]] = {}
         for use in one.uses:
             groups.setdefault((id(self._caller(use)), use.place), []).append(use)
-        if one.reason or self.sharing == "shared" or len(groups) < 2:
+        turns = [self._turns(uses) for uses in groups.values()]
+        if one.reason or self.sharing == "shared" or (len(groups) < 2 and all(len(some) < 2 for some in turns)):
             yield one
             return
         try:
             sources = [self._in_own_slot(one, uses[0]) for uses in groups.values()]
         except CannotRewriteError as error:
-            yield replace(one, note=f"its {len(groups)} uses share one pair: {error}")
+            number = len(groups) if len(groups) > 1 else len(one.uses)
+            yield replace(one, note=f"its {number} uses share one pair: {error}")
             return
-        pairs = sorted(zip(sources, groups.values(), strict=True), key=lambda pair: _position(pair[0]))
-        for index, (source, uses) in enumerate(pairs):
-            # The first place keeps the slot, the others call children of their own.
-            if index:
-                yield replace(one, uses=tuple(uses), kind="call", slots=(), source=source)
+        places = sorted(zip(sources, groups.values(), turns, strict=True), key=lambda place: _position(place[0]))
+        kept = False
+        for source, uses, each in places:
+            call = replace(one, kind="call", slots=(), source=source)
+            if len(each) > 1 and source.countable:
+                yield from (replace(call, uses=tuple(turn), turn=number) for number, turn in enumerate(each))
+            elif kept:
+                yield replace(call, uses=tuple(uses))
             else:
+                # The first place keeps the slot, the others call children of their own.
+                kept = True
                 yield replace(one, uses=tuple(uses))
 
     def _in_own_slot(self, one: Candidate, use: Call | Visit) -> SourceCall:
@@ -480,7 +471,7 @@ class _Finder:
                 continue
             forward: Any = inspect.unwrap(type(module).forward)
             code = getattr(forward, "__code__", None)
-            near = vars(module) | {key: forward.__globals__.get(key) for key in (code.co_names if code else ())}
+            near = {key: forward.__globals__.get(key) for key in (code.co_names if code else ())} | vars(module)
             for key, value in near.items():
                 if isinstance(value, torch.jit.ScriptFunction):
                     yield Candidate("call", name, f"{key} in {type(module).__qualname__}", key, reason=_MAY_RUN)
@@ -532,7 +523,10 @@ def _position(source: SourceCall) -> tuple[str, int, int, int]:
 def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
     call = calls[0]
     if call.name in GATES and all(_gates_its_own(each) for each in calls):
-        return "it gates its own argument over several statements; write it as one expression, or as F.silu is written"
+        return (
+            "it gates its own argument, and is no single activation: a step is used elsewhere or stands in a branch; "
+            "write it as one expression, or as F.silu is written"
+        )
     if call.name in GATES and all(_is_gate(each) for each in calls):
         return "used as a gate: its result only multiplies another signal"
     if any(one is None for one in known):
@@ -544,6 +538,8 @@ def _function_obstacle(calls: list[Call], known: list[Known | None]) -> str:
     if call.caller is None and call.stranger is not None:
         kind = type(call.stranger).__name__
         return f"it is in a {kind} that runs and is not in the model; keep that as an attribute or in a ModuleList"
+    if call.step_of:
+        return step_of(call)
     if call.caller is None or call.place is None:
         return (
             "it is called outside the methods of the model's modules; call it in a method, or write a module "

@@ -99,12 +99,9 @@ class Verifier:
             right = same(wanted, wrapped.module.forward(_twin(x)), signs=self.signs)
             changed[id(one)] = wrapped if right and self.planner.base is None else one.left(_OTHER_BITS)
 
-        # Before the hooks of the user, which may change the output.
-        handles = [
-            one.module.register_forward_hook(compare, prepend=True, with_kwargs=True)
-            for one in self.plan
-            if one.module is not None
-        ]
+        # Before the hooks of the user, which may change the output; once for modules that share theirs.
+        hooks = {id(one.module._forward_hooks): one.module for one in self.plan if one.module is not None}
+        handles = [module.register_forward_hook(compare, prepend=True, with_kwargs=True) for module in hooks.values()]
         try:
             made = outcome(model, self.example_inputs, training=training).outputs
         except Exception as error:
@@ -115,8 +112,6 @@ class Verifier:
         for key, one in placements.items():
             if not runs[key] and one.site.training == training:
                 changed[id(one)] = one.left(_PASSED_BY)
-            elif one.edit is not None and sys.version_info < (3, 11) and runs[key] > len(one.site.uses):
-                changed[id(one)] = one.left(_ENUMERATES)
         return made, changed
 
     def _function(self, site: Candidate) -> Callable[[Tensor], Tensor]:
@@ -182,7 +177,7 @@ def _called_in_place(one: Placement) -> bool:
     """Return whether the child of a call or an attribute is called where it should be."""
     place = calling_place(sys._getframe(2))
     if place is None or place.column is None:
-        return True  # Python 3.10 knows lines alone
+        return True  # of a text that is not there nothing is known but the line
     line = linecache.getline(place.code.co_filename, place.line).encode()[place.column :].decode(errors="replace")
     return re.match(rf"\w+\s*\.\s*{re.escape(one.child)}\b", line) is not None
 

@@ -29,6 +29,8 @@ _REFUSED = {
     ),
 }
 
+_HOLDING = ("DistributedDataParallel", "FullyShardedDataParallel", "DeepSpeedEngine")
+
 
 def check_wrappers(model: nn.Module, inplace: bool) -> None:
     """Raise if a model is or has a wrapper that would not know of new parameters, or is inside one and changes."""
@@ -39,12 +41,11 @@ def check_wrappers(model: nn.Module, inplace: bool) -> None:
             what = f"{name} in the model" if name else "the model"
             raise ArgumentError(f"{what} is wrapped by {kind}, and {why}; convert first: {order}")
     if inplace and _distributed():
-        for wrapper in [one for one in gc.get_objects() if _is_wrapper(one)]:
-            if any(module is model for module in wrapper.modules()):
-                raise ArgumentError(
-                    f"the model is inside a DistributedDataParallel, and {_SYNCHRONISED}; convert first: "
-                    f"{_REFUSED['DistributedDataParallel'][1]}"
-                )
+        for wrapper in [one for one in gc.get_objects() if type(one).__name__ in _HOLDING]:
+            if isinstance(wrapper, nn.Module) and any(module is model for module in wrapper.modules()):
+                kind = type(wrapper).__name__
+                why, order = _REFUSED[kind]
+                raise ArgumentError(f"the model is inside a {kind}, and {why}; convert first: {order}")
 
 
 def _of_a_library(kind: type) -> bool:
@@ -54,7 +55,3 @@ def _of_a_library(kind: type) -> bool:
 def _distributed() -> bool:
     distributed: Any = sys.modules.get("torch.distributed")
     return distributed is not None and distributed.is_available() and distributed.is_initialized()
-
-
-def _is_wrapper(value: Any) -> bool:
-    return type(value).__name__ == "DistributedDataParallel" and isinstance(value, nn.Module)

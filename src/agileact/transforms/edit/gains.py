@@ -58,8 +58,19 @@ def taken_apart(model: nn.Module) -> nn.Module:
 
 
 def put_together(model: nn.Module) -> tuple[nn.Module, dict[str, Agile]]:
-    """Undo :func:`taken_apart`; return the model and the activations, by name."""
-    names = {name: module.whole[0] for name, module in model.named_modules() if isinstance(module, Apart)}
+    """Undo :func:`taken_apart`, with the numbers that the parts have now; return model and activations, by name."""
+    names = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Apart):
+            names[name] = whole = module.whole[0]
+            inner, outer = (module.get_submodule(part) for part in (INNER, OUTER))
+            with torch.no_grad():
+                for taken, given in (
+                    (whole.gain, inner.scale),
+                    (whole.location, inner.location),
+                    (whole.scale, outer.scale),
+                ):
+                    taken.copy_(given)
     for parent in list(model.modules()):
         for key, child in list(parent._modules.items()):
             if isinstance(child, Apart):

@@ -112,7 +112,8 @@ def _compiled(function: FunctionType, edits: frozenset[Edit]) -> FunctionType:
     own = code.co_varnames[0]
     cuts: list[_Cut] = []
     for edit in edits:
-        if cut(lines, edit.start, edit.stop) != edit.text:
+        pieces = ((edit.start, edit.stop, edit.text), *edit.unused)
+        if any(cut(lines, start, stop) != text for start, stop, text in pieces):
             raise ArgumentError(
                 f"{function.__qualname__} in {code.co_filename} has changed since its model was converted: "
                 f"{edit.text!r} is no longer in line {edit.start[0]}; convert the model again"
@@ -121,8 +122,12 @@ def _compiled(function: FunctionType, edits: frozenset[Edit]) -> FunctionType:
         rank = (-edit.stop[0], -edit.stop[1])
         count = f"agile_turn_{edit.child}"
         called = f"{edit.child}[({count} := {count} + 1)]" if edit.turns else edit.child
-        cuts.append((edit.start, edit.first, rank, f"{own}.{called}("))
-        cuts.append((edit.last, edit.stop, rank, ")"))
+        if edit.name:
+            cuts += [(edit.start, edit.stop, rank, f"{own}.{called}("), (edit.stop, edit.stop, rank, f"{edit.name})")]
+        else:
+            cuts += [(edit.start, edit.first, rank, f"{own}.{called}("), (edit.last, edit.stop, rank, ")")]
+        for start, stop, _ in edit.unused:
+            cuts += [(start, stop, rank, "(None"), (stop, stop, rank, ")")]
     counts = sorted(f"agile_turn_{edit.child}" for edit in edits if edit.turns)
     if counts:
         cuts += _counting(definition_of(tree, code), counts)
@@ -158,11 +163,7 @@ def _digest(edits: frozenset[Edit]) -> str:
 
 
 def _same_place(one: CodeType, other: CodeType) -> bool:
-    return (one.co_name, one.co_firstlineno, qualified(one)) == (
-        other.co_name,
-        other.co_firstlineno,
-        qualified(other),
-    )
+    return (one.co_name, one.co_firstlineno, qualified(one)) == (other.co_name, other.co_firstlineno, qualified(other))
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -29,6 +29,8 @@ class Edit:
     child: str
     slot: str = ""  # the child that is called in the source
     turns: bool = False  # the child is a list, of which each call in a run of the method takes the next
+    name: str = ""  # what is activated, if it is a variable that does not stand there
+    unused: tuple[tuple[tuple[int, int], tuple[int, int], str], ...] = ()  # expressions that nothing needs any more
 
 
 class CannotRewriteError(Exception):
@@ -54,12 +56,17 @@ class SourceCall:
     node: ast.expr
     argument: ast.expr  # what is activated: the first argument, or what a method is called on
     attribute: str = ""  # of the module, if one is called
+    steps: tuple[ast.expr, ...] = ()  # of earlier statements, that only the expression needs
 
     def edit(self, child: str, slot: str = "", turns: bool = False) -> Edit:
         """Return the edit that calls ``child``, or the next of it, instead of ``slot`` or of a function."""
         start, stop = span_of(self.node)
         text = cut(self.method.lines, start, stop)
-        return Edit(self.method.name, start, stop, *span_of(self.argument), text, child, slot, turns)
+        first, last = span_of(self.argument)
+        outside = isinstance(self.argument, ast.Name) and not (start <= first and last <= stop)
+        name = self.argument.id if isinstance(self.argument, ast.Name) and outside else ""
+        unused = tuple((*span_of(step), cut(self.method.lines, *span_of(step))) for step in self.steps)
+        return Edit(self.method.name, start, stop, first, last, text, child, slot, turns, name, unused)
 
     @property
     def countable(self) -> bool:
@@ -240,7 +247,7 @@ def _call_at(definition: ast.FunctionDef, place: Place, module: nn.Module, names
     if place.column is not None and place.end_column is not None and place.end_line is not None:
         span = (place.line, place.column), (place.end_line, place.end_column)
         found = [node for node in calls if span in (span_of(node), _span_of_attribute(node))]
-    else:  # Python 3.10 knows the line alone: of what is called there, the name must tell.
+    else:  # Where the line alone is known, the name must tell which call it is.
         found = [node for node in calls if node.lineno == place.line and _may_be(node.func, module, names)]
     if len(found) != 1:
         reason = "several calls stand in its line, and this Python cannot tell which" if found else "it is no call"

@@ -19,7 +19,16 @@ from agileact.transforms.fold.analysis import Analysis, again, analysed
 from agileact.transforms.fold.architecture import switches
 from agileact.transforms.fold.gauge import Numbers
 from agileact.transforms.fold.labels import Activation
-from agileact.transforms.fold.leftovers import residual_module, unseen_module
+from agileact.transforms.fold.leftovers import (
+    Pair,
+    changes,
+    not_writable,
+    put_pair,
+    remaining_pair,
+    remains,
+    residual_module,
+    unseen_module,
+)
 from agileact.transforms.fold.locations import Target
 from agileact.transforms.fold.solve import Solution, residual_factor, solve
 from agileact.transforms.fold.verify import PROVEN, TOLERANCES, Gap, compared, disturbed, largest, precision, wide
@@ -65,8 +74,9 @@ def fold(
         tolerance: How far outputs may be apart, relative to the largest number of the output. By default 1e-5 in
             float32, 1e-10 in float64, 1e-2 in float16 and 8e-2 in bfloat16; a larger difference is then accepted
             only where the same fold in float64 shows that it is rounding.
-        architecture: "extend" creates biases and leaves multiplications and subtractions. "keep" folds only where the
-            architecture stays as it was without agile activations; any other activation stays agile, with the reason.
+        architecture: "extend" creates biases and leaves multiplications and subtractions. "keep" folds only what
+            leaves the architecture as it was without agile activations. An activation of which a part cannot be folded
+            so stays agile with that part alone, and with the reason.
         training: Whether the plain model must be right in training mode, too. False folds for evaluation alone: what
             only training does may come out differently then, and the report says so.
 
@@ -147,64 +157,93 @@ def _numbers(parameter: Tensor) -> Tensor:
 
 def _folded(agile: nn.Module, example_inputs: Examples, architecture: str, training: bool) -> _Folded:
     """Record a model and fold a copy of it."""
+    keep = architecture == "keep"
     plain = taken_apart(copied(agile))
     analysis = analysed(taken_apart(copied(agile)), example_inputs, training=training)
-    modules = _agile(plain)
+    modules, sites = _agile(plain), analysis.sites
     # Of the model that ran: a scale that is pruned or parametrised is computed in the run.
-    scales = {name: _numbers(site.module.scale).numpy() for name, site in analysis.sites.items()}
-    locations = {name: _numbers(site.module.location) for name, site in analysis.sites.items()}
+    scales = {name: _numbers(site.module.scale).numpy() for name, site in sites.items()}
+    locations = {name: _numbers(site.module.location) for name, site in sites.items()}
     targets, stays = analysis.locations(locations)
+    missing = {name: made for name, some in targets.items() if (made := [one.name for one in some if one.created])}
+    for name, made in missing.items() if keep else ():
+        del targets[name]
+        stays[name] = f"it needs a bias that the architecture has not: {few(made)}"
+    fixed = not_writable(agile) if keep else set()
     frozen: dict[str, str] = {}
+    left: dict[str, Pair] = {}  # in agile modules
     while True:
         solution = solve(analysis.found, scales, frozen)
         stuck = {}
-        for name, site in analysis.sites.items() if architecture == "keep" else ():
-            why = _obstacle(site, solution, targets.get(name, []), stays.get(name, ""), scales[name])
-            if why and name not in frozen:
-                stuck[name] = why
+        for name, site in sites.items() if keep else ():
+            before = scales[name], locations[name].numpy()
+            pair = before if name in frozen else remaining_pair(site, solution, name in stays, *before)
+            if pair is None or (name in fixed and changes(pair, before) and remains(pair)):
+                stuck[name] = solution.reasons.get(name) or stays.get(name, "")
+            else:
+                left[name] = pair
         if not stuck:
             break
-        # Each that stays may keep others from folding; of an activation with a gain both parts stay.
-        frozen |= stuck | {other: why for name, why in stuck.items() for other in siblings(name, analysis.sites)}
+        # Each that stays whole may keep others from folding; of an activation with a gain both parts stay.
+        frozen |= stuck | {other: why for name, why in stuck.items() for other in siblings(name, sites)}
     like = next(iter(modules.values())).location
     moved = [one for name, some in targets.items() if name not in frozen for one in some]
     write(plain, analysis.found.maps, solution.gauges, moved, like)
     replacements: dict[str, nn.Module | None] = {}
     described: dict[str, FoldedSite] = {}
-    for name, site in analysis.sites.items():
+    for name, site in sites.items():
+        module, pair = modules[name], left.get(name)
         if name in frozen:
-            described[name] = _left(name, modules[name], frozen[name])
-        else:
-            replacements[name], described[name] = _settled(
-                modules[name], site, solution, targets.get(name, []), stays.get(name, ""), locations[name], scales[name]
-            )
-    for name in modules.keys() - analysis.sites.keys():
-        module, why = modules[name], "it did not run on the example"
-        left = unseen_module(module)
-        if left is not None and architecture == "keep":
-            described[name] = _left(name, module, why)
+            described[name] = _whole(name, module, frozen[name])
             continue
-        replacements[name] = left
-        kept = left is not None
+        agile_stays = pair is not None and remains(pair)
+        replacement, report = _settled(
+            module,
+            site,
+            solution,
+            targets.get(name, []),
+            stays.get(name, ""),
+            locations[name],
+            scales[name],
+            agile_stays,
+        )
+        changed = pair is not None and changes(pair, (scales[name], locations[name].numpy()))
+        if pair is not None and changed:
+            put_pair(module, pair)
+        if not agile_stays:
+            replacements[name], described[name] = replacement, report
+        elif changed:
+            reason, new = _STAYS + report.reason, _new(name, module, module)
+            described[name] = replace(report, reason=reason, new_parameters=new)
+        else:
+            described[name] = _whole(name, module, report.reason)
+    for name in modules.keys() - sites.keys():
+        module, why = modules[name], "it did not run on the example"
+        unseen = unseen_module(module)
+        if unseen is not None and keep:
+            described[name] = _whole(name, module, why)
+            continue
+        replacements[name] = unseen
+        kept = unseen is not None
         described[name] = FoldedSite(
             name,
             module.base,
             "refused" if kept else "folded",
             why,
             kept=("location", "scale") * kept,
-            new_parameters=_new(name, module, left),
+            new_parameters=_new(name, module, unseen),
         )
     plain, gained = put_together(plain)
     for name, whole in gained.items():
         parts = inner_name(name), outer_name(name)
         staying = [part for part in parts if part not in replacements]
-        lefts = [replacements.pop(part, None) for part in parts]
+        module_left, report = joined(name, whole, [replacements.pop(part, None) for part in parts], described)
         if staying:
-            described[name] = _left(name, whole, described[staying[0]].reason.removeprefix(_STAYS))
+            reason = _STAYS + report.reason.replace(_STAYS, "")
+            described[name] = replace(report, reason=reason, new_parameters=_new(name, whole, whole))
         else:
-            left, report = joined(name, whole, lefts, described)
-            new = report.created + _new(name, whole, left)
-            replacements[name], described[name] = left, replace(report, new_parameters=new)
+            new = report.created + _new(name, whole, module_left)
+            replacements[name], described[name] = module_left, replace(report, new_parameters=new)
     modules = _agile(plain)
     for name, replacement in replacements.items():
         if name:
@@ -212,33 +251,19 @@ def _folded(agile: nn.Module, example_inputs: Examples, architecture: str, train
         else:
             plain = replacement or original_module(modules[name])
     whole_of = {part(name): name for name in gained for part in (inner_name, outer_name)}
-    sites = [described[name] for name in dict.fromkeys(whole_of.get(name, name) for name in described)]
+    reports = [described[name] for name in dict.fromkeys(whole_of.get(name, name) for name in described)]
     if gained:
         analysis = replace(analysis, runs=[(run, again(agile, run)) for run, _ in analysis.runs])
-    missing = [one.name for some in targets.values() for one in some if one.created]
-    return _Folded(plain, sites, analysis, missing)
+    return _Folded(plain, reports, analysis, [bias for some in missing.values() for bias in some])
 
 
-def _obstacle(site: Activation, solution: Solution, located: list[Target], location_stays: str, scale: Numbers) -> str:
-    """Say why a site cannot be folded into the architecture as it is; empty if it can."""
-    if site.module.terms > 1:
-        return site.blocked
-    if location_stays:
-        return f"its location: {location_stays}"
-    made = [target.name for target in located if target.created]
-    if made:
-        return f"its location needs a bias that the architecture has not: {few(made)}"
-    if site.name in solution.reasons and (scale != 1).any():
-        return f"its scale: {solution.reasons[site.name]}"
-    return ""
+_STAYS = "it stays agile; "
 
 
-_STAYS = "it stays agile: "
-
-
-def _left(name: str, module: AgileModule, why: str) -> FoldedSite:
-    new = _new(name, module, module)
+def _whole(name: str, module: AgileModule, why: str) -> FoldedSite:
+    """Describe an activation that stays as it is."""
     kept = ("location", "scale", "gain")[: 2 + (getattr(module, "gain", None) is not None)]
+    new = _new(name, module, module)
     return FoldedSite(name, module.base, "refused", _STAYS + why, kept=kept, new_parameters=new)
 
 
@@ -258,8 +283,9 @@ def _settled(
     location_stays: str,
     location: Tensor,
     scale: Numbers,
+    agile_stays: bool,
 ) -> tuple[nn.Module | None, FoldedSite]:
-    """Return what is left of a site, None if nothing is, and its line in the report."""
+    """Return what is left of a site, None if nothing is or if it stays agile, and its line in the report."""
     name, use = site.name, site.uses[0]
     reasons = []
     kept = []
@@ -298,7 +324,7 @@ def _settled(
         swap = module.dim if module.dim != -1 else None
         a, b = ([None if one is None else one.flatten() for one in some] for some in (a, b))
     replacement = None
-    if kept or site.blocked.startswith("a hook"):
+    if (kept or site.blocked.startswith("a hook")) and not agile_stays:
         replacement = residual_module(module, b, a, swap=swap)
     return replacement, FoldedSite(
         name,

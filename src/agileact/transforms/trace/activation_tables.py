@@ -152,8 +152,15 @@ def refused_module(module: nn.Module) -> str | None:
     return next((reason for kind, reason in REFUSED_MODULES.items() if isinstance(module, kind)), None)
 
 
+def step_of(call: Call) -> str:
+    """Say of a call in the forward of an autograd.Function why it cannot be agile."""
+    return f"it is a step of {call.step_of}, an autograd.Function whose backward is written for it as it is"
+
+
 def refused_call(call: Call) -> str | None:
     """Return why a call with an activation in it cannot be agile; None if it is no such call."""
+    if call.step_of and (call.name in ("clamp", "clip", "clamp_min") or call.name in REFUSED_FUNCTIONS):
+        return step_of(call)
     if call.name in ("clamp", "clip", "clamp_min"):
         low = call.argument(1, "min")
         high = None if call.name == "clamp_min" else call.argument(2, "max")

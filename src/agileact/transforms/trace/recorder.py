@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact.transforms.trace.activation_tables import MODULES
 from agileact.transforms.trace.operations import DROPPING, PASSING, SHAPED_BY
+from agileact.transforms.trace.positions import Span, positions
 from agileact.transforms.trace.recording import (
     Arguments,
     Call,
@@ -43,16 +44,8 @@ from agileact.transforms.trace.recording import (
 
 _OWN = __file__
 # Between a call and the code of the user that makes it lie only frames of these files.
-_BETWEEN = (
-    "/torch/nn/modules/module.py",
-    "/torch/nn/functional.py",
-    "/torch/overrides.py",
-    "/torch/_jit_internal.py",
-    "/torch/_tensor.py",
-    "/torch/_ops.py",
-    "/torch/functional.py",
-    "/torch/utils/_contextlib.py",
-)
+_FILES = "nn/modules/module nn/functional overrides _jit_internal _tensor _ops functional utils/_contextlib"
+_BETWEEN = tuple(f"/torch/{name}.py" for name in _FILES.split())
 # What is asked of a tensor without reading its numbers.
 _ABOUT = words(
     "size dim ndim numel nelement shape dtype device layout is_contiguous stride storage_offset element_size "
@@ -242,10 +235,7 @@ def as_before_training(model: nn.Module) -> Iterator[None]:
 
 class _Recorder(TorchFunctionMode):
     def __init__(
-        self,
-        model: nn.Module,
-        leaf: Callable[[nn.Module], bool],
-        apart: dict[int, tuple[nn.Module, nn.Module, str]],
+        self, model: nn.Module, leaf: Callable[[nn.Module], bool], apart: dict[int, tuple[nn.Module, nn.Module, str]]
     ) -> None:
         super().__init__()
         self.model = model
@@ -407,6 +397,7 @@ class _Recorder(TorchFunctionMode):
             value.users.append(call)
         call.stranger, frame = self._past_stranger(frame)
         call.caller, call.place, call.frame = self._where(frame)
+        call.step_of = "" if call.caller is not None else _autograd_function(frame)
         given = {id(tensor): tensor for tensor in tensors((args, kwargs))}
         made = list(tensors(result))
         returns_it = name in _RETURNS_ITS_ARGUMENT and not getattr(func, "inplace", False)
@@ -417,7 +408,8 @@ class _Recorder(TorchFunctionMode):
             overwritten += list(tensors(args[:1]))
         call.inplace = bool(overwritten)
         for tensor in {id(t): t for t in overwritten}.values():
-            self._overwrite(tensor, call)
+            if (memory := _memory(tensor)) is not None:
+                self.written[memory] = (call.index + 1, call)
         if call.inplace and isinstance(result, Tensor) and args and result is args[0]:
             taken[0].overwritten = call
         if isinstance(result, Tensor) and id(result) in given:
@@ -438,11 +430,6 @@ class _Recorder(TorchFunctionMode):
                 value.maker = call
             call.outputs.append(value)
         return call, result
-
-    def _overwrite(self, tensor: Tensor, call: Call) -> None:
-        memory = _memory(tensor)
-        if memory is not None:
-            self.written[memory] = (call.index + 1, call)
 
     def _check_memory(self, tensor: Tensor, value: Value) -> None:
         """Note if the memory of a tensor was overwritten since the value was made."""
@@ -496,10 +483,8 @@ def _plain_name(func: Callable[..., Any]) -> tuple[str, bool]:
     """Return the plain name of a function of PyTorch, as "add" of ``__iadd__``, and whether it is one in place."""
     full = resolve_name(func) or getattr(func, "__name__", type(func).__name__)
     parts = full.split(".")
-    if parts[-1] == "__get__":
-        return parts[-2], False
-    if parts[-1] == "__set__":
-        return parts[-2], True
+    if parts[-1] in ("__get__", "__set__"):
+        return parts[-2], parts[-1] == "__set__"
     name = parts[-1]
     if isinstance(func, torch._ops.OpOverload):
         name = parts[-2]
@@ -538,6 +523,19 @@ def _self_of(frame: FrameType) -> nn.Module | None:
     return module if isinstance(module, nn.Module) else None
 
 
+def _autograd_function(frame: FrameType | None) -> str:
+    """Return the name of the autograd.Function whose ``forward`` led to a frame; empty if none did."""
+    while frame is not None:
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if isinstance(first, nn.Module):
+            break
+        if isinstance(first, torch.autograd.function.FunctionCtx):
+            return type(first).__name__.removesuffix("Backward")
+        frame = frame.f_back
+    return ""
+
+
 def calling_place(frame: FrameType | None) -> Place | None:
     """Return the place of the user's call that has led to a frame; its code is that in which the call is written."""
     frame = _calling_frame(frame)
@@ -557,12 +555,11 @@ def _method_of(frame: FrameType) -> FrameType:
 
 
 def _place(frame: FrameType, code: CodeType) -> Place:
-    if not hasattr(frame.f_code, "co_positions"):  # Python 3.10
-        return Place(code, frame.f_lineno, None, None, None)
-    line, end_line, column, end_column = _positions(frame.f_code)[frame.f_lasti // 2]
+    known = _positions(frame.f_code) if hasattr(frame.f_code, "co_positions") else positions(frame.f_code)
+    line, end_line, column, end_column = known[frame.f_lasti // 2] if known else (None, None, None, None)
     return Place(code, frame.f_lineno if line is None else line, end_line, column, end_column)
 
 
 @functools.lru_cache(maxsize=1024)
-def _positions(code: Any) -> list[tuple[int | None, int | None, int | None, int | None]]:
+def _positions(code: Any) -> list[Span]:
     return list(code.co_positions())

@@ -107,7 +107,8 @@ function drawnNumbers(block) {
     rows.push(["series", "run", block.x, "value", "low", "high", "first quartile", "third quartile"]);
     for (const one of block.series) {
       const x = one.x || block.shared_x;
-      x.forEach((at, place) => rows.push([one.name, "mean", at, ...[one.y, one.low, one.high, one.lower, one.upper].map((values) => values && values[place])]));
+      const said = (at) => (block.x_ticks || []).find(([place]) => place === at)?.[1] ?? at;
+      x.forEach((at, place) => rows.push([one.name, "mean", said(at), ...[one.y, one.low, one.high, one.lower, one.upper].map((values) => values && values[place])]));
       (one.runs || []).forEach((run, number) => one.runs_x.forEach((at, place) => rows.push([one.name, String(number + 1), at, run[place]])));
     }
   } else if (block.table) {
@@ -209,6 +210,11 @@ function drawLines(block, theme, layout, narrow) {
   const shown = block.series.filter((one) => one.arm === undefined || armIsShown(one.arm));
   if (block.log_x !== undefined && state.logX[block.id]) logarithmic(layout.xaxis, shown.flatMap((one) => one.x), narrow);
   if (block.log_y && state.log[block.id]) logarithmic(layout.yaxis, shown.flatMap((one) => [...(one.y || []), ...(one.low || []), ...(one.high || [])]), narrow);
+  if (block.x_ticks?.length && (block.log_x === undefined || state.logX[block.id])) {
+    // Names, or a zero, which a logarithmic axis has no place for.
+    layout.xaxis.tickvals = [...block.x_ticks.map(([at]) => at), ...(layout.xaxis.tickvals || [])];
+    layout.xaxis.ticktext = [...block.x_ticks.map(([, text]) => plain(text)), ...(layout.xaxis.ticktext || [])];
+  }
   if (block.unit_y) {
     Object.assign(layout.yaxis, { range: [-0.03, 1.05], tickformat: ".0%" });
     // The baseline may get there with its last step: what rises at the frame itself would not be seen.
@@ -289,9 +295,11 @@ function tuningTraces(one, shown, colour, dash, name, theme, layout) {
     hovertemplate: `%{y:.4g}, %{text}<extra>${name}</extra>`, ...more,
   });
   const symbol = SYMBOLS[look(one.arm).dash];
+  // Over another number than the rate, of which each point has its own, there is no order to join points in.
+  const joined = one.factor || one.x.map(() => 1);
   const traces = [
-    trace(pick((place) => one.factor[place] === 1 && one.y[place] !== null), { mode: "lines+markers", line: { color: colour, dash, width: one.arm === 0 ? 3 : 2 }, marker: { color: colour, size: 7, symbol } }),
-    trace(pick((place) => one.factor[place] !== 1 && one.y[place] !== null), { mode: "markers", marker: { color: colour, size: 8, symbol: `${symbol}-open` } }),
+    trace(pick((place) => joined[place] === 1 && one.y[place] !== null), { mode: one.factor ? "lines+markers" : "markers", line: { color: colour, dash, width: one.arm === 0 ? 3 : 2 }, marker: { color: colour, size: 7, symbol } }),
+    trace(pick((place) => joined[place] !== 1 && one.y[place] !== null), { mode: "markers", marker: { color: colour, size: 8, symbol: `${symbol}-open` } }),
     trace(pick((place) => one.y[place] === null), { mode: "markers", marker: { color: colour, size: 9, symbol: "x" }, hovertemplate: `diverged, %{text}<extra>${name}</extra>` }),
     trace([one.chosen], { mode: "markers", marker: { color: theme.text, size: 16, symbol: "circle-open", line: { width: 2 } }, hovertemplate: `chosen: %{y:.4g}, %{text}<extra>${name}</extra>` }),
   ];

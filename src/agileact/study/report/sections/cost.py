@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-from agileact.study.report.blocks import Block, cell, chart, number, of_tasks, task_section
+from agileact.study.report.blocks import Block, cell, chart, measured, number, of_tasks, task_section
 from agileact.study.results.outcome import Outcome
 from agileact.study.statistics import summarise
 
@@ -20,8 +18,8 @@ def cost(outcome: Outcome) -> Block:
 
 
 def _chart(outcome: Outcome, task: str) -> Block | None:
-    series, rows = [], []
-    fastest = (math.inf, "")
+    series: list[Block] = []
+    rows = []
     base: float | None = None
     for arm, found in outcome.of_task(task):
         steps = summarise([result.seconds_per_iteration * 1000 for result in found.results])
@@ -30,27 +28,25 @@ def _chart(outcome: Outcome, task: str) -> Block | None:
         if arm == 0:
             base = steps.mean
         first = found.results[0]
-        total = sum(result.seconds for result in found.results)
-        relative = steps.mean / base if base else None
-        fastest = min(fastest, (steps.mean, found.arm))
         series.append({"arm": arm, "name": found.arm, "value": number(steps.mean), "spread": number(steps.deviation)})
         rows.append(
             [
                 cell(found.arm, arm=arm),
                 cell(steps.format(3), steps.mean),
-                cell("–" if relative is None else f"{relative:.2f}", relative),
-                cell("–" if first.saved_bytes is None else f"{first.saved_bytes / 1000:,.0f}", first.saved_bytes),
-                cell(f"{first.parameters:,}", first.parameters),
-                cell(f"{total:,.1f}", total),
+                measured(steps.mean / base if base else None, ".2f"),
+                measured(None if first.saved_bytes is None else first.saved_bytes / 1000, ",.0f"),
+                measured(first.parameters, ","),
+                measured(sum(result.seconds for result in found.results), ",.1f"),
             ]
         )
     if not series:
         return None
+    fastest = min(series, key=lambda one: one["value"])
     return chart(
         "cost",
         task,
         f"{task}: milliseconds per training step",
-        f"Time of a training step on {task}: the shortest is that of {fastest[1]}, {fastest[0]:.4g} ms.",
+        f"Time of a training step on {task}: the shortest is that of {fastest['name']}, {fastest['value']:.4g} ms.",
         form="bars",
         series=series,
         x="ms per step",

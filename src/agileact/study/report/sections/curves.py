@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from agileact.study.report.blocks import POINTS, Block, cell, chart, choice, numbers, of_tasks, task_section, thin
+from agileact.study.report import blocks
+from agileact.study.report.blocks import Block
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.trajectories import Band, Part, loss_band
 
@@ -29,9 +30,9 @@ def curves(outcome: Outcome) -> Block:
             if bands:
                 options[str(part)] = [_chart(outcome, task, part, bands)]
                 lengths.extend(len(band.iterations) for band in bands.values())
-        return choice(f"curves-{task}", f"{task}: loss on", options)
+        return blocks.choice(f"curves-{task}", f"{task}: loss on", options)
 
-    content = of_tasks(outcome, pick)
+    content = blocks.of_tasks(outcome, pick)
     text = (
         "The line is the mean over seeds. The band is the range of the seeds, or the middle half of them (first to "
         "third quartile), or each seed has a line of its own. Diverged runs are left out. The buttons below a chart "
@@ -39,46 +40,42 @@ def curves(outcome: Outcome) -> Block:
     )
     if outcome.study.protocol.test == "once":
         text += " The test set was evaluated once per trial, so there is no test curve."
-    if max(lengths) > POINTS:
-        text += f" Long curves are drawn with {POINTS} of their points; the numbers below the charts come from all."
-    return task_section("curves", "Loss curves", text, content, outcome, "No finished trial holds a loss curve.")
-
-
-def _lines(outcome: Outcome) -> int:
-    return len(_PARTS) * sum(len(one.results) for one in outcome.cells)
+    if max(lengths) > blocks.POINTS:
+        text += (
+            f" Long curves are drawn with {blocks.POINTS} of their points; the numbers below the charts come from all."
+        )
+    return blocks.task_section("curves", "Loss curves", text, content, outcome, "No finished trial holds a loss curve.")
 
 
 def _chart(outcome: Outcome, task: str, part: Part, bands: dict[int, Band]) -> Block:
     names = outcome.arm_names
+    lines = len(_PARTS) * sum(len(one.results) for one in outcome.cells)
     series, rows = [], []
     for arm, band in bands.items():
-        places = thin(len(band.iterations))
-        drawn = {
-            end: numbers([values[place] for place in places])
-            for end, values in (("y", band.mean), ("low", band.low), ("high", band.high))
-        }
-        few = thin(len(band.iterations), max(12, min(POINTS, _BUDGET // (_lines(outcome) or 1))))
-        seeds = {
-            "lower": numbers([band.lower[place] for place in places]),
-            "upper": numbers([band.upper[place] for place in places]),
-            "runs_x": [band.iterations[place] for place in few],
-            "runs": [numbers([run[place] for place in few]) for run in band.curves],
-        }
-        x = [band.iterations[place] for place in places]
-        series.append({"arm": arm, "name": names[arm], "x": x, **drawn, **seeds})
+        places = blocks.thin(len(band.iterations))
+        few = blocks.thin(len(band.iterations), max(12, min(blocks.POINTS, _BUDGET // (lines or 1))))
+        ends = {"y": band.mean, "low": band.low, "high": band.high, "lower": band.lower, "upper": band.upper}
+        series.append(
+            {
+                **{"arm": arm, "name": names[arm], "x": [band.iterations[place] for place in places]},
+                **{end: blocks.numbers([values[place] for place in places]) for end, values in ends.items()},
+                "runs_x": [band.iterations[place] for place in few],
+                "runs": [blocks.numbers([run[place] for place in few]) for run in band.curves],
+            }
+        )
         lowest = min(range(len(band.mean)), key=band.mean.__getitem__)
         rows.append(
             [
-                cell(names[arm], arm=arm),
-                cell(f"{band.mean[0]:.4g}", band.mean[0]),
-                cell(f"{band.mean[lowest]:.4g}", band.mean[lowest]),
-                cell(str(band.iterations[lowest]), band.iterations[lowest]),
-                cell(f"{band.mean[-1]:.4g}", band.mean[-1]),
-                cell(f"{band.runs}" + f" ({band.diverged} diverged)" * bool(band.diverged), band.runs),
+                blocks.cell(names[arm], arm=arm),
+                blocks.measured(band.mean[0]),
+                blocks.measured(band.mean[lowest]),
+                blocks.measured(band.iterations[lowest], "d"),
+                blocks.measured(band.mean[-1]),
+                blocks.cell(f"{band.runs}" + f" ({band.diverged} diverged)" * bool(band.diverged), band.runs),
             ]
         )
     best = min(bands, key=lambda arm: min(bands[arm].mean))
-    return chart(
+    return blocks.chart(
         "curves",
         f"{task}-{part}",
         f"{task}: {_PARTS[part]}",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from agileact.study.report import blocks
-from agileact.study.report.blocks import Block, Cell, cell, chart, details, numbers, paragraph, section, table
+from agileact.study.report.blocks import Block, Cell
 from agileact.study.results import contrasts, printing
-from agileact.study.results.outcome import Outcome
-from agileact.study.results.over_tasks import OverTasks
-from agileact.study.results.printing import HEADER
-from agileact.study.statistics import Summary, summarise
+from agileact.study.results.outcome import Outcome, OverTasks
+from agileact.study.results.printing import HEADER, MIXED
+from agileact.study.statistics import summarise
 
 _NOTES = 4
 """More of them are folded away."""
@@ -25,21 +24,21 @@ def outcome_table(outcome: Outcome) -> Block:
     lowest = outcome.study.protocol.select == "test"
     place = HEADER.index("test loss") + 1
     titles = [*HEADER[:place], *(_LOWEST if lowest else ()), *HEADER[place:]]
-    found = [(place % len(outcome.study.arms), one) for place, one in enumerate(outcome.cells)]
-    named, cells = printing.rows(outcome.cells)
+
+    named = printing.titles(outcome.cells)
     shown = dict(zip(HEADER, named, strict=True))
-    texts = [
-        {**dict(zip(HEADER, text, strict=True)), **_lowest_in_words(one)}
-        for (_, one), text in zip(found, cells, strict=True)
+    known = [
+        {**dict(zip(HEADER, printing.entries(one, named=MIXED in named), strict=True)), **_lowest(one)}
+        for one in outcome.cells
     ]
-    empty = [title for title in _OPTIONAL if all(one[title] == _NONE for one in texts)]
+    empty = [title for title in _OPTIONAL if all(one[title][0] == _NONE for one in known)]
     titles = [title for title in titles if title not in empty and (title != "task" or len(outcome.study.tasks) > 1)]
     rows = []
-    for (arm, one), text in zip(found, texts, strict=True):
-        values = _values(one)
-        rows.append(
-            [cell(_whole(text[title]), values.get(title), arm=arm if title == "arm" else None) for title in titles]
-        )
+    for place, one in enumerate(known):
+        arm = place % len(outcome.study.arms)
+        # A mean is not parted from its deviation, on paper for instance.
+        entries = [(title, one[title][0].replace(" ± ", "\u00a0±\u00a0"), one[title][1]) for title in titles]
+        rows.append([blocks.cell(text, value, arm=arm if title == "arm" else None) for title, text, value in entries])
     loss = (
         "lowest test loss over all evaluations, and the iteration where it was; the metric is that of the iteration "
         "that validation chose"
@@ -47,7 +46,7 @@ def outcome_table(outcome: Outcome) -> Block:
         else "test loss at the iteration that validation chose"
     )
     content = [
-        table(
+        blocks.table(
             "outcome",
             f"Final trials: {loss}. Mean ± standard deviation over seeds, without diverged ones.",
             [shown.get(title, title) for title in titles],
@@ -55,20 +54,20 @@ def outcome_table(outcome: Outcome) -> Block:
             numeric=[n for n, title in enumerate(titles) if title not in _TEXT],
         )
     ]
-    notes = [paragraph(f"{task}, {arm}: {note}.", tone="note") for task, arm, note in outcome.flags]
-    content += notes if len(notes) <= _NOTES else [details(f"{len(notes)} notes on tuning and runs", notes)]
+    notes = [blocks.paragraph(f"{task}, {arm}: {note}.", tone="note") for task, arm, note in outcome.flags]
+    content += notes if len(notes) <= _NOTES else [blocks.details(f"{len(notes)} notes on tuning and runs", notes)]
     if outcome.over_tasks is not None:
         content += _over_tasks(outcome, outcome.over_tasks)
-    return section("table", "Table", content)
+    return blocks.section("table", "Table", content)
 
 
 def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
     base = outcome.baseline.name
-    numbered = {name: number for number, name in enumerate(outcome.arm_names)}
     rows: list[list[Cell]] = [
-        [cell(name, arm=numbered[name]), cell(one.describe(3), one.value)] for name, one in found.relative.items()
+        [blocks.arm_cell(outcome, name), blocks.cell(one.describe(3), one.value)]
+        for name, one in found.relative.items()
     ]
-    relative = table(
+    relative = blocks.table(
         "relative",
         f"Over all tasks: interquartile mean of the test loss in units of the mean loss of {base} on each task, with "
         "its bootstrap interval (95 %). Below 1 is better.",
@@ -80,30 +79,35 @@ def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
 
     def better(one: str, other: str) -> Cell:
         known = found.improvement.get((one, other))
-        return "–" if known is None else cell(known.describe(2), known.value)
+        return "–" if known is None else blocks.cell(known.describe(2), known.value)
 
-    improvement = table(
+    improvement = blocks.table(
         "improvement",
         "Over all tasks: probability that a run of the row's arm has a lower loss than one of the column's.",
         ["arm", *against],
-        [[cell(one, arm=numbered[one]), *(better(one, other) for other in against)] for one in found.relative],
+        [[blocks.arm_cell(outcome, one), *(better(one, other) for other in against)] for one in found.relative],
         numeric=range(1, 1 + len(against)),
     )
     series = [
         {
-            "arm": numbered[name],
+            "arm": outcome.arm_names.index(name),
             "name": name,
-            "x": numbers(one.thresholds),
-            "y": numbers(one.shares),
-            **({} if one.low is None or one.high is None else {"low": numbers(one.low), "high": numbers(one.high)}),
+            "x": blocks.numbers(one.thresholds),
+            "y": blocks.numbers(one.shares),
+            **(
+                {}
+                if one.low is None or one.high is None
+                else {"low": blocks.numbers(one.low), "high": blocks.numbers(one.high)}
+            ),
         }
         for name, one in found.profiles.items()
     ]
-    at = [
-        next((t for t, share in zip(one.thresholds, one.shares, strict=True) if share >= 0.5), None)
-        for one in found.profiles.values()
+    halves = [
+        [blocks.arm_cell(outcome, name), blocks.measured(next((t for t, share in at if share >= 0.5), None), ".3f")]
+        for name, one in found.profiles.items()
+        for at in [zip(one.thresholds, one.shares, strict=True)]
     ]
-    profile = chart(
+    profile = blocks.chart(
         "profiles",
         "all",
         "Performance profiles over all tasks",
@@ -113,57 +117,18 @@ def _over_tasks(outcome: Outcome, found: OverTasks) -> list[Block]:
         x="test loss in units of the baseline's",  # whose name may be long
         y="share of runs",
         unit_y=True,
-        numbers=(
-            "The loss that half of the runs stay below.",
-            ["arm", "relative loss"],
-            [
-                [cell(name, arm=numbered[name]), cell("–" if half is None else f"{half:.3f}", half)]
-                for name, half in zip(found.profiles, at, strict=True)
-            ],
-        ),
+        numbers=("The loss that half of the runs stay below.", ["arm", "relative loss"], halves),
     )
-    pairs = details("Probability of improvement, over all tasks", [improvement])
+    pairs = blocks.details("Probability of improvement, over all tasks", [improvement])
     # Hidden, as the charts of other tasks are, while the reader looks at one task.
     return [relative, {**profile, "task": "*"}, {**pairs, "task": "*"}]
 
 
-def _whole(text: str) -> str:
-    """Return a cell's text such that a mean is not parted from its deviation, on paper for instance."""
-    return text.replace(" ± ", "\u00a0±\u00a0")
-
-
-def _lowest(found: contrasts.Cell) -> dict[str, Summary | None]:
-    """Return the columns of ``_LOWEST``."""
+def _lowest(found: contrasts.Cell) -> dict[str, tuple[str, float | None]]:
+    """Return the entries of the columns of ``_LOWEST``."""
     whole = [result for result in found.results if result.status != "diverged"]
-    at = [float(result.best_iteration) for result in whole if result.best_iteration is not None]
-    chosen = [result.selected_test_loss for result in whole if result.selected_test_loss is not None]
-    return dict(zip(_LOWEST, (summarise(at), summarise(chosen)), strict=True))
-
-
-def _lowest_in_words(found: contrasts.Cell) -> dict[str, str]:
-    digits = dict(zip(_LOWEST, (0, 4), strict=True))
-    return {title: _NONE if one is None else one.format(digits[title]) for title, one in _lowest(found).items()}
-
-
-def _values(found: contrasts.Cell) -> dict[str, float]:
-    """Return what the columns that hold numbers are sorted by; a number that does not exist is left out."""
-    values = {"seeds": float(len(found.results))}
-    if not found.results:
-        return values
-    first = found.results[0]
-    summary = found.summary()
-    values["lr"] = first.spec.arm.lr
-    if first.spec.arm.activation_lr is not None:
-        values["activation lr"] = first.spec.arm.activation_lr
-    if summary is not None:
-        values["test loss"] = summary.mean
-    if found.accuracies:
-        values["accuracy, %"] = sum(found.accuracies) / len(found.accuracies)
-    values |= {title: one.mean for title, one in _lowest(found).items() if one is not None}
-    if found.times is not None and (middle := found.times.median()) is not None:
-        values["iterations to the baseline's best"] = middle
-    values["ms per iteration"] = sum(r.seconds_per_iteration for r in found.results) / len(found.results)
-    values["parameters"] = float(first.parameters)
-    if first.saved_bytes is not None:
-        values["kB for backward"] = first.saved_bytes / 1000
-    return {name: value for name, value in values.items() if blocks.number(value) is not None}
+    at = summarise([float(result.best_iteration) for result in whole if result.best_iteration is not None])
+    chosen = summarise([result.selected_test_loss for result in whole if result.selected_test_loss is not None])
+    pairs = zip((at, chosen), (0, 4), strict=True)
+    entries = [(_NONE, None) if one is None else (one.format(digits), one.mean) for one, digits in pairs]
+    return dict(zip(_LOWEST, entries, strict=True))

@@ -1,30 +1,26 @@
-"""The learned activations of one trial, before and after its training, layer by layer."""
+"""Learned activations by layer: before and after one trial, and scale and location over training (Fig. 14)."""
 
 from __future__ import annotations
 
-from agileact.study.report.blocks import (
-    Block,
-    cell,
-    chart,
-    choice,
-    grid,
-    numbers,
-    of_tasks,
-    paragraph,
-    task_section,
-    thin,
-)
+from agileact.study.report import blocks
+from agileact.study.report.blocks import Block, Cell
 from agileact.study.results.outcome import Outcome
-from agileact.study.spec.result import Shape, TrialResult
+from agileact.study.results.trajectories import LayerBand, layer_bands
+from agileact.study.spec.result import Shape
 
 _NUMBERS = 120_000
 """So many values a page holds at most, about a megabyte; with more, fewer channels of each layer are drawn."""
 _FEWEST = 4
+_LETTERS = {"scale": "a", "location": "b"}
 
 
 def shapes(outcome: Outcome) -> Block:
     """Return the section: a choice of arm for each task, and a chart for each of its layers."""
-    trials = {(found.task, found.arm): trial for found in outcome.cells if (trial := _first(found.results)) is not None}
+    whole = {
+        (found.task, found.arm): [one for one in found.results if one.status != "diverged" and one.shapes]
+        for found in outcome.cells
+    }
+    trials = {key: results[0] for key, results in whole.items() if results}
     most = _rows_a_layer([shape for trial in trials.values() for shape in trial.shapes.values()])
 
     def pick(task: str) -> Block | None:
@@ -32,8 +28,8 @@ def shapes(outcome: Outcome) -> Block:
         for (where, arm), trial in trials.items():
             if where == task:
                 charts = [_chart(task, arm, layer, shape, most) for layer, shape in trial.shapes.items()]
-                options[arm] = [paragraph(f"Seed {trial.spec.seed}, after the last step."), grid(charts)]
-        return choice(f"shapes-{task}", f"{task}: arm", options)
+                options[arm] = [blocks.paragraph(f"Seed {trial.spec.seed}, after the last step."), blocks.grid(charts)]
+        return blocks.choice(f"shapes-{task}", f"{task}: arm", options)
 
     otherwise = (
         "No finished trial holds a learned shape: either no arm has an activation that learns its shape, or the "
@@ -43,11 +39,7 @@ def shapes(outcome: Outcome) -> Block:
         "Each line is one channel's function after the training; dashed is the function that it started as. The first "
         f"seed that did not diverge is shown, with {most} evenly chosen channels of a layer at most."
     )
-    return task_section("shapes", "Learned shapes", text, of_tasks(outcome, pick), outcome, otherwise)
-
-
-def _first(results: tuple[TrialResult, ...]) -> TrialResult | None:
-    return next((result for result in results if result.status != "diverged" and result.shapes), None)
+    return blocks.task_section("shapes", "Learned shapes", text, blocks.of_tasks(outcome, pick), outcome, otherwise)
 
 
 def _rows_a_layer(found: list[Shape]) -> int:
@@ -60,22 +52,22 @@ def _rows_a_layer(found: list[Shape]) -> int:
 def _chart(task: str, arm: str, layer: str, shape: Shape, most: int) -> Block:
     name = layer.removesuffix("_activation")
     series: list[Block] = [
-        {"name": f"{name}, at the start", "start": True, "y": numbers(shape.before[n])}
-        for n in thin(len(shape.before), most)
+        {"name": f"{name}, at the start", "start": True, "y": blocks.numbers(shape.before[n])}
+        for n in blocks.thin(len(shape.before), most)
     ]
-    places = thin(len(shape.after), most)
+    places = blocks.thin(len(shape.after), most)
     series += [
-        {"name": f"{name}, channel {n + 1} of those sampled", "line": 1, "y": numbers(shape.after[n])} for n in places
+        {"name": f"{name}, channel {n + 1} of those sampled", "line": 1, "y": blocks.numbers(shape.after[n])}
+        for n in places
     ]
     alike = len(shape.after) == 1
     learned = [(letter, one) for letter, one in (("scale a", shape.scale), ("location b", shape.location)) if one]
-    rows = [
-        [letter, cell(str(len(values))), *(cell(f"{value:.4g}", value) for value in (min(values), max(values)))]
-        for letter, values in learned
+    rows: list[list[Cell]] = [
+        [letter, *map(blocks.measured, (len(values), min(values), max(values)))] for letter, values in learned
     ]
     told = "; ".join(f"{letter} from {min(values):.3g} to {max(values):.3g}" for letter, values in learned)
     what = "one function for all channels" if alike else f"{len(places)} of its channels"
-    return chart(
+    return blocks.chart(
         "shapes",
         f"{task}-{arm}-{layer}",
         name,
@@ -89,4 +81,61 @@ def _chart(task: str, arm: str, layer: str, shape: Shape, most: int) -> Block:
         legend=[{"start": True, "name": "at the start"}, {"line": 1, "name": "after training"}],
         small=True,
         numbers=(f"Final values of {name}.", ["parameter", "how many", "smallest", "largest"], rows),
+    )
+
+
+def parameters(outcome: Outcome) -> Block:
+    """Return the section: a choice of arm for each task, and a chart for a and one for b."""
+
+    def pick(task: str) -> Block | None:
+        options = {
+            found.arm: [blocks.grid([_of_layers(task, found.arm, which, bands) for which in _LETTERS], wide=True)]
+            for _, found in outcome.of_task(task)
+            if (bands := layer_bands(found.results))
+        }
+        return blocks.choice(f"parameters-{task}", f"{task}: arm", options)
+
+    title = "Scale a and location b over training"
+    otherwise = "No finished trial has an activation with a learned scale and location."
+    text = (
+        "For each layer the band reaches from its smallest to its largest channel, each a mean over seeds. In "
+        "a f(x - b), a starts at 1 and b at 0 unless the arm says otherwise."
+    )
+    return blocks.task_section("parameters", title, text, blocks.of_tasks(outcome, pick), outcome, otherwise)
+
+
+def _of_layers(task: str, arm: str, which: str, bands: dict[str, LayerBand]) -> Block:
+    series: list[Block] = []
+    rows: list[list[Cell]] = []
+    ends: list[str] = []
+    for place, (layer, band) in enumerate(bands.items()):
+        low, high = getattr(band, f"{which}_min"), getattr(band, f"{which}_max")
+        places = blocks.thin(len(low))
+        series.append(
+            {
+                "line": place + 1,
+                "name": layer,
+                "x": [band.iterations[n] for n in places],
+                "low": blocks.numbers([low[n] for n in places]),
+                "high": blocks.numbers([high[n] for n in places]),
+            }
+        )
+        rows.append([layer, *map(blocks.measured, (low[0], high[0], low[-1], high[-1], band.runs))])
+        ends.append(f"{layer} from {low[-1]:.3g} to {high[-1]:.3g}")
+    letter = _LETTERS[which]
+    return blocks.chart(
+        "parameters",
+        f"{task}-{arm}-{which}",
+        f"{arm} on {task}: {which} {letter}",
+        f"{which} {letter} of {arm} on {task} over training; at the end: {'; '.join(ends)}.",
+        form="lines",
+        series=series,
+        x="iteration",
+        y=f"{which} {letter}",
+        legend=[{"line": place + 1, "name": layer} for place, layer in enumerate(bands)],
+        numbers=(
+            f"{which} {letter} of {arm} on {task}, smallest and largest channel.",
+            ["layer", "first, smallest", "first, largest", "last, smallest", "last, largest", "runs"],
+            rows,
+        ),
     )

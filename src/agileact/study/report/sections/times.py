@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agileact.study.report.blocks import Block, cell, chart, choice, numbers, of_tasks, paragraph, section
+from agileact.study.report.blocks import Block, cell, chart, choice, measured, numbers, of_tasks, paragraph, section
 from agileact.study.results.outcome import Outcome
 from agileact.study.statistics import TimesToLoss
 
@@ -58,7 +58,7 @@ def _chart(outcome: Outcome, task: str, unit: str, known: dict[int, TimesToLoss]
             [
                 cell(names[arm], arm=arm),
                 cell(f"{found.reached} of {len(found.times)}", found.reached / len(found.times)),
-                cell("beyond the budget" if median is None else f"{median:.4g}", median),
+                cell("beyond the budget") if median is None else measured(median),
             ]
         )
     first = min(middle, key=lambda arm: middle[arm], default=None)

@@ -27,28 +27,28 @@ def verdict(outcome: Outcome) -> Block:
     blocks: list[Block] = []
     most = outcome.study.most_trials
     if not outcome.current.finished:
-        blocks.append(
-            paragraph(
-                f"Not finished: {outcome.current.done} of at most {most} trials are done. Everything below is about "
-                "these, and may change.",
-                tone="note",
-            )
-        )
+        done = f"Not finished: {outcome.current.done} of at most {most} trials are done."
+        blocks.append(paragraph(f"{done} Everything below is about these, and may change.", tone="note"))
     blocks.append(paragraph(headline(outcome), tone="lead"))
     own = [f"{note[0].upper()}{note[1:]}." for note in outcome.notes]
     blocks += [paragraph(note, tone="note") for note in (*outcome.around.notes, *own)]
     if outcome.study.protocol.select == "test":
-        blocks.append(
-            paragraph(
-                "Losses are the lowest test losses over all evaluations, the paper's way of choosing the iteration. "
-                "It flatters every arm, and those with restless curves most.",
-                tone="note",
-            )
+        text = (
+            "Losses are the lowest test losses over all evaluations, the paper's way of choosing the iteration. "
+            "It flatters every arm, and those with restless curves most."
         )
+        blocks.append(paragraph(text, tone="note"))
     claims = [one for one in outcome.comparisons if one.verdict.decision in ("better", "worse")]
     claims.sort(key=lambda one: _size(outcome, one))
     others = [one for one in outcome.comparisons if one not in claims]
-    sentences = [_sentence(outcome, one) for one in (*claims, *others)]
+    sentences = [
+        claim(
+            f"{one.task}: " * (len(outcome.study.tasks) > 1) + _short(one),
+            one.verdict.decision,
+            more=" ".join([one.verdict.sentence, *one.beside]),
+        )
+        for one in (*claims, *others)
+    ]
     open_ones = max(len(claims), _SENTENCES)
     blocks += sentences[:open_ones]
     if len(sentences) > open_ones:
@@ -84,12 +84,6 @@ def _size(outcome: Outcome, one: Comparison) -> tuple[bool, float]:
     difference = 0.0 if one.verdict.difference is None else abs(one.verdict.difference.mean)
     unit = base.mean if base is not None and base.mean > 0 else 1.0
     return one.verdict.decision == "worse", -difference / unit
-
-
-def _sentence(outcome: Outcome, one: Comparison) -> Block:
-    task = f"{one.task}: " * (len(outcome.study.tasks) > 1)
-    sentence = one.verdict.sentence
-    return claim(task + _short(one), one.verdict.decision, more=" ".join([sentence, *one.beside]))
 
 
 def _short(one: Comparison) -> str:
