@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -135,21 +135,17 @@ def convert(
     check_wrappers(model, inplace)
     if isinstance(model, nn.DataParallel):
         # Its replicas are made anew in every run: what is inside is converted, and put back.
-        inner, report = convert(
-            model.module,
-            base,
-            example_inputs=example_inputs,
-            filter_fn=filter_fn,
-            granularity=granularity,
-            terms=terms,
-            inplace=inplace,
-            sharing=sharing,
-            dim=dim,
-        )
+        keywords: Any = {"example_inputs": example_inputs, "filter_fn": filter_fn, "granularity": granularity}
+        keywords |= {"terms": terms, "inplace": inplace, "sharing": sharing, "dim": dim, "weights": weights}
+        inner, report = convert(model.module, base, **keywords)
         wrapper = model if inplace else copy.copy(model)
         wrapper._modules = {"module": inner}
-        renamed = (replace(site, name=f"module.{site.name}".rstrip(".")) for site in report.sites)
-        return wrapper, replace(report, sites=tuple(renamed))
+        sites, layers = (
+            [replace(site, name=f"module.{site.name}".rstrip(".")) for site in some]
+            for some in (report.sites, report.weights.sites if report.weights is not None else ())
+        )
+        standardized = None if report.weights is None else replace(report.weights, sites=layers)
+        return wrapper, replace(report, sites=tuple(sites), weights=standardized)
     given, model = model, model if inplace else copied(model)
     planner = Planner(model, new_base(base), granularity, terms, dim)
     sites, recordings = find(model, example_inputs, sharing, filter_fn)
