@@ -140,12 +140,11 @@ def convert(
         inner, report = convert(model.module, base, **keywords)
         wrapper = model if inplace else copy.copy(model)
         wrapper._modules = {"module": inner}
-        sites, layers = (
-            [replace(site, name=f"module.{site.name}".rstrip(".")) for site in some]
-            for some in (report.sites, report.weights.sites if report.weights is not None else ())
-        )
-        standardized = None if report.weights is None else replace(report.weights, sites=layers)
-        return wrapper, replace(report, sites=tuple(sites), weights=standardized)
+        renamed = [replace(site, name=_inside(site.name)) for site in report.sites]
+        layers = report.weights
+        if layers is not None:
+            layers = replace(layers, sites=[replace(site, name=_inside(site.name)) for site in layers.sites])
+        return wrapper, replace(report, sites=tuple(renamed), weights=layers)
     given, model = model, model if inplace else copied(model)
     planner = Planner(model, new_base(base), granularity, terms, dim)
     sites, recordings = find(model, example_inputs, sharing, filter_fn)
@@ -160,11 +159,14 @@ def convert(
         result, report = verifier.run(), _report(verifier.plan, granularity, "")
         if weights == "free":
             return result, report
-        _, layers = standardize(result, example_inputs, inplace=True)
-        return result, replace(report, weights=layers)
+        return result, replace(report, weights=standardize(result, example_inputs, inplace=True)[1])
     except BaseException:
         take_out(model, verifier.plan)
         raise
+
+
+def _inside(name: str) -> str:
+    return f"module.{name}".rstrip(".")
 
 
 def _report(plan: Sequence[Placement], granularity: Granularity, note: str) -> ConversionReport:

@@ -37,7 +37,7 @@ from agileact.transforms.trace.recording import Arguments, Call, Recording, Visi
 
 FilterFn = Callable[[nn.Module, str], bool]
 Known = tuple[str, dict[str, Value]]
-Use = TypeVar("Use", Call, Visit)
+Use = TypeVar("Use", bound=Call | Visit)
 Slot = tuple[nn.Module, str]
 
 _REREAD = "it works in place, and what it overwrites is used again: an agile module does not work in place"
