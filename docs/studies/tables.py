@@ -28,7 +28,11 @@ RECIPE = {
 }
 """The tasks of the page about the recipe, each a study of its own, with what the tables call them."""
 STANDARDIZED = "agile-f+standardized"
-TRIED = (("batch-8", "batch-8-cosine", STANDARDIZED, "cosine schedule"),)
+TURN = "agile-f+standardized+direction-turn=3"
+TRIED = (
+    ("batch-8", "batch-8-turn", TURN, "a step turns a row by at most 3 rates"),
+    ("batch-8", "batch-8-cosine", STANDARDIZED, "cosine schedule"),
+)
 """Changes to the recipe: the task, the study of the change, its arm there, and what it is."""
 RIVALS = ("f", "f+weight-decay=0.1", "f+batchnorm", "f+layernorm")
 """The arms of its first table."""

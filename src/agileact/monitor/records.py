@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from agileact._common.errors import ArgumentError
-from agileact.monitor.units import local
 from agileact.nn import AgileModule
+from agileact.nn.rows import local
 
 _BYTES = 4 << 20
 _ROWS = 128

@@ -90,9 +90,8 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         ("watch", ("matters",), "serve the report to this machine's browser; it follows the running study"),
     ):
         found[name] = action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        action.add_argument(
-            "spec", type=Path, metavar="SPEC", help="the study's YAML file, the folder of its results, or its store"
-        )
+        what = "the study's YAML file, the folder of its results, or its store"
+        action.add_argument("spec", type=Path, metavar="SPEC", help=what)
         add(action, *SOURCE, *own)
         action.set_defaults(run=_later("actions", name), resumes=name == "run")
     add(found["export"], "json", json="print rows as JSON to standard output, besides a file or alone")
@@ -116,19 +115,13 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         "Serve the report on 127.0.0.1, to this machine alone. The page updates itself while the study runs; the study "
         "need not have begun. Ctrl-C ends it; the study goes on."
     )
-    found["watch"].add_argument(
-        "--port",
-        type=port,
-        default=8788,
-        metavar="N",
-        help="port on 127.0.0.1, 0 for any free one (default: %(default)s)",
-    )
+    where = "port on 127.0.0.1, 0 for any free one (default: %(default)s)"
+    found["watch"].add_argument("--port", type=port, default=8788, metavar="N", help=where)
     rescue.add_action(actions)
-    _add_compare(commands, count)
+    _add_compare(commands)
 
 
-def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
-    """Add ``agileact compare``; ``count`` parses a whole number greater than 0."""
+def _add_compare(commands: Any) -> None:
     parser = commands.add_parser(
         "compare",
         help="compare activations on your own model and data, within a time",
@@ -156,13 +149,9 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
     parser.add_argument(
         "--budget", type=seconds, default=1800.0, metavar="TIME", help="90s, 30m or 1.5h (default: 30m)"
     )
-    for name, default, what in (
-        ("iterations", 1000, "steps of a trial"),
-        ("batch-size", 100, "samples a step"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=count, default=default, metavar="N", help=f"{what} (default: %(default)s)"
-        )
+    for name, default, what in (("iterations", 1000, "steps of a trial"), ("batch-size", 100, "samples a step")):
+        text = f"{what} (default: %(default)s)"
+        parser.add_argument(f"--{name}", type=count, default=default, metavar="N", help=text)
     parser.add_argument(
         "--validation", type=count, metavar="N", help="validation samples to set aside (default: 500, at most a fifth)"
     )
