@@ -2,7 +2,6 @@
 // Nodes are written as ATen's generated ones are, so that functorch's transforms go through them.
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
@@ -59,20 +58,6 @@ Four call_double_backward(const OptionalTensor& tx, const OptionalTensor& ts, co
   return op.call(tx, ts, tl, grad, saved, scale, location, name_of(c.formula.base), c.formula.p, c.formula.q,
                  c.place.dim, c.place.ndim, c.place.terms, from_output);
 }
-
-// An ordinary CPU tensor, no tracing, no transform: its numbers can be read here and now, and the kernels can be called
-// without the dispatcher.
-bool ordinary(const Tensor& t) {
-  using K = c10::DispatchKey;
-  constexpr c10::DispatchKeySet special({K::Python, K::Functionalize, K::FuncTorchBatched, K::FuncTorchGradWrapper,
-                                         K::Fake, K::ZeroTensor});
-  return !t.defined() || (t.device().is_cpu() && !t.key_set().has_any(special) && t.has_storage());
-}
-template <typename... Ts>
-bool ordinary(const Tensor& first, const Ts&... rest) {
-  return ordinary(first) && ordinary(rest...);
-}
-bool observed() { return c10::impl::TorchDispatchModeTLS::any_modes_set(); }
 
 // Third derivatives are not fused: asking for one says so, instead of returning a constant.
 struct ThirdDerivative : public Node {

@@ -25,8 +25,16 @@ HERE = Path(__file__).resolve().parent
 LIBRARIES = HERE.parent / "src" / "agileact" / "ops" / "lib"
 SCHEMA = HERE.parent / "src" / "agileact" / "ops" / "schema.py"
 
-COMMON = ("autograd.cpp", "layout.cpp", "operators.cpp", "pool_autograd.cpp", "pool_operators.cpp", "stamp.cpp")
-LOOPS = ("elementwise.cpp", "combined.cpp", "pool.cpp", "pool_backward.cpp")
+COMMON = (
+    "autograd.cpp",
+    "gain_operator.cpp",
+    "layout.cpp",
+    "operators.cpp",
+    "pool_autograd.cpp",
+    "pool_operators.cpp",
+    "stamp.cpp",
+)
+LOOPS = ("elementwise.cpp", "combined.cpp", "gain.cpp", "pool.cpp", "pool_backward.cpp")
 
 _X86 = {
     "DEFAULT": (),
@@ -187,15 +195,15 @@ def _flags(root: Path) -> list[str]:
     include = root / "include"
     if not (include / "ATen" / "ATen.h").exists():
         raise BuildError(f"the PyTorch in {root} came without its C++ headers")
-    flags = [
+    return [
         "-std=c++20" if _version(torch.__version__) >= (2, 9) else "-std=c++17",
         *("-O2", "-g0", "-fPIC", "-DNDEBUG", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"),
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         f"-I{include}",
         f"-I{include / 'torch' / 'csrc' / 'api' / 'include'}",
+        *([] if sys.platform == "darwin" else ["-fopenmp"]),
         *shlex.split(os.environ.get("CXXFLAGS", "")),
     ]
-    return flags if sys.platform == "darwin" else [*flags, "-fopenmp"]
 
 
 def _version(text: str) -> tuple[int, ...]:

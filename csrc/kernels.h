@@ -123,6 +123,25 @@ struct CombinedDoubleBackward {
   double* sum_x;
 };
 
+// scale * f(gain * (x - location)).
+struct GainForward {
+  const void* x;
+  void* y;
+  const void* scale;
+  const void* location;
+  const void* gain;
+};
+
+struct GainBackward {
+  const void* grad;
+  const void* x;
+  void* grad_x;
+  const void* scale;
+  const void* location;
+  const void* gain;
+  double* sums;  // params numbers each: of grad * f, grad * f' and grad * f' * (x - location)
+};
+
 // Max pooling of an activation, over planes (or, channels last, over samples).
 struct Pooling {
   int64_t batch, channels, height, width, out_height, out_width;
@@ -158,6 +177,8 @@ void double_backward(const Formula&, const Geometry&, const DoubleBackward&);
 void combined(c10::ScalarType dtype, const Formula&, const Geometry&, const CombinedForward&);
 void combined_backward(c10::ScalarType dtype, const Formula&, const Geometry&, const CombinedBackward&);
 void combined_double_backward(const Formula&, const Geometry&, const CombinedDoubleBackward&);
+void gain_forward(c10::ScalarType dtype, const Formula&, const Geometry&, const GainForward&);
+void gain_backward(c10::ScalarType dtype, const Formula&, const Geometry&, const GainBackward&);
 void pool(c10::ScalarType dtype, const Formula&, const Pooling&, const PoolForward&);
 void pool_backward(c10::ScalarType dtype, const Formula&, const Pooling&, const PoolBackward&);
 

@@ -231,27 +231,29 @@ at::Tensor Layout::gradient(const double* sums, const at::Tensor& parameter, int
   return result;
 }
 
-std::pair<at::Tensor, at::Tensor> Layout::gradients(const double* sums, const OptionalTensor& scale,
-                                                    const OptionalTensor& location, int64_t terms,
-                                                    bool shared) const {
-  const auto given = [](const OptionalTensor& t) { return t.has_value() && t->defined(); };
-  const int64_t n = geometry.params * terms;
+c10::SmallVector<at::Tensor, 3> Layout::gradients(const double* sums, std::initializer_list<OptionalTensor> parameters,
+                                                  int64_t terms, bool shared) const {
+  const int64_t n = geometry.params * terms, all = static_cast<int64_t>(parameters.size()) * n;
+  c10::SmallVector<at::Tensor, 3> made;
   const auto flat = [&](const OptionalTensor& t) {
-    return given(t) && t->scalar_type() == at::kFloat && t->dim() == 1 && order.empty();
+    return t.has_value() && t->defined() && t->scalar_type() == at::kFloat && t->dim() == 1 && order.empty();
   };
-  if (shared && flat(scale) && flat(location)) {
-    const at::Tensor both = at::detail::empty_cpu({2 * n}, at::kFloat);
-    std::copy_n(sums, 2 * n, both.mutable_data_ptr<float>());
-    const auto part = [&](int64_t offset) {
-      at::Tensor t = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(both.storage()), both.key_set(), both.dtype());
+  if (shared && std::all_of(parameters.begin(), parameters.end(), flat)) {
+    const at::Tensor whole = at::detail::empty_cpu({all}, at::kFloat);
+    std::copy_n(sums, all, whole.mutable_data_ptr<float>());
+    for (int64_t offset = 0; offset < all || made.size() < parameters.size(); offset += n) {
+      at::Tensor t = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(whole.storage()), whole.key_set(), whole.dtype());
       t.unsafeGetTensorImpl()->set_storage_offset(offset);
       t.unsafeGetTensorImpl()->set_sizes_contiguous({n});
-      return t;
-    };
-    return {part(0), part(n)};
+      made.push_back(std::move(t));
+    }
+    return made;
   }
-  return {given(scale) ? gradient(sums, *scale, terms) : at::Tensor(),
-          given(location) ? gradient(sums + n, *location, terms) : at::Tensor()};
+  for (const OptionalTensor& parameter : parameters) {
+    made.push_back(parameter.has_value() && parameter->defined() ? gradient(sums, *parameter, terms) : at::Tensor());
+    sums += n;
+  }
+  return made;
 }
 
 at::Tensor Layout::like_x(const at::Tensor& t) const {

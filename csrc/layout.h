@@ -59,9 +59,10 @@ struct Layout {
   Table table(const OptionalTensor& parameter, int64_t terms, double fill, bool inverted = false) const;
   // Sums from the loops as a gradient like the parameter.
   at::Tensor gradient(const double* sums, const at::Tensor& parameter, int64_t terms) const;
-  // Both sums, one behind the other, as gradients of what is wanted; in one piece of memory if they may share it.
-  std::pair<at::Tensor, at::Tensor> gradients(const double* sums, const OptionalTensor& scale,
-                                              const OptionalTensor& location, int64_t terms, bool shared) const;
+  // Sums, one behind the other, as gradients of the parameters that are wanted; in one piece of memory if they may share
+  // it.
+  c10::SmallVector<at::Tensor, 3> gradients(const double* sums, std::initializer_list<OptionalTensor> parameters,
+                                            int64_t terms, bool shared) const;
   // t laid out in memory as x is.
   at::Tensor like_x(const at::Tensor& t) const;
 };

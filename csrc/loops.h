@@ -27,6 +27,7 @@ namespace {
 
 constexpr int64_t kGrain = 32768;        // as ATen: below it a second thread costs more than it brings
 constexpr int64_t kSegment = 16384;      // the longest run that one accumulator adds up
+constexpr int64_t kShortRun = 32;        // elements with one parameter: from here on they are worth a run
 constexpr int64_t kMaxColumns = 1024;    // columns of a tile: tables and sums stay in the first cache
 
 // Numbers for a call: on the stack where they are few, as malloc takes longer than a small tensor does.
@@ -71,16 +72,15 @@ struct Streams {
   std::array<double*, NA> sums;
 };
 
-// One pack, or its first n elements, at `at`.
-template <typename T, int NI, int NO, typename Io, typename Op, typename Tab, typename Acc, typename Whole>
-AGILEACT_INLINE void part(const Io& io, const Op& op, int64_t at, const Tab& tab, Acc& acc, Whole, int64_t n) {
+// The vectors at `at`.
+template <typename T, int H, int NI, int NO, typename Io, typename Op, typename Tab, typename Acc>
+AGILEACT_INLINE void whole(const Io& io, const Op& op, int64_t at, const Tab& tab, Acc& acc) {
   using V = vec_t<T>;
-  constexpr bool full = Whole::value;
-  Pack<T> in[NI], out[NO];
+  Lanes<T, H> in[NI], out[NO];
   AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
-    in[k] = full ? Pack<T>::load(io.in[k] + at) : Pack<T>::load(io.in[k] + at, n);
+    in[k] = Lanes<T, H>::load(io.in[k] + at);
   }
-  AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
+  AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
     V vi[NI], vo[NO];
     AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
       vi[k] = in[k].v[half];
@@ -91,16 +91,70 @@ AGILEACT_INLINE void part(const Io& io, const Op& op, int64_t at, const Tab& tab
     }
   }
   AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
-    full ? out[k].store(io.out[k] + at) : out[k].store(io.out[k] + at, n);
+    out[k].store(io.out[k] + at);
   }
 }
 
-// Each parameter's elements lie in runs of `inner`: the parameters are loaded once a run.
+// Their first n elements, fewer than a pack. A call, for its many copies would take the compiler long: hence the sums of its
+// own, which leave the caller's in registers.
+template <typename T, int NI, int NO, int NA, typename Io, typename Op, typename Tab>
+__attribute__((noinline)) void ragged_sums(const Io& io, const Op& op, int64_t at, int64_t n, const Tab& tab,
+                                           vec_t<T> (&acc)[2][NA > 0 ? NA : 1]) {
+  using V = vec_t<T>;
+  constexpr int H = 2;
+  Lanes<T, H> in[NI], out[NO];
+  AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
+    in[k] = Lanes<T, H>::load(io.in[k] + at, n);
+  }
+  AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
+    V vi[NI], vo[NO], sums[NA > 0 ? NA : 1];
+    AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
+      vi[k] = in[k].v[half];
+    }
+    AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+      sums[k] = V(0);
+    }
+    op(vi, tab[half], vo, sums);
+    // The lanes behind the end computed something (0 * inf, say): it must not count.
+    const V valid = Lanes<T, H>::first(half, n);
+    AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+      acc[half][k] = sums[k] & valid;
+    }
+    AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
+      out[k].v[half] = vo[k];
+    }
+  }
+  AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
+    out[k].store(io.out[k] + at, n);
+  }
+}
+template <typename T, int NI, int NO, int NT, int NA, typename Io, typename Op, typename Tab, typename Acc>
+AGILEACT_INLINE void ragged(const Io& io, const Op& op, int64_t at, int64_t n, const Tab& tab, Acc& acc) {
+  using V = vec_t<T>;
+  V tables[2][NT > 0 ? NT : 1], sums[2][NA > 0 ? NA : 1];
+  AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
+    AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
+      tables[half][t] = tab[half][t];
+    }
+  }
+  ragged_sums<T, NI, NO, NA>(io, op, at, n, tables, sums);
+  AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
+    AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+      acc[half][k] = acc[half][k] + sums[half][k];
+    }
+  }
+}
+
+// Each parameter's elements lie in runs of `inner`: the parameters are loaded once a run. Runs that follow one another
+// are gone through without a break: the vector in which one ends works on the beginning of the next one too, with the
+// parameters of both. So no vector of a short run is a part, or lies across two lines of the cache.
 template <typename T, int NI, int NO, int NT, int NA, typename Op>
 void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op& op) {
   using V = vec_t<T>;
   using A = acc_t<T>;
   constexpr int64_t step = kStep<T>;
+  constexpr int H = std::is_same_v<T, A> ? 1 : 2;  // vectors where a run ends
+  constexpr int64_t unit = H * V::size();
   const int64_t wanted = tile_elements(g.numel());
   const int64_t segment = std::min(g.inner, kSegment);
   const int64_t segments = ceil_div(g.inner, segment);
@@ -118,75 +172,102 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
     const int64_t r0 = tile / segments / column_tiles * rows;
     const int64_t c1 = std::min(c0 + columns, g.params);
     const int64_t r1 = std::min(r0 + rows, g.outer);
-    const int64_t start = s * segment;
-    const int64_t n = std::min(segment, g.inner - start);
+    const int64_t n = std::min(segment, g.inner - s * segment);
     // Numbers, not vectors: those would all be set to zero first.
     alignas(64) A block[NA > 0 ? NA : 1][256 * V::size()];
-    const auto tail = [&](const V* in, const V* tab, V* out, V* sums, int64_t count, V* acc) {
-      AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-        sums[k] = V(0);
+    AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+      std::fill_n(block[k], (c1 - c0) * V::size(), A(0));
+    }
+    // Runs of n elements from `at` on, of the parameters c, c + 1, ..., c1 - 1, c0, ...
+    const auto stretch = [&](int64_t at, int64_t c, int64_t runs) {
+      V tab[NT > 0 ? NT : 1], next[NT > 0 ? NT : 1];
+      V acc[2][NA > 0 ? NA : 1];
+      const V* const both[2] = {tab, tab};
+      AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
+        tab[t] = V(io.tab[t][c]);
       }
-      op(in, tab, out, sums);
-      // The lanes behind the end computed something (0 * inf, say): it must not count.
-      const V valid = first_lanes<V>(count);
       AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-        acc[k] = acc[k] + (sums[k] & valid);
+        acc[0][k] = V(0);
+        acc[1][k] = V(0);
+      }
+      int64_t i = at, end = at + n;
+      if (at % unit != 0 && n >= 8 * unit) {
+        i += unit - at % unit;
+        ragged<T, NI, NO, NT, NA>(io, op, at, i - at, both, acc);
+      }
+      for (int64_t left = runs - 1;; --left) {
+        for (; i + step <= end; i += step) {
+          whole<T, 2, NI, NO>(io, op, i, both, acc);
+        }
+        if constexpr (H == 1) {
+          if (i + unit <= end) {
+            whole<T, 1, NI, NO>(io, op, i, both, acc);
+            i += unit;
+          }
+        }
+        const int64_t own = end - i, follower = c + 1 == c1 ? c0 : c + 1;
+        V begun[2][NA > 0 ? NA : 1];
+        AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+          begun[0][k] = V(0);
+          begun[1][k] = V(0);
+        }
+        if (left > 0) {
+          AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
+            next[t] = V(io.tab[t][follower]);
+          }
+        }
+        if (own > 0 && left > 0) {
+          V mixed[H][NT > 0 ? NT : 1], sums[H][NA > 0 ? NA : 1];
+          AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
+            const V mine = Lanes<T, H>::first(half, own);
+            AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
+              mixed[half][t] = V::blendv(next[t], tab[t], mine);
+            }
+            AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+              sums[half][k] = V(0);
+            }
+          }
+          whole<T, H, NI, NO>(io, op, i, mixed, sums);
+          i += unit;
+          AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
+            const V mine = Lanes<T, H>::first(half, own);
+            AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+              const V ended = sums[half][k] & mine;
+              acc[half][k] = acc[half][k] + ended;
+              begun[half][k] = sums[half][k] ^ ended;  // what is not there is 0
+            }
+          }
+        } else if (own > 0) {
+          ragged<T, NI, NO, NT, NA>(io, op, i, own, both, acc);
+        }
+        AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
+          A* const total = block[k] + (c - c0) * V::size();
+          (V::loadu(total) + (acc[0][k] + acc[1][k])).store(total);
+          acc[0][k] = begun[0][k];
+          acc[1][k] = begun[1][k];
+        }
+        if (left == 0) {
+          break;
+        }
+        AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
+          tab[t] = next[t];
+        }
+        c = follower;
+        end += n;
       }
     };
-    for (int64_t r = r0; r < r1; ++r) {
-      for (int64_t c = c0; c < c1; ++c) {
-        const int64_t at = (r * g.params + c) * g.inner + start;
-        V tab[NT > 0 ? NT : 1];
-        AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
-          tab[t] = V(io.tab[t][c]);
+    const int64_t beginning = (r0 * g.params + c0) * g.inner + s * segment;
+    if (n < unit || segments > 1) {
+      for (int64_t r = r0; r < r1; ++r) {
+        for (int64_t c = c0; c < c1; ++c) {
+          stretch(beginning + ((r - r0) * g.params + c - c0) * g.inner, c, 1);
         }
-        const V* const both[2] = {tab, tab};
-        V acc[2][NA > 0 ? NA : 1];
-        AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-          acc[0][k] = V(0);
-          acc[1][k] = V(0);
-        }
-        int64_t i = 0;
-        for (; i + step <= n; i += step) {
-          part<T, NI, NO>(io, op, at + i, both, acc, std::true_type(), step);
-        }
-        if constexpr (std::is_same_v<T, A>) {
-          // One vector at a time: short runs are mostly ends.
-          for (int half = 0; i < n; ++half, i += V::size()) {
-            const int64_t count = std::min<int64_t>(V::size(), n - i);
-            V vi[NI], vo[NO], va[NA > 0 ? NA : 1];
-            AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
-              vi[k] = load_first(io.in[k] + at + i, count);
-            }
-            tail(vi, tab, vo, va, count, acc[half]);
-            AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
-              store_first(vo[k], io.out[k] + at + i, count);
-            }
-          }
-        } else if (i < n) {
-          Pack<T> in[NI], out[NO];
-          AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
-            in[k] = Pack<T>::load(io.in[k] + at + i, n - i);
-          }
-          AGILEACT_UNROLL for (int half = 0; half < 2; ++half) {
-            V vi[NI], vo[NO], va[NA > 0 ? NA : 1];
-            AGILEACT_UNROLL for (int k = 0; k < NI; ++k) {
-              vi[k] = in[k].v[half];
-            }
-            tail(vi, tab, vo, va, n - i - half * V::size(), acc[half]);
-            AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
-              out[k].v[half] = vo[k];
-            }
-          }
-          AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
-            out[k].store(io.out[k] + at + i, n - i);
-          }
-        }
-        AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-          const V sum = acc[0][k] + acc[1][k];
-          A* const own = block[k] + (c - c0) * V::size();
-          (r == r0 ? sum : V::loadu(own) + sum).store(own);
-        }
+      }
+    } else {
+      // All rows at once where the tile has them whole.
+      const int64_t together = c1 - c0 == g.params ? r1 - r0 : 1;
+      for (int64_t r = r0; r < r1; r += together) {
+        stretch(beginning + (r - r0) * g.params * g.inner, c0, together * (c1 - c0));
       }
     }
     if constexpr (NA > 0) {
@@ -230,59 +311,74 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
     period = whole <= 1024 ? whole : period;
     period *= ceil_div(256, period);
   }
-  const bool repeated = period != g.params;
+  // Tables lie as the lanes do, in whole packs.
+  constexpr bool moved = Lanes<T>::place(1) != 1;
+  const bool repeated = moved || period != g.params;
+  const int64_t stride = ceil_div(period, step) * step;
   Scratch<A> storage;
-  storage.resize_for_overwrite(repeated ? NT * period : 0);
+  storage.resize_for_overwrite(repeated ? NT * stride : 0);
   std::array<const A*, NT> tab = io.tab;
   if (repeated) {
     AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
-      A* to = storage.data() + t * period;
+      A* to = storage.data() + t * stride;
       for (int64_t c = 0; c < g.params; ++c) {
         std::fill_n(to + c * g.inner, g.inner, io.tab[t][c]);
       }
       for (int64_t i = short_period; i < period; i += short_period) {
         std::memcpy(to + i, to, short_period * sizeof(A));
       }
+      std::fill_n(to + period, stride - period, A(1));
+      if constexpr (moved) {
+        for (int64_t c = 0; c < stride; c += step) {
+          A pack[step];
+          std::copy_n(to + c, step, pack);
+          for (int64_t i = 0; i < step; ++i) {
+            to[c + Lanes<T>::place(i)] = pack[i];
+          }
+        }
+      }
       tab[t] = to;
     }
   }
   const int64_t all_rows = ceil_div(total, period);
   const int64_t columns = std::min(period, kMaxColumns);
-  const int64_t rows = std::clamp<int64_t>(tile_elements(total) / columns, 1, all_rows);
+  const int64_t rows = std::clamp<int64_t>(2 * tile_elements(total) / columns, 1, all_rows);
   const int64_t column_tiles = ceil_div(period, columns);
   const int64_t row_tiles = ceil_div(all_rows, rows);
   Scratch<A> partial;
-  partial.resize_for_overwrite(NA * row_tiles * period);
+  partial.resize_for_overwrite(NA * row_tiles * stride);
 
   each_tile(row_tiles * column_tiles, rows * columns, [&](int64_t tile) {
     const int64_t c0 = tile % column_tiles * columns;
     const int64_t c1 = std::min(c0 + columns, period);
     const int64_t r0 = tile / column_tiles * rows;
     const int64_t r1 = std::min(r0 + rows, all_rows);
-    A block[NA > 0 ? NA : 1][kMaxColumns];
+    alignas(64) A block[NA > 0 ? NA : 1][kMaxColumns];
     AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-      std::fill_n(block[k], c1 - c0, A(0));
+      std::fill_n(block[k], ceil_div(c1 - c0, step) * step, A(0));
     }
-    // Columns [c, c + n) of row r. Rows one after the other, as they lie in memory: taking two or four at once to
-    // share their tables and sums was measured to be slower, for the jumps.
-    const auto patch = [&](int64_t r, int64_t c, auto whole, int64_t n) {
-      constexpr bool full = decltype(whole)::value;
+    // The columns from c on of row r, or the first n of them. Rows one after the other, as they lie in memory: taking two
+    // or four at once to share their tables and sums brought a tenth at most, and lost as much elsewhere.
+    const auto patch = [&](int64_t r, int64_t c, auto full, int64_t n) {
       V t[2][NT > 0 ? NT : 1];
       V acc[2][NA > 0 ? NA : 1];
       AGILEACT_UNROLL for (int k = 0; k < NT; ++k) {
-        const Pack<A> p = full ? Pack<A>::load(tab[k] + c) : Pack<A>::load(tab[k] + c, n);
+        const Pack<A> p = full.value || repeated ? Pack<A>::load(tab[k] + c) : Pack<A>::load(tab[k] + c, n);
         t[0][k] = p.v[0];
         t[1][k] = p.v[1];
       }
       AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-        const Pack<A> p = full ? Pack<A>::load(block[k] + c - c0) : Pack<A>::load(block[k] + c - c0, n);
+        const Pack<A> p = Pack<A>::load(block[k] + c - c0);
         acc[0][k] = p.v[0];
         acc[1][k] = p.v[1];
       }
-      part<T, NI, NO>(io, op, r * period + c, t, acc, whole, n);
+      if constexpr (full.value) {
+        whole<T, 2, NI, NO>(io, op, r * period + c, t, acc);
+      } else {
+        ragged<T, NI, NO, NT, NA>(io, op, r * period + c, n, t, acc);
+      }
       AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-        const Pack<A> p{{acc[0][k], acc[1][k]}};
-        full ? p.store(block[k] + c - c0) : p.store(block[k] + c - c0, n);
+        Pack<A>{{acc[0][k], acc[1][k]}}.store(block[k] + c - c0);
       }
     };
     int64_t r = r0;
@@ -302,7 +398,7 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
       }
       for (; r < r1 && (r + 1) * period <= total; ++r) {
         AGILEACT_UNROLL for (int pack = 0; pack < 2; ++pack) {
-          part<T, NI, NO>(io, op, r * period + pack * step, t[pack], acc[pack], std::true_type(), step);
+          whole<T, 2, NI, NO>(io, op, r * period + pack * step, t[pack], acc[pack]);
         }
       }
       AGILEACT_UNROLL for (int pack = 0; pack < 2; ++pack) {
@@ -323,19 +419,20 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
       }
     }
     AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
-      std::copy_n(block[k], c1 - c0, partial.data() + (r0 / rows * NA + k) * period + c0);
+      std::copy_n(block[k], ceil_div(c1 - c0, step) * step, partial.data() + (r0 / rows * NA + k) * stride + c0);
     }
   });
   if constexpr (NA > 0) {
     Scratch<double> totals;
-    totals.resize_for_overwrite(NA * period);
-    add_slices(partial.data(), row_tiles, NA * period, totals.data());
+    totals.resize_for_overwrite(NA * stride);
+    add_slices(partial.data(), row_tiles, NA * stride, totals.data());
     AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
       std::fill_n(io.sums[k], g.params, 0.0);
       for (int64_t i = 0; i < period; i += short_period) {
         for (int64_t c = 0; c < g.params; ++c) {
           for (int64_t j = 0; j < g.inner; ++j) {
-            io.sums[k][c] += totals[k * period + i + c * g.inner + j];
+            const int64_t at = i + c * g.inner + j;
+            io.sums[k][c] += totals[k * stride + (moved ? at / step * step + Lanes<T>::place(at % step) : at)];
           }
         }
       }
@@ -345,7 +442,7 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
 
 // Whether a parameter stays the same for long enough to be kept in a register.
 inline bool in_rows(const Geometry& g) {
-  return g.params == 1 || (g.inner > 1 && (g.inner >= 64 || g.params * g.inner > kMaxColumns));
+  return g.params == 1 || (g.inner > 1 && (g.inner >= kShortRun || g.params * g.inner > kMaxColumns));
 }
 
 template <typename T, int NI, int NO, int NT, int NA, typename Op>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/function.h>
 
 #include <memory>
@@ -40,5 +41,19 @@ inline OptionalTensor option(const at::Tensor& t) { return t.defined() ? Optiona
 inline bool tracked(const at::Tensor& t) { return t.defined() && t.requires_grad(); }
 inline bool tracked(const OptionalTensor& t) { return t.has_value() && tracked(*t); }
 inline bool has_tangent(const at::Tensor& t) { return t.defined() && t._fw_grad(0).defined(); }
+
+// An ordinary CPU tensor, no tracing, no transform: its numbers can be read here and now, and the kernels can be called
+// without the dispatcher.
+inline bool ordinary(const at::Tensor& t) {
+  using K = c10::DispatchKey;
+  constexpr c10::DispatchKeySet special({K::Python, K::Functionalize, K::FuncTorchBatched, K::FuncTorchGradWrapper,
+                                         K::Fake, K::ZeroTensor});
+  return !t.defined() || (t.device().is_cpu() && !t.key_set().has_any(special) && t.has_storage());
+}
+template <typename... Ts>
+bool ordinary(const at::Tensor& first, const Ts&... rest) {
+  return ordinary(first) && ordinary(rest...);
+}
+inline bool observed() { return c10::impl::TorchDispatchModeTLS::any_modes_set(); }
 
 }  // namespace agileact

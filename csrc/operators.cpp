@@ -39,27 +39,6 @@ Tensor like(const Tensor& x) {
   return x.is_contiguous() ? Tensor(at::detail::empty_cpu(x.sizes(), x.scalar_type())) : at::empty_like(x);
 }
 
-void check(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Place& place) {
-  const auto dtype = x.scalar_type();
-  TORCH_CHECK(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf,
-              "agileact: no kernel for ", dtype);
-  TORCH_CHECK(place.dim >= 0 && place.ndim >= 0 && place.dim + place.ndim <= x.dim(), "agileact: axes ", place.dim,
-              " to ", place.dim + place.ndim, " of a tensor with ", x.dim());
-  TORCH_CHECK(place.terms >= 1, "agileact: at least one term, not ", place.terms);
-  int64_t wanted = place.terms;
-  for (int64_t d = place.dim; d < place.dim + place.ndim; ++d) {
-    wanted *= x.size(d);
-  }
-  for (const OptionalTensor* parameter : {&scale, &location}) {
-    if (has(*parameter)) {
-      TORCH_CHECK((*parameter)->numel() == wanted, "agileact: a parameter with ", (*parameter)->numel(),
-                  " elements for ", wanted);
-      TORCH_CHECK((*parameter)->is_cpu() && at::isFloatingType((*parameter)->scalar_type()),
-                  "agileact: parameters must be floating-point tensors on the CPU");
-    }
-  }
-}
-
 // x and y are dense and laid out alike; they may be the same.
 void evaluate(const Layout& layout, const Tensor& y, const OptionalTensor& scale, const OptionalTensor& location,
               const Formula& formula, const Place& place, const Look& seen) {
@@ -107,7 +86,7 @@ Four agile_double_backward(const OptionalTensor& tangent_x, const OptionalTensor
                            const OptionalTensor& scale, const OptionalTensor& location, std::string_view base, double p,
                            double q, int64_t dim, int64_t ndim, int64_t terms, bool from_output) {
   const Formula formula = formula_of(base, p, q);
-  check(saved, scale, location, {dim, ndim, terms});
+  check_call(saved, scale, location, {dim, ndim, terms});
   TORCH_CHECK(!from_output || (invertible(formula) && terms == 1), "agileact: ", base,
               " cannot be recovered from its output");
   const auto dtype = saved.scalar_type();
@@ -144,9 +123,30 @@ Four agile_double_backward(const OptionalTensor& tangent_x, const OptionalTensor
 
 }  // namespace
 
+void check_call(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Place& place) {
+  const auto dtype = x.scalar_type();
+  TORCH_CHECK(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf,
+              "agileact: no kernel for ", dtype);
+  TORCH_CHECK(place.dim >= 0 && place.ndim >= 0 && place.dim + place.ndim <= x.dim(), "agileact: axes ", place.dim,
+              " to ", place.dim + place.ndim, " of a tensor with ", x.dim());
+  TORCH_CHECK(place.terms >= 1, "agileact: at least one term, not ", place.terms);
+  int64_t wanted = place.terms;
+  for (int64_t d = place.dim; d < place.dim + place.ndim; ++d) {
+    wanted *= x.size(d);
+  }
+  for (const OptionalTensor* parameter : {&scale, &location}) {
+    if (has(*parameter)) {
+      TORCH_CHECK((*parameter)->numel() == wanted, "agileact: a parameter with ", (*parameter)->numel(),
+                  " elements for ", wanted);
+      TORCH_CHECK((*parameter)->is_cpu() && at::isFloatingType((*parameter)->scalar_type()),
+                  "agileact: parameters must be floating-point tensors on the CPU");
+    }
+  }
+}
+
 Tensor forward_cpu(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Formula& formula,
                    const Place& place, const Look& seen) {
-  check(x, scale, location, place);
+  check_call(x, scale, location, place);
   if (seen.plain) {
     return plain(formula, x);
   }
@@ -158,7 +158,7 @@ Tensor forward_cpu(const Tensor& x, const OptionalTensor& scale, const OptionalT
 
 void forward_cpu_(const Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Formula& formula,
                   const Place& place, const Look& seen) {
-  check(x, scale, location, place);
+  check_call(x, scale, location, place);
   if (seen.plain) {
     x.copy_(forward_cpu(x, scale, location, formula, place, seen));
     return;
@@ -174,7 +174,7 @@ Three backward_cpu(const Tensor& grad, const Tensor& saved, const OptionalTensor
                    const Formula& formula, const Place& place, bool from_output, bool want_scale, bool want_location,
                    bool shared) {
   const int64_t terms = place.terms;
-  check(saved, scale, location, place);
+  check_call(saved, scale, location, place);
   TORCH_CHECK(!from_output || (invertible(formula) && terms == 1), "agileact: ", name_of(formula.base),
               " cannot be recovered from its output");
   TORCH_CHECK(grad.sizes() == saved.sizes() && grad.scalar_type() == saved.scalar_type(),
@@ -200,9 +200,9 @@ Three backward_cpu(const Tensor& grad, const Tensor& saved, const OptionalTensor
   for (int64_t i = 0; i < n; ++i) {
     sums[n + i] *= -(wide ? static_cast<const double*>(a.data)[i] : static_cast<const float*>(a.data)[i]);
   }
-  auto [to_scale, to_location] = layout.gradients(sums.data(), want_scale ? scale : std::nullopt,
-                                                  want_location ? location : std::nullopt, terms, shared);
-  return {grad_x, to_scale, to_location};
+  auto made = layout.gradients(
+      sums.data(), {want_scale ? scale : std::nullopt, want_location ? location : std::nullopt}, terms, shared);
+  return {grad_x, made[0], made[1]};
 }
 
 TORCH_LIBRARY_IMPL(agileact, CPU, m) {

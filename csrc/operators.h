@@ -9,6 +9,9 @@
 
 namespace agileact {
 
+// Raises unless the kernels can work on these.
+void check_call(const at::Tensor& x, const OptionalTensor& scale, const OptionalTensor& location, const Place&);
+
 // scale * f(x - location), or the sum of such terms.
 at::Tensor forward_cpu(const at::Tensor& x, const OptionalTensor& scale, const OptionalTensor& location,
                        const Formula&, const Place&, const Look&);

@@ -116,14 +116,18 @@ inline __m256 widened(const c10::BFloat16* from) {
 inline __m256 widened(const c10::Half* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
-inline __m256i rounded(__m256 v) {
+// In the upper half of each lane; of no NaN.
+inline __m256i rounded_number(__m256 v) {
   const __m256i bits = _mm256_castps_si256(v);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-  const __m256 nan = _mm256_cmp_ps(v, v, _CMP_UNORD_Q);
-  // All bits set is a NaN too.
-  return _mm256_srli_epi32(_mm256_castps_si256(_mm256_or_ps(_mm256_castsi256_ps(sum), nan)), 16);
+  return _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
 }
+inline __m256i rounded_bits(__m256 v) {
+  // All bits set is a NaN too.
+  const __m256 nan = _mm256_cmp_ps(v, v, _CMP_UNORD_Q);
+  return _mm256_castps_si256(_mm256_or_ps(_mm256_castsi256_ps(rounded_number(v)), nan));
+}
+inline __m256i rounded(__m256 v) { return _mm256_srli_epi32(rounded_bits(v), 16); }
 inline void narrow(__m256 low, __m256 high, c10::BFloat16* to) {
   const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded(low), rounded(high)), 0xd8);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), both);
@@ -190,6 +194,89 @@ struct Pack {
     }
   }
 };
+
+// H vectors of the loops, which do not mind in which order the numbers lie in them: on AVX2 the even numbers of bfloat16
+// fill one vector and the odd ones the other, as a pack in order would cost shuffles in both directions.
+template <typename T, int H = 2>
+struct Lanes {
+  using V = vec_t<T>;
+  static constexpr int64_t W = V::size();
+  static_assert(H == 2 || std::is_same_v<T, acc_t<T>>);
+  V v[H];
+
+  // Where the number i of a pack lies.
+  static constexpr int64_t place(int64_t i) { return i; }
+  // All bits in the lanes of a vector that hold the first n numbers.
+  static V first(int half, int64_t n) { return first_lanes<V>(n - half * W); }
+
+  static inline Lanes load(const T* from) {
+    if constexpr (H == 1) {
+      return {V::loadu(from)};
+    } else {
+      const Pack<T> p = Pack<T>::load(from);
+      return {p.v[0], p.v[1]};
+    }
+  }
+  static inline Lanes load(const T* from, int64_t n) {
+    if constexpr (H == 1) {
+      return {load_first(from, n)};
+    } else {
+      const Pack<T> p = Pack<T>::load(from, n);
+      return {p.v[0], p.v[1]};
+    }
+  }
+  inline void store(T* to) const {
+    if constexpr (H == 1) {
+      v[0].store(to);
+    } else {
+      Pack<T>{{v[0], v[1]}}.store(to);
+    }
+  }
+  inline void store(T* to, int64_t n) const {
+    if constexpr (H == 1) {
+      store_first(v[0], to, n);
+    } else {
+      Pack<T>{{v[0], v[1]}}.store(to, n);
+    }
+  }
+};
+
+#if defined(CPU_CAPABILITY_AVX2)
+template <>
+struct Lanes<c10::BFloat16, 2> {
+  using V = vec_t<c10::BFloat16>;
+  static constexpr int64_t W = V::size();
+  V v[2];
+
+  static constexpr int64_t place(int64_t i) { return i % 2 * W + i / 2; }
+  static V first(int half, int64_t n) { return first_lanes<V>((n + 1 - half) / 2); }
+
+  static inline Lanes load(const c10::BFloat16* from) {
+    const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return {V(_mm256_castsi256_ps(_mm256_slli_epi32(both, 16))),
+            V(_mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000)))))};
+  }
+  inline void store(c10::BFloat16* to) const {
+    __m256i even = rounded_number(v[0]), odd = rounded_number(v[1]);
+    // One comparison for both, and hardly ever more.
+    if (__builtin_expect(_mm256_movemask_ps(_mm256_cmp_ps(v[0], v[1], _CMP_UNORD_Q)) != 0, 0)) {
+      even = rounded_bits(v[0]);
+      odd = rounded_bits(v[1]);
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xaa));
+  }
+  static inline Lanes load(const c10::BFloat16* from, int64_t n) {
+    c10::BFloat16 some[2 * W] = {};
+    std::memcpy(static_cast<void*>(some), from, n * sizeof(c10::BFloat16));
+    return load(some);
+  }
+  inline void store(c10::BFloat16* to, int64_t n) const {
+    c10::BFloat16 some[2 * W];
+    store(some);
+    std::memcpy(static_cast<void*>(to), some, n * sizeof(c10::BFloat16));
+  }
+};
+#endif
 
 // Adds the lanes in one fixed order.
 template <typename V>

@@ -17,10 +17,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     if not dist.is_torchelastic_launched():
-        parser.error("it is torchrun that starts the processes: see --help")
+        parser.error("torchrun starts the processes: see --help")
     dist.init_process_group("gloo")
     train()
-    dist.barrier()  # no process leaves while another one still works
+    dist.barrier()  # no process ends before the others
     dist.destroy_process_group()
 
 

@@ -16,7 +16,7 @@ import agileact as ag
 
 
 def pictures(size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return pictures of one of three colours, and which: put your own data loader here."""
+    """Return pictures with one of three colours, and the colour: put your own data loader here."""
     label = torch.randint(0, 3, (size,), generator=generator)
     x = torch.randn(size, 3, 64, 64, generator=generator)
     x[torch.arange(size), label] += 0.3
@@ -42,7 +42,7 @@ def main() -> None:
 
     model, report = ag.convert(model, example_inputs=x)
     print(report)
-    # A positive scale is what lets the scale of a layer pass through the ReLU behind a shortcut, so that all folds.
+    # Only positive scales pass through the ReLU behind a shortcut: with them all folds.
     optimizer = torch.optim.AdamW(ag.param_groups(model, lr=1e-3, weight_decay=0.05))
     ag.constrain_scale(optimizer, model, "positive")
     model.train()

@@ -78,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "plain.pt"
         torch.save(plain.state_dict(), file)
-        shipped = CNN()  # the class as it was: nothing of Agileact is left
+        shipped = CNN()  # your class, without Agileact
         shipped.load_state_dict(torch.load(file))
         shipped.eval()
         with torch.no_grad():

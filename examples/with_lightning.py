@@ -31,7 +31,7 @@ class Task(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        # Groups of ours: weight decay would pull a to 0.
+        # Without these groups weight decay would pull a to 0.
         return torch.optim.AdamW(ag.param_groups(self, lr=3e-3, activation_lr=1e-2, weight_decay=0.05))
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     with torch.no_grad():
         difference = (callback.folded(x) - task.network(x)).abs().max()
     print(f"folded: largest difference {float(difference):.1e}")
-    torch.save(callback.folded.state_dict(), f"{options.out}/plain.pt")  # nothing of agileact is left in it
+    torch.save(callback.folded.state_dict(), f"{options.out}/plain.pt")  # plain PyTorch
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Weights & Biases, MLflow, Python's logging or a function: the same three lines in a training loop of your own.
+"""Weights & Biases, MLflow, Python's logging or a function: the same three lines in your own training loop.
 
 pip install agileact            # and wandb or mlflow, if you want them
 python examples/with_logger.py --to wandb
 python examples/with_logger.py --to mlflow
 
-Without --to, and where wandb or mlflow is not installed, a recorder with the same methods takes their place.
+Without --to, and without wandb or mlflow, a recorder with the same methods replaces them.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from agileact.integrations import AgileLogger
 
 
 class Recorder:
-    """What AgileLogger needs of a run of Weights & Biases: ``log(metrics, step=...)``."""
+    """The one method of a Weights & Biases run that AgileLogger calls: ``log(metrics, step=...)``."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
@@ -34,7 +34,7 @@ def logger(name: str) -> Any:
     """Return a run of Weights & Biases, MLflow, or the recorder."""
     if name == "recorder" or importlib.util.find_spec(name) is None:
         if name != "recorder":
-            print(f"{name} is not installed; a recorder with the same method takes its place")
+            print(f"{name} is not installed; a recorder with the same method replaces it")
         return Recorder()
     if name == "wandb":
         import wandb

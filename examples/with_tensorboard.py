@@ -1,4 +1,4 @@
-"""TensorBoard in a training loop of your own: a and b over the steps, histograms, pictures of the learned activations.
+"""TensorBoard in your own training loop: a and b over the steps, histograms, pictures of the learned activations.
 
 pip install "agileact[monitor]" tensorboard
 python examples/with_tensorboard.py --logdir runs/tensorboard

@@ -282,3 +282,13 @@ def test_without_the_extra_the_error_names_it(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert 'pip install "agileact[study]"' in done.stderr
+
+
+def test_a_missing_torch_is_one_line_that_says_what_to_install(monkeypatch, capsys):
+    # As after `pip install --no-deps`: a value of None makes an import fail as if the package were not there.
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "agileact.doctor", raising=False)
+    assert main(["doctor"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "needs torch, which is not installed: pip install torch" in error

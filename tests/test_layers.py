@@ -39,7 +39,7 @@ ROOMS = [
 FOLDERS = {
     "transforms": ["report", "trace", "edit", "convert", "fold"],
     "study": ["spec", "data", "models", "training", "running", "statistics", "results", "report", "commands"],
-    "lab": ["input_checks", "guard", "sessions", "content", "widgets", "tabs", "app", "command"],
+    "lab": ["input_checks", "sessions", "content", "widgets", "tabs", "app", "command"],
 }
 FILES = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in sorted(PACKAGE.rglob("*.py"))}
 MODULES = {".".join(("agileact", *parts)).removesuffix(".__init__"): path for path, parts in FILES.items()}

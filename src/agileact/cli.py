@@ -102,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _failed("out of memory; smaller batches or fewer trials side by side (--jobs 1) need less")
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "numpy"):
+            return _failed(f"this command needs {error.name}, which is not installed: pip install {error.name}")
         if os.environ.get("AGILEACT_DEBUG"):
             traceback.print_exc()
         _say(

@@ -85,7 +85,7 @@ def _values() -> dict[str, list[str]]:
 
 
 def _lists() -> dict[str, dict[str, Any]]:
-    """Return how to complete what may stand in lists with commas, by the option's name; of arms also behind a plus."""
+    """Return how to complete the entries of lists with commas, by the option's name; of arms also behind a plus."""
     from agileact import baselines, bases
     from agileact.study.spec import arms
 

@@ -52,8 +52,8 @@ def agile(
             ``x`` that requires a gradient must not be a leaf, nor be needed by what made it. ReLU, LeakyReLU, ELU,
             sigmoid, tanh, Softplus and identity then keep one tensor where they would keep two; the other functions,
             and a scale that is zero, tiny or huge, need the input for their gradients, and keep a copy of it.
-        gain: g, of the shape of ``location``, for :math:`a f(g (x - b))`. The product g x is rounded to the dtype of
-            ``x``.
+        gain: g, of the shape of ``location``, for :math:`a f(g (x - b))`. In float32 and bfloat16 the compiled kernels
+            compute it in float32; elsewhere the product g x is rounded to the dtype of ``x``.
         **options: The options of f, such as ``negative_slope=0.1``.
 
     Returns:
@@ -237,11 +237,10 @@ def evaluate(
     parameters = {"scale": scale, "location": location} | ({} if gain is None else {"gain": gain})
     _check_parameters(x, parameters)
     start, stop = find_axes(x, _common_shape(parameters), dim, granularity)
-    scale, location, *gains = (_flat(parameter, x, start, stop) for parameter in parameters.values())
-    for factor in gains:
-        # g (x - b) = g x - g b: the operators and their kernels need to know nothing of a gain.
-        wide = WIDE[x.dtype]
-        x, location = (x.to(wide) * spread(factor, x.shape, start, stop, wide)).to(x.dtype), factor * location
+    flat = [_flat(parameter, x, start, stop) for parameter in parameters.values()]
+    if gain is not None:
+        return ops.agile_gain(x, *flat, base, options, start, stop, inplace)
+    scale, location = flat
     return ops.agile(x, scale, location, base, options, start, stop, inplace=inplace)
 
 

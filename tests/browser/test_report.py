@@ -11,9 +11,8 @@ import subprocess
 import pytest
 
 from agileact.study.commands.yaml_file import read_study
-from agileact.study.report.document import report_document
+from agileact.study.report.document import report_document, write_report
 from agileact.study.report.page import page
-from agileact.study.report.side_by_side import write_report
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.source import stored
 from agileact.study.running.conduct import conduct, identified

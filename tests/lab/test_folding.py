@@ -92,3 +92,10 @@ def test_the_table_marks_what_changed_and_the_figure_has_both_outputs():
     assert "gone" in table
     assert table.count("'marked'") == 4
     assert [curve["y"] for curve in fold_figure(folded)["data"]] == [folded.agile, folded.plain]
+
+
+def test_a_gain_of_0_is_not_one_of_1():
+    folded = fold_circuit("linear", Form("sigmoid", [1.5], [1.0], {}, 0.0))
+    (gain,) = [one.before for one in folded.numbers if one.name == "activation.gain"]
+    assert gain == (0.0, 1.0)
+    assert folded.difference < 1e-12

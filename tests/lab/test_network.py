@@ -12,8 +12,16 @@ import torch
 from torch import nn
 
 import agileact as ag
-from agileact.lab.content.network import Layer, draw, read_checkpoint, summary
-from agileact.lab.content.source import Checkpoint, Trials, open_source, open_upload
+from agileact.lab.content.source import (
+    Checkpoint,
+    Layer,
+    Trials,
+    draw,
+    open_source,
+    open_upload,
+    read_checkpoint,
+    summary,
+)
 from agileact.lab.tabs.network import card, curves_figure, numbers_figure
 from agileact.study.data import dataset as data
 from agileact.study.running.store import Store

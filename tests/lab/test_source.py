@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 import agileact as ag
-from agileact.lab.content.network import Layer, read_checkpoint
-from agileact.lab.content.source import Checkpoint, open_source, open_upload
+from agileact.lab.content.source import Checkpoint, Layer, open_source, open_upload, read_checkpoint
 
 STATE = {
     "act.scale": ("F32", [3], struct.pack("<3f", 1.0, -0.5, 2.0)),
@@ -124,7 +123,7 @@ def test_a_state_in_several_files_is_read_by_its_index(tmp_path):
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
 def test_only_the_old_format_has_a_limit(tmp_path, monkeypatch, old):
-    monkeypatch.setattr("agileact.lab.content.network._MOST_BYTES", 1000)
+    monkeypatch.setattr("agileact.lab.content.source._MOST_BYTES", 1000)
     path: Path = tmp_path / "model.pt"
     state = nn.Sequential(ag.AgileReLU(300)).state_dict()
     torch.save(state, path, _use_new_zipfile_serialization=not old)

@@ -141,6 +141,39 @@ def test_half_precision_is_rounded_as_torch_rounds(dtype: torch.dtype, shape: tu
     torch.testing.assert_close(agile(x, scale, location, "identity"), wanted, rtol=0, atol=0, equal_nan=True)
 
 
+# Runs that end within a vector: two parameters meet there. The last shapes are cut into tiles within a row of runs.
+RUNS = [(3, 5, 32), (2, 7, 33), (4, 3, 49), (1, 9, 63), (5, 2, 65), (3, 4, 14, 14), (2, 300, 70), (33, 8, 2, 113)]
+
+
+@pairwise(case=FUSED_CASES, shape=RUNS, dtype=list(CLOSE))
+def test_runs_that_end_within_a_vector(case: Case, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    scale, location = (t.to(torch.promote_types(dtype, torch.float32)) for t in parameters(shape[1]))
+    grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    assert_close(computed(x, scale, location, grad, case, 1), expected(x, scale, location, grad, case, 1), dtype, 20.0)
+    if not case.options:
+        own = x.clone()
+        agile(own, scale, location, case.base, inplace=True)
+        assert torch.equal(own, agile(x, scale, location, case.base))
+
+
+@pytest.mark.parametrize("dtype", list(CLOSE), ids=str)
+@pytest.mark.parametrize("run", [3, 16, 40, 49, 70])
+def test_nothing_crosses_from_one_channel_to_the_next(dtype: torch.dtype, run: int) -> None:
+    x = torch.randn(3, 5, run, generator=torch.Generator().manual_seed(8)).to(dtype)
+    clean = x.clone()
+    x[:, 1], x[:, 3] = torch.inf, torch.nan
+    scale, location = (t.to(torch.promote_types(dtype, torch.float32)) for t in parameters(5))
+    case, grad = FUSED_CASES[0], torch.ones_like(x)
+    for got, want in zip(
+        computed(x, scale, location, grad, case, 1), computed(clean, scale, location, grad, case, 1), strict=True
+    ):
+        axis = 1 if got.ndim == 3 else 0
+        kept = torch.tensor([0, 2, 4])
+        assert torch.equal(got.index_select(axis, kept), want.index_select(axis, kept))
+
+
 @needs_compiled
 def test_gradients_that_share_memory_do_not_share_numbers() -> None:
     x, grad = torch.randn(2, 3, 5), torch.randn(2, 3, 5)

@@ -294,3 +294,15 @@ def _saved(model: nn.Module) -> io.BytesIO:
     torch.save(model, file)
     file.seek(0)
     return file
+
+
+def test_a_step_allocates_nothing() -> None:
+    model = network()
+    projection = Projection(directions(model))
+    projection.project()  # makes its room
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        projection.project()
+        kept = torch.ones(3)
+    allocated = {event.key: event.self_cpu_memory_usage for event in seen.key_averages()}
+    assert allocated.pop("aten::empty") == kept.nbytes  # so the profiler does count
+    assert not any(allocated.values()), allocated

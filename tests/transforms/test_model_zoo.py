@@ -88,7 +88,9 @@ def test_page_tells_what_is_missing_and_what_failed(script: Any):
     )
     assert "| UNet | 2 of 3 | 1, 1, 0 | 1e-08 | 50 |" in page
     assert "it is &lt;not&gt; elementwise" in page
-    assert "not folded whole, 2 of 2: location stays: mul in block.1 (and 1 more like it)" in page
+    assert "- 2 in UNet: location stays: mul\n" in page
+    assert "| LocalViT" not in page.partition("## Left out")[0]
+    assert "LocalViT | its own" in page
 
 
 def test_a_crash_is_a_row(script: Any):

@@ -14,11 +14,11 @@ from agileact._common.names import hint
 from agileact.baselines.activations import ACONC as ACONC
 from agileact.baselines.activations import AGLU as AGLU
 from agileact.baselines.activations import APL as APL
+from agileact.baselines.activations import ParametricActivation as ParametricActivation
 from agileact.baselines.activations import PReLU as PReLU
 from agileact.baselines.activations import Rational as Rational
 from agileact.baselines.activations import Snake as Snake
 from agileact.baselines.activations import Swish as Swish
-from agileact.baselines.module import ParametricActivation as ParametricActivation
 
 __all__ = ["ACONC", "AGLU", "APL", "PReLU", "ParametricActivation", "Rational", "Snake", "Swish", "build", "names"]
 

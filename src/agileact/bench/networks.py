@@ -15,8 +15,8 @@ from agileact.study import models
 from agileact.study.spec.trial import ArmSpec
 
 Kind = Literal["plain", "fused", "eager", "prelu"]
-"""The plain activation; the agile one (where max pooling follows, both in one module); the formula in three lines of
-one's own; nn.PReLU."""
+"""The plain activation; the agile one (where max pooling follows, both in one module); the formula in three
+plain lines; nn.PReLU."""
 
 
 PLAIN: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Eager(nn.Module):
-    """The formula in three lines of one's own."""
+    """The formula in three plain lines."""
 
     def __init__(self, function: nn.Module, channels: int, dim: int, ndim: int) -> None:
         super().__init__()

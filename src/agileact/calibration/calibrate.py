@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -15,16 +15,83 @@ from torch.nn.parameter import is_lazy
 
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
-from agileact.calibration.report import CalibratedSite, CalibrationReport
-from agileact.calibration.signal import Probe, feed, size_of, unit_deviations
+from agileact._common.terminal import format_table
 from agileact.monitor.units import as_rows, units_of
 from agileact.nn import AgileModule
+from agileact.transforms.report import Site
 from agileact.transforms.trace.forward_runs import needs_values
 from agileact.transforms.trace.recorder import preserved, untouched
 
 When = Literal["needed", "always"]
 Location = Literal["auto", "mean", "median", "keep"]
 Scale = Literal["layer", "unit", "keep"]
+
+
+@dataclass(frozen=True)
+class CalibratedSite(Site):
+    """An agile module in the report of a calibration; its status is "calibrated" or "kept".
+
+    The size of a signal is its standard deviation from sample to sample, as a root mean square over the layer.
+
+    Attributes:
+        calls: How often each batch passes it; more than 1 if it is shared.
+        before: The size of the signal in front of it and behind it, as the model was; None if nothing passes it.
+        after: The same as the model is now.
+        factor: What the scales were multiplied by: a mean over the layer.
+        shift: What was added to the locations: the root mean square over the layer.
+    """
+
+    calls: int = 1
+    before: tuple[float, float] | None = None
+    after: tuple[float, float] | None = None
+    factor: float = 1.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What :func:`agileact.calibrate` did, layer by layer; prints as a table.
+
+    Attributes:
+        sites: All agile modules, in the order in which they run; at the end those that do not.
+        samples: The number of samples that it was told by.
+        arrived_before: The size of the signal behind the last layer over that in front of the first, before.
+        arrived_after: The same, as the model is now.
+        note: What was found, in a sentence.
+    """
+
+    sites: Sequence[CalibratedSite]
+    samples: int
+    arrived_before: float
+    arrived_after: float
+    note: str
+
+    @property
+    def calibrated(self) -> list[CalibratedSite]:
+        """The layers whose scale or location was changed."""
+        return [site for site in self.sites if site.status == "calibrated"]
+
+    @property
+    def kept(self) -> list[CalibratedSite]:
+        """The layers that are as they were, each with its reason."""
+        return [site for site in self.sites if site.status != "calibrated"]
+
+    def __str__(self) -> str:
+        gone = (None, None)
+        rows = [
+            (
+                site.name or "(the model itself)",
+                site.base,
+                *("-" if size is None else f"{size:.2g}" for size in (*(site.before or gone), *(site.after or gone))),
+                f"{site.factor:.3g}",
+                f"{site.shift:.2g}",
+                site.status,
+                site.reason,
+            )
+            for site in self.sites
+        ]
+        header = ("name", "base", "in", "out", "in now", "out now", "scale x", "location +", "status", "reason")
+        return f"{self.note}\n{format_table(header, rows)}"
 
 
 def calibrate(
@@ -62,7 +129,7 @@ def calibrate(
 
     The model runs as in training, but without dropout. Weights, gradients, training flags, buffers (statistics of
     batch normalisation) and random number generators are as before, and if there is an error all is. Modules that are
-    lazy are made by a first forward pass, as ever.
+    lazy are made by a first forward pass.
 
     Args:
         model: The model, with agile modules of any kind inside, in the state in which training would start.
@@ -146,12 +213,7 @@ def calibrate(
                 parameter.copy_(value)
             raise
     sites = [
-        replace(
-            site,
-            calls=before.calls[module] // len(chosen),
-            before=before.sizes(module),
-            after=after.sizes(module),
-        )
+        replace(site, calls=before.calls[module] // len(chosen), before=before.sizes(module), after=after.sizes(module))
         for module, site in done.items()
     ]
     sites += [
@@ -291,3 +353,95 @@ def _centre(module: AgileModule, inputs: list[Tensor], centre: str) -> Tensor:
         return torch.cat(rows, dim=1).double().quantile(0.5, dim=1).cpu()
     total = sum((row.sum(dim=1, dtype=torch.float64).cpu() for row in rows), torch.zeros((), dtype=torch.float64))
     return total / sum(row.shape[1] for row in rows)
+
+
+def feed(model: nn.Module, batch: Any) -> None:
+    """Run a model on a batch: a tensor, a tuple or list of which the first part is the input, or keyword arguments."""
+    if isinstance(batch, Mapping):
+        model(**batch)
+    elif isinstance(batch, (tuple, list)):
+        model(batch[0])
+    else:
+        model(batch)
+
+
+def unit_deviations(module: AgileModule, values: Sequence[Tensor]) -> Tensor:
+    r"""Return the standard deviation of each unit over samples, in float64.
+
+    It is taken at each position by itself: because what differs only from one position to another (a border, a
+    position code) says nothing of the sample, and pooled over positions and batches:
+    :math:`s^2 = \sum (x - \bar x)^2 / \sum (N - 1)`, with the mean :math:`\bar x` of each position in its batch.
+    """
+    squares, freedom = torch.zeros((), dtype=torch.float64), 0
+    for value in values:
+        start, stop = units_of(module, value)
+        centred = value.double()
+        centred = centred - centred.mean(dim=0, keepdim=True)
+        part = as_rows(centred.square(), start, stop).sum(dim=1).cpu()
+        squares = squares + part
+        freedom += (value.shape[0] - 1) * (value.numel() // value.shape[0] // max(1, len(part)))
+    return (squares / freedom).sqrt()
+
+
+def size_of(deviations: Tensor) -> float:
+    """Return the size of a layer's signal: the root mean square of its units' deviations."""
+    return float(deviations.square().mean().sqrt())
+
+
+class Probe:
+    """Listens to agile modules while a model runs, and keeps their inputs, or only what these and outputs amount to."""
+
+    def __init__(self, names: Mapping[AgileModule, str], *, keep: bool) -> None:
+        self.names = names
+        self.keep = keep
+        self.inputs: dict[AgileModule, list[Tensor]] = {}
+        self.signals: dict[AgileModule, list[tuple[Tensor, Tensor, float]]] = {}
+        self.calls: dict[AgileModule, int] = {}
+
+    def run(self, model: nn.Module, batches: Sequence[Any]) -> None:
+        """Run a model on all batches."""
+        handles = [module.register_forward_hook(self._hook) for module in self.names]
+        try:
+            for batch in batches:
+                feed(model, batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        if module not in self.names:  # a module inside that shares the hooks of the one around it
+            return
+        x, y = args[0], output[0] if isinstance(output, tuple) else output
+        name = self.names[module]
+        if not isinstance(x, Tensor):
+            raise ArgumentTypeError(f"layer {name!r} got no tensor, but {type(x).__name__}")
+        start, stop = units_of(module, x)
+        if x.ndim == 0 or (start == 0 and stop > start):
+            raise ArgumentError(
+                f"layer {name!r} got an input of shape {tuple(x.shape)} whose first axis is not one of samples; "
+                "calibration needs batches of samples"
+            )
+        if x.shape[0] < 2:
+            raise ArgumentError(
+                f"layer {name!r} got {x.shape[0]} sample(s): what differs from sample to sample shows only in batches "
+                "of at least 2"
+            )
+        for what, value in (("gets", x), ("gives", y)):
+            if not value.isfinite().all():
+                raise ArgumentError(
+                    f"layer {name!r} {what} values that are not finite; look at the data and at the weights before it"
+                )
+        self.calls[module] = self.calls.get(module, 0) + 1
+        if self.keep:
+            self.inputs.setdefault(module, []).append(x.detach())
+            return
+        dof = float((x.shape[0] - 1) * (x.numel() // x.shape[0]))
+        sizes = tuple(unit_deviations(module, [value]).square().mean() for value in (x, y))
+        self.signals.setdefault(module, []).append((*sizes, dof))  # type: ignore[arg-type]
+
+    def sizes(self, module: AgileModule) -> tuple[float, float]:
+        """Return the size of the signal in front of a module and behind it, over all its calls."""
+        parts = self.signals[module]
+        total = sum(dof for _, _, dof in parts)
+        front, behind = (float(sum(part[side] * part[2] for part in parts) / total) ** 0.5 for side in (0, 1))
+        return front, behind

@@ -1,4 +1,4 @@
-"""For a training loop of one's own: watch, report to any logger, fold at the end."""
+"""For your own training loop: watch, report to any logger, fold at the end."""
 
 from __future__ import annotations
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+from flask import Flask, Response, abort, make_response, request
 
 from agileact._common.version import __version__
-from agileact.lab.guard import guard
 from agileact.lab.sessions import Sessions
 from agileact.lab.tabs import activation, live, network, step, xor
 from agileact.lab.widgets import aria
@@ -27,6 +29,8 @@ _TABS = {
     "network": ("Network", network.layout),
 }
 _SUBTITLE = "Activation functions with a size a and a position b: a·f(x − b)"
+HOSTS = ("127.0.0.1", "localhost")
+"""The names under which the page may be asked for; another one is a foreign name that was bent to this machine."""
 _PARTS = "Parts of the lab"
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -99,3 +103,47 @@ def _page(opened: Path | None) -> html.Div:
 def _told(error: Exception) -> None:
     """Say in one line what a callback could not do; the page stays as it is."""
     print(f"agileact: internal error in the lab: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
+def local_host(host: str) -> bool:
+    """Return whether a Host header names this machine."""
+    try:
+        parts = urlsplit(f"//{host}")
+        return parts.hostname in HOSTS and parts.username is None and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def own_origin(origin: str | None, host: str) -> bool:
+    """Return whether a request's Origin is the page itself; a request without one comes from no other page."""
+    return origin is None or origin == f"http://{host}"
+
+
+def guard(server: Flask, script_hashes: Sequence[str]) -> None:
+    """Refuse what another site could send, and forbid the page to load anything from elsewhere."""
+    scripts = " ".join(f"'{one.strip(chr(39))}'" for one in script_hashes)
+    policy = (
+        f"default-src 'self'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data: blob:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+    )
+
+    @server.before_request
+    def refuse() -> None:
+        host = request.headers.get("Host", "")
+        if not local_host(host):
+            abort(_refused(f"this page is for 127.0.0.1 and localhost alone, not for {host[:80]!r}"))
+        if not own_origin(request.headers.get("Origin"), host):
+            abort(_refused("another page may not use the lab"))
+
+    @server.after_request
+    def protect(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = policy
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+
+def _refused(why: str) -> Response:
+    response: Response = make_response(f"Refused: {why}.\n", 403)
+    response.mimetype = "text/plain"
+    return response

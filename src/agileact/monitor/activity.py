@@ -159,7 +159,7 @@ class Turning:
     @torch.no_grad()
     def note(self) -> None:
         """Keep the rows as they are before a step."""
-        now = {name: local(layer) for name, layer in self.layers.items()}
+        now = {name: local(layer.weight) for name, layer in self.layers.items()}
         if self._before is None:
             self._before = {name: torch.empty_like(weight) for name, weight in now.items()}
         for name, weight in now.items():
@@ -177,7 +177,7 @@ class Turning:
         found = []
         for name, layer in self.layers.items():
             rows = []
-            for weight in (self._before[name], local(layer)):
+            for weight in (self._before[name], local(layer.weight)):
                 view, axes = laid_out(layer, weight.float())
                 length = torch.linalg.vector_norm(view, dim=axes, keepdim=True)
                 rows.append((length, view / length, axes))

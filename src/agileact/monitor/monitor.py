@@ -36,13 +36,13 @@ class Monitor:
     Method of Convolutional Neural Network Using Agile Activation Function" (doi 10.3745/KTSDE.2020.9.7.213), for any
     model; the share of units whose scale is negative or has another sign than at the start; and of units that are
 
-    - *dead*: :math:`f'(x - b)` was (nearly) 0 at every value that was looked at in the last ``window`` measurements,
+    - *dead*: :math:`f'(x - b)` was (nearly) 0 at every value sampled in the last ``window`` measurements,
     - *saturated*, if f is bounded: the mean of :math:`|f'(x - b)|` is below the share ``saturation`` of its maximum.
 
     A unit is what one pair (a, b) belongs to: a filter or a node, by default.
 
     A step copies the parameters into memory that is there already; statistics are worked out for many steps at once,
-    when the memory is full or somebody asks. Every ``activations_every`` steps, a hook looks at a sample of
+    when the memory is full or you read them. Every ``activations_every`` steps, a hook looks at a sample of
     what arrives at each module in the forward passes that record gradients. A graph compiled by ``torch.compile`` does
     not contain the hook: under it everything works but dead and saturated units, which are seen only in what
     runs uncompiled. Of parameters that FSDP2 has sharded, each process records its own part.

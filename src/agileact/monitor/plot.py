@@ -67,6 +67,7 @@ def draw(records: Sequence[Record], layers: Sequence[str], turned: Sequence[str]
         axes = figure.subplots(
             3 * blocks, columns, squeeze=False, sharex=True, gridspec_kw={"height_ratios": (3, 3, 1.6) * blocks}
         )
+        shown: Any = ((), ())
         for index, layer in enumerate(layers):
             block, column = divmod(index, columns)
             top, middle, bottom = (axes[3 * block + row][column] for row in range(3))
@@ -75,20 +76,13 @@ def draw(records: Sequence[Record], layers: Sequence[str], turned: Sequence[str]
             _range(middle, traces, layer, "location", 0.0, _LOCATION)
             _lost(bottom, traces, layer)
             bottom.tick_params(labelbottom=True)
+            shown = max(shown, bottom.get_legend_handles_labels(), key=lambda pair: len(pair[1]))
             if column == 0:
-                top.set_ylabel("size a")
-                middle.set_ylabel("position b")
-                bottom.set_ylabel("share of units")
-        handles, labels = axes[2][0].get_legend_handles_labels()
-        for block in range(blocks):
-            for column in range(columns):
-                if block * columns + column >= len(layers):
-                    for row in range(3):
-                        axes[3 * block + row][column].set_visible(False)
-                else:
-                    found = axes[3 * block + 2][column].get_legend_handles_labels()
-                    handles, labels = max((handles, labels), found, key=lambda pair: len(pair[1]))
-        figure.legend(handles, labels, loc="upper right", ncols=len(_SHARES))
+                for axis, words in ((top, "size a"), (middle, "position b"), (bottom, "share of units")):
+                    axis.set_ylabel(words)
+        for axis in axes[-3:, len(layers) - (blocks - 1) * columns :].flat:
+            axis.set_visible(False)
+        figure.legend(*shown, loc="upper right", ncols=len(_SHARES))
         if below is not None:
             _turned(below, traces, turned)
         whole.draw_without_rendering()

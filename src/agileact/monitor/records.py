@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from agileact._common.errors import ArgumentError
-from agileact.monitor.units import local
 from agileact.nn import AgileModule
+from agileact.nn.rows import local
 
 _BYTES = 4 << 20
 _ROWS = 128
@@ -135,7 +135,7 @@ class ParameterBuffer:
     """The values of all scales and locations at the last few steps, as rows of one matrix for each device.
 
     A step costs one concatenation into a row, without waiting for the device; what is asked of the values is computed
-    for all rows together, when the buffer is full or somebody looks.
+    for all rows together, when the buffer is full or a reader asks.
     """
 
     def __init__(self, modules: Sequence[AgileModule]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from agileact.functional import find_axes
 from agileact.nn import AgileModule
+from agileact.nn.rows import local
 
 
 def agile_layers(model: nn.Module, *, made: bool = False) -> dict[str, AgileModule]:
@@ -21,13 +20,6 @@ def agile_layers(model: nn.Module, *, made: bool = False) -> dict[str, AgileModu
         for name, module in model.named_modules()
         if isinstance(module, AgileModule) and not (made and module.has_uninitialized_params())
     }
-
-
-def local(parameter: Tensor) -> Tensor:
-    """Return a parameter as a plain tensor: of one that FSDP has sharded, the part that this process has."""
-    part: Any = parameter.to_local() if hasattr(parameter, "to_local") else parameter
-    values: Tensor = part.detach()
-    return values
 
 
 def on_cpu(parameter: Tensor) -> Tensor:

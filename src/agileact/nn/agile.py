@@ -110,10 +110,8 @@ class Agile(AgileModule):
         if traced is not None:
             return traced
         self._check_sample(x)
-        base = bases.get(self.base)
-        return evaluate(
-            x, self.scale, self.location, base, self.options, self.dim, self.granularity, self.inplace, self.gain
-        )
+        place = bases.get(self.base), self.options, self.dim, self.granularity
+        return evaluate(x, self.scale, self.location, *place, self.inplace, self.gain)
 
     def _own_arguments(self) -> tuple[list[str], list[str], list[str]]:
         last = ["inplace=True"] * self.inplace + ["gain=True"] * (self.gain is not None)

@@ -87,10 +87,8 @@ class CombinedAgile(AgileModule):
         if traced is not None:
             return traced
         self._check_sample(x)
-        base = bases.get(self.base)
-        return evaluate_combined(
-            x, self.scale_by_term, self.location_by_term, base, self.options, self.dim, self.granularity
-        )
+        place = bases.get(self.base), self.options, self.dim, self.granularity
+        return evaluate_combined(x, self.scale_by_term, self.location_by_term, *place)
 
     def _own_arguments(self) -> tuple[list[str], list[str], list[str]]:
         first, own, last = super()._own_arguments()

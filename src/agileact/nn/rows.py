@@ -80,7 +80,7 @@ class Projection:
         """Project the layers with a row that is off by more than rounding: what is loaded again keeps every bit."""
         with torch.no_grad():
             for layer, centred in self.layers:
-                weight = local(layer)
+                weight = local(layer.weight)
                 view, axes = laid_out(layer, weight.double())
                 mean = view.mean(axes).abs().max() if centred and view.numel() else torch.zeros(())
                 off = torch.linalg.vector_norm(view, dim=axes).sub(1).abs()
@@ -88,7 +88,7 @@ class Projection:
                     self._one(layer, centred)
 
     def _one(self, layer: nn.Module, centred: bool) -> None:
-        weight, axes = laid_out(layer, local(layer))
+        weight, axes = laid_out(layer, local(layer.weight))
         wide = torch.promote_types(weight.dtype, torch.float32)
         room = self._room.get(layer)
         if room is None or room.device != weight.device or room.dtype != wide:
@@ -102,11 +102,10 @@ class Projection:
         weight.div_(room.clamp_(min=torch.finfo(wide).tiny))
 
 
-def local(layer: nn.Module) -> Tensor:
-    """Return a layer's weight, or the part of it that this process keeps (FSDP shards along rows)."""
-    weight: Any = layer.weight
-    kept: Tensor = weight.to_local() if hasattr(weight, "to_local") else weight.detach()
-    return kept
+def local(parameter: Any) -> Tensor:
+    """Return a parameter as a plain tensor: of one that FSDP has sharded, by rows, the part that this process has."""
+    part: Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return part.detach()
 
 
 def refusal(layer: nn.Module) -> str:

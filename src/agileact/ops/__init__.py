@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from agileact import reference
-from agileact._common.broadcasting import WIDE
+from agileact._common.broadcasting import WIDE, spread
 from agileact.bases import Base, Value
 from agileact.ops import cpu as _cpu
 from agileact.ops import pool as _pool
@@ -34,7 +34,7 @@ _STRIDED = torch.strided
 # What an operator object calls; skipping the object saves a tenth of a small call. A compiler knows only the object.
 _agile, _agile_ = torch.ops.agileact.agile.default._op, torch.ops.agileact.agile_.default._op
 
-__all__ = ["CPU", "Call", "agile", "agile_channels", "agile_max_pool2d", "call_of", "pooled_size"]
+__all__ = ["CPU", "Call", "agile", "agile_channels", "agile_gain", "agile_max_pool2d", "call_of", "pooled_size"]
 
 Call = tuple[Any, ...]
 """An operator's name for a base function, and its numbers if it has some."""
@@ -81,6 +81,28 @@ def agile(
         operator = torch.ops.agileact.agile_ if inplace else torch.ops.agileact.agile
         done: Tensor = operator(x, scale, location, *fused, start, stop - start, terms)
         return done
+    return x.copy_(result) if inplace else result
+
+
+def agile_gain(
+    x: Tensor,
+    scale: Tensor,
+    location: Tensor,
+    gain: Tensor,
+    base: Base,
+    options: Mapping[str, Value],
+    start: int,
+    stop: int,
+    inplace: bool = False,
+) -> Tensor:
+    """Return scale * f(gain * (x - location)): by one kernel on the CPU, else by :func:`agile` on gain * x."""
+    fused = fused_name(base.name, options)
+    if fused is not None and not inplace and _served(x) and not _forward_mode():
+        done: Tensor = torch.ops.agileact.agile_gain(x, scale, location, gain, *fused, start, stop - start)
+        return done
+    wide = WIDE[x.dtype]
+    along = (x.to(wide) * spread(gain, x.shape, start, stop, wide)).to(x.dtype)
+    result = agile(along, scale, gain * location, base, options, start, stop)
     return x.copy_(result) if inplace else result
 
 

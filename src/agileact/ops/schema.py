@@ -20,6 +20,11 @@ SCHEMAS = {
     "agile": f"(Tensor x, {_PLACE}) -> Tensor",
     # the same, written over x
     "agile_": f"(Tensor(a!) x, {_PLACE}) -> Tensor(a!)",
+    # scale * f(gain * (x - location)): kernels of its own on the CPU, else composed of the others
+    "agile_gain": (
+        "(Tensor x, Tensor scale, Tensor location, Tensor gain, str base, float p=0, float q=0, int dim=1, int ndim=1)"
+        " -> Tensor"
+    ),
     # the gradients of x, scale and location; an empty one for a parameter that is not there
     "agile_backward": f"(Tensor grad, {_KEPT}) -> (Tensor, Tensor, Tensor)",
     # the gradients of grad, x, scale and location, from those of agile_backward's results

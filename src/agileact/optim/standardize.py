@@ -20,7 +20,7 @@ def standardize_weights(optimizer: Optimizer, model: nn.Module) -> RemovableHand
     all that a unit weighs its input by: ``weight[i]`` of a linear or convolutional layer, grouped and depthwise ones
     too, and all numbers that make an output channel of a transposed convolution.
 
-    Each step is taken as ever and then projected, :math:`w \leftarrow (w - \bar w) / \lVert w - \bar w \rVert`, in
+    Each step is taken as usual and then projected, :math:`w \leftarrow (w - \bar w) / \lVert w - \bar w \rVert`, in
     place and without new memory: the way of forced weight normalisation (Karras et al. 2024) with the centring of
     centred weight normalisation (Huang et al. 2017) and weight standardisation (Qiao et al. 2019). Nothing depends on
     the batch. The gradient, the optimizer's state and schedulers are what they were.

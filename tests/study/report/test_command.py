@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from agileact import ArgumentError, StoreError, cli
-from agileact.study.report.document import report_document
-from agileact.study.report.side_by_side import write_report
+from agileact.study.report.document import report_document, write_report
 from agileact.study.report.watch import Server
 from agileact.study.results.export import TABLES
 from agileact.study.results.source import stored, told

@@ -9,9 +9,8 @@ import statistics
 
 import pytest
 
-from agileact.study.report.document import report_document
+from agileact.study.report.document import report_document, side_by_side
 from agileact.study.report.page import page
-from agileact.study.report.side_by_side import side_by_side
 from agileact.study.results.printing import titles
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol

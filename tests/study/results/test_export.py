@@ -10,6 +10,8 @@ import pytest
 
 from agileact.study.results.export import (
     CURVE_COLUMNS,
+    TABLE_COLUMNS,
+    TABLES,
     curve_rows,
     to_csv,
     to_parquet,
@@ -45,3 +47,13 @@ def test_both_forms_hold_the_same_numbers(outcome: Outcome):
     read = list(csv.DictReader(io.StringIO(to_csv(rows, CURVE_COLUMNS))))
     assert [one["validation_loss"] for one in read] == [str(one["validation_loss"]) for one in rows]
     assert to_csv([], CURVE_COLUMNS) == ",".join(CURVE_COLUMNS) + "\n"
+
+
+def test_a_table_without_rows_has_the_columns_that_it_has_with_some(outcome: Outcome):
+    nothing = Outcome(outcome.study, lambda spec: None)
+    for name, make in TABLES.items():
+        assert make(nothing) == []
+        own = TABLE_COLUMNS[name]
+        # Trials tell the versions too, which only results know.
+        assert [key for key in make(outcome)[0] if not key.startswith("version_")] == list(own), name
+        assert to_csv([], own) == ",".join(own) + "\n"

@@ -252,6 +252,13 @@ class MaskBefore(_Formula):
         return h
 
 
+class TwoInOneStatement(_Formula):
+    def f(self, h: Tensor) -> Tensor:
+        mask, half = h > 0, 1.0
+        kept = half * h
+        return kept * mask
+
+
 class MishInSteps(_Formula):
     def f(self, h: Tensor) -> Tensor:
         p = F.softplus(h)
@@ -282,6 +289,7 @@ FORMULAS: dict[type[nn.Module], str | list[str]] = {
     ErfGELUInSteps: "gelu",
     WithoutItsArgument: "gelu",
     MaskBefore: "relu",
+    TwoInOneStatement: "relu",
     MishInSteps: "mish",
     SnakeInSteps: "sin",
     LoopedInSteps: ["silu", "silu"],

@@ -116,7 +116,7 @@ def _build(circuit: str, form: Form) -> nn.Module:
     pairs = {
         "activation.scale": [(a, float(term == 0)) for term, a in enumerate(form.scales)],
         "activation.location": [(b, 0.0) for b in form.locations],
-        "activation.gain": [form.gain or 1.0, 1.0],
+        "activation.gain": [1.0 if form.gain is None else form.gain, 1.0],
     }
     with torch.no_grad():
         for name, parameter in model.named_parameters():

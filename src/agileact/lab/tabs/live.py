@@ -20,6 +20,8 @@ _DASHES = {"plain": "dash", "agile": "solid", "standardised": "longdash", "batch
 _STEPS = 10
 _AVERAGED = 20
 """Losses are means over so many batches: those of single ones hide the course."""
+_MARGIN = {"l": 58, "r": 16, "t": 108, "b": 46}
+"""Room for four rows of names, as a phone has them; they would run into the title."""
 
 
 def layout() -> html.Div:
@@ -100,7 +102,8 @@ def losses_figure(run: LiveRun) -> look.Figure:
     axis = {"range": [0, max(100, run.taken * 1.02)]}
     # A line of one point would not be seen.
     lines = _lines(data, mode="lines+markers" if len(shown) == 1 else "lines") if run.taken else []
-    return look.figure(lines, "Loss", "step", "loss, nats", xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=True)
+    more = {"xaxis": axis, "yaxis": {"rangemode": "tozero"}, "showlegend": True, "margin": _MARGIN}
+    return look.figure(lines, "Loss", "step", "loss, nats", **more)
 
 
 def signals_figure(run: LiveRun) -> look.Figure:
@@ -110,7 +113,8 @@ def signals_figure(run: LiveRun) -> look.Figure:
     lines = _lines(data, mode="lines+markers", marker={"size": 7})
     yaxis = {"type": "log", "tickformat": ".2~g", "nticks": 6}
     title = "Size of the signal, by layer"
-    return look.figure(lines, title, "layer", "deviation over digits", yaxis=yaxis, xaxis={"dtick": 1}, showlegend=True)
+    more = {"yaxis": yaxis, "xaxis": {"dtick": 1}, "showlegend": True, "margin": _MARGIN}
+    return look.figure(lines, title, "layer", "deviation over digits", **more)
 
 
 def numbers_figure(run: LiveRun) -> look.Figure:

@@ -12,16 +12,17 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from agileact._common.errors import AgileactError, ArgumentError
 from agileact.lab import widgets as look
-from agileact.lab.content.network import Drawn, summary
 from agileact.lab.content.source import (
     UPLOAD_BYTES,
     Checkpoint,
+    Drawn,
     Source,
     Trials,
     mib,
     open_source,
     open_upload,
     refuse_upload,
+    summary,
 )
 from agileact.lab.input_checks import MOST_TERMS, base_options, whole
 from agileact.lab.sessions import Sessions

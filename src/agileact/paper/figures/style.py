@@ -115,7 +115,7 @@ def shade(color: str, lightness: float) -> tuple[float, float, float]:
 def rc() -> Any:
     """Return the context in which figures are made and saved; outside of it nothing has changed.
 
-    It starts from matplotlib's defaults, so that no one's own settings reach the figures.
+    It starts from matplotlib's defaults, so that no settings of a user reach the figures.
     """
     return require("matplotlib.style", "paper").context(RC, after_reset=True)
 

@@ -11,10 +11,10 @@ from agileact._common.optional import expect
 from agileact._common.terminal import print_json, print_table
 from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
 from agileact.study.commands.study import SOURCE
-from agileact.study.report.side_by_side import write_report
+from agileact.study.report.document import write_report
 from agileact.study.report.watch import Server
 from agileact.study.results import printing
-from agileact.study.results.export import TABLES, to_csv, to_parquet
+from agileact.study.results.export import TABLE_COLUMNS, TABLES, to_csv, to_parquet
 from agileact.study.results.source import Source, stored, told
 from agileact.study.running.cost import estimate
 from agileact.study.running.executors.local import available_cores
@@ -106,14 +106,14 @@ def export(options: argparse.Namespace) -> None:
     if options.json and str(options.csv) == "-":
         raise ArgumentError("--csv - and --json would both print to standard output; give one of them a file")
     outcome = Context.read(options).source.read()
-    rows = TABLES[options.table](outcome)
+    rows, columns = TABLES[options.table](outcome), TABLE_COLUMNS[options.table]
     if options.parquet is not None:
-        write_atomically(options.parquet, to_parquet(rows))
+        write_atomically(options.parquet, to_parquet(rows, columns))
     elif str(options.csv) == "-":
-        sys.stdout.write(to_csv(rows))
+        sys.stdout.write(to_csv(rows, columns))
         return
     elif options.csv is not None:
-        write_atomically(options.csv, to_csv(rows))
+        write_atomically(options.csv, to_csv(rows, columns))
     file = options.parquet or options.csv
     if file is not None:
         noun = {"trials": "trials", "tuning": "tuning trials"}.get(options.table, f"rows of {options.table}")

@@ -15,7 +15,7 @@ from agileact._common.files import write_atomically
 from agileact.study.commands.study import TRAINING
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.data.dataset import DataSet
-from agileact.study.report.side_by_side import write_report
+from agileact.study.report.document import write_report
 from agileact.study.results.idle import one_answer_seeds
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.printing import show

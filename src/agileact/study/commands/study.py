@@ -16,10 +16,10 @@ from agileact._common.arguments import count, difference
 TRAINING = ("device", "precision", "processes", "sharded")
 """Fields of a budget that a command can set for all tasks."""
 
-_PART = "; part of what a trial is, so give it to every command of the study (default: as the study says)"
+_PART = "; changes what a trial is, so give it to every command of the study (default: the study's own)"
 _OPTIONS: dict[str, dict[str, Any]] = {
     "out": {"type": Path, "help": "with a YAML file: folder for all results (default: runs/study/NAME)"},
-    "data-dir": {"type": Path, "metavar": "DIR", "help": "folder that the data's files lie in"},
+    "data-dir": {"type": Path, "metavar": "DIR", "help": "folder with the data's files"},
     "device": {"metavar": "NAME", "help": "cpu or cuda, for all tasks" + _PART},
     "precision": {"metavar": "NAME", "help": "fp32, or bf16 or fp16 by Accelerate" + _PART},
     "processes": {"type": int, "metavar": "N", "help": "processes that train one network together" + _PART},
@@ -27,7 +27,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "sharded": {
         "action": "store_true",
         "default": None,
-        "help": "each of them keeps a part of the network (FSDP)" + _PART,
+        "help": "each process keeps a part of the network (FSDP)" + _PART,
     },
     "jobs": {"type": count, "metavar": "N", "help": "trials side by side (default: one per core)"},
     "on": {
@@ -90,9 +90,8 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         ("watch", ("matters",), "serve the report to this machine's browser; it follows the running study"),
     ):
         found[name] = action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        action.add_argument(
-            "spec", type=Path, metavar="SPEC", help="the study's YAML file, the folder of its results, or its store"
-        )
+        what = "the study's YAML file, the folder of its results, or its store"
+        action.add_argument("spec", type=Path, metavar="SPEC", help=what)
         add(action, *SOURCE, *own)
         action.set_defaults(run=_later("actions", name), resumes=name == "run")
     add(found["export"], "json", json="print rows as JSON to standard output, besides a file or alone")
@@ -116,26 +115,20 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
         "Serve the report on 127.0.0.1, to this machine alone. The page updates itself while the study runs; the study "
         "need not have begun. Ctrl-C ends it; the study goes on."
     )
-    found["watch"].add_argument(
-        "--port",
-        type=port,
-        default=8788,
-        metavar="N",
-        help="port on 127.0.0.1, 0 for any free one (default: %(default)s)",
-    )
+    where = "port on 127.0.0.1, 0 for any free one (default: %(default)s)"
+    found["watch"].add_argument("--port", type=port, default=8788, metavar="N", help=where)
     rescue.add_action(actions)
-    _add_compare(commands, count)
+    _add_compare(commands)
 
 
-def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
-    """Add ``agileact compare``; ``count`` parses a whole number greater than 0."""
+def _add_compare(commands: Any) -> None:
     parser = commands.add_parser(
         "compare",
         help="compare activations on your own model and data, within a time",
-        description="Compare activations on your own model and data under the fair protocol. The model's activations "
-        "are exchanged for each arm's, functional ones too; the first arm is the baseline. The cost is estimated "
-        "first, and as many trials are planned as fit into the budget. The budget is a limit: where trials take "
-        "longer there are fewer of them, for all arms alike. The end is a verdict.",
+        description="Compare activations on your own model and data under the fair protocol. Each arm replaces the "
+        "model's activations, functional ones too; the first arm is the baseline. The command estimates the cost and "
+        "runs as many trials as fit into the budget. If trials take longer, it runs fewer of all arms alike. It ends "
+        "with a verdict.",
     )
 
     def seconds(text: str) -> float:
@@ -154,17 +147,13 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
         "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu,PKG.MODULE:ACTIVATION"
     )
     parser.add_argument(
-        "--budget", type=seconds, default=1800.0, metavar="TIME", help="such as 90s, 30m or 1.5h (default: 30m)"
+        "--budget", type=seconds, default=1800.0, metavar="TIME", help="90s, 30m or 1.5h (default: 30m)"
     )
-    for name, default, what in (
-        ("iterations", 1000, "steps of a trial"),
-        ("batch-size", 100, "samples a step"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=count, default=default, metavar="N", help=f"{what} (default: %(default)s)"
-        )
+    for name, default, what in (("iterations", 1000, "steps of a trial"), ("batch-size", 100, "samples a step")):
+        text = f"{what} (default: %(default)s)"
+        parser.add_argument(f"--{name}", type=count, default=default, metavar="N", help=text)
     parser.add_argument(
-        "--validation", type=count, metavar="N", help="samples to set aside (default: 500, and at most a fifth)"
+        "--validation", type=count, metavar="N", help="validation samples to set aside (default: 500, at most a fifth)"
     )
     parser.add_argument("--metric", metavar="NAME", help="beside the loss: accuracy, auc, ..., or PKG.MODULE:FUNCTION")
     parser.add_argument(
@@ -173,7 +162,7 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
         default="",
         help="which values of the metric are good (default: by name)",
     )
-    parser.add_argument("--loss", metavar="PKG.MODULE:FUNCTION", help="what is minimised, of outputs and targets")
+    parser.add_argument("--loss", metavar="PKG.MODULE:FUNCTION", help="loss function of outputs and targets")
     parser.add_argument(
         "--class-weights", type=weights, metavar="W", help="balanced, or a number for each class: 1,2,4"
     )
@@ -182,10 +171,10 @@ def _add_compare(commands: Any, count: Callable[[str], int]) -> None:
         "--space",
         nargs="+",
         metavar="NAME=VALUES",
-        help="what tuning looks through, for all arms: lr=1e-4..0.1 weight_decay=0,1e-6..1e-2 schedule=constant,cosine",
+        help="values that tuning tries, for all arms: lr=1e-4..0.1 weight_decay=0,1e-6..1e-2 schedule=constant,cosine",
     )
     parser.add_argument(
-        "--sampler", default="sobol", metavar="NAME", help="of its points: sobol (the default), optuna:TPESampler, ..."
+        "--sampler", default="sobol", metavar="NAME", help="sampler of --space: sobol (default), optuna:TPESampler, ..."
     )
     add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
     parser.set_defaults(run=_later("compare", "run"), data_dir=None, resumes=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from agileact.study.results.idle import untrained_loss
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.sensitivity import score
 from agileact.study.running.naming import trial_name
+from agileact.study.spec.trial import ArmSpec
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -34,7 +36,7 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """Return one flat row for every finished trial of the study, tuning and final ones.
 
     A number that does not exist is None; an infinite one is None too, with the status saying why. ``test_accuracy`` is
-    the value of the metric that ``metric`` names: the column has the name of before there were others.
+    the value of the metric that ``metric`` names: the column keeps the name of the first metric.
     """
     rows: list[dict[str, Any]] = []
     spaces = {one: space for arms, space in outcome.study.searches for one in arms}
@@ -82,32 +84,39 @@ def tuning_rows(outcome: Outcome) -> list[dict[str, Any]]:
         if one.phase != "tuning":
             continue
         spec, key = one.result.spec, (one.task, one.arm, one.result.spec.task.data.split)
-        which = {
-            **{"task": one.task, "arm": one.arm, "phase": one.phase, "replicate": spec.task.data.split},
-            **{"seed": spec.seed, "status": one.result.status, "trial": spec.key},
-        }
+        which = (one.task, one.arm, one.phase, spec.task.data.split, spec.seed, one.result.status, spec.key)
         # What no column can hold, pairs of names and values, is text there.
         plain = (bool, int, float, str, type(None))
-        fields = {name: value if isinstance(value, plain) else str(value) for name, value in vars(spec.arm).items()}
+        fields = [value if isinstance(value, plain) else str(value) for value in vars(spec.arm).values()]
         won = places[key] == spec.arm if key in places else None
-        rows.append({**which, **fields, "score": _finite(score(one.result)), "chosen": won})
+        values = (*which, *fields, _finite(score(one.result)), won)
+        rows.append(dict(zip(TABLE_COLUMNS["tuning"], values, strict=True)))
     return rows
 
 
 def sensitivity_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """Return one row for every learning rate that an arm tried on a task, with its mean, lowest and highest loss."""
-    return [
-        {
-            **{"study": outcome.study.name, "task": task, "arm": arm, "lr": rate},
-            **{"mean": _finite(mean), "low": _finite(low), "high": _finite(high)},
-        }
+    found = [
+        (outcome.study.name, task, arm, rate, *map(_finite, ends))
         for (task, arm), one in outcome.sensitivities.items()
-        for rate, mean, low, high in zip(one.rates, one.mean, one.low, one.high, strict=True)
+        for rate, *ends in zip(one.rates, one.mean, one.low, one.high, strict=True)
     ]
+    return [dict(zip(TABLE_COLUMNS["sensitivity"], values, strict=True)) for values in found]
 
 
 TABLES = {"trials": trial_rows, "curves": curve_rows, "tuning": tuning_rows, "sensitivity": sensitivity_rows}
 """What can be exported, by name."""
+TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
+    "trials": COLUMNS,
+    "curves": CURVE_COLUMNS,
+    "tuning": (
+        *("task", "arm", "phase", "replicate", "seed", "status", "trial"),
+        *(field.name for field in dataclasses.fields(ArmSpec)),
+        *("score", "chosen"),
+    ),
+    "sensitivity": ("study", "task", "arm", "lr", "mean", "low", "high"),
+}
+"""What each has, also without rows."""
 
 
 def _finite(value: float | None) -> float | None:

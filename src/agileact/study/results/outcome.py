@@ -90,8 +90,10 @@ class Outcome:
             found: list[tuple[Arm, list[Part], list[TrialResult]]] = []
             for arm in study.arms:
                 parts = [one for one in self.current.parts if (one.task, one.arm) == (task.name, arm.name)]
-                phases = [(name, [spec for one in parts for spec in getattr(one, name)]) for name in ("tried", "final")]
-                tried, final = ([one for spec in specs if (one := lookup(spec)) is not None] for _, specs in phases)
+                tried, final = (
+                    [one for part in parts for spec in getattr(part, name) if (one := lookup(spec)) is not None]
+                    for name in ("tried", "final")
+                )
                 found.append((arm, parts, final))
                 trials += [Row(task.name, arm.name, "tuning", result) for result in tried]
                 trials += [Row(task.name, arm.name, "final", result) for result in final]

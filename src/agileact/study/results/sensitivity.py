@@ -10,7 +10,8 @@ from typing import Any
 
 from agileact.study.results.idle import untrained_loss
 from agileact.study.spec.result import TrialResult
-from agileact.study.statistics import Difference, RateRange, expected_best, paired_difference, rate_range
+from agileact.study.statistics import Difference, RateRange, expected_best, rate_range
+from agileact.study.statistics.paired import mean_interval
 
 DRAWS = (1, 2, 4, 8)
 """So many random points are drawn."""
@@ -41,9 +42,7 @@ class Sensitivity:
     @cached_property
     def width(self) -> Difference | None:
         """Mean width in decades with Student's interval (95 %) over replicates; None for fewer than two."""
-        widths = [one.decades for one in self.ranges]
-        # The mean difference from 0 is the mean.
-        return paired_difference(widths, [0.0] * len(widths)) if len(widths) > 1 else None
+        return mean_interval([one.decades for one in self.ranges]) if len(self.ranges) > 1 else None
 
     @property
     def mean_decades(self) -> float | None:
@@ -114,7 +113,7 @@ def score(result: TrialResult) -> float:
 
 
 def _kept(result: TrialResult) -> float:
-    """Return the loss that somebody is left with who draws this trial: of a diverged one that before training."""
+    """Return the loss of drawing this trial: of a diverged one that before training."""
     untrained = untrained_loss(result)
     return score(result) if result.status != "diverged" or untrained is None else untrained
 

@@ -43,7 +43,7 @@ class DamagedRowError(ValueError):
 
 
 def columns(connection: sqlite3.Connection) -> str:
-    """Return what to select of a trial, as :func:`whole` takes it; stores of before 0.2 have no checksum."""
+    """Return what to select of a trial, as :func:`whole` takes it; stores older than 0.2 have no checksum."""
     named = {name for _, name, *_ in connection.execute("PRAGMA table_info(trials)")}
     return "key, spec, status, result, " + ("checksum" if "checksum" in named else "NULL")
 

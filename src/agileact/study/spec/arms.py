@@ -90,7 +90,7 @@ class Arm:
 
 
 def modifiers() -> dict[str, str]:
-    """Return what may stand behind ``+``, with what it means.
+    """Return the modifiers behind ``+``, each with its meaning.
 
     Example:
         >>> modifiers()["scale-only"]

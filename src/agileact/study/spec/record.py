@@ -1,4 +1,4 @@
-"""A study written down as JSON, and read back: what is in OUT/study.json."""
+"""A study as JSON, written and read: the contents of OUT/study.json."""
 
 from __future__ import annotations
 

@@ -104,6 +104,11 @@ def paired_difference(
     return Difference(mean, low, high, count)
 
 
+def mean_interval(values: Values) -> Difference:
+    """Return the mean of values with Student's 95 % interval: their mean difference from 0."""
+    return paired_difference(values, [0.0] * len(values))
+
+
 def sign_flip_test(first: Values, second: Values, *, resamples: int = 100_000, seed: int = 0) -> float:
     """Return the two-sided p-value of the paired permutation test on the mean difference.
 

@@ -1,4 +1,4 @@
-"""How much a result depends on the learning rate, and what it is for somebody who tries few of them."""
+"""How much a result depends on the learning rate, and the result of trying few of them."""
 
 from __future__ import annotations
 

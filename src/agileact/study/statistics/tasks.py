@@ -49,7 +49,7 @@ def interquartile_mean(losses: npt.ArrayLike, *, level: float = 0.95, resamples:
     2108.13264.
 
     Args:
-        losses: Runs x tasks. Infinite values (diverged runs) may stand in the quarter that is cut off; with more of
+        losses: Runs x tasks. The quarter that is cut off may have infinite values (diverged runs); with more of
             them the mean is infinite.
         level: Confidence of the interval.
         resamples: Bootstrap samples.

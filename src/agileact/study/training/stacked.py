@@ -13,8 +13,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from agileact.study.data.dataset import DataSet
 from agileact.study.data.objective import OPTIONS
-from agileact.study.models.mapped import MappedNetwork
-from agileact.study.models.stack import StackedNetwork
+from agileact.study.models.stack import MappedNetwork, StackedNetwork
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import ArmSpec, TrialSpec
 from agileact.study.spec.user_targets import target_of

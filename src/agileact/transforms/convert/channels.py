@@ -18,7 +18,7 @@ from agileact.transforms.trace.operations import (
     REARRANGING,
     UPSAMPLING,
 )
-from agileact.transforms.trace.recording import Call, Value, tensors, words
+from agileact.transforms.trace.recording import Call, Value, words
 
 # The first result of these has its channels along the last axis.
 _LAST = words(
@@ -240,12 +240,9 @@ class ChannelFinder:
         given = {one.index: _filled(one.shape, found[one.index], known) for one in sources}
         # Which rows are picked makes no difference to channels; whoever picks channels loses them here.
         given |= {one.index: torch.zeros(one.shape, dtype=one.dtype) for one in indices}
-        try:
-            made = list(tensors(call.again(given)))
-        except (RuntimeError, TypeError, ValueError, NotImplementedError):
-            return _UNKNOWN
+        made = call.rearranged(given)
         place = next((index for index, one in enumerate(call.outputs) if one is value), None)
-        if place is None or len(made) <= place or made[place].shape != value.shape:
+        if made is None or place is None:
             return _UNKNOWN
         labels = made[place]
         axes = _varying(labels)

@@ -46,7 +46,7 @@ def convert(
 ) -> tuple[nn.Module, ConversionReport]:
     r"""Make every activation of a model agile, :math:`a f(x - b)` (equation (9)), with the same outputs bit for bit.
 
-    The model is run once on the example, in evaluation mode, and what it calls is written down: modules and their
+    ``convert`` runs the model once on the example, in evaluation mode, and records what it calls: modules and their
     subclasses, wrappers and modules of the user's own that compute an elementwise function; functions and methods
     (``F.relu(x)``, ``x.relu()``), functions kept as attributes, modules made in ``forward`` or kept in lists, and
     formulas (``h * torch.sigmoid(h)``), also over several statements. Modules are replaced in their slots. For calls of

@@ -236,8 +236,8 @@ def _over_statements(
         assert node is not None
         beside, last = text.block(node)
         for first in range(min(here, last - 1), max(-1, last - _LONG), -1) if beside is block else ():
-            steps = [_step(one) for one in block[first:last]]
-            region = _region(sink, [span_of(node), *(span_of(one[1]) for one in steps if one is not None)], nodes)
+            steps = [value for one in block[first:last] for value in _values_of(one).values()]
+            region = _region(sink, [span_of(one) for one in (node, *steps)], nodes)
             if region is None or seed not in region.calls or not _private(region):
                 continue
             source = _sourced(text, node, region, nodes, block, last)
@@ -262,13 +262,17 @@ def _after(seed: Call, nodes: dict[int, ast.expr | None]) -> list[Call]:
     return [found[index] for index in sorted(found)]
 
 
-def _step(statement: ast.stmt) -> tuple[str, ast.expr] | None:
-    """Return variable and value of an assignment to one variable; None for any other statement."""
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
-        return statement.targets[0].id, statement.value
+def _values_of(statement: ast.stmt) -> dict[str, ast.expr]:
+    """Return variables and values of an assignment to variables; nothing for any other statement."""
     if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value is not None:
-        return statement.target.id, statement.value
-    return None
+        return {statement.target.id: statement.value}
+    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+        return {}
+    target, value = statement.targets[0], statement.value
+    both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts)
+    pairs = zip(target.elts, value.elts, strict=True) if both else [(target, value)]  # type: ignore[attr-defined]
+    found = {name.id: each for name, each in pairs if isinstance(name, ast.Name)}
+    return found if not both or len(found) == len(target.elts) else {}  # type: ignore[attr-defined]
 
 
 def _private(region: _Region) -> bool:
@@ -279,12 +283,7 @@ def _private(region: _Region) -> bool:
 
 
 def _sourced(
-    text: _Text,
-    node: ast.expr,
-    region: _Region,
-    nodes: dict[int, ast.expr | None],
-    block: list[ast.stmt],
-    last: int,
+    text: _Text, node: ast.expr, region: _Region, nodes: dict[int, ast.expr | None], block: list[ast.stmt], last: int
 ) -> SourceCall | None:
     """Return the source of an activation over several statements; None if it cannot be exchanged.
 
@@ -302,21 +301,20 @@ def _sourced(
 
     todo: list[tuple[ast.AST, int]] = [(node, last)]
     roots: dict[str, set[int]] = {}
-    steps: dict[int, ast.expr] = {}
+    steps: dict[tuple[int, str], ast.expr] = {}
     reads: set[int] = set()
     while todo:
         part, at = todo.pop()
         for one in text.local(part):
             reads.add(id(one))
             index = defined(one.id, at)
-            statement = block[index] if index >= 0 else None
-            step = None if statement is None else _step(statement)
-            if step is not None and id(step[1]) in inner:
-                if index not in steps:
-                    steps[index] = step[1]
-                    todo.append((step[1], index))
-            elif isinstance(statement, (ast.Assign, ast.AnnAssign)) and _is_number(text, statement.value, made):
-                todo.append((statement.value, index))  # a number, or another name
+            value = _values_of(block[index]).get(one.id) if index >= 0 else None
+            if value is not None and id(value) in inner:
+                if (index, one.id) not in steps:
+                    steps[index, one.id] = value
+                    todo.append((value, index))
+            elif value is not None and _is_number(text, value, made):
+                todo.append((value, index))  # a number, or another name
             else:
                 roots.setdefault(one.id, set()).add(index)
     if not steps or len(roots) != 1:
@@ -334,32 +332,23 @@ def _sourced(
         place = nodes[call.index]
         if place is None or not any(_within(span_of(place), one) for one in places):
             return None
-    for index in steps:
-        step = _step(block[index])
-        assert step is not None
-        name = step[0]
-        end = next((other for other in range(index + 1, len(block)) if _stores(block[other], name)), None)
+    for index, name in steps:
+        end = next((other for other in range(index + 1, len(block)) if name in _values_of(block[other])), None)
         within = block[index + 1 : end + 1] if end is not None else [text.method.definition]
         for one in (each for statement in within for each in text.local(statement) if each.id == name):
             if id(one) not in reads:
                 return None
     names = [one for one in text.local(node) if one.id == root]
     argument = names[0] if names else ast.copy_location(ast.Name(root, ast.Load()), block[0])
-    return SourceCall(text.method, node, argument, steps=tuple(steps[index] for index in sorted(steps)))
+    return SourceCall(text.method, node, argument, steps=tuple(steps[key] for key in sorted(steps)))
 
 
-def _is_number(text: _Text, value: ast.expr | None, made: set[int]) -> bool:
+def _is_number(text: _Text, value: ast.expr, made: set[int]) -> bool:
     """Return whether a value is a number, or another name of something: no tensor is ``made`` in it."""
-    parts = [] if value is None else list(ast.walk(value))
+    parts = list(ast.walk(value))
     return not any(id(one) in made for one in parts) and not (
         text.local(value) and any(isinstance(one, ast.Call) for one in parts)
     )
-
-
-def _stores(statement: ast.stmt, name: str) -> bool:
-    """Return whether a statement gives a variable another value whatever happens."""
-    step = _step(statement)
-    return step is not None and step[0] == name
 
 
 def _region(sink: Call, spans: Sequence[_Span], nodes: dict[int, ast.expr | None]) -> _Region | None:

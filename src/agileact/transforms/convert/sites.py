@@ -47,44 +47,28 @@ _MAY_RUN = "it is scripted: whether it runs and what it does cannot be seen; con
 
 @dataclass(frozen=True)
 class Candidate:
-    """An activation, and how it could become agile.
+    """An activation, and how it could become agile."""
 
-    Attributes:
-        kind: "module": replaced in its slots. "attribute": a function in an attribute. "call": by its source.
-        name: What the report calls it: the name of the module, or of the module that makes the call.
-        was: What stands there.
-        base: The name of f, or of what stands there.
-        options: The options of f; None if there is no base function for it.
-        uses: The calls of a function, or the runs of a module.
-        owner: The module that has the slot, the attribute or the method; None for the model itself.
-        key: The slot or the attribute; for a call the name of the child that it called, or "".
-        slots: All slots, for a module that is shared.
-        source: The call in the source to be exchanged.
-        original: The module or function that stands there.
-        function: What computes f.
-        reason: Why it cannot become agile; empty if it can. For one that can, ``note`` says what is to be known.
-        turn: For a call that runs several times in each run of its method, with a pair for each: which one it is.
-        training: Whether it runs in training mode alone.
-        already: Whether it is agile.
-    """
-
+    # "module": replaced in its slots. "attribute": a function in an attribute. "call": by its source.
     kind: Literal["module", "attribute", "call"]
-    name: str
-    was: str
-    base: str
-    options: dict[str, Value] | None = None
-    uses: tuple[Call | Visit, ...] = ()
+    name: str  # what the report calls it: the name of the module, or of the module that makes the call
+    was: str  # what stands there
+    base: str  # the name of f, or of what stands there
+    options: dict[str, Value] | None = None  # the options of f; None if there is no base function for it
+    uses: tuple[Call | Visit, ...] = ()  # the calls of a function, or the runs of a module
+    # The module that has the slot, the attribute or the method; None for the model itself.
     owner: nn.Module | None = None
-    key: str = ""
-    slots: tuple[Slot, ...] = ()
-    source: SourceCall | None = None
-    original: Any = None
-    function: Callable[..., Any] | None = None
-    reason: str = ""
+    key: str = ""  # the slot or the attribute; for a call the name of the child that it called, or ""
+    slots: tuple[Slot, ...] = ()  # all slots, for a module that is shared
+    source: SourceCall | None = None  # the call in the source to be exchanged
+    original: Any = None  # the module or function that stands there
+    function: Callable[..., Any] | None = None  # what computes f
+    reason: str = ""  # why it cannot become agile; empty if it can. For one that can, note says what is to be known
     note: str = ""
+    # For a call that runs several times in each run of its method, with a pair for each: which one it is.
     turn: int | None = None
-    training: bool = False
-    already: bool = False
+    training: bool = False  # whether it runs in training mode alone
+    already: bool = False  # whether it is agile
 
     @property
     def first(self) -> float:
@@ -227,11 +211,7 @@ class _Finder:
             return
         for number, slot in enumerate(ran):
             rest = [] if number else [other for other in slots if other not in ran]
-            yield (
-                slot[0],
-                [one[1:] for one in (slot, *rest)],
-                [visit for visit in visits if _is_slot(visit, slot)],
-            )
+            yield (slot[0], [one[1:] for one in (slot, *rest)], [visit for visit in visits if _is_slot(visit, slot)])
 
     def _obstacle(self, one: Candidate, module: nn.Module) -> str:
         if self.seen and not one.uses:

@@ -21,7 +21,7 @@ from agileact.transforms.report import StandardizedSite, StandardizeReport
 from agileact.transforms.trace.forward_runs import needs_values, outcome
 from agileact.transforms.trace.operations import CONVERTING, LINEAR, NORMS, REARRANGING
 from agileact.transforms.trace.recorder import record
-from agileact.transforms.trace.recording import Arguments, Call, Recording, Value, tensors
+from agileact.transforms.trace.recording import Arguments, Call, Recording, Value
 
 LayerFilter = Callable[[nn.Module, str], bool]
 _WIDTH, _POINTS = 12.0, 48_001
@@ -241,11 +241,10 @@ class _Plan:
             raise _RefusedError("a sum lies between, in which its size counts beside that of the other part")
         if call.name not in REARRANGING or len(call.inputs) != 1 or len(call.outputs) != 1:
             raise _RefusedError(f"no agile activation directly behind it, but {call.name}")
-        try:
-            (made,) = tensors(call.again({value.index: labels.contiguous()}))
-        except (RuntimeError, TypeError, ValueError, IndexError):
-            raise _RefusedError(f"no agile activation directly behind it, but {call.name}") from None
-        return made
+        made = call.rearranged({value.index: labels.contiguous()})
+        if made is None:
+            raise _RefusedError(f"no agile activation directly behind it, but {call.name}")
+        return made[0]
 
 
 def _size(layer: Any) -> tuple[int, int]:

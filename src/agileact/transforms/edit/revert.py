@@ -16,6 +16,7 @@ from agileact.nn import AgileModule
 from agileact.nn.rows import directions, release
 from agileact.transforms.edit.plain_modules import plain_module
 from agileact.transforms.edit.rewrite import edited_class, edits_of
+from agileact.transforms.trace.recording import words
 from agileact.transforms.trace.writable import computes, hooked
 
 _ORIGIN = "_agileact_origin"
@@ -208,15 +209,9 @@ def copied(model: nn.Module) -> nn.Module:
     return result
 
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_is_full_backward_hook",
+_HOOKS = words(
+    "_forward_hooks _forward_hooks_with_kwargs _forward_hooks_always_called _forward_pre_hooks "
+    "_forward_pre_hooks_with_kwargs _backward_hooks _backward_pre_hooks _is_full_backward_hook"
 )
 
 

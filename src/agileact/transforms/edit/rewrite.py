@@ -163,11 +163,7 @@ def _digest(edits: frozenset[Edit]) -> str:
 
 
 def _same_place(one: CodeType, other: CodeType) -> bool:
-    return (one.co_name, one.co_firstlineno, qualified(one)) == (
-        other.co_name,
-        other.co_firstlineno,
-        qualified(other),
-    )
+    return (one.co_name, one.co_firstlineno, qualified(one)) == (other.co_name, other.co_firstlineno, qualified(other))
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from agileact.nn import AgileModule
 from agileact.transforms.fold.gauge import GROUND, Labels
-from agileact.transforms.trace.recording import Call, tensors
+from agileact.transforms.trace.recording import Call
 
 
 def compact(tensor: Tensor) -> Tensor:
@@ -39,18 +39,6 @@ def flat(labels: Tensor) -> Labels:
     """Return labels as a flat array."""
     array: Labels = labels.reshape(-1).numpy()
     return array
-
-
-def again(call: Call, given: dict[int, Tensor]) -> list[Tensor] | None:
-    """Return what a rearranging call makes of numbers; None if it is not a rearrangement of these shapes."""
-    try:
-        made = list(tensors(call.again(given)))
-    except (RuntimeError, TypeError, ValueError, IndexError):
-        return None
-    fits = len(made) == len(call.outputs) and all(
-        one.dtype == torch.int64 and one.shape == value.shape for one, value in zip(made, call.outputs, strict=False)
-    )
-    return made if fits else None
 
 
 def channel_index(module: AgileModule, shape: tuple[int, ...]) -> Tensor:

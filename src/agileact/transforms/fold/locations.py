@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agileact.transforms.fold.labels import Activation, again, aligned, compact, inside, named
+from agileact.transforms.fold.labels import Activation, aligned, compact, inside, named
 from agileact.transforms.fold.weights import Source, Weights
 from agileact.transforms.trace.operations import (
     AVERAGE_POOLING,
@@ -121,7 +121,7 @@ class Shifts:
         if call.name not in REARRANGING or len(call.inputs) != 1:
             return False
         shifted = (shift != 0).to(torch.int64).expand(value.shape).contiguous()
-        made = again(call, {value.index: shifted})
+        made = call.rearranged({value.index: shifted})
         return made is not None and not any(bool(one.any()) for one in made)
 
     def _parameter(self, value: Value, shift: Tensor) -> Target:
@@ -148,9 +148,7 @@ class Shifts:
             raise Blocked(f"rms_norm before it has no bias{inside(call)}")
         bias = call.argument(_BIAS.get(call.name, 2), "bias")
         weight = call.argument(3 if call.name in ("batch_norm", "instance_norm") else 2, "weight")
-        axes = 1
-        if call.name == "layer_norm":
-            axes = len(call.argument(1, "normalized_shape"))
+        axes = len(call.argument(1, "normalized_shape")) if call.name == "layer_norm" else 1
         shape = call.outputs[0].shape
         first = len(shape) - axes if call.name == "layer_norm" else _OUTPUT_AXIS[call.name] % len(shape)
         if any(size > 1 and not first <= axis < first + axes for axis, size in enumerate(shift.shape)):
@@ -167,9 +165,8 @@ class Shifts:
             raise Blocked(f"{named(call)} has no bias, and there is no torch module to give it one")
         if hooked(owner, behind=True):
             raise Blocked(f"a hook sees what goes out of {call.owner}")
-        if isinstance(weight, Ref) and len(self.recording.values[weight.index].users) > 1:
-            raise Blocked(f"{call.owner} has no bias and is used in more than one place")
-        if self.recording.runs.get(self.recording.names[id(owner)][0], 1) > 1:
+        several = isinstance(weight, Ref) and len(self.recording.values[weight.index].users) > 1
+        if several or self.recording.runs.get(self.recording.names[id(owner)][0], 1) > 1:
             raise Blocked(f"{call.owner} has no bias and is used in more than one place")
         return Target(f"{call.owner}.bias" if call.owner else "bias", vector, created=True)
 
@@ -184,7 +181,7 @@ class Shifts:
         for one in data:
             given[one.index] = torch.arange(start, start + one.shape.numel()).reshape(one.shape)
             start += one.shape.numel()
-        made = again(call, given)
+        made = call.rearranged(given)
         if made is None:
             raise Blocked(f"{named(call)} before it cannot be followed")
         source = made[call.outputs.index(value)].reshape(-1)
@@ -293,15 +290,18 @@ class Shifts:
         return _fitted(compact(aligned(moved, max(moved.ndim, shift.ndim))), call.inputs[0])
 
 
+_BROADCAST = "a signal that is broadcast would have to be shifted differently in different places"
+
+
 def _fitted(shift: Tensor, value: Value) -> Tensor:
     """Return a shift for a value that was broadcast to the shift's shape."""
     axes = len(value.shape)
     for _ in range(shift.ndim - axes):
         if shift.shape[0] > 1:
-            raise Blocked("a signal that is broadcast would have to be shifted differently in different places")
+            raise Blocked(_BROADCAST)
         shift = shift[0]
     if any(have > 1 and size == 1 for have, size in zip(shift.shape, value.shape, strict=True)):
-        raise Blocked("a signal that is broadcast would have to be shifted differently in different places")
+        raise Blocked(_BROADCAST)
     return shift
 
 

@@ -17,7 +17,6 @@ from agileact.transforms.fold.labels import (
     Map,
     Product,
     Use,
-    again,
     aligned,
     channel_index,
     compact,
@@ -182,7 +181,7 @@ class _Rules:
             v.index: one.expand(v.shape).clone(memory_format=torch.contiguous_format)
             for v, one in zip(data, labels, strict=True)
         }
-        made = again(call, given)
+        made = call.rearranged(given)
         return None if made is None else [compact(one) for one in made]
 
     def _picked(self, call: Call) -> list[int] | None:
@@ -510,13 +509,7 @@ class _Rules:
         return kept
 
     def _weighed(
-        self,
-        call: Call,
-        kernel: Value,
-        inputs: Tensor,
-        outputs: Tensor,
-        made: Tensor,
-        bias: Value | None,
+        self, call: Call, kernel: Value, inputs: Tensor, outputs: Tensor, made: Tensor, bias: Value | None
     ) -> Tensor:
         """Let a weight and a bias take up gauges, and return the labels of what they make; ``made`` if they can."""
         source = self.weights.of(kernel)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agileact.transforms.fold.labels import again
 from agileact.transforms.trace.operations import JOINING, PASSING, REARRANGING, SHAPED_BY
 from agileact.transforms.trace.recording import Recording, Ref, Value, words
 from agileact.transforms.trace.writable import Writable
@@ -61,7 +60,7 @@ class Weights:
             assert one.maker is not None
             if one.maker.name not in PASSING:
                 given = {taken.index: torch.zeros(taken.shape, dtype=torch.int64) for taken in one.maker.inputs}
-                made = again(one.maker, {**given, one.maker.inputs[0].index: places})
+                made = one.maker.rearranged({**given, one.maker.inputs[0].index: places})
                 if made is None:
                     return f"{current.name} is turned in a way that cannot be followed"
                 places = made[one.maker.outputs.index(one)]

@@ -1,1 +1,1 @@
-"""A run written down: the calls, their tensors and the modules that made them."""
+"""A recorded run: the calls, their tensors and the modules that made them."""

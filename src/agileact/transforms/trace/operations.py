@@ -40,13 +40,7 @@ LINEAR = {
 }
 """Linear maps with a weight, and the axis of their result along which the output channels lie."""
 
-NORMS = {
-    "batch_norm": 1,
-    "layer_norm": -1,
-    "group_norm": 1,
-    "instance_norm": 1,
-    "rms_norm": -1,
-}
+NORMS = {"batch_norm": 1, "layer_norm": -1, "group_norm": 1, "instance_norm": 1, "rms_norm": -1}
 """Normalisations with a weight and a bias for each channel, and the axis of the channels."""
 
 MAX_POOLING = words("max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax")

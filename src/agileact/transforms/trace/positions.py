@@ -58,7 +58,8 @@ def _numbered(lines: tuple[str, ...]) -> tuple[list[CodeType], dict[int, Span]]:
     spans: dict[int, Span] = {}
     # What is inside has the smaller number: the end of a method's name is the line of its call.
     for node in reversed(list(ast.walk(tree))):
-        if isinstance(node, ast.expr) and id(node) not in apart:
+        # Names stay in their lines: the compiler exchanges assignments to names that are in one line.
+        if isinstance(node, ast.expr) and id(node) not in apart and not isinstance(node, (ast.Name, ast.Tuple)):
             number = len(lines) + 2 + len(spans)
             spans[number] = node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
             node.lineno = node.end_lineno = number

@@ -44,16 +44,8 @@ from agileact.transforms.trace.recording import (
 
 _OWN = __file__
 # Between a call and the code of the user that makes it lie only frames of these files.
-_BETWEEN = (
-    "/torch/nn/modules/module.py",
-    "/torch/nn/functional.py",
-    "/torch/overrides.py",
-    "/torch/_jit_internal.py",
-    "/torch/_tensor.py",
-    "/torch/_ops.py",
-    "/torch/functional.py",
-    "/torch/utils/_contextlib.py",
-)
+_FILES = "nn/modules/module nn/functional overrides _jit_internal _tensor _ops functional utils/_contextlib"
+_BETWEEN = tuple(f"/torch/{name}.py" for name in _FILES.split())
 # What is asked of a tensor without reading its numbers.
 _ABOUT = words(
     "size dim ndim numel nelement shape dtype device layout is_contiguous stride storage_offset element_size "
@@ -243,10 +235,7 @@ def as_before_training(model: nn.Module) -> Iterator[None]:
 
 class _Recorder(TorchFunctionMode):
     def __init__(
-        self,
-        model: nn.Module,
-        leaf: Callable[[nn.Module], bool],
-        apart: dict[int, tuple[nn.Module, nn.Module, str]],
+        self, model: nn.Module, leaf: Callable[[nn.Module], bool], apart: dict[int, tuple[nn.Module, nn.Module, str]]
     ) -> None:
         super().__init__()
         self.model = model
@@ -419,7 +408,8 @@ class _Recorder(TorchFunctionMode):
             overwritten += list(tensors(args[:1]))
         call.inplace = bool(overwritten)
         for tensor in {id(t): t for t in overwritten}.values():
-            self._overwrite(tensor, call)
+            if (memory := _memory(tensor)) is not None:
+                self.written[memory] = (call.index + 1, call)
         if call.inplace and isinstance(result, Tensor) and args and result is args[0]:
             taken[0].overwritten = call
         if isinstance(result, Tensor) and id(result) in given:
@@ -440,11 +430,6 @@ class _Recorder(TorchFunctionMode):
                 value.maker = call
             call.outputs.append(value)
         return call, result
-
-    def _overwrite(self, tensor: Tensor, call: Call) -> None:
-        memory = _memory(tensor)
-        if memory is not None:
-            self.written[memory] = (call.index + 1, call)
 
     def _check_memory(self, tensor: Tensor, value: Value) -> None:
         """Note if the memory of a tensor was overwritten since the value was made."""
@@ -498,10 +483,8 @@ def _plain_name(func: Callable[..., Any]) -> tuple[str, bool]:
     """Return the plain name of a function of PyTorch, as "add" of ``__iadd__``, and whether it is one in place."""
     full = resolve_name(func) or getattr(func, "__name__", type(func).__name__)
     parts = full.split(".")
-    if parts[-1] == "__get__":
-        return parts[-2], False
-    if parts[-1] == "__set__":
-        return parts[-2], True
+    if parts[-1] in ("__get__", "__set__"):
+        return parts[-2], parts[-1] == "__set__"
     name = parts[-1]
     if isinstance(func, torch._ops.OpOverload):
         name = parts[-2]

@@ -1,4 +1,4 @@
-"""One run of a model on an example, written down: which functions were called, on what, by which module and from where.
+"""A record of one run of a model on an example: which functions were called, on what, by which module and from where.
 
 It holds no numbers but those that the model returned, only shapes and who made what.
 """
@@ -134,38 +134,23 @@ class Ref:
 
 @dataclass
 class Value:
-    """A tensor of the run.
+    """A tensor of the run."""
 
-    Attributes:
-        index: Its place in ``Recording.values``.
-        kind: "input" of the model, "parameter", "buffer", "constant" (from elsewhere) or "result" of a call.
-        shape: Its shape.
-        dtype: Its dtype.
-        name: The name of a parameter or buffer in the model; empty for others.
-        maker: The call that it is a result of, or None.
-        users: The calls that take it, one entry for each time.
-        returned: Whether it is part of the model's output.
-        kept: The attribute of a module that it is kept in; empty for most.
-        overwritten: The in-place call that put its result in the place of these numbers, or None.
-        tainted: Whether its numbers were seen or changed by ways that a recording cannot follow: by another tensor
-            that shares its memory, or by Python.
-        device: Its device.
-        dense: Whether it is neither sparse nor nested; a nested tensor has no shape here.
-    """
-
-    index: int
-    kind: str
+    index: int  # its place in Recording.values
+    kind: str  # "input" of the model, "parameter", "buffer", "constant" (from elsewhere) or "result" of a call
     shape: torch.Size
     dtype: torch.dtype
-    name: str = ""
-    maker: Call | None = None
-    users: list[Call] = field(default_factory=list)
-    returned: bool = False
-    kept: str = ""
-    overwritten: Call | None = None
+    name: str = ""  # the name of a parameter or buffer in the model; empty for others
+    maker: Call | None = None  # the call that it is a result of, or None
+    users: list[Call] = field(default_factory=list)  # the calls that take it, one entry for each time
+    returned: bool = False  # whether it is part of the model's output
+    kept: str = ""  # the attribute of a module that it is kept in; empty for most
+    overwritten: Call | None = None  # the in-place call that put its result in the place of these numbers, or None
+    # Whether its numbers were seen or changed by ways that a recording cannot follow: by another tensor that shares
+    # its memory, or by Python.
     tainted: bool = False
     device: torch.device | None = None
-    dense: bool = True
+    dense: bool = True  # whether it is neither sparse nor nested; a nested tensor has no shape here
 
 
 @dataclass(frozen=True)
@@ -181,45 +166,28 @@ class Place:
 
 @dataclass
 class Call:
-    """One call of a function of PyTorch, or of a module that the recording did not look into.
+    """One call of a function of PyTorch, or of a module that the recording did not look into."""
 
-    Attributes:
-        index: Its place in ``Recording.calls``, in order of time.
-        name: The function's plain name, such as "relu", "conv2d", "add": without underscores, the same for
-            ``torch.add``, ``x.add_`` and ``x + y`` ("rsub", "rdiv" where the order is turned round); "module" for
-            a module.
-        function: What was called; the module itself for "module".
-        args: Positional arguments with :class:`Ref` for tensors.
-        kwargs: Keyword arguments.
-        inputs: The values taken, in order.
-        outputs: The values made, in order.
-        inplace: Whether the first argument was overwritten.
-        owner: The name of the innermost module in whose ``forward`` the call was made; "" is the model itself.
-        caller: The module whose method made the call (the first argument of the calling frame), by name, or None.
-        place: Where in that method.
-        frame: The number of the run of that method; 0 if there is none.
-        stranger: The module that makes the call and is not in the model, if one does.
-        step_of: The ``torch.autograd.Function`` in whose ``forward`` the call is, by name, if no module makes it.
-        slot: For "module": the name under which it was reached, if only one of several names is possible; else "".
-        reread: For an in-place call: whether its argument was used again afterwards by its old name.
-    """
-
-    index: int
+    index: int  # its place in Recording.calls, in order of time
+    # The function's plain name, such as "relu", "conv2d", "add": without underscores, the same for torch.add, x.add_
+    # and x + y ("rsub", "rdiv" where the order is turned round); "module" for a module.
     name: str
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
+    function: Callable[..., Any]  # what was called; the module itself for "module"
+    args: tuple[Any, ...]  # positional arguments with Ref for tensors
     kwargs: dict[str, Any]
-    inputs: list[Value]
-    outputs: list[Value] = field(default_factory=list)
-    inplace: bool = False
-    owner: str = ""
+    inputs: list[Value]  # the values taken, in order
+    outputs: list[Value] = field(default_factory=list)  # the values made, in order
+    inplace: bool = False  # whether the first argument was overwritten
+    owner: str = ""  # the name of the innermost module in whose forward the call was made; "" is the model itself
+    # The module whose method made the call (the first argument of the calling frame), by name, or None.
     caller: str | None = None
     place: Place | None = None
-    frame: int = 0
-    stranger: nn.Module | None = None
-    step_of: str = ""
+    frame: int = 0  # the number of the run of that method; 0 if there is none
+    stranger: nn.Module | None = None  # the module that makes the call and is not in the model, if one does
+    step_of: str = ""  # the torch.autograd.Function in whose forward the call is, by name, if no module makes it
+    # For "module": the name under which it was reached, if only one of several names is possible; else "".
     slot: str = ""
-    reread: bool = False
+    reread: bool = False  # for an in-place call: whether its argument was used again afterwards by its old name
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return an argument by position or by name."""
@@ -230,34 +198,33 @@ class Call:
         args, kwargs = mapped((self.args, self.kwargs), lambda ref: values[ref.index], Ref)
         return self.function(*args, **kwargs)
 
+    def rearranged(self, labels: Mapping[int, Tensor]) -> list[Tensor] | None:
+        """Return what the call makes of labels, integers that it only moves about; None if it does something else."""
+        try:
+            made = list(tensors(self.again(labels)))
+        except (RuntimeError, TypeError, ValueError, IndexError):  # NotImplementedError is a RuntimeError
+            return None
+        same = [one.dtype == torch.int64 and one.shape == of.shape for one, of in zip(made, self.outputs, strict=False)]
+        return made if len(made) == len(self.outputs) and all(same) else None
+
     def __repr__(self) -> str:
         return f"Call({self.index}, {self.name!r}, owner={self.owner!r})"
 
 
 @dataclass
 class Visit:
-    """One run of a module's ``forward`` that the recording looked into.
+    """One run of a module's ``forward`` that the recording looked into."""
 
-    Attributes:
-        name: The name under which the module was reached.
-        module: The module.
-        inputs: The tensors among its arguments.
-        outputs: The tensors among its results.
-        start: The index of the first call made in it.
-        stop: The index behind the last one.
-        caller, place, frame: Who called it from where, as for a :class:`Call`.
-        slot: The parent and the key by which it was reached, where slots were told apart; else empty.
-    """
-
-    name: str
+    name: str  # the name under which the module was reached
     module: nn.Module
-    inputs: list[Value]
-    outputs: list[Value]
-    start: int
-    stop: int
-    caller: str | None = None
+    inputs: list[Value]  # the tensors among its arguments
+    outputs: list[Value]  # the tensors among its results
+    start: int  # the index of the first call made in it
+    stop: int  # the index behind the last one
+    caller: str | None = None  # who called it from where, as for a Call
     place: Place | None = None
     frame: int = 0
+    # The parent and the key by which it was reached, where slots were told apart; else empty.
     slot: tuple[Any, ...] = ()
 
     @property
@@ -277,26 +244,16 @@ class Outcome:
 
 @dataclass
 class Recording:
-    """What a model did on an example.
+    """What a model did on an example."""
 
-    Attributes:
-        calls: All calls, in order of time.
-        values: All tensors.
-        names: For every module of the model that ran, by ``id``, all names it has in the model.
-        inputs: The values given to the model.
-        runs: How often each module's forward ran, by its first name.
-        visits: The runs of modules that were looked into, in the order in which they ended.
-        outcome: What the run made.
-        strangers: Modules that ran and are not in the model, by ``id``.
-        training: Whether it was a run in training mode.
-    """
-
-    calls: list[Call] = field(default_factory=list)
-    values: list[Value] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)  # all calls, in order of time
+    values: list[Value] = field(default_factory=list)  # all tensors
+    # For every module of the model that ran, by id, all names it has in the model.
     names: dict[int, list[str]] = field(default_factory=dict)
-    inputs: list[Value] = field(default_factory=list)
-    runs: dict[str, int] = field(default_factory=dict)
+    inputs: list[Value] = field(default_factory=list)  # the values given to the model
+    runs: dict[str, int] = field(default_factory=dict)  # how often each module's forward ran, by its first name
+    # The runs of modules that were looked into, in the order in which they ended.
     visits: list[Visit] = field(default_factory=list)
-    outcome: Outcome = field(default_factory=lambda: Outcome([]))
-    training: bool = False
-    strangers: dict[int, nn.Module] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=lambda: Outcome([]))  # what the run made
+    training: bool = False  # whether it was a run in training mode
+    strangers: dict[int, nn.Module] = field(default_factory=dict)  # modules that ran and are not in the model, by id

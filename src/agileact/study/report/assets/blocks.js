@@ -185,7 +185,7 @@ function makeTable(block) {
       return element("tr", {}, row.map((entry, place) => {
         const heading = place === (header < 0 ? 0 : header);
         const wide = text(entry).length > 40;
-        const options = { class: [block.columns[place].numeric && "numeric", wide && "wrap"].filter(Boolean).join(" ") || null, scope: heading ? "row" : null };
+        const options = { class: [block.columns[place].numeric && "numeric", wide && "wrap"].filter(Boolean).join(" ") || null, scope: heading ? "row" : null, "data-label": block.columns[place].title };
         const children = entry.arm === undefined ? [] : [swatch(entry)];
         if (entry.best) children.unshift(element("strong", { class: "best", role: "img", "aria-label": "best", title: "best", text: "★ " }));
         if (entry.bar) children.push(interval(entry.bar));
@@ -212,7 +212,8 @@ function makeTable(block) {
   });
   fill();
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": block.caption }, [
-    element("table", { id: block.id }, [
+    // A wide one is stacked on a phone, where its titles stay as buttons to sort by.
+    element("table", { id: block.id, class: block.columns.length > 3 ? "stacks" : null }, [
       element("caption", {}, [element("span", { text: block.caption })]),
       element("thead", {}, [element("tr", {}, heads)]),
       body,

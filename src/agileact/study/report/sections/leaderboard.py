@@ -10,6 +10,7 @@ from agileact.study.report.blocks import Block, Cell
 from agileact.study.results import contrasts
 from agileact.study.results.outcome import Outcome
 from agileact.study.statistics import Difference, paired_difference
+from agileact.study.statistics.paired import mean_interval
 
 _TITLE = "Leaderboard"
 _WORDS = {
@@ -110,8 +111,7 @@ def _paired(own: dict[int, float], base: dict[int, float]) -> Difference | None:
 def _with_interval(values: Sequence[float]) -> str:
     if not values or not all(map(math.isfinite, values)):
         return "diverged" if values else "–"
-    # The mean difference from 0 is the mean.
-    found = paired_difference(values, [0.0] * len(values))
+    found = mean_interval(values)
     if found.low is None or found.high is None:
         return f"{found.mean:.4g}"
     return f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]"

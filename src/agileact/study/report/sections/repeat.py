@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 from agileact.study.report.blocks import Block, Cell, cell, code, details, paragraph, section, table
 from agileact.study.results.outcome import Outcome
@@ -26,7 +27,7 @@ def repeat(outcome: Outcome) -> Block:
     tuned = ", ".join(map(str, study.protocol.tuning_seeds)) if study.protocol.tune else "none, nothing is tuned"
     times = study.protocol.replicates
     afresh = f", and {1_000_000:,} more in each of the {times} replicates" * (times > 1)
-    rows: list[list[Cell]] = [
+    rows: list[Sequence[Cell]] = [
         ["hardware", around.hardware or "not recorded"],
         *(["versions", f"{text} ({count} of {len(results)} final trials)"] for text, count in versions.items()),
         ["seeds of final trials", seeds + afresh],
@@ -41,7 +42,7 @@ def repeat(outcome: Outcome) -> Block:
     content.append(table("repeat", "What it ran on and with.", ["what", "which"], rows))
     # With a space, arm by arm, the rates of the search without one say nothing; without one, nothing is said of it.
     idle = (*idle, "space", *(("lr", "activation_lr", "extend") if study.searches else ("sampler",)))
-    steps = [
+    steps: list[Sequence[Cell]] = [
         [name, cell(_text(value))] for name, value in dataclasses.asdict(study.protocol).items() if name not in idle
     ]
     steps += [[f"space of {', '.join(arms)}", cell(space)] for arms, space in study.searches]

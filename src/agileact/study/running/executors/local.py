@@ -200,7 +200,7 @@ class _Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs and somebody listens to it."""
+        """Whether the process still runs and its listener too."""
         return self._process.poll() is None and self._thread.is_alive()
 
     def obituary(self) -> str:
