@@ -24,6 +24,7 @@ RECIPE = {
     "ten-layers-sigmoid": "ten layers, sigmoid",
     "batch-8": "three layers, ReLU, batches of 8",
     "batch-8-cosine": "the same, cosine schedule",
+    "batch-2": "three layers, ReLU, batches of 2",
     "diabetes": "table: diabetes, two layers, batches of 32",
 }
 """The tasks of the page about the recipe, each a study of its own, with what the tables call them."""
