@@ -24,7 +24,7 @@ def conv_max_pool2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pai
     if torch.is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):
-        done: Tensor = _ConvMaxPool2d.apply(x, weight, bias, padding)  # type: ignore[no-untyped-call]
+        done: Tensor = _ConvMaxPool2d.apply(x, weight, bias, padding)
         return done
     return _ops.conv_max_pool2d(x, weight, bias, padding)[0]  # type: ignore[no-any-return]
 
@@ -48,7 +48,7 @@ class _ConvMaxPool2d(torch.autograd.Function):
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair) -> tuple[Tensor, Tensor]:
     y = F.conv2d(x, weight, bias, padding=padding)
-    value, indices = F.max_pool2d_with_indices(y, 2)
+    value, indices = F.max_pool2d_with_indices(y, (2, 2))
     last = torch.channels_last
     return value.contiguous(memory_format=last), places_of(indices, y.shape[3], *_WINDOW).contiguous(memory_format=last)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from agileact import ops
 from agileact.nn import Agile
+from agileact.ops.convolution import conv_max_pool2d
 from agileact.study.data import dataset as data_room
 from agileact.study.models.chain import Chain
 from agileact.study.spec.activation_names import PlainActivation
@@ -29,7 +30,7 @@ ARMS = ("relu", "agile-relu", "sigmoid", "agile-sigmoid", "agile-gelu", "prelu",
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of filters of the convolutions that were pooled at once."""
     seen: list[int] = []
-    operator = pooling.conv_max_pool2d
+    operator = conv_max_pool2d
 
     def counted(x, weight, bias, padding):
         seen.append(len(weight))
@@ -94,7 +95,7 @@ def test_a_scale_that_turned_negative_or_zero_takes_three_steps(calls: list[int]
     agree(model, wanted=1, calls=calls)
     for value in (-0.5, 0.0):
         with torch.no_grad():
-            model[1].scale[2] = value
+            model.get_parameter("1.scale")[2] = value
         agree(model, wanted=0, calls=calls)
 
 
@@ -123,6 +124,6 @@ def test_anything_else_takes_its_steps(model: Chain, calls: list[int]):
 def test_a_hook_is_called(calls: list[int]):
     model = pooled_at_once(chain(PlainActivation("relu")))
     seen = []
-    model[0].register_forward_hook(lambda *_: seen.append(1))
+    model.get_submodule("0").register_forward_hook(lambda *_: seen.append(1))
     model(torch.zeros(1, 8, 6, 6))
     assert (len(seen), calls) == (1, [])

@@ -27,10 +27,11 @@ class PoolingChain(Chain):
 
     def step(self, ahead: list[nn.Module], x: Tensor) -> tuple[Tensor, int]:
         """Return what the next modules make of x, and how many they are."""
-        if len(ahead) == 3 and type(ahead[0]) is nn.Conv2d and _in_one(*ahead, x=x):
-            convolution, activation, _ = ahead
-            pooled = conv_max_pool2d(x, convolution.weight, convolution.bias, convolution.padding)  # type: ignore[arg-type]
-            return activation(pooled), 3
+        if len(ahead) == 3:
+            convolution, activation, pooling = ahead
+            if type(convolution) is nn.Conv2d and _in_one(convolution, activation, pooling, x):
+                padding: tuple[int, int] = convolution.padding  # type: ignore[assignment]
+                return activation(conv_max_pool2d(x, convolution.weight, convolution.bias, padding)), 3
         return super().step(ahead, x)
 
 
@@ -41,7 +42,7 @@ def pooled_at_once(model: nn.Module) -> nn.Module:
     return PoolingChain(OrderedDict(model.named_children())).train(model.training)
 
 
-def _in_one(convolution: nn.Conv2d, activation: nn.Module, pooling: nn.Module, *, x: Tensor) -> bool:
+def _in_one(convolution: nn.Conv2d, activation: nn.Module, pooling: nn.Module, x: Tensor) -> bool:
     channels, taps = convolution.in_channels, convolution.weight[0].numel()
     return (
         type(pooling) is nn.MaxPool2d
