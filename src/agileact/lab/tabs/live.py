@@ -20,8 +20,8 @@ _DASHES = {"plain": "dash", "agile": "solid", "standardised": "longdash", "batch
 _STEPS = 10
 _AVERAGED = 20
 """Losses are means over so many batches: those of single ones hide the course."""
-_MARGIN = {"l": 58, "r": 16, "t": 108, "b": 46}
-"""Room for four rows of names, as a phone has them; they would run into the title."""
+_MARGIN = {"l": 78, "r": 16, "t": 108, "b": 46}
+"""Room for four rows of names, as a phone has them, and for small numbers: they would run into the titles."""
 
 
 def layout() -> html.Div:
