@@ -34,7 +34,7 @@ COMMON = (
     "pool_operators.cpp",
     "stamp.cpp",
 )
-LOOPS = ("elementwise.cpp", "combined.cpp", "gain.cpp", "pool.cpp", "pool_backward.cpp")
+LOOPS = ("elementwise.cpp", "combined.cpp", "conv_pool.cpp", "gain.cpp", "pool.cpp", "pool_backward.cpp")
 
 _X86 = {
     "DEFAULT": (),

@@ -25,6 +25,7 @@ from agileact.study import models
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.data.objective import OPTIONS
 from agileact.study.models import paper_cnn
+from agileact.study.spec.arms import modifiers
 from agileact.study.spec.protocol import Protocol
 from agileact.study.spec.space import NAMES
 from agileact.study.spec.trial import ArmSpec, Budget
@@ -114,8 +115,9 @@ def test_the_studies_of_a_page_are_read(path: Path, tmp_path: Path):
 
 def test_every_key_of_a_study_is_in_a_table():
     rows = [row for row in (DOCS / "study.md").read_text(encoding="utf-8").splitlines() if row.startswith("|")]
-    named = {key for row in rows for key in re.findall(r"`([\w.]+)`", row)}
+    named = {key for row in rows for key in re.findall(r"`([\w.-]+)(?:=X)?`", row)}
     keys = {field.name for kind in (ArmSpec, Budget, Protocol) for field in dataclasses.fields(kind)}
+    keys |= {word.removesuffix("=NUMBER") for word in modifiers()}
     keys |= {key for model in models.names() for key in models.options(model)} | {*OPTIONS, *NAMES}
     # Filled in by the runner or written out in prose: no one types a row for them.
     assert keys - named - {"activations", "code", "use_test"} == set()

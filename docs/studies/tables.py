@@ -87,12 +87,21 @@ def loss(row: dict[str, str]) -> str:
 
 def difference(contrast: dict[str, Any]) -> tuple[str, str]:
     """Return a difference with its interval, and what the study makes of it."""
-    word = WORDS.get(contrast["decision"], contrast["decision"])
-    if contrast["mean"] is None:
-        return "none: a run diverged", word
+    low, high = contrast["student"] or (None, None)
+    return interval(contrast["mean"], low, high), WORDS.get(contrast["decision"], contrast["decision"])
+
+
+def interval(mean: float | None, low: float | None, high: float | None) -> str:
+    """Return a difference with its interval in words.
+
+    >>> interval(-0.25, -0.5, -0.0001)
+    '-0.250 [-0.500, +0.000]'
+    """
+    if mean is None or low is None or high is None:
+        return "none: a run diverged"
     # Zero is added, or a rounded -0.0 would keep its sign.
-    mean, low, high = (f"{round(one, 3) + 0.0:+.3f}" for one in (contrast["mean"], *contrast["student"]))
-    return f"{mean} [{low}, {high}]", word
+    first, *ends = (f"{round(one, 3) + 0.0:+.3f}" for one in (mean, low, high))
+    return f"{first} [{', '.join(ends)}]"
 
 
 def untuned(studies: dict[str, list[dict[str, str]]]) -> str:
@@ -120,11 +129,10 @@ def untuned(studies: dict[str, list[dict[str, str]]]) -> str:
         base = name.partition(",")[0]
         plain, agile = arms[base], arms[f"agile-{base}"]
         one = paired_difference(agile, plain, comparisons=len(found))
-        mean, low, high = (f"{round(value, 3) + 0.0:+.3f}" for value in (one.mean, one.low, one.high))
         lower = sum(ours < theirs for ours, theirs in zip(agile, plain, strict=True))
         lines.append(
-            f"| {name} | {statistics.fmean(plain):.4f} | {statistics.fmean(agile):.4f} | {mean} [{low}, {high}] "
-            f"| {lower} of {len(plain)} |"
+            f"| {name} | {statistics.fmean(plain):.4f} | {statistics.fmean(agile):.4f} "
+            f"| {interval(one.mean, one.low, one.high)} | {lower} of {len(plain)} |"
         )
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ import agileact as ag
 from agileact import bases
 from agileact.ops import CPU
 from tests.cases import INPUTS, Case, Input, pairwise, parameters
-from tests.ops.test_agile import CLOSE, FUSED_CASES, assert_close
+from tests.ops.test_agile import FUSED_CASES, assert_close
 
 agile: Any = ag.functional.agile
 needs_compiled = pytest.mark.skipif(not CPU.loaded, reason="the compiled kernels are not there")
@@ -34,7 +34,7 @@ def gradients(y: Tensor, inputs: list[Tensor], grad: Tensor) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y, inputs, grad)]
 
 
-# Without the kernels gain * x is rounded, and may fall on the other side of a kink: tests/nn/test_gain.py has that path.
+# Without the kernels gain * x is rounded, and may fall on the other side of a kink: see tests/nn/test_gain.py.
 @needs_compiled
 @pairwise(
     case=FUSED_CASES,

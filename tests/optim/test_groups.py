@@ -318,18 +318,18 @@ def test_a_direction_turns_by_so_many_rates_at_most():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(400, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
     x = torch.randn(8, 400)
-    model, _ = ag.convert(model, example_inputs=x, weights="standardized")
-    groups = ag.param_groups(model, 0.01, direction_turn=3)
+    agile, _ = ag.convert(model, example_inputs=x, weights="standardized")
+    groups = ag.param_groups(agile, 0.01, direction_turn=3)
     rates = {p: group["lr"] for group in groups for p in group["params"]}
-    assert rates[model[0].weight] == pytest.approx(0.01 * 3 / 20)
-    assert rates[model[2].weight] == 0.01  # a row of 6 turns by less than 3 rates as it is
-    assert rates[model[1].scale] == rates[model[4].weight] == 0.01
+    assert rates[agile.get_parameter("0.weight")] == pytest.approx(0.01 * 3 / 20)
+    assert rates[agile.get_parameter("2.weight")] == 0.01  # a row of 6 turns by less than 3 rates as it is
+    assert rates[agile.get_parameter("1.scale")] == rates[agile.get_parameter("4.weight")] == 0.01
     optimizer = torch.optim.Adam(groups)
-    ag.standardize_weights(optimizer, model)
-    before = model[0].weight.detach().clone()
-    model(x).square().mean().backward()
+    ag.standardize_weights(optimizer, agile)
+    before = agile.get_parameter("0.weight").detach().clone()
+    agile(x).square().mean().backward()
     optimizer.step()
-    turned = torch.acos((before * model[0].weight.detach()).sum(1).clamp(max=1))
+    turned = torch.acos((before * agile.get_parameter("0.weight").detach()).sum(1).clamp(max=1))
     assert 0.01 < float(turned.max()) < 0.03 * 1.01
 
 

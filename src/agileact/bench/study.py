@@ -56,7 +56,7 @@ def run(
     with LocalExecutor(JOBS) as executor:
         # Workers have imported and loaded everything before the first round.
         _engine(_recipe(1, 0).trials(data.fingerprint), executor)
-        for index in range(rounds or (1 if quick else 5)):
+        for index in range(rounds or (1 if quick else 3)):
             # Other seeds each time: no round repeats one that ran before.
             trials = _recipe(steps, index).trials(data.fingerprint)
             engine.append(_engine(trials, executor)[0])

@@ -95,12 +95,17 @@ class AgileModule(LazyModuleMixin, nn.Module):
 
     def initial_values(self) -> dict[str, Tensor]:
         """Return the values at which each parameter starts, as new tensors."""
-        size = self.scale.numel() // self.terms
-        scale, location = (
-            torch.tensor(values, device=self.scale.device, dtype=self.scale.dtype).repeat_interleave(size)
-            for values in _start(self.terms, self.spread)
-        )
-        return {"scale": scale * self.start_scale, "location": location}
+        # The first term has scale 1 and location 0. The others add nothing yet, at locations spread, -spread, 2 spread
+        # and so on: as these are distinct, so are the gradients of the scales, the sums of g f(x - b_j), and the first
+        # step already tells the terms apart; their locations move from the second step on.
+        later = range(1, self.terms)
+        starts = {
+            "scale": [self.start_scale, *(0.0 for _ in later)],
+            "location": [0.0, *(self.spread * ((term + 1) // 2) * (1 if term % 2 else -1) for term in later)],
+        }
+        size, where, dtype = self.scale.numel() // self.terms, self.scale.device, self.scale.dtype
+        whole = {name: torch.tensor(values, device=where, dtype=dtype) for name, values in starts.items()}
+        return {name: values.repeat_interleave(size) for name, values in whole.items()}
 
     def reset_parameters(self) -> None:
         """Set all parameters to their start, at which the module computes exactly f."""
@@ -214,16 +219,3 @@ def number_of_pairs(num_parameters: int | tuple[int, ...] | None, granularity: G
             "a shape is for granularity 'element'"
         )
     return math.prod(checks.integer("num_parameters", size, least=1) for size in sizes)
-
-
-def _start(terms: int, spread: float) -> tuple[list[float], list[float]]:
-    """Return the scale and the location of each term of a sum that is exactly f.
-
-    The first term has scale 1 and location 0. The others have scale 0, so that they add nothing yet, and
-    locations ``spread``, ``-spread``, ``2 spread``, ``-2 spread`` and so on. These are distinct, so the
-    gradient of each scale, the sum of g f(x - b_j), is another one, and the first step already tells the terms
-    apart; their locations move from the second step on.
-    """
-    scale = [1.0] + [0.0] * (terms - 1)
-    location = [0.0] + [spread * ((term + 1) // 2) * (1 if term % 2 else -1) for term in range(1, terms)]
-    return scale, location

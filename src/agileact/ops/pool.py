@@ -50,7 +50,8 @@ def indices_of(places: Tensor, width: int, kernel: Pair, stride: Pair, padding: 
     return row * width + columns + place % kernel[1] * dilation[1]
 
 
-def _places_of(indices: Tensor, width: int, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+def places_of(indices: Tensor, width: int, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    """Return indices into planes as places in windows."""
     rows, columns = _starts(indices, stride, padding)
     row = (indices // width - rows) // dilation[0]
     return (row * kernel[1] + (indices % width - columns) // dilation[1]).to(torch.uint8)
@@ -74,7 +75,7 @@ def forward(x: Tensor, scale: Tensor | None, location: Tensor | None, *call: Any
     ceil = output_size(x.shape[2:], *window, ceil=False) != tuple(out)
     value, indices = F.max_pool2d_with_indices(y, *window, ceil)
     picked = x.flatten(2).gather(2, indices.flatten(2)).view_as(value)
-    places = _places_of(indices, x.shape[3], *window)
+    places = places_of(indices, x.shape[3], *window)
     return value, torch.empty_like(value).copy_(picked), torch.empty_like(value, dtype=torch.uint8).copy_(places)
 
 

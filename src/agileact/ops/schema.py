@@ -39,6 +39,12 @@ SCHEMAS = {
     "agile_max_pool2d_backward": (
         f"(Tensor grad, Tensor picked, Tensor places, {_POOLED}, SymInt[2] input_size) -> (Tensor, Tensor, Tensor)"
     ),
+    # a convolution and the 2x2 max pooling of what it makes: values, and their places in their windows
+    "conv_max_pool2d": "(Tensor x, Tensor weight, Tensor? bias, int[2] padding) -> (Tensor, Tensor)",
+    # the gradients of x, weight and bias; an empty one for an x that wants none
+    "conv_max_pool2d_backward": (
+        "(Tensor grad, Tensor x, Tensor weight, Tensor places, int[2] padding, bool want_x) -> (Tensor, Tensor, Tensor)"
+    ),
 }
 
 LIBRARY = torch.library.Library("agileact", "DEF")

@@ -139,6 +139,15 @@ def test_data_parallel_keeps_its_wrapper(inner: type[nn.Module], inplace: bool):
         assert not any(isinstance(module, ag.AgileModule) for module in model.modules())
 
 
+def test_data_parallel_is_standardized_when_asked():
+    model = nn.DataParallel(nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2)))
+    agile, report = ag.convert(model, example_inputs=X, weights="standardized")
+    assert report.weights is not None
+    assert [site.name for site in report.weights.standardized] == ["module.0"]
+    weight: Any = agile.get_submodule("module.0").weight
+    torch.testing.assert_close(weight.norm(dim=1), torch.ones(6))
+
+
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_compiled_model_runs_what_is_new(inplace: bool):
     model: Any = torch.compile(Functional(), backend="eager")

@@ -73,17 +73,11 @@ class Look:
     linestyle: Dashes
     marker: str
 
-    def line(self, points: int, offset: float = 0.0, marks: int = 7) -> dict[str, Any]:
+    def line(self, points: int, offset: float) -> dict[str, Any]:
         """Return the options of a line over ``points`` points, with few markers, shifted by ``offset``."""
-        every = max(1, points // marks)
-        return {
-            "color": self.color,
-            "linestyle": self.linestyle,
-            "marker": self.marker,
-            "markevery": (int(offset * every) % every, every),
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.6,
-        }
+        every = max(1, points // 7)
+        marks = {"markevery": (int(offset * every) % every, every), "markeredgecolor": "white", "markeredgewidth": 0.6}
+        return {"color": self.color, "linestyle": self.linestyle, "marker": self.marker, **marks}
 
 
 class Palette:

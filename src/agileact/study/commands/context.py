@@ -92,12 +92,20 @@ class Context:
 
     def notes(self) -> list[str]:
         """Return what a user must know before anything is run."""
+        from agileact.study.training.stacked import alone_for_its_activation
+
         kept = [
             f"the samples of {name} stay divided into training and validation as they are, in every replicate"
             for name, data in self.data.items()
             if self.study.protocol.replicates > 1 and not data.mixes
         ]
-        return [note for note in (self.study.warning(), self.study.caveat(), *kept) if note]
+        single = [
+            f"{arm.name}: trials of {task.name} run one by one, as an activation of your own is not stacked"
+            for task in self.study.tasks
+            for arm in self.study.arms
+            if alone_for_its_activation(task.spec, arm.spec)
+        ]
+        return [note for note in (self.study.warning(), self.study.caveat(), *kept, *single) if note]
 
     @property
     def source(self) -> Source:

@@ -29,18 +29,21 @@ class Chain(nn.Sequential):
         modules = list(self)
         index = 0
         while index < len(modules):
-            module = modules[index]
-            behind = modules[index + 1] if index + 1 < len(modules) else None
-            together = _together(module, behind) if type(behind) is nn.MaxPool2d else None
-            input = module(input) if together is None else together(input)
-            index += 1 if together is None else 2
+            input, taken = self.step(modules[index : index + 3], input)
+            index += taken
         return input
+
+    def step(self, ahead: list[nn.Module], x: Tensor) -> tuple[Tensor, int]:
+        """Return what the next modules make of x, and how many they are."""
+        behind = ahead[1] if len(ahead) > 1 else None
+        together = _together(ahead[0], behind) if type(behind) is nn.MaxPool2d else None
+        return (ahead[0](x), 1) if together is None else (together(x), 2)
 
 
 def _together(activation: nn.Module, pooling: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """Return both in one step, or None where they must be two."""
     assert isinstance(pooling, nn.MaxPool2d)
-    if _watched(activation) or _watched(pooling) or pooling.return_indices:
+    if watched(activation) or watched(pooling) or pooling.return_indices:
         return None
 
     def pooled(x: Tensor) -> Tensor:
@@ -67,5 +70,6 @@ def _max_pool(x: Tensor, scale: Tensor | None, location: Tensor | None, pooling:
     return result
 
 
-def _watched(module: nn.Module) -> bool:
+def watched(module: nn.Module) -> bool:
+    """Return whether somebody waits for the module to be called."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

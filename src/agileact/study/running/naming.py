@@ -61,7 +61,7 @@ def _fields(study: Study, arm: Arm) -> list[str]:
 def _tuned(study: Study, arms: Sequence[Arm], arm: ArmSpec) -> str:
     """Return what tuning chose beside the rates."""
     fields = [name for one in arms for name in _fields(study, one)]
-    return ", ".join(_said(name, getattr(arm, name)) for name in dict.fromkeys(fields) if name not in _RATES)
+    return ", ".join(said(name, getattr(arm, name)) for name in dict.fromkeys(fields) if name not in _RATES)
 
 
 def _task(study: Study, task: TaskSpec) -> str:
@@ -86,16 +86,19 @@ def described(arm: ArmSpec) -> str:
         value = getattr(arm, entry.name)
         if entry.name in ("activations", "code") or entry.name in _RATES or value == entry.default:
             continue
-        parts.append(_said(entry.name, value))
+        parts.append(said(entry.name, value))
     return ", ".join(parts)
 
 
-def _said(name: str, value: Any) -> str:
-    said = (
-        " and ".join(map(str, value))
-        if isinstance(value, tuple)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
-    return f"{name.replace('_', ' ')} {said}"
+def said(name: str, value: Any) -> str:
+    """Return a field and its value in words.
+
+    Example:
+        >>> said("weight_decay", 1e-3), said("freeze", ("scale", "location"))
+        ('weight decay 0.001', 'freeze scale and location')
+    """
+    if isinstance(value, tuple):
+        text = " and ".join(map(str, value))
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{name.replace('_', ' ')} {text}"

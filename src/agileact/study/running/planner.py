@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agileact.study.running.naming import said
 from agileact.study.running.sampling import Values, asked, quasi_random
 from agileact.study.spec.arms import Arm, has_trainable_activations
 from agileact.study.spec.protocol import OPTUNA, Protocol, Study
@@ -70,8 +71,7 @@ class Point:
         parts += [] if self.activation_lr is None else [f"activations {self.activation_lr:g}"]
         for name, value in self.rest:
             value = rounded(self.lr * value) if name in FACTORS else value
-            said = f"{value:g}" if isinstance(value, float) else str(value)
-            parts.append(f"{name.removeprefix(OPTION).replace('_', ' ')} {said}")
+            parts.append(said(name.removeprefix(OPTION), value))
         return ", ".join(parts)
 
 

@@ -20,6 +20,7 @@ from agileact.study.data.dataset import DataSet
 from agileact.study.data.objective import Objective
 from agileact.study.spec.result import Curve, LayerTrace, Probe, Shape, TrialResult
 from agileact.study.spec.trial import TrialSpec
+from agileact.study.training.pooling import pooled_at_once
 from agileact.study.training.setup import Steps, build_network, build_optimizer, build_scheduler
 from agileact.study.training.shapes import sampled, shapes
 
@@ -154,6 +155,8 @@ class Trial:
         )
         # Built and calibrated on the CPU: the same start on every device.
         self.saved_bytes = self.place(self.data.train_x[: self.budget.batch_size])
+        if (self.device.type, self.budget.precision, self.budget.processes) == ("cpu", "fp32", 1):
+            self.model = pooled_at_once(self.model)
         self.optimizer = build_optimizer(self.model, spec.arm)
         self.scheduler = build_scheduler(self.optimizer, spec.arm, self.budget.iterations)
         self.agile = {short(name): module for name, module in agile_modules(self.model).items()}

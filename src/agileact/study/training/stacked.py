@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from agileact.study.data.dataset import DataSet
 from agileact.study.data.objective import OPTIONS
 from agileact.study.models.stack import MappedNetwork, StackedNetwork
 from agileact.study.spec.result import TrialResult
-from agileact.study.spec.trial import ArmSpec, TrialSpec
+from agileact.study.spec.trial import ArmSpec, TaskSpec, TrialSpec
 from agileact.study.spec.user_targets import target_of
 from agileact.study.training.loop import (
     Evaluation,
@@ -61,6 +62,20 @@ def stackable(spec: TrialSpec) -> bool:
         and spec.arm.normalisation != "layer"
         and budget.patience == 0
     )
+
+
+def alone_for_its_activation(task: TaskSpec, arm: ArmSpec) -> bool:
+    """Return whether trials run one by one because of an activation of the user's, and would run in stacks without.
+
+    Example:
+        >>> from agileact.study.spec.arms import arm
+        >>> from agileact.study.spec.tasks import task
+        >>> alone_for_its_activation(task("paper-mlp").spec, arm("torch:tanh").spec)
+        True
+    """
+    without = dataclasses.replace(arm, activations=(("*", "relu"),), code="")
+    own = any(target_of(str(name)) for _, name in arm.activations)
+    return own and stackable(TrialSpec(task, without, 0))
 
 
 def stacks(specs: Sequence[TrialSpec]) -> list[list[TrialSpec]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -135,21 +135,16 @@ def convert(
     check_wrappers(model, inplace)
     if isinstance(model, nn.DataParallel):
         # Its replicas are made anew in every run: what is inside is converted, and put back.
-        inner, report = convert(
-            model.module,
-            base,
-            example_inputs=example_inputs,
-            filter_fn=filter_fn,
-            granularity=granularity,
-            terms=terms,
-            inplace=inplace,
-            sharing=sharing,
-            dim=dim,
-        )
+        keywords: Any = {"example_inputs": example_inputs, "filter_fn": filter_fn, "granularity": granularity}
+        keywords |= {"terms": terms, "inplace": inplace, "sharing": sharing, "dim": dim, "weights": weights}
+        inner, report = convert(model.module, base, **keywords)
         wrapper = model if inplace else copy.copy(model)
         wrapper._modules = {"module": inner}
-        renamed = (replace(site, name=f"module.{site.name}".rstrip(".")) for site in report.sites)
-        return wrapper, replace(report, sites=tuple(renamed))
+        renamed = [replace(site, name=_inside(site.name)) for site in report.sites]
+        layers = report.weights
+        if layers is not None:
+            layers = replace(layers, sites=[replace(site, name=_inside(site.name)) for site in layers.sites])
+        return wrapper, replace(report, sites=tuple(renamed), weights=layers)
     given, model = model, model if inplace else copied(model)
     planner = Planner(model, new_base(base), granularity, terms, dim)
     sites, recordings = find(model, example_inputs, sharing, filter_fn)
@@ -164,11 +159,14 @@ def convert(
         result, report = verifier.run(), _report(verifier.plan, granularity, "")
         if weights == "free":
             return result, report
-        _, layers = standardize(result, example_inputs, inplace=True)
-        return result, replace(report, weights=layers)
+        return result, replace(report, weights=standardize(result, example_inputs, inplace=True)[1])
     except BaseException:
         take_out(model, verifier.plan)
         raise
+
+
+def _inside(name: str) -> str:
+    return f"module.{name}".rstrip(".")
 
 
 def _report(plan: Sequence[Placement], granularity: Granularity, note: str) -> ConversionReport:

@@ -37,7 +37,7 @@ from agileact.transforms.trace.recording import Arguments, Call, Recording, Visi
 
 FilterFn = Callable[[nn.Module, str], bool]
 Known = tuple[str, dict[str, Value]]
-Use = TypeVar("Use", Call, Visit)
+Use = TypeVar("Use", bound=Call | Visit)
 Slot = tuple[nn.Module, str]
 
 _REREAD = "it works in place, and what it overwrites is used again: an agile module does not work in place"
@@ -384,16 +384,13 @@ class _Finder:
                     yield replace(one, uses=tuple(turn), function=turn[0].module, turn=number)
         for calls in self.missed:
             why = "it has no base function, and no expression around it depends on one tensor alone, element by element"
-            owner = calls[0].caller or calls[0].owner
-            yield Candidate(
-                "call",
-                owner,
-                f"{calls[0].name}{_where(calls[0])}",
-                calls[0].name,
-                uses=tuple(calls),
-                owner=self.model.get_submodule(owner),
-                reason=f"{why}; write a module for it",
-            )
+            yield self._refusal(calls, calls[0].caller or calls[0].owner, f"{why}; write a module for it")
+
+    def _refusal(self, calls: list[Call], owner: str, reason: str) -> Candidate:
+        one = calls[0]
+        module = self.model.get_submodule(owner)
+        where = f"{one.name}{_where(one)}"
+        return Candidate("call", owner, where, one.name, uses=tuple(calls), owner=module, reason=reason)
 
     def _turns(self, calls: Sequence[Use]) -> list[list[Use]]:
         """Return the uses by their turn in a run of the method, if each turn has a layer of its own before it."""
@@ -453,16 +450,8 @@ class _Finder:
         for call in self.recording.calls:
             if call.owner not in inside and call.index not in self.inside and refused_call(call):
                 groups.setdefault((call.owner, call.name, call.place), []).append(call)
-        for (owner, function, _), calls in groups.items():
-            yield Candidate(
-                "call",
-                owner,
-                f"{function}{_where(calls[0])}",
-                function,
-                uses=tuple(calls),
-                owner=self.model.get_submodule(owner),
-                reason=refused_call(calls[0]) or "",
-            )
+        for (owner, _, _), calls in groups.items():
+            yield self._refusal(calls, owner, refused_call(calls[0]) or "")
 
     def scripted(self) -> Iterator[Candidate]:
         """Yield the scripted functions that methods call: a recording sees nothing of them."""

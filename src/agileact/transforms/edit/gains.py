@@ -63,14 +63,13 @@ def put_together(model: nn.Module) -> tuple[nn.Module, dict[str, Agile]]:
     for name, module in model.named_modules():
         if isinstance(module, Apart):
             names[name] = whole = module.whole[0]
-            inner, outer = (module.get_submodule(part) for part in (INNER, OUTER))
-            with torch.no_grad():
-                for taken, given in (
-                    (whole.gain, inner.scale),
-                    (whole.location, inner.location),
-                    (whole.scale, outer.scale),
-                ):
-                    taken.copy_(given)
+            for key, part, own in (
+                ("gain", INNER, "scale"),
+                ("location", INNER, "location"),
+                ("scale", OUTER, "scale"),
+            ):
+                with torch.no_grad():
+                    getattr(whole, key).copy_(module.get_submodule(part).get_parameter(own))
     for parent in list(model.modules()):
         for key, child in list(parent._modules.items()):
             if isinstance(child, Apart):

@@ -32,8 +32,8 @@ def plain_module(module: AgileModule) -> nn.Module:
         base, options = bases.get(module.base), module.options
         plain = _traced(lambda x: base.function(x, **options), module.base)
     if isinstance(module, AgileMaxPool2d):
-        options = ("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode")
-        pooling = nn.MaxPool2d(*(getattr(module, name) for name in options))
+        taken = ("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode")
+        pooling = nn.MaxPool2d(*(getattr(module, name) for name in taken))
         plain = nn.Sequential(plain, pooling)
     return plain.train(module.training)
 

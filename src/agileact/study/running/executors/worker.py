@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import json
 import os
 import sys
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path)
     data_dir = parser.parse_args().data_dir
     say = child_process.answering()
+    gc.freeze()  # what was imported stays; nobody need look through it again while networks are trained
     loaded: dict[DataSpec, DataSet] = {}
 
     def run(texts: list[str]) -> list[TrialResult]:
