@@ -25,6 +25,7 @@ RECIPE = {
     "batch-8": "three layers, ReLU, batches of 8",
     "batch-8-cosine": "the same, cosine schedule",
     "batch-2": "three layers, ReLU, batches of 2",
+    "cnn-batch-8": "the paper's CNN, ReLU, batches of 8",
     "diabetes": "table: diabetes, two layers, batches of 32",
 }
 """The tasks of the page about the recipe, each a study of its own, with what the tables call them."""
