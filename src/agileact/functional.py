@@ -237,9 +237,9 @@ def evaluate(
     parameters = {"scale": scale, "location": location} | ({} if gain is None else {"gain": gain})
     _check_parameters(x, parameters)
     start, stop = find_axes(x, _common_shape(parameters), dim, granularity)
-    scale, location = (_flat(parameter, x, start, stop) for parameter in (scale, location))
-    if gain is not None:
-        return ops.agile_gain(x, scale, location, _flat(gain, x, start, stop), base, options, start, stop, inplace)
+    scale, location, *gains = (_flat(parameter, x, start, stop) for parameter in parameters.values())
+    if gains:
+        return ops.agile_gain(x, scale, location, gains[0], base, options, start, stop, inplace)
     return ops.agile(x, scale, location, base, options, start, stop, inplace=inplace)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,10 +19,12 @@ agile: Any = ag.functional.agile
 needs_compiled = pytest.mark.skipif(not CPU.loaded, reason="the compiled kernels are not there")
 
 
-def formula(x: Tensor, scale: Tensor, location: Tensor, gain: Tensor, case: Case, dim: int) -> Tensor:
+def formula(given: Sequence[Tensor], case: Case, dim: int) -> Tensor:
+    x, scale, location, gain = given
     shape = [-1 if axis == dim else 1 for axis in range(x.ndim)]
     a, b, g = (one.view(shape) for one in (scale, location, gain))
-    return a * bases.get(case.base).function(g * (x - b), **case.options)
+    value: Tensor = a * bases.get(case.base).function(g * (x - b), **case.options)
+    return value
 
 
 def four(x: Tensor, dim: int, dtype: torch.dtype) -> list[Tensor]:
@@ -49,7 +52,7 @@ def test_values_and_gradients(case: Case, entry: Input, dtype: torch.dtype) -> N
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
     x, scale, location, gain = given
     got = gradients(agile(x, scale, location, case.base, dim, gain=gain, **case.options), given, grad)
-    want = gradients(formula(*wide, case, dim), wide, grad.double())
+    want = gradients(formula(wide, case, dim), wide, grad.double())
     assert got[0].dtype == dtype
     assert_close(got[:3], want[:3], dtype, 2.0)
     assert_close(got[3:], want[3:], dtype, 2.0)
@@ -73,15 +76,15 @@ def test_mapped_traced_and_forward_mode_are_the_formula(base: str) -> None:
         done: Tensor = agile(x, scale, location, base, gain=gain)
         return done
 
-    want = formula(x, scale, location, gain, case, 1)
+    want = formula((x, scale, location, gain), case, 1)
     mapped = torch.func.vmap(lambda one: function(one.unsqueeze(0), scale, location, gain).squeeze(0))(x)
     torch.testing.assert_close(mapped, want)
     slope = torch.func.grad(lambda g: function(x, scale, location, g).sum())(gain)
-    torch.testing.assert_close(slope, torch.func.grad(lambda g: formula(x, scale, location, g, case, 1).sum())(gain))
+    torch.testing.assert_close(slope, torch.func.grad(lambda g: formula((x, scale, location, g), case, 1).sum())(gain))
     tangents = tuple(map(torch.ones_like, (x, scale, location, gain)))
     if CPU.loaded:
-        _, forward = torch.func.jvp(function, (x, scale, location, gain), tangents)
-        _, expected = torch.func.jvp(lambda *p: formula(*p, case, 1), (x, scale, location, gain), tangents)
+        forward = torch.func.jvp(function, (x, scale, location, gain), tangents)[1]
+        expected = torch.func.jvp(lambda *given: formula(given, case, 1), (x, scale, location, gain), tangents)[1]
         torch.testing.assert_close(forward, expected)
     exported = torch.fx.experimental.proxy_tensor.make_fx(function)(x, scale, location, gain)
     torch.testing.assert_close(exported(x, scale, location, gain), want)
