@@ -24,12 +24,13 @@ auto make_node() {
   }
 }
 
-template <typename N>
-NodePtr pointer_to(N* node) {
-  if constexpr (std::is_same_v<NodePtr, std::shared_ptr<torch::autograd::Node>>) {
+// A template of the pointer, too: the other branch does not compile for it.
+template <typename N, typename P = NodePtr>
+P pointer_to(N* node) {
+  if constexpr (std::is_same_v<P, std::shared_ptr<torch::autograd::Node>>) {
     return node->shared_from_this();
   } else {
-    return NodePtr::unsafe_reclaim_from_nonowning(node);
+    return P::unsafe_reclaim_from_nonowning(node);
   }
 }
 
