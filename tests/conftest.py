@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -28,6 +29,17 @@ def pytest_collectstart() -> None:
 def pytest_runtest_setup() -> None:
     """The same random numbers on every run, whatever ran before in the same process."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def _clean_registry() -> Iterator[None]:
+    """Forget the base functions that a test registers: others would find them in formulas."""
+    from agileact.bases import registry
+
+    before = dict(registry._REGISTRY)
+    yield
+    registry._REGISTRY.clear()
+    registry._REGISTRY.update(before)
 
 
 def pytest_configure(config: pytest.Config) -> None:

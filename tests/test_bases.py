@@ -21,14 +21,6 @@ RANDOM_OR_LEARNED = {"RReLU", "PReLU"}
 NAMES = {"logsigmoid": "log_sigmoid", "leakyrelu": "leaky_relu"}
 
 
-@pytest.fixture
-def _clean_registry():
-    before = dict(registry._REGISTRY)
-    yield
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(before)
-
-
 def _grid(case: Case) -> Tensor:
     """Points on both sides of everything that happens, none of them at a kink."""
     facts = ag.bases.get(case.base).facts(**case.options)

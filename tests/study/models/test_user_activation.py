@@ -240,6 +240,7 @@ def test_it_does_not_run_in_a_stack():
     assert [len(group) for group in stacks(specs)] == [1, 1]
 
 
+@pytest.mark.usefixtures("_clean_registry")
 def test_a_base_that_the_models_own_module_registers_is_known(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_base.py").write_text(

@@ -95,7 +95,7 @@ def test_a_scale_that_turned_negative_or_zero_takes_three_steps(calls: list[int]
     agree(model, wanted=1, calls=calls)
     for value in (-0.5, 0.0):
         with torch.no_grad():
-            model.get_parameter("1.scale")[2] = value
+            model.get_parameter("activation.scale")[2] = value
         agree(model, wanted=0, calls=calls)
 
 
@@ -124,6 +124,6 @@ def test_anything_else_takes_its_steps(model: Chain, calls: list[int]):
 def test_a_hook_is_called(calls: list[int]):
     model = pooled_at_once(chain(PlainActivation("relu")))
     seen = []
-    model.get_submodule("0").register_forward_hook(lambda *_: seen.append(1))
+    model.get_submodule("convolution").register_forward_hook(lambda *_: seen.append(1))
     model(torch.zeros(1, 8, 6, 6))
     assert (len(seen), calls) == (1, [])

@@ -26,6 +26,7 @@ def test_the_plain_module_of_every_base(case: Case):
     assert torch.equal(pickle.loads(pickle.dumps(plain))(x), plain(x))
 
 
+@pytest.mark.usefixtures("_clean_registry")
 def test_the_plain_module_of_a_registered_base_is_a_graph():
     ag.register_base(
         "plain_snake",

@@ -71,5 +71,6 @@ def _max_pool(x: Tensor, scale: Tensor | None, location: Tensor | None, pooling:
 
 
 def watched(module: nn.Module) -> bool:
-    """Return whether somebody waits for the module to be called."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    """Return whether a hook waits for the module to be called."""
+    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(own)
