@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import agileact as ag
-from agileact.transforms.trace.recorder import record
+from agileact.transforms.trace.recorder import eagerly, record
 from agileact.transforms.trace.recording import Recording, Ref, cloned, tensors
 from tests.transforms.converting import Block
 
@@ -170,3 +170,15 @@ def test_objects_that_know_each_other():
 def test_an_example_must_be_one():
     with pytest.raises(ag.ArgumentTypeError, match="tensor, a tuple"):
         record(nn.ReLU(), 3)  # type: ignore[arg-type]
+
+
+def test_compiled_code_runs_again_in_whichever_order_threads_leave():
+    from torch._dynamo import eval_frame
+
+    first, second = eagerly(), eagerly()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert eval_frame._stance.stance == "force_eager"
+    second.__exit__(None, None, None)
+    assert eval_frame._stance.stance == "default"

@@ -10,9 +10,10 @@ import copy
 import functools
 import random
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
@@ -164,10 +165,28 @@ def _slots_apart(
             parent._modules[key] = original
 
 
-def eagerly() -> AbstractContextManager[Any]:
+_lock = threading.Lock()
+_inside: list[Any] = []
+"""Who is in :func:`eagerly`; the stance is one for all threads."""
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
     """Let what torch.compile made run as it was written: nothing can be seen in compiled code."""
     # What was never imported has compiled nothing, and takes a second to import.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with _lock:
+        # The first to come sets the stance and the last to go puts it back, in whichever order threads leave.
+        _inside.append(_inside[0] if _inside else torch.compiler.set_stance("force_eager"))
+    try:
+        yield
+    finally:
+        with _lock:
+            stance = _inside.pop()
+            if not _inside:
+                stance.__exit__(None, None, None)
 
 
 @contextmanager
