@@ -25,8 +25,8 @@ def add_lab(commands: Any) -> None:
         "lab",
         help="a local page to play with activations, XOR, single training steps and learned shapes",
         description="Serve a page on this machine alone: drag a and b of any activation and fold them into weights; "
-        "watch XOR being learned; take single training steps; see the learned activations of a checkpoint or a "
-        "study. Ctrl-C ends it.",
+        "watch networks learn XOR and digits; take single training steps; see the learned activations of a checkpoint "
+        "or a study. Ctrl-C ends it.",
     )
     parser.add_argument(
         "--port",

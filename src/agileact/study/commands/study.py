@@ -33,7 +33,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "on": {
         "default": "local",
         "metavar": "WHERE",
-        "help": "local (worker processes, the default), ray (a cluster of this machine) or ray://HOST:PORT",
+        "help": "local (worker processes, the default), ray (a cluster on this machine) or ray://HOST:PORT",
     },
     "gpus": {
         "type": float,
@@ -83,7 +83,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     for name, own, text in (
         ("plan", ("jobs", "json"), "print what would run and how long it would take, without running it"),
         ("run", (*PLACE, "matters", "json"), "run what is missing, then show the outcome"),
-        ("status", ("json",), "print how far the study is, also while it runs"),
+        ("status", ("json",), "print how much of the study is done, also while it runs"),
         ("show", ("matters", "baseline", "json"), "print the outcome so far: tables and verdicts"),
         ("export", (), "write trials, curves or tuning as a tidy table, as CSV or Parquet"),
         ("report", ("matters",), "write the study as one HTML file that any browser opens: verdict, charts"),
@@ -113,7 +113,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     )
     found["watch"].description = (
         "Serve the report on 127.0.0.1, to this machine alone. The page updates itself while the study runs; the study "
-        "need not have begun. Ctrl-C ends it; the study goes on."
+        "may start later. Ctrl-C ends the page; the study continues."
     )
     where = "port on 127.0.0.1, 0 for any free one (default: %(default)s)"
     found["watch"].add_argument("--port", type=port, default=8788, metavar="N", help=where)
@@ -124,7 +124,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
 def _add_compare(commands: Any) -> None:
     parser = commands.add_parser(
         "compare",
-        help="compare activations on your own model and data, within a time",
+        help="compare activations on your own model and data, within a time limit",
         description="Compare activations on your own model and data under the fair protocol. Each arm replaces the "
         "model's activations, functional ones too; the first arm is the baseline. The command estimates the cost and "
         "runs as many trials as fit into the budget. If trials take longer, it runs fewer of all arms alike. It ends "
@@ -147,7 +147,7 @@ def _add_compare(commands: Any) -> None:
         "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu,PKG.MODULE:ACTIVATION"
     )
     parser.add_argument(
-        "--budget", type=seconds, default=1800.0, metavar="TIME", help="90s, 30m or 1.5h (default: 30m)"
+        "--budget", type=seconds, default=1800.0, metavar="TIME", help="for all trials: 90s, 30m or 1.5h (default: 30m)"
     )
     for name, default, what in (("iterations", 1000, "steps of a trial"), ("batch-size", 100, "samples a step")):
         text = f"{what} (default: %(default)s)"
