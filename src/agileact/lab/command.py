@@ -95,7 +95,7 @@ def _listening(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ArgumentError(
-            f"port {port} of {_HOST} cannot be had ({error.strerror or error}); end the program that uses it, or "
+            f"port {port} of {_HOST} is not available ({error.strerror or error}); end the program that uses it, or "
             "give another one, such as --port 0 for any that is free"
         ) from None
     return listener

@@ -235,7 +235,7 @@ def message(text: str, *, bad: bool = False) -> html.P:
 
 def put_away(lost: bool) -> html.P | None:
     """Say that a page's run was not kept, if that is so."""
-    return message("The lab had put this run away (it keeps the last 32 pages); it starts anew.") if lost else None
+    return message("The lab keeps the runs of the last 32 pages; this one starts again.") if lost else None
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str, *, marked: Sequence[int] = ()) -> Any:

@@ -39,7 +39,7 @@ def layout() -> html.Div:
             look.control(
                 "Power of ten of the learning rate",
                 look.slider("live-lr", -4, 0, -2, 0.1),
-                hint="of weights, a and b; it moves a run that goes on",
+                hint="of weights, a and b; also during a run",
             ),
         ),
         *look.run_controls("live", toggle="Start", step="Step", reset="Reset"),

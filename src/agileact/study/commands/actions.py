@@ -151,7 +151,7 @@ def report(options: argparse.Namespace) -> None:
 def watch(options: argparse.Namespace) -> None:
     """Serve the report."""
     with Server(_source(options), options.port, matters=options.matters) as server:
-        print(f"Watching {server.news.folder}: {server.url} (Ctrl-C ends this; the study goes on)", flush=True)
+        print(f"Watching {server.news.folder}: {server.url} (Ctrl-C ends this; the study continues)", flush=True)
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
