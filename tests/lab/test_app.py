@@ -151,7 +151,7 @@ def test_a_session_that_was_put_away_is_said(client):
     state = {"epoch": 500, "ended": False}
     given = {**XOR, "session.data": "e" * 32, "xor-state.data": state, "xor-go.data": state}
     answer = call(client, "xor-losses", "xor-go.data", given)
-    assert "put this run away" in json.dumps(answer.json["response"]["xor-message"])
+    assert "this one starts again" in json.dumps(answer.json["response"]["xor-message"])
     assert answer.json["response"]["xor-state"]["data"] == {"epoch": 0, "ended": True}
 
 

@@ -158,7 +158,7 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
         yaxis={**wide, "domain": [0.52, 0.97]},
         annotations=titles,
         showlegend=False,
-        margin={"l": 46, "r": 52, "t": 44, "b": 26},
+        margin={"l": 58, "r": 52, "t": 44, "b": 26},
         **axes,
     )
 

@@ -16,18 +16,18 @@ from agileact._common.arguments import count, difference
 TRAINING = ("device", "precision", "processes", "sharded")
 """Fields of a budget that a command can set for all tasks."""
 
-_PART = "; changes what a trial is, so give it to every command of the study (default: the study's own)"
+_TRIAL = ("what a trial is", "Give these to every command of the study; the default is the study's own.")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "out": {"type": Path, "help": "with a YAML file: folder for all results (default: runs/study/NAME)"},
     "data-dir": {"type": Path, "metavar": "DIR", "help": "folder with the data's files"},
-    "device": {"metavar": "NAME", "help": "cpu or cuda, for all tasks" + _PART},
-    "precision": {"metavar": "NAME", "help": "fp32, or bf16 or fp16 by Accelerate" + _PART},
-    "processes": {"type": int, "metavar": "N", "help": "processes that train one network together" + _PART},
+    "device": {"metavar": "NAME", "help": "cpu or cuda, for all tasks"},
+    "precision": {"metavar": "NAME", "help": "fp32, or bf16 or fp16 by Accelerate"},
+    "processes": {"type": int, "metavar": "N", "help": "processes that train one network together"},
     # None where it is not given: then the study's own word holds.
     "sharded": {
         "action": "store_true",
         "default": None,
-        "help": "each process keeps a part of the network (FSDP)" + _PART,
+        "help": "each process keeps a part of the network (FSDP)",
     },
     "jobs": {"type": count, "metavar": "N", "help": "trials side by side (default: one per core)"},
     "on": {
@@ -52,9 +52,11 @@ PLACE = ("jobs", "on", "gpus")
 
 def add(parser: argparse.ArgumentParser, *names: str, **helps: str) -> None:
     """Add the options of these names; ``helps`` are texts in place of the usual ones."""
+    trial = parser.add_argument_group(*_TRIAL) if set(names) & set(TRAINING) else None
     for name in names:
         text = helps.get(name)
-        parser.add_argument(f"--{name}", **{**_OPTIONS[name], **({"help": text} if text else {})})
+        place = trial if trial and name in TRAINING else parser
+        place.add_argument(f"--{name}", **{**_OPTIONS[name], **({"help": text} if text else {})})
 
 
 def port(text: str) -> int:
