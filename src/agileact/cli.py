@@ -1,7 +1,5 @@
 """The command line: parse, call, print."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex
@@ -49,11 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code. Without arguments it greets.
-
-    0: done. 1: it could not be done, and one line says why. 2: the command was not understood. 70: an internal error.
-    130: stopped by Ctrl-C. 143: stopped by SIGTERM.
-    """
+    """Run the command line; return the exit code, as ``_EPILOG`` lists them. Without arguments it greets."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if sys.stdout is None:  # closed by the shell: >&-
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -135,9 +129,7 @@ def _abandon_stdout() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
     from agileact import completion
-    from agileact._common.arguments import count
     from agileact.bench import command as bench_command
     from agileact.lab import command as lab_command
     from agileact.paper import command as paper_command
@@ -151,8 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"agileact {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    paper_command.add_commands(commands)
-    study_command.add_command(commands, count)
+    paper_command.add_paper(commands)
+    paper_command.add_xor(commands)
+    study_command.add_command(commands)
     bench_command.add_bench(commands)
     lab_command.add_lab(commands)
     _add_doctor(commands)

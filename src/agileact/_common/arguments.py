@@ -1,7 +1,5 @@
 """Values of the command line: each function parses one kind, and an error says what would be right."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import functools
@@ -61,6 +59,15 @@ def names(text: str) -> tuple[str, ...]:
     if not all(found):
         raise ValueError
     return tuple(dict.fromkeys(found))
+
+
+@_value("a port: a whole number from 0 to 65535")
+def port(text: str) -> int:
+    """Parse the number of a port."""
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise ValueError
+    return number
 
 
 _MOST_SEEDS = 10_000

@@ -1,7 +1,5 @@
 """What a run depends on: the machine in one line, and the versions."""
 
-from __future__ import annotations
-
 import os
 import platform
 

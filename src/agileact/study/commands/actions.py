@@ -1,15 +1,13 @@
 """What `agileact study` does: plan, run, show, export, report and watch a study."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
-from agileact._common.terminal import print_json, print_table
-from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
+from agileact._common.terminal import print_json, print_table, say
+from agileact.study.commands.context import STATISTICS, Context, carry_out, visible
 from agileact.study.commands.study import SOURCE
 from agileact.study.report.document import write_report
 from agileact.study.report.watch import Server

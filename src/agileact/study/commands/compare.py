@@ -1,7 +1,5 @@
 """agileact compare: arms on a user's own model and data, with as many trials as fit into a time."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
@@ -14,8 +12,9 @@ from typing import Any
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
+from agileact._common.terminal import say
 from agileact.study import models
-from agileact.study.commands.context import STATISTICS, Context, as_asked, carry_out, say, visible
+from agileact.study.commands.context import STATISTICS, Context, as_asked, carry_out, visible
 from agileact.study.data.dataset import load
 from agileact.study.data.objective import OPTIONS
 from agileact.study.running.budget import Limit
@@ -194,7 +193,7 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
 def _replicated(study: Study, room: int) -> Protocol | None:
     """Return the protocol of as many replicates as fit into ``room`` trials of each arm; None if they are too few."""
     points, seeds = study.protocol.trials, 1
-    replicates = min(max(_MOST_REPLICATES, study.least_seeds) if _MOST_REPLICATES else 0, room // (points + seeds))
+    replicates = min(max(_MOST_REPLICATES, study.least_seeds), room // (points + seeds))
     if replicates < study.least_seeds:
         return None
     each = room // replicates

@@ -1,17 +1,15 @@
 """A study as a command has it, with its data and its store; and running it to the end, with outcome and report."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from agileact._common.errors import ArgumentError, TrialError
 from agileact._common.files import write_atomically
+from agileact._common.terminal import say
 from agileact.study.commands.study import TRAINING
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.data.dataset import DataSet
@@ -38,11 +36,6 @@ STATISTICS = ("scipy", "statsmodels")
 """What the verdict at the end of a study needs."""
 
 
-def say(text: str) -> None:
-    """Tell the user something that is no result."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def visible(study: Study) -> str:
     """Return which difference the planned trials can show, before anything is run; nothing if they can show none."""
     protocol = study.protocol
@@ -63,7 +56,7 @@ class Context:
         self.path = out / "store.sqlite"
 
     @classmethod
-    def read(cls, options: argparse.Namespace, *, trains: bool = False) -> Context:
+    def read(cls, options: argparse.Namespace, *, trains: bool = False) -> "Context":
         """Return the study of a YAML file, or of a folder of results; ``trains`` tells that its data is needed."""
         if not (options.spec.is_dir() or options.spec.suffix.lower() in STORES):
             study, data = identified(as_asked(read_study(options.spec), options), options.data_dir)

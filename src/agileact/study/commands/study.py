@@ -1,7 +1,5 @@
 """The command lines of `agileact study` and `agileact compare`; what they do is imported when they run."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import importlib
@@ -11,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agileact._common.arguments import count, difference
+from agileact._common.arguments import count, difference, port
 
 TRAINING = ("device", "precision", "processes", "sharded")
 """Fields of a budget that a command can set for all tasks."""
@@ -57,17 +55,8 @@ def add(parser: argparse.ArgumentParser, *names: str, **helps: str) -> None:
         parser.add_argument(f"--{name}", **{**_OPTIONS[name], **({"help": text} if text else {})})
 
 
-def port(text: str) -> int:
-    """Parse the number of a port."""
-    with contextlib.suppress(ValueError):
-        number = int(text)
-        if 0 <= number <= 65535:
-            return number
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port, a whole number from 0 to 65535")
-
-
-def add_command(commands: Any, count: Callable[[str], int]) -> None:
-    """Add ``agileact study`` and ``agileact compare``; ``count`` parses a whole number greater than 0."""
+def add_command(commands: Any) -> None:
+    """Add ``agileact study`` and ``agileact compare``."""
     from agileact.study.running import rescue
 
     parser = commands.add_parser(
