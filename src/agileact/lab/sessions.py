@@ -1,7 +1,5 @@
 """What the server keeps for each open page, a bounded table from which the page that was quiet longest goes first."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections import OrderedDict

@@ -1,7 +1,5 @@
 """What all tabs share: controls with labels, charts with one look, numbers as they are written."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

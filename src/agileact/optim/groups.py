@@ -1,7 +1,5 @@
 """Parameter groups for any optimizer of PyTorch."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter

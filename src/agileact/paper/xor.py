@@ -12,8 +12,6 @@ trained twice, once as each, from the same weights, on all four points at once. 
 side as one batch of parameters: the loss is summed over starts, so each start's gradient is its own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import statistics

@@ -1,7 +1,5 @@
 """XOR trained live: the plain and the agile network from one start, some epochs at a time."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """The tab "Activation": f, a f(g (x - b)), their slopes, and the fold into the weights around them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

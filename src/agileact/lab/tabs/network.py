@@ -1,7 +1,5 @@
 """The tab "Network": what the activations of a trained network have become, layer by layer."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the tabs with a training share: one callback that takes steps and draws, and the clock that presses for more."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures 11 to 14: losses, sizes and positions over training (doi 10.3745/KTSDE.2020.9.7.213, section 4)."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
@@ -237,8 +235,7 @@ def figure_14(run: Run) -> Any:
 
 
 def _end(layer: str, name: str, trial: TrialResult) -> list[float]:
-    values: list[float] = getattr(trial.layers[layer], name)
-    return values
+    return [*getattr(trial.layers[layer], name)]
 
 
 def _rectangles(axis: Any, ends: list[Band | None]) -> None:

@@ -1,7 +1,5 @@
 """Fetch one file by pooch: from the first mirror whose content has the right checksum, whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -1,7 +1,5 @@
 """Several inputs of a network in one tensor: batches, workers, stores and evaluation know of a single one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

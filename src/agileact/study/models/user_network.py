@@ -1,7 +1,5 @@
 """A network of the user's: built by a function of theirs, with its activations exchanged for the arm's."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter

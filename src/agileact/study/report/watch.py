@@ -1,7 +1,5 @@
 """The report as a page of this machine that updates itself while a study runs."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import secrets

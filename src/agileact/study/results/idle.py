@@ -1,7 +1,5 @@
 """Which trials have learned nothing at all, as a ReLU network does whose units have all died."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
