@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agileact._common.arguments import count, difference, port
+from agileact._common.arguments import count, difference, parser_of, port
 
 TRAINING = ("device", "precision", "processes", "sharded")
 """Fields of a budget that a command can set for all tasks."""
@@ -119,11 +119,7 @@ def _add_compare(commands: Any) -> None:
         "runs as many trials as fit into the budget. If trials take longer, it runs fewer of all arms alike. It ends "
         "with a verdict.",
     )
-
-    def seconds(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            return duration(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 1.5h")
+    seconds = parser_of("a time such as 90s, 30m or 1.5h")(duration)
 
     def weights(text: str) -> str | tuple[float, ...]:
         with contextlib.suppress(ValueError):
