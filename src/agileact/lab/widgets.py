@@ -231,11 +231,6 @@ def message(text: str, *, bad: bool = False) -> html.P:
     return html.P(text, className="message bad" if bad else "message", role="alert" if bad else "status")
 
 
-def put_away(lost: bool) -> html.P | None:
-    """Say that a page's run was not kept, if that is so."""
-    return message("The lab had put this run away (it keeps the last 32 pages); it starts anew.") if lost else None
-
-
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str, *, marked: Sequence[int] = ()) -> Any:
     """Return a table; the rows whose numbers are in ``marked`` stand out."""
     head = html.Thead(html.Tr([html.Th(name, scope="col") for name in header]))

@@ -143,11 +143,6 @@ class Run:
         return self.where(lambda combination, _: combination.conv is not None)
 
     @property
-    def fully_connected(self) -> "Run":
-        """Only the networks without convolutional layers."""
-        return self.where(lambda combination, _: combination.conv is None)
-
-    @property
     def ranked(self) -> list[Combination]:
         """Combinations by the paper's measure: mean over seeds of the lowest test loss, best first.
 

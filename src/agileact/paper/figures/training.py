@@ -32,7 +32,7 @@ _MOMENTS = (0.05, 0.15, 0.4, 1.0)
 
 def figure_11(run: Run) -> Any:
     """Draw training and test loss of the networks without convolution, with the span over seeds."""
-    networks = run.fully_connected
+    networks = run.where(lambda combination, _: combination.conv is None)
     if not networks.groups:
         raise NothingToDrawError("no fully connected trials in these results")
     palette = Palette(run.groups)

@@ -148,8 +148,9 @@ def report(options: argparse.Namespace) -> None:
 
 def watch(options: argparse.Namespace) -> None:
     """Serve the report."""
-    with Server(_source(options), options.port, matters=options.matters) as server:
-        print(f"Watching {server.news.folder}: {server.url} (Ctrl-C ends this; the study goes on)", flush=True)
+    source = _source(options)
+    with Server(source, options.port, matters=options.matters) as server:
+        print(f"Watching {source.folder}: {server.url} (Ctrl-C ends this; the study goes on)", flush=True)
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:

@@ -14,7 +14,6 @@ from agileact.study.commands.study import TRAINING
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.data.dataset import DataSet
 from agileact.study.report.document import write_report
-from agileact.study.results.idle import one_answer_seeds
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.printing import show
 from agileact.study.results.source import STORES, Source, stored, told
@@ -183,7 +182,7 @@ class Context:
         """Say where an accuracy tells no more than which class is the largest."""
         for cell in outcome.cells:
             share = self.data[cell.task].largest_share
-            if seeds := one_answer_seeds(cell.results, share):
+            if seeds := [one for one in cell.results if share and one.selected_test_accuracy == share]:
                 say(
                     f"Note: {cell.task}, {cell.arm}: the accuracy of {len(seeds)} of {len(cell.results)} seeds, "
                     f"{100 * (share or 0):.2f} %, is the share of the largest class: a network that always answers it."

@@ -69,11 +69,6 @@ class Unpack:
         names = [name for name, *_ in self.layout]
         return ((), dict(zip(names, inputs, strict=True))) if names[0] else (tuple(inputs), {})
 
-    def hook(self, module: nn.Module) -> nn.Module:
-        """Hook into a network, and return it."""
-        module.register_forward_pre_hook(self, with_kwargs=True)
-        return module
-
     def example(self, samples: int) -> Tensor:
         """Return samples to try a network with: normal numbers, and whole ones up to the largest."""
         generator = torch.Generator().manual_seed(0)

@@ -58,16 +58,6 @@ class News:
             document = None if version == now else self._document
             return {"version": now, "document": document, "trouble": self._trouble}
 
-    @property
-    def folder(self) -> Path:
-        """Where the store lies, or will lie."""
-        return self._source.folder
-
-    def document(self) -> Document:
-        """Return the current document."""
-        found: Document = self.state()["document"]
-        return found
-
     def _read(self, mark: _Mark) -> None:
         begin = time.monotonic()
         node = None if mark[0] is None else mark[0][0]
@@ -160,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         at = urlsplit(self.path)
         if at.path == "/":
-            self._send(HTTPStatus.OK, "text/html", page(self.server.news.document(), live=True), body)
+            self._send(HTTPStatus.OK, "text/html", page(self.server.news.state()["document"], live=True), body)
         elif at.path == "/state":
             version = parse_qs(at.query).get("version", [""])[0]
             text = json.dumps(self.server.news.state(version), ensure_ascii=True, allow_nan=False)
