@@ -193,7 +193,7 @@ def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget:
 def _replicated(study: Study, room: int) -> Protocol | None:
     """Return the protocol of as many replicates as fit into ``room`` trials of each arm; None if they are too few."""
     points, seeds = study.protocol.trials, 1
-    replicates = min(max(_MOST_REPLICATES, study.least_seeds), room // (points + seeds))
+    replicates = min(max(_MOST_REPLICATES, study.least_seeds) if _MOST_REPLICATES else 0, room // (points + seeds))
     if replicates < study.least_seeds:
         return None
     each = room // replicates
