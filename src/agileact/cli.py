@@ -33,7 +33,7 @@ Agileact {__version__}: activations a*f(x - b) that learn their size a and posit
 The three most useful commands:
   agileact compare --model pkg.module:build --data pkg.module:load --arms original,agile-relu --budget 5m
                      compare activations in your own network, with intervals over seeds
-  agileact lab       open a local page: turn a and b, watch a network learn
+  agileact lab       open a local page: drag a and b, watch a network learn
   agileact doctor    say which kernels run here, and why
 
 All commands: agileact --help"""

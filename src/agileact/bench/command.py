@@ -13,8 +13,8 @@ def add_bench(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="time the operator and whole training steps on this machine",
-        description="Time the operator and whole training steps on this machine. What is compared runs by turns in one "
-        "process, so that whatever else the machine does disturbs all alike; progress goes to standard error.",
+        description="Time the operator and whole training steps on this machine. The alternatives run by turns in "
+        "one process, so that other work on the machine disturbs all alike; progress goes to standard error.",
     )
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     texts = {

@@ -24,8 +24,8 @@ def add_lab(commands: Any) -> None:
         "lab",
         help="a local page to play with activations, XOR, single training steps and learned shapes",
         description="Serve a page on this machine alone: drag a and b of any activation and fold them into weights; "
-        "watch XOR being learned; take single training steps; see the learned activations of a checkpoint or a "
-        "study. Ctrl-C ends it.",
+        "watch networks learn XOR and digits; take single training steps; see the learned activations of a checkpoint "
+        "or a study. Ctrl-C ends it.",
     )
     parser.add_argument(
         "--port",
@@ -85,7 +85,7 @@ def _listening(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ArgumentError(
-            f"port {port} of {_HOST} cannot be had ({error.strerror or error}); end the program that uses it, or "
+            f"port {port} of {_HOST} is not available ({error.strerror or error}); end the program that uses it, or "
             "give another one, such as --port 0 for any that is free"
         ) from None
     return listener

@@ -105,7 +105,7 @@ class StepRun:
 
     @property
     def ended(self) -> bool:
-        """Whether no more steps are taken: enough of them, or the loss has left the numbers."""
+        """Whether no more steps are taken: enough of them, or the loss is not finite."""
         return len(self.moments) >= MOST_STEPS or self.diverged
 
     @property
@@ -132,7 +132,7 @@ class StepRun:
         last, count = self.moments[-1], len(self.moments)
         said = f"Step {count:,}: loss {last.before:.4g} before"
         if self.diverged:
-            return f"{said}; then it left the numbers (diverged). Try smaller learning rates, and reset."
+            return f"{said}; then it was not finite (diverged). Reset, and try smaller learning rates."
         said += f", {last.after_weights:.4g} when the weights had moved ({_percent(last.by_weights)})"
         if not self._agile:
             return f"{said}. A plain activation has nothing to move: the step ends there."

@@ -173,7 +173,7 @@ def register(app: Dash, opened: Path | None) -> None:
             with sources.alone:
                 source = sources.get(key)
                 if source is None:
-                    gone = "The lab had put this network away (it keeps those of the last 32 pages); open it again."
+                    gone = "The lab keeps the networks of the last 32 pages; open this one again."
                     return [], gone, True, True, no_update
                 title = Path(source.name).name
                 if isinstance(source, Checkpoint):

@@ -62,7 +62,7 @@ def register_training(
         except AgileactError as error:
             bad = look.message(f"{error}.", bad=True)
             return (*[no_update] * (len(charts) + 1), bad, {"ended": True} if clock else no_update)
-        gone = look.message("The lab had put this run away (it keeps the last 32 pages); it starts anew.")
+        gone = look.message("The lab keeps the runs of the last 32 pages; this one starts again.")
         return *figures, sentence, gone if lost else None, told
 
     if clock:

@@ -150,7 +150,7 @@ def watch(options: argparse.Namespace) -> None:
     """Serve the report."""
     source = _source(options)
     with Server(source, options.port, matters=options.matters) as server:
-        print(f"Watching {source.folder}: {server.url} (Ctrl-C ends this; the study goes on)", flush=True)
+        print(f"Watching {source.folder}: {server.url} (Ctrl-C ends this; the study continues)", flush=True)
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:

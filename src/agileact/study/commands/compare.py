@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     protocol = context.study.protocol
     whole = START_SECONDS + sum(seconds.values()) * context.study.pair_trials / jobs
     runs = f"{len(protocol.tuning_seeds)} seed{'s' * (len(protocol.tuning_seeds) > 1)} a point"
-    often = f"; all of it {protocol.replicates} times afresh" * (protocol.replicates > 1)
+    often = f"; all of this in {protocol.replicates} replicates" * (protocol.replicates > 1)
     say(
         f"{len(names)} arms: each {protocol.trials} points to tune, {runs}, and {len(protocol.seeds)} fresh ones"
         f"{often}; about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."

@@ -110,7 +110,7 @@ class Server(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ArgumentError(
-                f"port {port} of {HOST} cannot be had ({reason}); choose another one with --port, or 0 for any free one"
+                f"port {port} of {HOST} is not available ({reason}); choose another with --port, or 0 for any free one"
             ) from None
 
     @property
