@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import shlex
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 from agileact._common.errors import AgileactError
+from agileact._common.machine import running_seconds
 from agileact._common.terminal import HelpFormatter, printable, replace_unprintable
 from agileact._common.version import __version__
 
@@ -54,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: it could not be done, and one line says why. 2: the command was not understood. 70: an internal error.
     130: stopped by Ctrl-C. 143: stopped by SIGTERM.
     """
+    # A user who gives a command a time counts from when they typed it, and imports are a part of that.
+    begun = time.monotonic() - (running_seconds() if argv is None else 0.0)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if sys.stdout is None:  # closed by the shell: >&-
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -79,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 2
         options.command = shlex.join(["agileact", *arguments])
+        options.begun = begun
         options.run(options)
         sys.stdout.flush()
     except AgileactError as error:
@@ -110,6 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"internal error: {type(error).__name__}: {error} (set AGILEACT_DEBUG=1 to see where, and please report it)"
         )
         return 70
+    finally:
+        if argv is None:
+            # The process ends now: it need not look through everything that was imported for what can be freed.
+            gc.freeze()
     return 0
 
 

@@ -9,7 +9,7 @@ from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
 from agileact._common.terminal import print_json, print_table
-from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
+from agileact.study.commands.context import STATISTICS, Context, carry_out, make_executor, say, visible
 from agileact.study.commands.study import SOURCE
 from agileact.study.report.document import write_report
 from agileact.study.report.watch import Server
@@ -71,7 +71,9 @@ def plan(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run what is missing, then show the outcome."""
     expect("study", *STATISTICS)
-    carry_out(Context.read(options, trains=True), options)
+    context = Context.read(options, trains=True)
+    with make_executor(options) as executor:
+        carry_out(context, options, executor)
 
 
 def status(options: argparse.Namespace) -> None:
