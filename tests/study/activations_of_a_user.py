@@ -61,7 +61,7 @@ class Scaled(nn.Module):
 
     def forward(self, x):
         if self.training:
-            self.size.lerp_(x.detach().abs().mean(0), 0.1)
+            self.size.mul_(0.9).add_(0.1 * x.detach().abs().mean(0))
         return x.tanh() / self.size
 
 
