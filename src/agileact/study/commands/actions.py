@@ -132,7 +132,7 @@ def _source(options: argparse.Namespace) -> Source:
     for name in SOURCE:
         if getattr(options, name.replace("-", "_")) is not None:
             raise ArgumentError(f"--{name} is for a study's YAML file; {options.spec} is a store's place")
-    return stored(options.spec)
+    return stored(options.spec, copies=True)
 
 
 def report(options: argparse.Namespace) -> None:

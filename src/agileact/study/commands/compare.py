@@ -38,8 +38,6 @@ _MOST_REPLICATES = 10
 _MOST_SEEDS_OF_ONE = 4
 """Of a replicate: more replicates say more than more seeds in each, and more points to tune more than either."""
 
-_BEGINNING, _ENOUGH = 1.6, 4.0
-"""Until arms are tried and timed, and until each has a seed, it takes about so many times as long as all imports."""
 _CLOSING = 0.03
 """The share of the time that verdict and report have at least."""
 _CLOSING_OF_BEGINNING = 0.4
@@ -58,12 +56,6 @@ def run(options: argparse.Namespace) -> None:
     names = [name.strip() for name in options.arms.split(",") if name.strip()]
     if len(set(names)) < 2:
         raise ArgumentError(f"--arms must name at least two different arms, not {options.arms!r}")
-    begun = time.monotonic() - options.begun
-    if _BEGINNING * begun + START_SECONDS > options.budget:
-        raise ArgumentError(
-            f"to begin took {format_duration(begun)} on this machine as busy as it is, of a budget of "
-            f"{format_duration(options.budget)}; take one of about {format_duration(START_SECONDS + _ENOUGH * begun)}"
-        )
     # Their modules may register the base functions that arms name.
     find(options.data, "data")
     find(options.model, "model")
@@ -99,6 +91,7 @@ def run(options: argparse.Namespace) -> None:
         _tell(context.study, others + sum(seconds.values()) * context.study.pair_trials / jobs, options.budget, jobs)
         if limit.left > 0:
             require("statsmodels.stats.multitest", "study")
+        options.ready()
         carry_out(context, options, executor, limit)
 
 

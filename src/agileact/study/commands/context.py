@@ -30,7 +30,7 @@ from agileact.study.running.progress import display, format_duration
 from agileact.study.running.store import Store
 from agileact.study.spec.protocol import Protocol, Study
 from agileact.study.spec.record import FILE, Circumstances, write_record
-from agileact.study.spec.user_code import UserCode
+from agileact.study.spec.user_code import CODE, UserCode
 from agileact.study.statistics import detectable
 from agileact.study.training.dry_run import check_arms
 
@@ -72,7 +72,8 @@ class Context:
             return cls(study, data, options.out or Path("runs") / "study" / _folder(study.name))
         if options.out is not None:
             raise ArgumentError(f"--out is for a study's YAML file; {options.spec} is a folder of results already")
-        source = stored(options.spec)
+        # What is read alone needs no module as it is now; trials do.
+        source = stored(options.spec, copies=not trains)
         recorded = as_asked(source.known()[0], options)
         if not trains:
             # Its trials are known by the data's fingerprints; the data itself may be elsewhere.
@@ -119,7 +120,7 @@ class Context:
         """Tell an executor where the user's modules are as they are now, whatever becomes of the files; return them."""
         if self._code is None:
             self._code = UserCode.of(self.study)
-        executor.code = self._code.write(self.out / "code") if self._code.modules else None
+        executor.code = self._code.write(self.out / CODE) if self._code.modules else None
         return self._code
 
     @property

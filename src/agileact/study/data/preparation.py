@@ -187,8 +187,8 @@ def split(spec: DataSpec, count: int, test: int) -> dict[str, Array]:
     """Return indices of the training, validation and test part: a permutation that the number of samples decides."""
     if spec.validation + test >= count:
         raise ArgumentError(
-            f"{spec.name} has {count:,} samples, of which {test:,} are for testing: at most {count - test - 1:,} can "
-            f"be set aside for validation, not {spec.validation:,}"
+            f"{spec.name} has {count:,} samples{f', of which {test:,} are for testing' * (test > 0)}: at most "
+            f"{count - test - 1:,} can be set aside for validation, not {spec.validation:,}"
         )
     # PCG64 by name: numpy promises its stream for ever, but not which generator is the default.
     order = np.random.Generator(np.random.PCG64(0)).random(count).argsort(kind="stable")
