@@ -7,7 +7,7 @@ from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
 from agileact._common.terminal import print_json, print_table, say
-from agileact.study.commands.context import STATISTICS, Context, carry_out, visible
+from agileact.study.commands.context import STATISTICS, Context, carry_out, make_executor, visible
 from agileact.study.commands.study import SOURCE
 from agileact.study.report.document import write_report
 from agileact.study.report.watch import Server
@@ -69,7 +69,9 @@ def plan(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run what is missing, then show the outcome."""
     expect("study", *STATISTICS)
-    carry_out(Context.read(options, trains=True), options)
+    context = Context.read(options, trains=True)
+    with make_executor(options) as executor:
+        carry_out(context, options, executor)
 
 
 def status(options: argparse.Namespace) -> None:
@@ -128,7 +130,7 @@ def _source(options: argparse.Namespace) -> Source:
     for name in SOURCE:
         if getattr(options, name.replace("-", "_")) is not None:
             raise ArgumentError(f"--{name} is for a study's YAML file; {options.spec} is a store's place")
-    return stored(options.spec)
+    return stored(options.spec, copies=True)
 
 
 def report(options: argparse.Namespace) -> None:

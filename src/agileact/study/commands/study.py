@@ -5,11 +5,14 @@ import contextlib
 import importlib
 import math
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agileact._common.arguments import count, difference, parser_of, port
+from agileact._common.deadline import DeadlineError, deadline
+from agileact._common.errors import ArgumentError
 
 TRAINING = ("device", "precision", "processes", "sharded")
 """Fields of a budget that a command can set for all tasks."""
@@ -43,6 +46,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "baseline": {"metavar": "ARM", "help": "compare with this arm instead of the first one"},
     "json": {"action": "store_true", "help": "print JSON to standard output, no table"},
 }
+_BUDGET = 0.97
+"""The share of a budget after which nothing begins."""
 SOURCE = ("out", "data-dir", *TRAINING)
 """What finds the results of a YAML file."""
 PLACE = ("jobs", "on", "gpus")
@@ -164,7 +169,19 @@ def _add_compare(commands: Any) -> None:
         "--sampler", default="sobol", metavar="NAME", help="sampler of --space: sobol (default), optuna:TPESampler, ..."
     )
     add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
-    parser.set_defaults(run=_later("compare", "run"), data_dir=None, resumes=True)
+    parser.set_defaults(run=_compare, data_dir=None, resumes=True)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    """Run the comparison; what comes before its trials, imports too, is interrupted when the budget is over."""
+    try:
+        with deadline(options.begun + _BUDGET * options.budget - time.monotonic()) as options.ready:
+            _later("compare", "run")(options)
+    except DeadlineError:
+        raise ArgumentError(
+            f"the budget of {options.budget:g} s was over before the first trial could begin, on this machine as busy "
+            f"as it is; take one of {4 * options.budget:g} s or more"
+        ) from None
 
 
 def _later(module: str, name: str) -> Callable[[argparse.Namespace], None]:

@@ -185,8 +185,8 @@ def split(spec: DataSpec, count: int, test: int) -> dict[str, Array]:
     """Return indices of the training, validation and test part: a permutation that the number of samples decides."""
     if spec.validation + test >= count:
         raise ArgumentError(
-            f"{spec.name} has {count:,} samples, of which {test:,} are for testing: at most {count - test - 1:,} can "
-            f"be set aside for validation, not {spec.validation:,}"
+            f"{spec.name} has {count:,} samples{f', of which {test:,} are for testing' * (test > 0)}: at most "
+            f"{count - test - 1:,} can be set aside for validation, not {spec.validation:,}"
         )
     order = generator(0).random(count).argsort(kind="stable")
     held = test + spec.validation

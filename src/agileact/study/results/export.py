@@ -118,6 +118,10 @@ TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
 """What each has, also without rows."""
 
 
+_TEXTS = frozenset({"space", "optimizer_options", "metric"})
+"""Columns of texts that may have no value."""
+
+
 def to_csv(rows: Rows, columns: Sequence[str] = COLUMNS) -> str:
     r"""Return rows as CSV, with a line of names first; what a row lacks is empty.
 
@@ -135,8 +139,13 @@ def to_csv(rows: Rows, columns: Sequence[str] = COLUMNS) -> str:
 def to_parquet(rows: Rows, columns: Sequence[str] = COLUMNS) -> bytes:
     """Return rows as Parquet, by pyarrow; what a row lacks is null."""
     arrow, parquet = require("pyarrow", "study"), require("pyarrow.parquet", "study")
-    buffer = io.BytesIO()
-    parquet.write_table(arrow.table({name: [row.get(name) for row in rows] for name in _names(rows, columns)}), buffer)
+    buffer, found = io.BytesIO(), {}
+    for name in _names(rows, columns):
+        values = [row.get(name) for row in rows]
+        # A column without a value has the type that it has elsewhere, so that tables of several studies fit together.
+        empty = all(value is None for value in values)
+        found[name] = arrow.array(values, (arrow.string() if name in _TEXTS else arrow.float64()) if empty else None)
+    parquet.write_table(arrow.table(found), buffer)
     return buffer.getvalue()
 
 

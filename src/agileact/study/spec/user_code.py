@@ -19,6 +19,9 @@ from agileact.study.spec.protocol import Study
 VARIABLE = "AGILEACT_USER_CODE"
 """Names, in the environment of a process, the folder whose modules go before the files that they were copied from."""
 
+CODE = "code"
+"""The folder, below that of a study's results, with the copies of the user's modules by their hash."""
+
 _INDEX = "modules.json"
 RECORDED = frozenset({"torch", "agileact", "builtins"})
 """Packages whose versions stand beside every result."""
@@ -87,6 +90,15 @@ class UserCode:
             index.append({"name": one.name, "path": one.path, "package": one.package, "file": file.as_posix()})
         (place / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
         return place
+
+    @classmethod
+    def kept(cls, place: Path) -> "UserCode | None":
+        """Return the modules that :meth:`write` wrote, if they are there and as they were written."""
+        try:
+            found = cls.read(place)
+        except (OSError, ValueError, KeyError):
+            return None
+        return found if found.hash == place.name else None
 
     @classmethod
     def read(cls, place: Path) -> "UserCode":
