@@ -122,7 +122,9 @@ def test_directions_are_shown_of_arms_that_have_them(small):
         found = made_up(spec)
         return dataclasses.replace(found, directions=turns) if found.layers else found
 
-    (chart,) = blocks(report_document(outcome_of(small_study(), make)), "chart", "parameters-digits-mlp-agile-relu-turn")
+    (chart,) = blocks(
+        report_document(outcome_of(small_study(), make)), "chart", "parameters-digits-mlp-agile-relu-turn"
+    )
     (series,) = chart["series"]
     assert (series["x"][0], series["low"][0], series["high"][0]) == (10, 0.1, 0.2)
     assert "turn of a row, radians a step of agile-relu on digits-mlp over training; at the end: fc1" in chart["label"]

@@ -182,7 +182,9 @@ def test_a_trial_notes_how_far_the_last_step_before_an_evaluation_turned_rows(na
 
     class Watched(Trial):
         def _measure(self, iteration, train_loss):
-            weights = {key: layer.weight.detach().double() for key, layer in directions(self.model).items()}
+            weights = {
+                key: layer.get_parameter("weight").detach().double() for key, layer in directions(self.model).items()
+            }
             rows_at.append({key: weight.flatten(1).clone() for key, weight in weights.items()})
             super()._measure(iteration, train_loss)
 

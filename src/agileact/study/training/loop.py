@@ -74,7 +74,9 @@ class Measured:
         """Note how far the last step turned the rows of each standardised layer."""
         found = turning.measure()
         if found is not None:
-            for trace, (_, _, middle, largest) in zip(self.directions.values(), found.view(-1, 4).tolist(), strict=True):
+            for trace, (_, _, middle, largest) in zip(
+                self.directions.values(), found.view(-1, 4).tolist(), strict=True
+            ):
                 trace.turn_median.append(middle)
                 trace.turn_max.append(largest)
 
