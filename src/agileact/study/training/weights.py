@@ -25,17 +25,17 @@ def constrain_weights(model: nn.Module, arm: ArmSpec, sample: Callable[[], Tenso
         for layer in layers[:-1]:
             weight_norm(layer)
     elif arm.weights != "free":
-        _standardize(model, arm.weights, sample())
+        _standardize(model, arm.weights, sample(), skip_init=arm.start == "skip-init")
+    if arm.start in ("one", "skip-init") and arm.weights in ("free", "weight-norm"):
+        raise ArgumentError(f"the start {arm.start!r} is for standardised weights, not for {arm.weights!r} ones")
     if arm.start == "one":
-        if arm.weights in ("free", "weight-norm"):
-            raise ArgumentError(f"the start 'one' is for standardised weights, not for {arm.weights!r} ones")
         for module in model.modules():
             if isinstance(module, AgileModule):
                 module.start_scale = 1.0
                 module.reset_parameters()
 
 
-def _standardize(model: nn.Module, how: str, inputs: Tensor) -> None:
+def _standardize(model: nn.Module, how: str, inputs: Tensor, *, skip_init: bool) -> None:
     agile = [module for module in model.modules() if isinstance(module, AgileModule)]
     if not agile:
         raise ArgumentError(f"weights {how!r} are for agile activations, and the arm has none")
@@ -43,7 +43,7 @@ def _standardize(model: nn.Module, how: str, inputs: Tensor) -> None:
     # A hook has a chain call an activation and the pooling behind it one after the other, and a record see both.
     hooks = [module.register_forward_hook(lambda *_: None) for module in agile]
     try:
-        standardize(model, inputs[:2], inplace=True)
+        standardize(model, inputs[:2], inplace=True, skip_init=skip_init)
     finally:
         for hook in hooks:
             hook.remove()
