@@ -16,7 +16,7 @@ from agileact.study.results.outcome import Outcome
 from agileact.study.results.sensitivity import Sensitivity
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol
-from agileact.study.spec.result import Curve
+from agileact.study.spec.result import Curve, DirectionTrace
 from tests.study.report.builders import PROTOCOL, big_study, lookup_of, made_up, outcome_of, small_study, walk
 
 SECTIONS = [
@@ -114,6 +114,24 @@ def test_shapes_and_parameters_are_those_of_arms_that_have_them(small):
     assert "scale a from 0.5 to 2" in chart["label"]
     (scale,) = blocks(small, "chart", "parameters-digits-mlp-agile-relu-scale")
     assert scale["series"][0]["low"][0] == scale["series"][0]["high"][0] == 1.0
+
+
+def test_directions_are_shown_of_arms_that_have_them(small):
+    assert not blocks(small, "chart", "parameters-digits-mlp-agile-relu-turn")
+    turns = {"fc1": DirectionTrace([0.1 / n for n in range(1, 12)], [0.2 / n for n in range(1, 12)])}
+
+    def make(spec):
+        found = made_up(spec)
+        return dataclasses.replace(found, directions=turns) if found.layers else found
+
+    (chart,) = blocks(
+        report_document(outcome_of(small_study(), make)), "chart", "parameters-digits-mlp-agile-relu-turn"
+    )
+    (series,) = chart["series"]
+    assert (series["x"][0], series["low"][0], series["high"][0]) == (10, 0.1, 0.2)
+    assert "turn of a row, radians a step of agile-relu on digits-mlp over training; at the end: fc1" in chart["label"]
+    titles = [column["title"] for column in chart["table"]["columns"]]
+    assert titles == ["layer", "first, median", "first, largest", "last, median", "last, largest", "runs"]
 
 
 def test_results_without_shapes_are_told_in_a_sentence():

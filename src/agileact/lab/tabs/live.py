@@ -1,7 +1,5 @@
 """The tab "Depth": plain, agile, standardised and batch-normalised networks of six layers, side by side."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The tab "XOR": the paper's Fig. 4 as it comes about, for the plain and the agile network side by side."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

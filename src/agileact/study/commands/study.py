@@ -1,17 +1,18 @@
 """The command lines of `agileact study` and `agileact compare`; what they do is imported when they run."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import importlib
 import math
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agileact._common.arguments import count, difference
+from agileact._common.arguments import count, difference, parser_of, port
+from agileact._common.deadline import DeadlineError, deadline
+from agileact._common.errors import ArgumentError
 
 TRAINING = ("device", "precision", "processes", "sharded")
 """Fields of a budget that a command can set for all tasks."""
@@ -45,6 +46,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "baseline": {"metavar": "ARM", "help": "compare with this arm instead of the first one"},
     "json": {"action": "store_true", "help": "print JSON to standard output, no table"},
 }
+_BUDGET = 0.97
+"""The share of a budget after which nothing begins."""
 SOURCE = ("out", "data-dir", *TRAINING)
 """What finds the results of a YAML file."""
 PLACE = ("jobs", "on", "gpus")
@@ -59,17 +62,8 @@ def add(parser: argparse.ArgumentParser, *names: str, **helps: str) -> None:
         place.add_argument(f"--{name}", **{**_OPTIONS[name], **({"help": text} if text else {})})
 
 
-def port(text: str) -> int:
-    """Parse the number of a port."""
-    with contextlib.suppress(ValueError):
-        number = int(text)
-        if 0 <= number <= 65535:
-            return number
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port, a whole number from 0 to 65535")
-
-
-def add_command(commands: Any, count: Callable[[str], int]) -> None:
-    """Add ``agileact study`` and ``agileact compare``; ``count`` parses a whole number greater than 0."""
+def add_command(commands: Any) -> None:
+    """Add ``agileact study`` and ``agileact compare``."""
     from agileact.study.running import rescue
 
     parser = commands.add_parser(
@@ -132,11 +126,7 @@ def _add_compare(commands: Any) -> None:
         "runs as many trials as fit into the budget. If trials take longer, it runs fewer of all arms alike. It ends "
         "with a verdict.",
     )
-
-    def seconds(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            return duration(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 1.5h")
+    seconds = parser_of("a time such as 90s, 30m or 1.5h")(duration)
 
     def weights(text: str) -> str | tuple[float, ...]:
         with contextlib.suppress(ValueError):
@@ -179,7 +169,19 @@ def _add_compare(commands: Any) -> None:
         "--sampler", default="sobol", metavar="NAME", help="sampler of --space: sobol (default), optuna:TPESampler, ..."
     )
     add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
-    parser.set_defaults(run=_later("compare", "run"), data_dir=None, resumes=True)
+    parser.set_defaults(run=_compare, data_dir=None, resumes=True)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    """Run the comparison; what comes before its trials, imports too, is interrupted when the budget is over."""
+    try:
+        with deadline(options.begun + _BUDGET * options.budget - time.monotonic()) as options.ready:
+            _later("compare", "run")(options)
+    except DeadlineError:
+        raise ArgumentError(
+            f"the budget of {options.budget:g} s was over before the first trial could begin, on this machine as busy "
+            f"as it is; take one of {4 * options.budget:g} s or more"
+        ) from None
 
 
 def _later(module: str, name: str) -> Callable[[argparse.Namespace], None]:

@@ -1,7 +1,5 @@
 """What a study found, printed: tables and verdicts for people, one JSON document for programs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,0 +1,51 @@
+"""A deadline interrupts what computes, and nothing after it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from agileact._common.deadline import DeadlineError, deadline
+
+
+def forever():
+    while True:
+        try:
+            sum(range(100))
+        except Exception:
+            raise AssertionError("it was taken for a fault") from None
+
+
+def test_what_computes_for_ever_is_interrupted():
+    before = signal.getsignal(signal.SIGALRM)
+    for seconds in (0.02, -1.0):
+        with pytest.raises(DeadlineError), deadline(seconds):
+            forever()
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_who_is_ready_before_is_left_alone():
+    with deadline(30.0) as ready:
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        ready()
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    with deadline(30.0):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_another_thread_has_none():
+    found = []
+
+    def use():
+        with deadline(-1.0) as ready:
+            ready()
+            found.append(signal.getitimer(signal.ITIMER_REAL)[0])
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert found == [0]
