@@ -1,7 +1,5 @@
 """The command line: parse, call, print."""
 
-from __future__ import annotations
-
 import argparse
 import gc
 import os
@@ -38,7 +36,7 @@ Agileact {__version__}: activations a*f(x - b) that learn their size a and posit
 The three most useful commands:
   agileact compare --model pkg.module:build --data pkg.module:load --arms original,agile-relu --budget 5m
                      compare activations in your own network, with intervals over seeds
-  agileact lab       open a local page: turn a and b, watch a network learn
+  agileact lab       open a local page: drag a and b, watch a network learn
   agileact doctor    say which kernels run here, and why
 
 All commands: agileact --help"""
@@ -52,11 +50,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code. Without arguments it greets.
-
-    0: done. 1: it could not be done, and one line says why. 2: the command was not understood. 70: an internal error.
-    130: stopped by Ctrl-C. 143: stopped by SIGTERM.
-    """
+    """Run the command line; return the exit code, as ``_EPILOG`` lists them. Without arguments it greets."""
     # A user who gives a command a time counts from when they typed it, and imports are a part of that.
     begun = time.monotonic() - (running_seconds() if argv is None else 0.0)
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -145,9 +139,7 @@ def _abandon_stdout() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
     from agileact import completion
-    from agileact._common.arguments import count
     from agileact.bench import command as bench_command
     from agileact.lab import command as lab_command
     from agileact.paper import command as paper_command
@@ -161,8 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"agileact {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    paper_command.add_commands(commands)
-    study_command.add_command(commands, count)
+    paper_command.add_paper(commands)
+    paper_command.add_xor(commands)
+    study_command.add_command(commands)
     bench_command.add_bench(commands)
     lab_command.add_lab(commands)
     _add_doctor(commands)

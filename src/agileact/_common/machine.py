@@ -1,7 +1,5 @@
 """What a run depends on: the machine in one line, and the versions; and since when this process runs."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

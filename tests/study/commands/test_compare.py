@@ -134,7 +134,7 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
     assert cli.main([*command, "--out", str(tmp_path / "o"), "--budget", "5m", "--json"]) == 0
     captured = capsys.readouterr()
     assert (
-        "2 arms: each 4 points to tune, 1 seed a point, and 1 fresh ones; all of it 6 times afresh; about"
+        "2 arms: each 4 points to tune, 1 seed a point, and 1 fresh ones; all of this in 6 replicates; about"
         in captured.err
     )
     document = json.loads(captured.out)

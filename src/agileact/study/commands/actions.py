@@ -1,15 +1,13 @@
 """What `agileact study` does: plan, run, show, export, report and watch a study."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
-from agileact._common.terminal import print_json, print_table
-from agileact.study.commands.context import STATISTICS, Context, carry_out, make_executor, say, visible
+from agileact._common.terminal import print_json, print_table, say
+from agileact.study.commands.context import STATISTICS, Context, carry_out, make_executor, visible
 from agileact.study.commands.study import SOURCE
 from agileact.study.report.document import write_report
 from agileact.study.report.watch import Server
@@ -152,8 +150,9 @@ def report(options: argparse.Namespace) -> None:
 
 def watch(options: argparse.Namespace) -> None:
     """Serve the report."""
-    with Server(_source(options), options.port, matters=options.matters) as server:
-        print(f"Watching {server.news.folder}: {server.url} (Ctrl-C ends this; the study goes on)", flush=True)
+    source = _source(options)
+    with Server(source, options.port, matters=options.matters) as server:
+        print(f"Watching {source.folder}: {server.url} (Ctrl-C ends this; the study continues)", flush=True)
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:

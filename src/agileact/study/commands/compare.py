@@ -1,7 +1,5 @@
 """agileact compare: arms on a user's own model and data, with as many trials as fit into a time."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
@@ -14,8 +12,9 @@ from typing import Any
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect, require
+from agileact._common.terminal import say
 from agileact.study import models
-from agileact.study.commands.context import STATISTICS, Context, as_asked, carry_out, make_executor, say, visible
+from agileact.study.commands.context import STATISTICS, Context, as_asked, carry_out, make_executor, visible
 from agileact.study.data.dataset import load
 from agileact.study.data.objective import OPTIONS
 from agileact.study.running.budget import Limit, smaller
@@ -105,7 +104,7 @@ def _tell(study: Study, whole: float, budget: float, jobs: int) -> None:
     """Say what is planned, and about how many seconds the whole of it takes."""
     protocol = study.protocol
     runs = f"{len(protocol.tuning_seeds)} seed{'s' * (len(protocol.tuning_seeds) > 1)} a point"
-    often = f"; all of it {protocol.replicates} times afresh" * (protocol.replicates > 1)
+    often = f"; all of this in {protocol.replicates} replicates" * (protocol.replicates > 1)
     say(
         f"{len(study.arms)} arms: each {protocol.trials} points to tune, {runs}, and {len(protocol.seeds)} fresh ones"
         f"{often}; about {format_duration(whole)} on {jobs} core(s), within {format_duration(budget)}."

@@ -1,22 +1,19 @@
 """A study as a command has it, with its data and its store; and running it to the end, with outcome and report."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from agileact._common.errors import ArgumentError, TrialError
 from agileact._common.files import write_atomically
+from agileact._common.terminal import say
 from agileact.study.commands.study import TRAINING
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.data.dataset import DataSet
 from agileact.study.report.document import write_report
-from agileact.study.results.idle import one_answer_seeds
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.printing import show
 from agileact.study.results.source import STORES, Source, stored, told
@@ -36,11 +33,6 @@ from agileact.study.training.dry_run import check_arms
 
 STATISTICS = ("scipy", "statsmodels")
 """What the verdict at the end of a study needs."""
-
-
-def say(text: str) -> None:
-    """Tell the user something that is no result."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def visible(study: Study) -> str:
@@ -65,7 +57,7 @@ class Context:
         self._code: UserCode | None = None
 
     @classmethod
-    def read(cls, options: argparse.Namespace, *, trains: bool = False) -> Context:
+    def read(cls, options: argparse.Namespace, *, trains: bool = False) -> "Context":
         """Return the study of a YAML file, or of a folder of results; ``trains`` tells that its data is needed."""
         if not (options.spec.is_dir() or options.spec.suffix.lower() in STORES):
             study, data = identified(as_asked(read_study(options.spec), options), options.data_dir)
@@ -210,7 +202,7 @@ class Context:
         """Say where an accuracy tells no more than which class is the largest."""
         for cell in outcome.cells:
             share = self.data[cell.task].largest_share
-            if seeds := one_answer_seeds(cell.results, share):
+            if seeds := [one for one in cell.results if share and one.selected_test_accuracy == share]:
                 say(
                     f"Note: {cell.task}, {cell.arm}: the accuracy of {len(seeds)} of {len(cell.results)} seeds, "
                     f"{100 * (share or 0):.2f} %, is the share of the largest class: a network that always answers it."

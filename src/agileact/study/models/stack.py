@@ -1,7 +1,5 @@
 """Several networks as one: the same layers, a network a seed, in one call for all; by stacked layers, or by vmap."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections import OrderedDict

@@ -1,7 +1,5 @@
 """Where a study and its trials are read: a store with its record beside it, or a study that is known already."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

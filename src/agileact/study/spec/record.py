@@ -1,7 +1,5 @@
 """A study as JSON, written and read: the contents of OUT/study.json."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

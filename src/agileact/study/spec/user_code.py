@@ -1,7 +1,5 @@
 """The user's modules as they were when a study was started: trials run these, whatever happens to the files."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.abc
 import importlib.util
@@ -56,7 +54,7 @@ class UserCode:
     modules: tuple[Module, ...]
 
     @classmethod
-    def of(cls, study: Study) -> UserCode:
+    def of(cls, study: Study) -> "UserCode":
         """Return the modules that this process has imported, if a task of the study has a function of the user's."""
         # Data or a model of the user's, or a loss, a metric or an augmentation of data that is not.
         # Or an activation of theirs.
@@ -94,7 +92,7 @@ class UserCode:
         return place
 
     @classmethod
-    def kept(cls, place: Path) -> UserCode | None:
+    def kept(cls, place: Path) -> "UserCode | None":
         """Return the modules that :meth:`write` wrote, if they are there and as they were written."""
         try:
             found = cls.read(place)
@@ -103,7 +101,7 @@ class UserCode:
         return found if found.hash == place.name else None
 
     @classmethod
-    def read(cls, place: Path) -> UserCode:
+    def read(cls, place: Path) -> "UserCode":
         """Return the modules that :meth:`write` wrote."""
         index = json.loads((place / _INDEX).read_text(encoding="utf-8"))
         sources = [(place / one["file"]).read_text(encoding="utf-8") for one in index]

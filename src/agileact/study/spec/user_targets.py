@@ -1,7 +1,5 @@
 """What the user names as ``package.module:name``: functions, and activations (a class, what makes one, a function)."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools

@@ -1,7 +1,5 @@
 """How large a difference would have been seen: by Student's test, and by the rule that a verdict follows."""
 
-from __future__ import annotations
-
 import functools
 import math
 import statistics
