@@ -55,6 +55,8 @@ class AlongAxis(nn.Module):
 class Scaled(nn.Module):
     """Keeps the mean size of what it saw, in place, and divides by it."""
 
+    size: torch.Tensor
+
     def __init__(self, channels):
         super().__init__()
         self.register_buffer("size", torch.ones(channels))
@@ -92,6 +94,8 @@ class Drawn(nn.Module):
 
 class Remembers(nn.Module):
     """Keeps a state in another tensor each time."""
+
+    seen: torch.Tensor
 
     def __init__(self):
         super().__init__()

@@ -46,7 +46,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "baseline": {"metavar": "ARM", "help": "compare with this arm instead of the first one"},
     "json": {"action": "store_true", "help": "print JSON to standard output, no table"},
 }
-_BUDGET = 0.97
+_BUDGET = 0.95
 """The share of a budget after which nothing begins."""
 SOURCE = ("out", "data-dir", *TRAINING)
 """What finds the results of a YAML file."""

@@ -44,10 +44,10 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
-    A stack cannot probe single steps, take folded updates, give biases a rate of their own, clip the gradient of each
-    network, constrain rows of weights, normalise by layer or end one network's training. It is for full precision, one
-    process, and the loss and metric that the kind of data has by itself; and for activations of the user's that
-    compute in it what they compute alone.
+    A stack cannot probe single steps, take folded updates, give biases a rate of their own or clip each network's
+    gradient. Nor can it constrain rows of weights, normalise by layer or end one network's training. It is for full
+    precision, one process, and the loss and metric that the kind of data has by itself. An activation of the user's
+    must compute in it what it computes alone.
     """
     budget = spec.task.budget
     return (
