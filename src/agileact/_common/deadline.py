@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-
 _AGAIN = 1.0
 """Seconds after which it is raised again: in a callback of the garbage collector an exception leads nowhere."""
 
