@@ -49,3 +49,24 @@ def test_another_thread_has_none():
     thread.start()
     thread.join()
     assert found == [0]
+
+
+def test_a_deadline_that_was_lost_in_a_callback_comes_again(monkeypatch):
+    class Lost:
+        def __del__(self):
+            try:
+                forever()
+            except DeadlineError:
+                lost.append(True)  # as Python itself does, with a note on the terminal
+
+    lost = []
+    monkeypatch.setattr("agileact._common.deadline._AGAIN", 0.02)
+
+    def loses_one():
+        Lost()
+        assert lost
+        forever()
+
+    with pytest.raises(DeadlineError), deadline(0.02):
+        loses_one()
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

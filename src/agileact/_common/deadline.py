@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
+_AGAIN = 1.0
+"""Seconds after which it is raised again: in a callback of the garbage collector an exception leads nowhere."""
+
 
 class DeadlineError(BaseException):
     """The time is over. No Exception: who catches those takes them for a fault of what was running."""
@@ -36,7 +39,7 @@ def deadline(seconds: float) -> Iterator[Callable[[], None]]:
 
     before = signal.signal(signal.SIGALRM, over)
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))  # 0 would be none at all
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), _AGAIN)  # 0 would be none at all
         yield met
     finally:
         met()

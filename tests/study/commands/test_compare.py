@@ -189,6 +189,7 @@ def test_the_time_of_a_command_began_with_its_process(tmp_path, planned, monkeyp
 
 def test_a_budget_that_is_over_before_the_first_trial_is_one_line(tmp_path, planned, capsys, monkeypatch):
     monkeypatch.setattr("agileact.cli.running_seconds", lambda: 25.0)
+    monkeypatch.setattr("agileact._common.deadline._AGAIN", 0.05)
     monkeypatch.setattr("sys.argv", ["agileact", *DENSE, "--budget", "20s", "--out", str(tmp_path)])
     assert cli.main() == 1
     said = "the budget of 20 s was over before the first trial could begin, on this machine as busy as it is; take one"
