@@ -1,7 +1,5 @@
 """How active units are, by f'(x - b) on a sample of what arrives at a module; how far rows of weights turn."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial
@@ -115,7 +113,6 @@ class Activity:
 
 
 def _derivative(module: AgileModule) -> Callable[[Tensor], Tensor]:
-    """Return f'."""
     if not isinstance(module, AgileWrapped):
         return partial(bases.get(module.base).derivative, **module.options)
 

@@ -1,7 +1,5 @@
 """What happened while a cell's trials trained: losses, scales and locations over iterations, summarised over seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

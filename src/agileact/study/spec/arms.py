@@ -4,8 +4,6 @@ An arm's name is an activation, for all roles of the model, with modifiers behin
 ``combined-relu:terms=3``, ``agile-relu+calibrated``, ``relu+bias-lr=2``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

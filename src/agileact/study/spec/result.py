@@ -1,7 +1,5 @@
 """What a trial returns: curves, probes, and the numbers that tables are made of."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -125,20 +123,15 @@ class TrialResult:
 
     def to_json(self) -> str:
         """Return the result as JSON."""
-        raw = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        raw["spec"] = self.spec.to_json()
-        raw["curve"] = dataclasses.asdict(self.curve)
-        raw["probe"] = dataclasses.asdict(self.probe)
-        raw["layers"] = [[name, dataclasses.asdict(trace)] for name, trace in self.layers.items()]
-        raw["shapes"] = [[name, dataclasses.asdict(shape)] for name, shape in self.shapes.items()]
+        raw = dataclasses.asdict(self) | {"spec": self.spec.to_json()}
+        raw |= {name: list(raw[name].items()) for name in ("layers", "shapes", "directions")}
         # It came later: a result without it is written as it always was.
-        raw["directions"] = [[name, dataclasses.asdict(trace)] for name, trace in self.directions.items()]
         if not self.directions:
             del raw["directions"]
         return json.dumps(raw, sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> TrialResult:
+    def from_json(cls, text: str) -> "TrialResult":
         """Rebuild a result from :meth:`to_json`."""
         raw = json.loads(text)
         return read(cls, {**raw, "spec": json.loads(raw["spec"])})

@@ -1,7 +1,5 @@
 """What a trial is: frozen dataclasses, and an identity that is the hash of their contents."""
 
-from __future__ import annotations
-
 import dataclasses
 import fnmatch
 import hashlib
@@ -292,7 +290,7 @@ class TrialSpec:
         return json.dumps(_plain(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> TrialSpec:
+    def from_json(cls, text: str) -> "TrialSpec":
         """Rebuild a spec from :meth:`to_json`; an ArgumentError says what does not fit."""
         return read(cls, json.loads(text))
 

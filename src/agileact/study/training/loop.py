@@ -1,9 +1,8 @@
 """The training loop of one trial, on one device and in full precision, and what it measures."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
+import functools
 import math
 import statistics
 import time
@@ -22,7 +21,7 @@ from agileact.study.data.objective import Objective
 from agileact.study.spec.result import Curve, DirectionTrace, LayerTrace, Probe, Shape, TrialResult
 from agileact.study.spec.trial import TrialSpec
 from agileact.study.training.pooling import pooled_at_once
-from agileact.study.training.setup import Steps, build_network, build_optimizer, build_scheduler
+from agileact.study.training.setup import Steps, build_optimizer, build_scheduler, network_on
 from agileact.study.training.shapes import sampled, shapes
 
 Evaluation = tuple[float, float | None]
@@ -158,14 +157,8 @@ class Trial:
         self.loss = data.objective.smoothed(spec.arm.label_smoothing)
         if self.budget.processes > 1 and data.class_weights:
             raise ArgumentError("class weights do not go with several processes, each of which sees a part of a batch")
-        self.model = build_network(
-            spec.task.model,
-            spec.arm,
-            input_shape=tuple(data.train_x.shape[1:]),
-            classes=data.classes,
-            seed=spec.seed,
-            sample=lambda: calibration_sample(data, spec.seed),
-        )
+        sample = functools.partial(calibration_sample, data, spec.seed)
+        self.model = network_on(data, spec.task.model, spec.arm, spec.seed, sample)
         # Built and calibrated on the CPU: the same start on every device.
         self.saved_bytes = self.place(self.data.train_x[: self.budget.batch_size])
         if (self.device.type, self.budget.precision, self.budget.processes) == ("cpu", "fp32", 1):
@@ -299,7 +292,6 @@ class Trial:
         return evaluate(self.model, x, y, objective=self.data.objective)
 
     def _selected_test(self) -> tuple[float | None, float | None]:
-        """Return test loss and accuracy at the iteration that validation chose."""
         if self.best_state is None:
             return self.measured.chosen_test()
         self.model.load_state_dict(self.best_state)

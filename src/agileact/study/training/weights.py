@@ -1,7 +1,5 @@
 """What an arm does to the rows of weights: kept at mean 0 and length 1, or made so in the forward pass."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -19,11 +17,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def constrain_weights(model: nn.Module, arm: ArmSpec, sample: Callable[[], Tensor]) -> None:
-    """Give the rows of weights of a network the form, and its activations the start, that ``arm`` asks for.
-
-    Raises:
-        ArgumentError: If no layer of the network can have this form, or the start is for another one.
-    """
+    """Give the rows of weights of a network the form, and its activations the start, that ``arm`` asks for."""
     if arm.weights == "weight-norm":
         layers = [module for module in model.modules() if isinstance(module, _LAYERS)]
         if len(layers) < 2:
