@@ -323,7 +323,7 @@ def _child(architecture: Architecture, answer: Any) -> None:
 def isolated(architecture: Architecture) -> dict[str, Any]:
     """Return the row of an architecture, made in a process of its own; "error" says why there is none."""
     # A fork shares the packages that are imported already: each import takes seconds.
-    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    context: Any = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     answer, end = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(architecture, end))
     process.start()
