@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include <ATen/PythonTorchFunctionTLS.h>
+#include <ATen/TracerMode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/Exceptions.h>
@@ -35,7 +36,9 @@ PyObject* channels(PyObject*, PyObject* const* args, Py_ssize_t count) {
   static PyObject* const names[] = {PyUnicode_InternFromString("scale"), PyUnicode_InternFromString("location")};
   TORCH_CHECK_TYPE(count == 6 && PyDict_Check(args[1]) && PyTuple_Check(args[2]) && PyTuple_GET_SIZE(args[2]) > 0,
                    "agileact: not a call of agile_channels");
-  if (!is_a(args[0], THPVariableClass) || at::impl::torch_function_mode_enabled()) {
+  // Modes of torch functions see calls of torch.ops alone, and only there does torch.jit.trace note them down.
+  if (!is_a(args[0], THPVariableClass) || at::impl::torch_function_mode_enabled() ||
+      at::tracer::impl::is_dispatch_enabled()) {
     Py_RETURN_NONE;
   }
   const int64_t terms = PyLong_AsLongLong(args[4]);

@@ -4,8 +4,8 @@
 built, which takes a third of the time; a wheel gets all of them, as it may be installed elsewhere. A library holds the
 registered operators and autograd, compiled once for any machine, and the loops, compiled for its instruction set. Each
 is a file of its own, so that an inline function compiled for AVX-512 can never be linked into a program for a machine
-without it. Beside them lies ``binding``, a short way from Python to the operator, where Python's headers are; it serves
-the version of Python that runs the build. ``python csrc/build.py --check aarch64-linux-gnu-g++`` only reads the sources,
+without it. Where Python's headers are, ``binding`` lies beside them: a short way from Python to the operator, for the
+version of Python that builds. ``python csrc/build.py --check aarch64-linux-gnu-g++`` only reads the sources,
 for another machine.
 """
 
