@@ -21,15 +21,35 @@ HERE = Path(__file__).resolve().parent
 RECIPE = {
     "three-layers": "three layers, ReLU",
     "ten-layers": "ten layers, ReLU",
+    "three-layers-gelu": "three layers, GELU",
+    "three-layers-tanh": "three layers, tanh",
+    "ten-layers-gelu": "ten layers, GELU",
     "ten-layers-sigmoid": "ten layers, sigmoid",
+    "mnist1d": "MNIST-1D, two layers of 100, ReLU",
     "batch-8": "three layers, ReLU, batches of 8",
     "batch-8-cosine": "the same, cosine schedule",
     "batch-2": "three layers, ReLU, batches of 2",
     "cnn-batch-8": "the paper's CNN, ReLU, batches of 8",
+    "residual": "residual CNN, ReLU, batches of 100",
+    "residual-batch-8": "residual CNN, ReLU, batches of 8",
     "diabetes": "table: diabetes, two layers, batches of 32",
+    "friedman1": "table: Friedman's, two layers, batches of 50",
 }
 """The tasks of the page about the recipe, each a study of its own, with what the tables call them."""
 STANDARDIZED = "agile-f+standardized"
+RECIPES = (STANDARDIZED, f"{STANDARDIZED}+skip-init")
+"""The recipe; in a residual network its branches start at 0. A study has one of them."""
+PARTS = {
+    "agile-f+length-one": "rows keep their mean",
+    "agile-f+standardized+scale-only": "no b",
+    "agile-f+standardized+size-one": "no a",
+    "agile-f+standardized+location-only": "a stays at its start",
+    "agile-f+standardized+start-one": "a starts at 1",
+    "agile-f+weight-standardized": "weight standardisation: in the forward pass, weights free beneath",
+    "agile-f+nf": "normaliser-free: the same, a stays at its start",
+    "f+weight-norm": "torch's weight normalisation, plain",
+}
+"""The arms of the study recipe-parts, with what they do to the recipe or instead of it."""
 TURN = "agile-f+standardized+direction-turn=3"
 TRIED = (
     ("batch-8", "batch-8-turn", TURN, "a step turns a row by at most 3 rates"),
@@ -169,9 +189,9 @@ def rows_of(study: str) -> list[dict[str, str]]:
 def recipe_pairs() -> dict[tuple[str, str], tuple[list[float], list[float]]]:
     """Return the losses of all that the page compares with the recipe, and the recipe's, by study and arm."""
     found = {}
-    for task in RECIPE:
+    for task in (*RECIPE, "parts"):
         losses = test_losses(f"recipe-{task}")
-        base = next(values for arm, values in losses.items() if general(arm) == STANDARDIZED)
+        base = next(values for arm, values in losses.items() if general(arm) in RECIPES)
         found.update({(task, arm): (own, base) for arm, own in losses.items() if own is not base})
     for task, study, arm, _ in TRIED:
         (base,) = (values for name, values in test_losses(f"recipe-{task}").items() if general(name) == STANDARDIZED)
@@ -221,7 +241,8 @@ def recipe_summary() -> str:
     for task in RECIPE:
         losses = {general(arm): values for arm, values in test_losses(f"recipe-{task}").items()}
         cells = {general(arm): against(one) for (of, arm), one in found.items() if of == task}
-        row = (RECIPE[task], spread(losses[STANDARDIZED]), *(cells.get(arm, "–") for arm in RIVALS))
+        base = next(values for arm, values in losses.items() if arm in RECIPES)
+        row = (RECIPE[task], spread(base), *(cells.get(arm, "–") for arm in RIVALS))
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -234,6 +255,17 @@ def recipe_others() -> str:
         for arm, losses in test_losses(f"recipe-{task}").items():
             difference = against(found[task, arm]) if (task, arm) in found else "the recipe"
             lines.append(f"| {RECIPE[task]} | `{arm}` | {spread(losses)} | {difference} |")
+    return "\n".join(lines)
+
+
+def recipe_parts() -> str:
+    """Return a Markdown table of the recipe with a part taken away, and of its rivals by name, on three layers."""
+    found, losses = recipe_comparisons(), test_losses("recipe-parts")
+    lines = ["| instead of the recipe | arm | test loss | minus the recipe |", "| --- | --- | --- | --- |"]
+    for arm, values in losses.items():
+        what = PARTS.get(general(arm), "the recipe")
+        difference = against(found["parts", arm]) if ("parts", arm) in found else ""
+        lines.append(f"| {what} | `{arm}` | {spread(values)} | {difference} |")
     return "\n".join(lines)
 
 
@@ -271,7 +303,7 @@ def recipe_rates() -> str:
     """Return :func:`mean_by_rate` of every arm of the page as one Markdown table."""
     columns = " | ".join(f"about {rate:g}" for rate in RATES)
     lines = [f"| task | arm | {columns} | within 10 % of its best |", "| --- |" + " --- |" * (len(RATES) + 2)]
-    for study in dict.fromkeys((*RECIPE, *(study for _, study, *_ in TRIED))):
+    for study in dict.fromkeys((*RECIPE, "parts", *(study for _, study, *_ in TRIED))):
         rows = rows_of(f"recipe-{study}")
         near = within_ten_percent(rows)
         for arm, means in mean_by_rate(rows).items():
@@ -283,7 +315,8 @@ def recipe_rates() -> str:
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         if name == "recipe":
-            print(f"{recipe_summary()}\n\n{recipe_tried()}\n\n{recipe_others()}\n\n{recipe_rates()}")
+            tables = (recipe_summary, recipe_parts, recipe_tried, recipe_others, recipe_rates)
+            print("\n\n".join(table() for table in tables))
             continue
         document = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
         print(agile_against_plain([document]), details(document), sep="\n\n")

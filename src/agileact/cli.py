@@ -1,19 +1,20 @@
 """The command line: parse, call, print."""
 
-from __future__ import annotations
-
 import argparse
+import gc
 import os
 import shlex
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 from agileact._common.errors import AgileactError
+from agileact._common.machine import running_seconds
 from agileact._common.terminal import HelpFormatter, printable, replace_unprintable
 from agileact._common.version import __version__
 
@@ -35,7 +36,7 @@ Agileact {__version__}: activations a*f(x - b) that learn their size a and posit
 The three most useful commands:
   agileact compare --model pkg.module:build --data pkg.module:load --arms original,agile-relu --budget 5m
                      compare activations in your own network, with intervals over seeds
-  agileact lab       open a local page: turn a and b, watch a network learn
+  agileact lab       open a local page: drag a and b, watch a network learn
   agileact doctor    say which kernels run here, and why
 
 All commands: agileact --help"""
@@ -49,11 +50,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code. Without arguments it greets.
-
-    0: done. 1: it could not be done, and one line says why. 2: the command was not understood. 70: an internal error.
-    130: stopped by Ctrl-C. 143: stopped by SIGTERM.
-    """
+    """Run the command line; return the exit code, as ``_EPILOG`` lists them. Without arguments it greets."""
+    # A user who gives a command a time counts from when they typed it, and imports are a part of that.
+    begun = time.monotonic() - (running_seconds() if argv is None else 0.0)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if sys.stdout is None:  # closed by the shell: >&-
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -79,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 2
         options.command = shlex.join(["agileact", *arguments])
+        options.begun = begun
         options.run(options)
         sys.stdout.flush()
     except AgileactError as error:
@@ -110,6 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"internal error: {type(error).__name__}: {error} (set AGILEACT_DEBUG=1 to see where, and please report it)"
         )
         return 70
+    finally:
+        if argv is None:
+            # The process ends now: it need not look through everything that was imported for what can be freed.
+            gc.freeze()
     return 0
 
 
@@ -135,9 +139,7 @@ def _abandon_stdout() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
     from agileact import completion
-    from agileact._common.arguments import count
     from agileact.bench import command as bench_command
     from agileact.lab import command as lab_command
     from agileact.paper import command as paper_command
@@ -151,8 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"agileact {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    paper_command.add_commands(commands)
-    study_command.add_command(commands, count)
+    paper_command.add_paper(commands)
+    paper_command.add_xor(commands)
+    study_command.add_command(commands)
     bench_command.add_bench(commands)
     lab_command.add_lab(commands)
     _add_doctor(commands)

@@ -3,8 +3,6 @@
 The script is made from the parser once, by shtab, so that pressing Tab never waits for Python and PyTorch.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What runs here and why: versions, the processor, which kernel serves what, and how to get the faster one."""
 
-from __future__ import annotations
-
 import contextlib
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """Agile activations as functions: arguments are checked here, and axes found; the rest is :mod:`agileact.reference`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, Literal

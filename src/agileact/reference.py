@@ -15,8 +15,6 @@ Tensors are of any floating dtype, the same for all arguments, and so is the res
 not fit raises PyTorch's own error. :mod:`agileact.functional` has the checks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -98,6 +98,20 @@ def test_every_chart_is_drawn_and_nothing_is_asked_for(real, visit, viewport, th
     assert tab.locator("h1").inner_text() == "진짜 study"
     # No sideways scrolling of the page; wide tables scroll inside.
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    if viewport == PHONE:
+        sideways = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth)"
+        assert tab.evaluate(f"{sideways}.map((one) => one.ariaLabel)") == []
+        # Of three parallel coordinates the last one, at the edge, has its name too.
+        tab.evaluate(
+            """() => {
+                const chart = [...charts.values()].find((one) => one.block.form === "parallel");
+                chart.block.axes.splice(1, 0, {...chart.block.axes[0], title: "activation lr"});
+                for (const one of chart.block.series) one.values.splice(1, 0, one.values[0]);
+                draw(chart);
+            }"""
+        )
+        names = tab.locator("[data-chart^=parallel] .xtick text:visible").all_text_contents()
+        assert names == ["lr", "activation lr", "validation loss"]
     ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(255, 255, 255)" if theme == "light" else "rgb(20, 23, 28)")
     tab.screenshot(path=tmp_path / "page.png", full_page=True)

@@ -139,7 +139,7 @@ def test_another_drawing_neither_moves_nor_resets_a_run(client):
     given = {**XOR, "session.data": "d" * 32, "xor-drawn.value": "as maps"}
     call(client, "xor-losses", "xor-reset.n_clicks", given)
     assert "Epoch 1." in sentence(call(client, "xor-losses", "xor-step.n_clicks", given), "xor-sentence")
-    turned = {**given, "xor-drawn.value": "in 3D, to be turned"}
+    turned = {**given, "xor-drawn.value": "in 3D, drag to turn"}
     answer = call(client, "xor-losses", "xor-drawn.value", turned)
     assert "Epoch 1." in sentence(answer, "xor-sentence")
     assert answer.json["response"]["xor-agile"]["figure"]["data"][0]["type"] == "surface"
@@ -151,7 +151,7 @@ def test_a_session_that_was_put_away_is_said(client):
     state = {"epoch": 500, "ended": False}
     given = {**XOR, "session.data": "e" * 32, "xor-state.data": state, "xor-go.data": state}
     answer = call(client, "xor-losses", "xor-go.data", given)
-    assert "put this run away" in json.dumps(answer.json["response"]["xor-message"])
+    assert "this one starts again" in json.dumps(answer.json["response"]["xor-message"])
     assert answer.json["response"]["xor-state"]["data"] == {"epoch": 0, "ended": True}
 
 

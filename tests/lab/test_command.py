@@ -50,7 +50,7 @@ def test_it_serves_this_machine_and_ends_on_ctrl_c(capsys):
         assert refusal.value.code == 403
         refusal.value.close()
         message = refused(capsys, "--port", found[1])
-        assert f"port {found[1]} of 127.0.0.1 cannot be had" in message
+        assert f"port {found[1]} of 127.0.0.1 is not available" in message
         assert "--port 0" in message
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=240)

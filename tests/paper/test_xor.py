@@ -128,8 +128,7 @@ def test_solved_needs_all_four_points_beyond_the_margin():
 
 
 def test_a_run_solves_and_returns_the_network_that_did():
-    calls = []
-    outcome = run_xor(XorSpec(starts=12, epochs=600, lr=0.1), lambda *call: calls.append(call))
+    outcome = run_xor(XorSpec(starts=12, epochs=600, lr=0.1))
     arm = outcome.agile
     assert arm.solved > 6
     assert arm.name == "agile sigmoid"
@@ -141,9 +140,6 @@ def test_a_run_solves_and_returns_the_network_that_did():
     z = network.planes(torch.tensor(POINTS, dtype=torch.float64)).numpy()
     np.testing.assert_allclose(z, X @ np.asarray(network.w).T + np.asarray(network.c))
     assert float(((y - T) ** 2).mean()) == pytest.approx(arm.final_losses[network.start], rel=1e-9)
-    assert calls[-1] == ("agile", 600, 600)
-    assert {name for name, _, _ in calls} == {"plain", "agile"}
-    assert len(calls) <= 110
     plain = outcome.plain.network
     assert plain is not None
     assert plain.a == (1.0, 1.0)

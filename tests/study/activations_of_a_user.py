@@ -52,6 +52,61 @@ class AlongAxis(nn.Module):
         return x.tanh()
 
 
+class Scaled(nn.Module):
+    """Keeps the mean size of what it saw, in place, and divides by it."""
+
+    size: torch.Tensor
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("size", torch.ones(channels))
+
+    def forward(self, x):
+        if self.training:
+            self.size.mul_(0.9).add_(0.1 * x.detach().abs().mean(0))
+        return x.tanh() / self.size
+
+
+class Noisy(nn.Module):
+    """Draws random numbers while it trains."""
+
+    def forward(self, x):
+        return x.tanh() + 0.1 * torch.randn_like(x) * self.training
+
+
+class Chosen(nn.Module):
+    """Chooses by a number that only one network has."""
+
+    def forward(self, x):
+        return x.relu() if x.mean() > 0 else x.tanh()
+
+
+class Drawn(nn.Module):
+    """Draws what it keeps in no parameter or buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = 0.1 + 0.3 * torch.rand(())
+
+    def forward(self, x):
+        return torch.where(x > 0, x, self.slope * x)
+
+
+class Remembers(nn.Module):
+    """Keeps a state in another tensor each time."""
+
+    seen: torch.Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.seen = self.seen + x.detach().mean()
+        return x.tanh() + self.seen
+
+
 def make(channels, start=0.1):
     return Slope(channels, start)
 

@@ -84,7 +84,20 @@ def checked(model: nn.Module, x: Any, *, training: bool = True) -> tuple[Any, Fo
     assert_close(run(plain, x), run(model, x), BARS[dtype])
     if training:
         assert_close(run(plain, x, training=True), run(model, x, training=True), 100 * BARS[dtype])
+    _named_rightly(model, plain, report)
     return plain, report
+
+
+def _named_rightly(model: nn.Module, plain: nn.Module, report: FoldReport) -> None:
+    """Check that the report names what holds a weight if and only if the weight is another one now."""
+    before, now = dict(model.named_parameters()), dict(plain.named_parameters())
+    kept = [key for key in now if key in before and not key.endswith(("bias", "scale", "location"))]
+    changed = {key for key in kept if not torch.allclose(now[key], before[key])}
+    named = {name for site in report.sites for name in (*site.scale_into, *site.gain_into)}
+    located = {name for site in report.sites for name in site.location_into}
+    unnamed = {key for key in changed if not any(f"{key}.".startswith(f"{name}.") for name in named | located)}
+    unchanged = {name for name in named - before.keys() if not any(f"{key}.".startswith(f"{name}.") for key in changed)}
+    assert (unnamed, unchanged) == (set(), set()), report
 
 
 def statuses(report: FoldReport) -> list[str]:

@@ -1,7 +1,5 @@
 """Values of the command line: each function parses one kind, and an error says what would be right."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import functools
@@ -11,7 +9,7 @@ from typing import TypeVar
 _Value = TypeVar("_Value")
 
 
-def _value(what: str) -> Callable[[Callable[[str], _Value]], Callable[[str], _Value]]:
+def parser_of(what: str) -> Callable[[Callable[[str], _Value]], Callable[[str], _Value]]:
     """Turn a parsing function's ValueError into argparse's error that says what would be right."""
 
     def decorate(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
@@ -39,13 +37,13 @@ def _positive(text: str) -> float:
     return number
 
 
-count = _value("a whole number greater than 0")(functools.partial(_at_least, 1))
-seed = _value("a whole number, 0 or greater")(functools.partial(_at_least, 0))
-rate = _value("a learning rate greater than 0")(_positive)
-difference = _value("a difference greater than 0, such as 0.01")(_positive)
+count = parser_of("a whole number greater than 0")(functools.partial(_at_least, 1))
+seed = parser_of("a whole number, 0 or greater")(functools.partial(_at_least, 0))
+rate = parser_of("a learning rate greater than 0")(_positive)
+difference = parser_of("a difference greater than 0, such as 0.01")(_positive)
 
 
-@_value("a list of whole numbers greater than 0, such as 16,8,4, or none")
+@parser_of("a list of whole numbers greater than 0, such as 16,8,4, or none")
 def sizes(text: str) -> tuple[int, ...]:
     """Parse sizes of layers; "none" is no layer."""
     found = () if text == "none" else tuple(int(part) for part in text.split(","))
@@ -54,7 +52,7 @@ def sizes(text: str) -> tuple[int, ...]:
     return found
 
 
-@_value("a list of names, such as relu,agile-relu")
+@parser_of("a list of names, such as relu,agile-relu")
 def names(text: str) -> tuple[str, ...]:
     """Parse names behind commas; one that occurs twice is there once."""
     found = tuple(part.strip() for part in text.split(","))
@@ -63,12 +61,21 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+@parser_of("a port: a whole number from 0 to 65535")
+def port(text: str) -> int:
+    """Parse the number of a port."""
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise ValueError
+    return number
+
+
 _MOST_SEEDS = 10_000
 _LARGEST_SEED = 2**63 - 1
 """What a store can hold, and PyTorch take."""
 
 
-@_value(f"a number of seeds (5), a list (0,3,7) or a range (0-4), at most {_MOST_SEEDS:,} seeds below 2^63")
+@parser_of(f"a number of seeds (5), a list (0,3,7) or a range (0-4), at most {_MOST_SEEDS:,} seeds below 2^63")
 def seeds(text: str) -> tuple[int, ...]:
     """Parse how many seeds, or which."""
     first, dash, last = text.partition("-")

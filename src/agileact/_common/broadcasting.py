@@ -6,8 +6,6 @@ an axis that is not the innermost one or when a single number is left; sums over
 a contiguous tensor are independent of each other and always go the same way.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Checks of arguments that many functions share; each error says what came and what would fit."""
 
-from __future__ import annotations
-
 from typing import Any, TypeGuard
 
 from agileact._common.errors import ArgumentError, ArgumentTypeError

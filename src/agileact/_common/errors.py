@@ -5,8 +5,6 @@ the built-in exception that Python code would expect in its place, so that ``exc
 keeps working.
 """
 
-from __future__ import annotations
-
 
 class AgileactError(Exception):
     """Base of all errors that Agileact raises on purpose."""

@@ -3,8 +3,6 @@
 Imported first by the package, and of consequence for the command ``agileact`` alone.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import PurePath

@@ -1,9 +1,9 @@
-"""What a run depends on: the machine in one line, and the versions."""
-
-from __future__ import annotations
+"""What a run depends on: the machine in one line, and the versions; and since when this process runs."""
 
 import os
 import platform
+import sys
+import time
 
 from agileact._common.version import __version__
 
@@ -21,6 +21,19 @@ def processor() -> str:
 def hardware() -> str:
     """Return processor, number of cores and system in one line."""
     return f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def running_seconds() -> float:
+    """Return how long this process has run, its start-up too; where the system does not tell, how long it computed."""
+    if sys.platform == "linux":
+        try:
+            with open("/proc/self/stat", encoding="utf-8") as stat:
+                # Behind the name, which may hold blanks: the state is the third field, the start the 22nd.
+                begun = int(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+            return time.clock_gettime(time.CLOCK_BOOTTIME) - begun
+        except OSError:
+            pass  # /proc is not mounted
+    return time.process_time()
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,5 @@
 """The nearest name that exists, for errors about names that do not."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from typing import Any

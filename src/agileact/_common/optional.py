@@ -1,7 +1,5 @@
 """Deferred imports: of extras (the core needs torch and numpy alone), and of a package's own names."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """Text for a terminal: help, names in any script and encoding, tables, and JSON for other programs."""
 
-from __future__ import annotations
-
 import argparse
 import codecs
 import json
@@ -158,6 +156,11 @@ def print_table(
             drawn.add_row(*(text.Text(row[index]) for index in columns))
         # Names that are wider than the terminal go on in its next line; rich would cut them.
         console.Console(file=stream, width=max(room, room - spare)).print(drawn)
+
+
+def say(text: str) -> None:
+    """Tell the user something that is no result."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def format_json(document: Any, *, ascii_only: bool = False) -> str:

@@ -4,8 +4,6 @@ They have the interface of agile modules as far as it makes sense: ``num_paramet
 parameters with one axis. ``build`` makes one by its short name, as studies refer to it.
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

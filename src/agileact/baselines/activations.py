@@ -1,7 +1,5 @@
 """The activations themselves: piecewise linear (PReLU, APL), gated (Swish, ACON-C, AGLU), Snake, and Padé's."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args

@@ -1,7 +1,5 @@
 """What a base function is: f with its derivatives, its options, and what is true of it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Base functions that are a line on one side and exponential on the other."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Base functions that are straight, or nearly so, between a few kinks."""
 
-from __future__ import annotations
-
 import math
 
 import torch

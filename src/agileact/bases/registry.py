@@ -1,7 +1,5 @@
 """The registry of base functions: one name each, and one call for a function of the user's own."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """Base functions that are one expression everywhere: sigmoids, self-gated functions, and the sine."""
 
-from __future__ import annotations
-
 import math
 
 import torch

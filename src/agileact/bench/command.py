@@ -1,14 +1,11 @@
 """``agileact bench``: parse, call, print."""
 
-from __future__ import annotations
-
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agileact._common.terminal import format_json, print_json, print_table
+from agileact._common.terminal import format_json, print_json, print_table, say
 
 
 def add_bench(commands: Any) -> None:
@@ -16,8 +13,8 @@ def add_bench(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="time the operator and whole training steps on this machine",
-        description="Time the operator and whole training steps on this machine. What is compared runs by turns in one "
-        "process, so that whatever else the machine does disturbs all alike; progress goes to standard error.",
+        description="Time the operator and whole training steps on this machine. The alternatives run by turns in "
+        "one process, so that other work on the machine disturbs all alike; progress goes to standard error.",
     )
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     texts = {
@@ -41,9 +38,6 @@ def _bench(options: argparse.Namespace) -> None:
     from agileact._common.files import write_atomically
     from agileact.bench import compile, monitor, op, pool, step, study
 
-    def notify(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     runs: dict[str, Callable[..., dict[str, Any]]] = {
         "op": op.run,
         "step": step.run,
@@ -52,7 +46,7 @@ def _bench(options: argparse.Namespace) -> None:
         "monitor": monitor.run,
         "study": study.run,
     }
-    result = runs[options.benchmark](quick=options.quick, notify=notify)
+    result = runs[options.benchmark](quick=options.quick, notify=say)
     if options.out is not None:
         write_atomically(options.out, format_json(result) + "\n")
     if options.json:

@@ -1,7 +1,5 @@
 """A training step of compiled networks: agile activations, plain ones and PReLU, each under ``torch.compile``."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,7 +8,7 @@ from typing import Any
 import torch
 
 from agileact.bench.networks import NETWORKS, Kind, build, training_batch
-from agileact.bench.rows import Notify, Row, collect, training_step
+from agileact.bench.rows import THREADS, Notify, Row, collect, training_step
 from agileact.bench.timing import interleaved
 
 KINDS: tuple[Kind, ...] = ("plain", "fused", "prelu")
@@ -19,7 +17,6 @@ KINDS: tuple[Kind, ...] = ("plain", "fused", "prelu")
 def run(
     *,
     quick: bool = False,
-    threads: Sequence[int] = (1, 2),
     models: Sequence[str] = tuple(NETWORKS),
     backend: str = "inductor",
     notify: Notify = lambda text: None,
@@ -28,13 +25,13 @@ def run(
     # Inductor keeps code by graph, not by instruction set: code of another set reads beyond its tensors.
     capability = torch.backends.cpu.get_cpu_capability()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/agileact-inductor-{capability}")
-    return collect("compile", _rows(quick, threads, models, backend), notify)
+    return collect("compile", _rows(quick, models, backend), notify)
 
 
-def _rows(quick: bool, threads: Sequence[int], models: Sequence[str], backend: str) -> Iterator[Row]:
+def _rows(quick: bool, models: Sequence[str], backend: str) -> Iterator[Row]:
     for name in models:
         x, target = training_batch(name)
-        for count in threads:
+        for count in THREADS:
             torch.set_num_threads(count)
             # Code is made for a number of threads.
             torch.compiler.reset()

@@ -1,7 +1,5 @@
 """What watching costs: a training step with a monitor attached to its optimizer, against the step alone."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact.bench.networks import build, training_batch
-from agileact.bench.rows import Notify, Row, collect, training_step
+from agileact.bench.rows import THREADS, Notify, Row, collect, training_step
 from agileact.bench.step import MODELS
 from agileact.bench.timing import interleaved
 from agileact.monitor import Monitor
@@ -19,26 +17,20 @@ from agileact.monitor import Monitor
 _STEPS = 1000
 
 
-def run(
-    *,
-    quick: bool = False,
-    threads: Sequence[int] = (1, 2),
-    models: Sequence[str] = MODELS,
-    notify: Notify = lambda text: None,
-) -> dict[str, Any]:
+def run(*, quick: bool = False, models: Sequence[str] = MODELS, notify: Notify = lambda text: None) -> dict[str, Any]:
     """Time whole steps of ``models`` with and without a monitor, and the monitor alone; return rows and environment.
 
     A hundredth of a step is less than what whole steps differ by on a busy machine. So the monitor's own cost is also
     timed directly: 1,000 of its steps, with all copies, statistics and measurements of activations that belong to
     them, in the first 1,000 steps, where it records most. ``share`` is that cost a step over the step alone.
     """
-    return collect("monitor", _rows(quick, threads, models), notify)
+    return collect("monitor", _rows(quick, models), notify)
 
 
-def _rows(quick: bool, threads: Sequence[int], models: Sequence[str]) -> Iterator[Row]:
+def _rows(quick: bool, models: Sequence[str]) -> Iterator[Row]:
     for name in models:
         x, target = training_batch(name)
-        for count in threads:
+        for count in THREADS:
             torch.set_num_threads(count)
             alone, watched = build(name, "fused"), build(name, "fused")
             optimizer = torch.optim.Adam(watched.parameters(), lr=1e-4, fused=True)
@@ -71,20 +63,14 @@ def own_cost(model: nn.Module, x: Tensor, repeats: int) -> float:
         monitor = Monitor(model, optimizer=optimizer)
         spent = 0.0
         for step in range(_STEPS):
-            if step % 100 == 0:
+            measured = step % 100 == 0
+            if measured:
                 # The forward pass in which the monitor looks at activations, and then the same one without it.
                 spent += _timed(lambda: model(x))
-                start = time.perf_counter()
-                optimizer.step()
-                spent += time.perf_counter() - start
+            spent += _timed(optimizer.step)
+            if measured:
                 spent -= statistics.median(_timed(lambda: model(x)) for _ in range(3))
-            else:
-                start = time.perf_counter()
-                optimizer.step()
-                spent += time.perf_counter() - start
-        start = time.perf_counter()
-        monitor.close()
-        spent += time.perf_counter() - start
+        spent += _timed(monitor.close)
         # What the optimizer's empty step costs by itself.
         spent -= sum(_timed(optimizer.step) for _ in range(_STEPS))
         costs.append(spent / _STEPS * 1e6)

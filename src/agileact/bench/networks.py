@@ -1,14 +1,12 @@
 """Networks to time, each with the activations that are compared."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from agileact.bench.peers import Eager, LastAxisPReLU
+from agileact.bench.peers import PLAIN, Eager, LastAxisPReLU
 from agileact.bench.rows import off_start
 from agileact.nn import Agile, AgileGELU, AgileMaxPool2d, AgileSiLU
 from agileact.study import models
@@ -19,7 +17,6 @@ Kind = Literal["plain", "fused", "eager", "prelu"]
 plain lines; nn.PReLU."""
 
 
-PLAIN: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 _RELU, _GELU = (ArmSpec(activations=(("*", f"agile-{base}"),)) for base in ("relu", "gelu"))
 
 
@@ -79,16 +76,13 @@ def build(name: str, kind: Kind) -> nn.Module:
                 if not isinstance(child, Agile):
                     continue
                 if kind == "fused" and isinstance(pool, nn.MaxPool2d):
-                    setattr(parent, key, off_start(_pooled(child, pool)))
+                    pooled = AgileMaxPool2d(child.num_parameters, pool.kernel_size, pool.stride, base=child.base)
+                    setattr(parent, key, off_start(pooled))
                     setattr(parent, behind, nn.Identity())
                 else:
                     setattr(parent, key, off_start(child) if kind == "fused" else _peer(child, kind, ndim[child]))
         model.train()
         return model
-
-
-def _pooled(module: Agile, pool: nn.MaxPool2d) -> nn.Module:
-    return AgileMaxPool2d(module.num_parameters, pool.kernel_size, pool.stride, base=module.base)
 
 
 def _peer(module: Agile, kind: Kind, ndim: int) -> nn.Module:

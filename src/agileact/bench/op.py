@@ -1,7 +1,5 @@
 """The operator against the plain activation and against what one would use instead."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,18 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agileact.bench.peers import Eager, LastAxisPReLU, Rational
-from agileact.bench.rows import Notify, Row, collect, gradients
+from agileact.bench.peers import PLAIN, Eager, LastAxisPReLU, Rational
+from agileact.bench.rows import THREADS, Notify, Row, collect, gradients
 from agileact.bench.timing import interleaved
 from agileact.nn import Agile
 
-PLAIN: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-}
 # Shape, layout, channel axis.
 SHAPES: tuple[tuple[tuple[int, ...], str, int], ...] = (
     ((100, 16, 28, 28), "contiguous", 1),
@@ -35,28 +26,20 @@ SHAPES: tuple[tuple[tuple[int, ...], str, int], ...] = (
 )
 
 
-def run(
-    *,
-    quick: bool = False,
-    threads: Sequence[int] = (1, 2),
-    bases: Sequence[str] = tuple(PLAIN),
-    compiled: bool = True,
-    notify: Notify = lambda text: None,
-) -> dict[str, Any]:
+def run(*, quick: bool = False, notify: Notify = lambda text: None) -> dict[str, Any]:
     """Time every base, shape, dtype and number of threads; return rows, summary and environment.
 
-    ``compiled`` says whether to time ``torch.compile`` of the eager formula; ``quick`` leaves it out, as compilation
-    takes most of the time.
+    ``quick`` leaves out ``torch.compile`` of the eager formula, as compilation takes most of the time.
     """
-    result = collect("op", _rows(quick, threads, bases, compiled and not quick), notify)
+    result = collect("op", _rows(quick), notify)
     return {**result, "summary": summary(result["rows"])}
 
 
-def _rows(quick: bool, threads: Sequence[int], bases: Sequence[str], compiled: bool) -> Iterator[Row]:
+def _rows(quick: bool) -> Iterator[Row]:
     modes = ((torch.float32, "training"), (torch.float32, "inference"), (torch.bfloat16, "training"))
-    for base, (shape, layout, dim), (dtype, mode) in itertools.product(bases, SHAPES, modes):
-        contenders = _contenders(base, shape, layout, dim, dtype, mode, compiled)
-        for count in threads:
+    for base, (shape, layout, dim), (dtype, mode) in itertools.product(PLAIN, SHAPES, modes):
+        contenders = _contenders(base, shape, layout, dim, dtype, mode, not quick)
+        for count in THREADS:
             torch.set_num_threads(count)
             yield {
                 "base": base,

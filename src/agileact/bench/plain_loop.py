@@ -4,8 +4,6 @@ Modules of ``torch.nn``, the formula a f(x - b) in three lines, a data loader, A
 that is taken from Agileact is where the comparison needs it: the same digits, initial weights and batches.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -17,14 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from agileact.bench.peers import Eager
+from agileact.bench.peers import PLAIN, Eager
 from agileact.study import models
 from agileact.study.data import dataset as data_room
 from agileact.study.data.dataset import DataSet
 from agileact.study.spec.trial import DataSpec, TrialSpec
 from agileact.study.training.loop import batches
-
-_PLAIN: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
 
 
 class SameBatches(Sampler[list[int]]):
@@ -47,7 +43,7 @@ def network(conv: str, fc: str) -> nn.Sequential:
     """Build the paper's network (section 4)."""
 
     def activation(name: str, channels: int, ndim: int) -> nn.Module:
-        plain = _PLAIN[name.removeprefix("agile-")]()
+        plain = PLAIN[name.removeprefix("agile-")]()
         if not name.startswith("agile-"):
             return plain
         module = Eager(plain, channels, 1, ndim)

@@ -1,28 +1,26 @@
 """Fused activation and pooling against max pooling after the plain activation, and after the agile one."""
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from agileact.bench.rows import Notify, Row, collect, gradients, off_start
+from agileact.bench.rows import THREADS, Notify, Row, collect, gradients, off_start
 from agileact.bench.timing import interleaved
 from agileact.nn import AgileMaxPool2d, AgileReLU
 
 SHAPES = ((100, 16, 28, 28), (100, 8, 14, 14), (32, 64, 56, 56))
 
 
-def run(*, quick: bool = False, threads: Sequence[int] = (1, 2), notify: Notify = lambda text: None) -> dict[str, Any]:
+def run(*, quick: bool = False, notify: Notify = lambda text: None) -> dict[str, Any]:
     """Time forward and backward of 2 by 2 pooling after ReLU; return rows and environment."""
-    return collect("pool", _rows(quick, threads), notify)
+    return collect("pool", _rows(quick), notify)
 
 
-def _rows(quick: bool, threads: Sequence[int]) -> Iterator[Row]:
-    for count, shape, layout in itertools.product(threads, SHAPES, ("contiguous", "channels_last")):
+def _rows(quick: bool) -> Iterator[Row]:
+    for count, shape, layout in itertools.product(THREADS, SHAPES, ("contiguous", "channels_last")):
         torch.set_num_threads(count)
         x = torch.randn(shape)
         if layout == "channels_last":

@@ -1,7 +1,5 @@
 """What the benchmarks have in common: rows with their hardware, and the calls that are timed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +11,8 @@ from agileact.bench.timing import environment, keep_freed_memory
 
 Notify = Callable[[str], None]
 Row = dict[str, Any]
+THREADS = (1, 2)
+"""Numbers of threads that everything is timed with."""
 
 
 def collect(benchmark: str, rows: Iterable[Row], notify: Notify) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """One training step of a whole network, agile against plain and against the eager formula; and what it saves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from agileact.bench.networks import Kind, build, training_batch
-from agileact.bench.rows import Notify, Row, collect, training_step
+from agileact.bench.rows import THREADS, Notify, Row, collect, training_step
 from agileact.bench.timing import interleaved
 
 MODELS = ("paper", "resnet18")
@@ -33,27 +31,21 @@ def saved_bytes(model: nn.Module, x: Tensor) -> int:
     return sum(sizes.values())
 
 
-def run(
-    *,
-    quick: bool = False,
-    threads: Sequence[int] = (1, 2),
-    models: Sequence[str] = MODELS,
-    notify: Notify = lambda text: None,
-) -> dict[str, Any]:
+def run(*, quick: bool = False, models: Sequence[str] = MODELS, notify: Notify = lambda text: None) -> dict[str, Any]:
     """Time training steps of ``models`` (names from ``NETWORKS``); return rows, bytes saved and environment."""
     memory: list[Row] = []
-    result = collect("step", _rows(quick, threads, models, memory), notify)
+    result = collect("step", _rows(quick, models, memory), notify)
     return {**result, "saved_bytes": memory}
 
 
-def _rows(quick: bool, threads: Sequence[int], models: Sequence[str], memory: list[Row]) -> Iterator[Row]:
+def _rows(quick: bool, models: Sequence[str], memory: list[Row]) -> Iterator[Row]:
     for name in models:
         x, target = training_batch(name)
         kinds: tuple[Kind, ...] = ("plain", "fused", "eager")
         nets = {str(kind): build(name, kind) for kind in kinds}
         saved = {kind: saved_bytes(net, x) for kind, net in nets.items()}
         memory.append({"model": name, **saved, "ratio": round(saved["fused"] / saved["plain"], 4)})
-        for count in threads:
+        for count in THREADS:
             torch.set_num_threads(count)
             rounds = 7 if name == "resnet18" else 61
             times = interleaved(

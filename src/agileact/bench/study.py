@@ -1,7 +1,5 @@
 """Trials a minute of the study's engine, against a straightforward PyTorch loop that does the same work."""
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess
@@ -38,16 +36,7 @@ def run(
 
     In every round the engine runs the twelve trials with two workers, and the plain loop (:mod:`._plain_loop`) runs
     them as two processes of one thread each, which is faster than one process of two threads. The start of processes,
-    imports and the loading of data are left out on both sides.
-
-    Args:
-        quick: One round of few iterations.
-        iterations: Training steps of a trial.
-        rounds: How often all is run.
-        notify: Is told each round when it is there.
-
-    Raises:
-        AgileactError: If the plain loop fails.
+    imports and the loading of data are left out on both sides. ``quick`` is one round of few iterations.
     """
     steps = iterations or (60 if quick else 300)
     recipe = _recipe(steps, 0)

@@ -1,7 +1,5 @@
 """Interleaved timing: every contender takes its turn in every round, so that noise of the machine hits all alike."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import statistics
@@ -19,11 +17,8 @@ def interleaved(
 ) -> dict[str, float]:
     """Return the median time of one call of each contender, in microseconds.
 
-    Args:
-        contenders: What to time, by name.
-        rounds: How often each takes its turn.
-        seconds: About how long a turn lasts; a short call is repeated within it.
-        budget: About how long all may take, in seconds; there are fewer rounds then, but never less than five.
+    A turn lasts about ``seconds``, with several short calls in it. If all would take longer than the ``budget``, also
+    in seconds, there are fewer ``rounds``, but never less than five.
     """
     calls = {}
     cost = 0.0

@@ -1,7 +1,5 @@
 """Where scale and location start, told by data: so that a signal gets through, and nothing where it does anyway."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -280,7 +278,7 @@ def _samples(batch: Any) -> int:
     return next((len(part) for part in parts if isinstance(part, Tensor) and part.ndim), 0)
 
 
-def _arrived(probe: Probe, names: Mapping[AgileModule, str]) -> float:
+def _arrived(probe: "Probe", names: Mapping[AgileModule, str]) -> float:
     """Return the share of the signal in front of the first module that there is behind the last one."""
     order = list(probe.signals)
     first, last = probe.sizes(order[0])[0], probe.sizes(order[-1])[1]

@@ -1,7 +1,5 @@
 """A callback for Lightning: watch agile activations, log what they do, fold at the end."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

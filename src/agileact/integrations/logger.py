@@ -1,7 +1,5 @@
 """For your own training loop: watch, report to any logger, fold at the end."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn
@@ -99,7 +97,7 @@ class AgileLogger(Outcome):
         """Go on from a state of :meth:`state_dict`."""
         self._session.load(state)
 
-    def __enter__(self) -> AgileLogger:
+    def __enter__(self) -> "AgileLogger":
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:

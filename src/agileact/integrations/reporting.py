@@ -1,7 +1,5 @@
 """From a monitor to a logger: any of those that people use, told apart by the methods that each has."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from types import ModuleType

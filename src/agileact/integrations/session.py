@@ -1,7 +1,5 @@
 """What every callback does: watch from the first step to the last, report now and then, fold at the end."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ The curves over the steps come from :func:`agileact.integrations.report`; the ca
 :class:`~agileact.integrations.AgileLogger` write all three to every ``SummaryWriter`` that they are given.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

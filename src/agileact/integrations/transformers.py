@@ -1,7 +1,5 @@
 """A callback for the Trainer of transformers: watch agile activations, log what they do, fold at the end."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page: its frame, its five tabs, and who may ask for it."""
 
-from __future__ import annotations
-
 import sys
 import uuid
 from collections.abc import Sequence
@@ -114,11 +112,6 @@ def local_host(host: str) -> bool:
         return False
 
 
-def own_origin(origin: str | None, host: str) -> bool:
-    """Return whether a request's Origin is the page itself; a request without one comes from no other page."""
-    return origin is None or origin == f"http://{host}"
-
-
 def guard(server: Flask, script_hashes: Sequence[str]) -> None:
     """Refuse what another site could send, and forbid the page to load anything from elsewhere."""
     scripts = " ".join(f"'{one.strip(chr(39))}'" for one in script_hashes)
@@ -132,7 +125,8 @@ def guard(server: Flask, script_hashes: Sequence[str]) -> None:
         host = request.headers.get("Host", "")
         if not local_host(host):
             abort(_refused(f"this page is for 127.0.0.1 and localhost alone, not for {host[:80]!r}"))
-        if not own_origin(request.headers.get("Origin"), host):
+        # A request without an Origin comes from no other page.
+        if request.headers.get("Origin", f"http://{host}") != f"http://{host}":
             abort(_refused("another page may not use the lab"))
 
     @server.after_request

@@ -1,7 +1,5 @@
 """``agileact lab``: parse, serve until Ctrl-C."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
@@ -12,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agileact._common.arguments import port
 from agileact._common.errors import ArgumentError
 from agileact._common.optional import require
 
@@ -25,12 +24,12 @@ def add_lab(commands: Any) -> None:
         "lab",
         help="a local page to play with activations, XOR, single training steps and learned shapes",
         description="Serve a page on this machine alone: drag a and b of any activation and fold them into weights; "
-        "watch XOR being learned; take single training steps; see the learned activations of a checkpoint or a "
-        "study. Ctrl-C ends it.",
+        "watch networks learn XOR and digits; take single training steps; see the learned activations of a checkpoint "
+        "or a study. Ctrl-C ends it.",
     )
     parser.add_argument(
         "--port",
-        type=_port,
+        type=port,
         default=_PORT,
         metavar="N",
         help="port on 127.0.0.1, 0 for any free one (default: %(default)s)",
@@ -40,16 +39,6 @@ def add_lab(commands: Any) -> None:
     source.add_argument("--store", type=Path, metavar="PATH", help="show the trials of a study's store.sqlite")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.set_defaults(run=_lab)
-
-
-def _port(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a whole number from 0 to 65535")
-    return number
 
 
 def _lab(options: argparse.Namespace) -> None:
@@ -77,7 +66,8 @@ def serve(port: int, opened: Path | None = None, *, browser: bool, notify: Calla
         server = make_server(_HOST, port, app.server, threaded=True, fd=listener.fileno())
         url = f"http://{_HOST}:{listener.getsockname()[1]}/"
         notify(f"The lab is at {url} (this machine only); Ctrl-C ends it.")
-        if browser and _has_screen():
+        screen = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+        if browser and screen:
             webbrowser.open(url)
         # It returns on Ctrl-C, having closed what it holds.
         server.serve_forever()
@@ -95,11 +85,7 @@ def _listening(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ArgumentError(
-            f"port {port} of {_HOST} cannot be had ({error.strerror or error}); end the program that uses it, or "
+            f"port {port} of {_HOST} is not available ({error.strerror or error}); end the program that uses it, or "
             "give another one, such as --port 0 for any that is free"
         ) from None
     return listener
-
-
-def _has_screen() -> bool:
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

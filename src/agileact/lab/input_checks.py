@@ -1,7 +1,5 @@
 """What comes from the page is checked here before anything is computed from it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,12 +1,9 @@
 """What the server keeps for each open page, a bounded table from which the page that was quiet longest goes first."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from agileact._common.errors import ArgumentError
@@ -21,17 +18,12 @@ class Sessions(Generic[T]):
     def __init__(self, limit: int = 32) -> None:
         self._limit = limit
         self._kept: OrderedDict[str, T] = OrderedDict()
-        self._lock = threading.RLock()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Let no other request near the table, or what is in it, within the block."""
-        with self._lock:
-            yield
+        self.alone = threading.RLock()
+        """Held, it lets no other request near the table, or what is in it."""
 
     def get(self, key: Any) -> T | None:
         """Return what is kept for the page, or None."""
-        with self._lock:
+        with self.alone:
             name = _checked(key)
             if name in self._kept:
                 self._kept.move_to_end(name)
@@ -39,7 +31,7 @@ class Sessions(Generic[T]):
 
     def put(self, key: Any, state: T) -> None:
         """Keep ``state`` for the page."""
-        with self._lock:
+        with self.alone:
             self._kept[_checked(key)] = state
             self._kept.move_to_end(key)
             while len(self._kept) > self._limit:

@@ -1,7 +1,5 @@
 """What all tabs share: controls with labels, charts with one look, numbers as they are written."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -231,11 +229,6 @@ def written(value: float, digits: int = 3) -> str:
 def message(text: str, *, bad: bool = False) -> html.P:
     """Return a sentence about what happened."""
     return html.P(text, className="message bad" if bad else "message", role="alert" if bad else "status")
-
-
-def put_away(lost: bool) -> html.P | None:
-    """Say that a page's run was not kept, if that is so."""
-    return message("The lab had put this run away (it keeps the last 32 pages); it starts anew.") if lost else None
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str, *, marked: Sequence[int] = ()) -> Any:

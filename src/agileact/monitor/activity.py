@@ -1,7 +1,5 @@
 """How active units are, by f'(x - b) on a sample of what arrives at a module; how far rows of weights turn."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial
@@ -115,7 +113,6 @@ class Activity:
 
 
 def _derivative(module: AgileModule) -> Callable[[Tensor], Tensor]:
-    """Return f'."""
     if not isinstance(module, AgileWrapped):
         return partial(bases.get(module.base).derivative, **module.options)
 
@@ -149,17 +146,19 @@ def _sample(x: Tensor, start: int, stop: int, samples: int) -> Tensor:
 class Turning:
     """Compares the rows of standardised layers before and after a step.
 
-    The copy of the rows is memory that is there already; between two measurements nothing is done.
+    The copy of the rows is memory that is there already; between two measurements nothing is done. ``whole`` returns
+    what is compared of a weight; of one that FSDP has sharded that is this process's part, unless told otherwise.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, whole: Callable[[Any], Tensor] = local) -> None:
         self.layers = {name.removeprefix("_orig_mod."): layer for name, layer in directions(model).items()}
+        self._whole = whole
         self._before: dict[str, Tensor] | None = None
 
     @torch.no_grad()
     def note(self) -> None:
         """Keep the rows as they are before a step."""
-        now = {name: local(layer.weight) for name, layer in self.layers.items()}
+        now = {name: self._whole(layer.weight) for name, layer in self.layers.items()}
         if self._before is None:
             self._before = {name: torch.empty_like(weight) for name, weight in now.items()}
         for name, weight in now.items():
@@ -177,7 +176,7 @@ class Turning:
         found = []
         for name, layer in self.layers.items():
             rows = []
-            for weight in (self._before[name], local(layer.weight)):
+            for weight in (self._before[name], self._whole(layer.weight)):
                 view, axes = laid_out(layer, weight.float())
                 length = torch.linalg.vector_norm(view, dim=axes, keepdim=True)
                 rows.append((length, view / length, axes))

@@ -1,7 +1,5 @@
 """What a monitor warns of: each layer once for each cause, and with the remedy in the text."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

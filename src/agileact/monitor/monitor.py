@@ -1,7 +1,5 @@
 """The monitor: it copies scales and locations at every step, and works statistics out when there is time."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -200,7 +198,7 @@ class Monitor:
             activity.stop()
         self._flush()
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> "Monitor":
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -1,7 +1,5 @@
 """The monitor's picture: size and position by layer over the steps, and which units are lost."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What a monitor remembers: rows of statistics by step, thinned so that their number stays bounded."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -109,7 +107,7 @@ class Rows:
         values = torch.stack(self.values) if self.values else torch.empty(0)
         return {"stride": self.stride, "steps": list(self.steps), "values": values}
 
-    def loaded(self, state: dict[str, Any]) -> Rows:
+    def loaded(self, state: dict[str, Any]) -> "Rows":
         """Return rows of this limit and these columns with what is in a state of :meth:`state`."""
         values: Tensor = state["values"]
         if len(state["steps"]) != len(values) or (len(values) and values.shape[1:] != (len(self.columns),)):

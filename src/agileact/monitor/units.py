@@ -1,7 +1,5 @@
 """The agile layers of a model, and the units of each; a unit is what one pair (scale, location) belongs to."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

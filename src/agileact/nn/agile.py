@@ -1,7 +1,5 @@
 """The agile form of any base function, as a module."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """A sum of agile activations, as a module."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """What all agile modules share: scale and location, where they lie, and how their number is found."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Mapping

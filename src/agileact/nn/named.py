@@ -1,7 +1,5 @@
 """The agile form of each activation of ``torch.nn``, and of the sine, by the names that torch.nn gives them."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 import torch

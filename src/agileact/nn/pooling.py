@@ -1,7 +1,5 @@
 """Activation and max pooling as one module."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

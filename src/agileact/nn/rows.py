@@ -4,8 +4,6 @@ A row is all that one unit (a node, a filter) weighs its input by: of a linear o
 a grouped or depthwise one too; of a transposed convolution all numbers with which an output channel is made.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

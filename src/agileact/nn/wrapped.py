@@ -1,7 +1,5 @@
 """The agile form of any elementwise module or function, computed by that module or function itself."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

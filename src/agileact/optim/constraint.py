@@ -1,7 +1,5 @@
 """Sign and range of scales: put back into their range after each step of the optimizer."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Callable

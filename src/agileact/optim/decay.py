@@ -1,7 +1,5 @@
 """A decay of scale and location towards their start."""
 
-from __future__ import annotations
-
 from typing import Any
 from weakref import WeakKeyDictionary
 

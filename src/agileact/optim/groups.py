@@ -1,7 +1,5 @@
 """Parameter groups for any optimizer of PyTorch."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter
@@ -86,7 +84,9 @@ def param_groups(
         ("weight_decay", weight_decay),
         ("activation_decay", activation_decay),
     ):
-        _check_rate(argument, value)
+        # A tensor is a learning rate for a captured graph; comparing it would wait for the device.
+        if not isinstance(value, Tensor) and not 0 <= checks.number(argument, value) < math.inf:
+            raise ArgumentError(f"{argument} must be at least 0 and finite, not {value}")
     names = _trainable(model)
     layers: dict[Any, nn.Module] = {layer.weight: layer for layer in directions(model).values()}
     own_groups = {"direction": dict.fromkeys(layers), **_activation_parameters(model)}
@@ -125,13 +125,6 @@ def param_groups(
             result.append(group if name == "direction" else {**group, "activation_decay": activation_decay})
     _check_once(result, names)
     return [group for group in result if group["params"]]
-
-
-def _check_rate(argument: str, value: Any) -> None:
-    if isinstance(value, Tensor):  # a learning rate for a captured graph; comparing it would wait for the device
-        return
-    if not 0 <= checks.number(argument, value) < math.inf:
-        raise ArgumentError(f"{argument} must be at least 0 and finite, not {value}")
 
 
 def _trainable(model: nn.Module) -> dict[Tensor, str]:

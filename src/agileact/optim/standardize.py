@@ -1,7 +1,5 @@
 """Rows of weights that stay directions while a model is trained."""
 
-from __future__ import annotations
-
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle

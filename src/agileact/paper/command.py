@@ -1,25 +1,16 @@
 """agileact paper and agileact xor: parse, call, print."""
 
-from __future__ import annotations
-
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agileact._common import arguments as _values
 from agileact._common.optional import expect
-from agileact._common.terminal import HelpFormatter, format_json, print_json, print_table
+from agileact._common.terminal import HelpFormatter, format_json, print_json, print_table, say
 
 _PAPER = "doi 10.3745/KTSDE.2020.9.7.213"
 _CONV = "sigmoid,agile-sigmoid,relu,agile-relu"
-
-
-def add_commands(commands: Any) -> None:
-    """Add ``agileact paper`` and ``agileact xor`` to the subparsers of the main command."""
-    _add_paper(commands)
-    _add_xor(commands)
 
 
 _Options = tuple[tuple[str, Callable[[str], Any], str | None, str], ...]
@@ -65,7 +56,8 @@ def _given(options: argparse.Namespace, table: _Options) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
-def _add_paper(commands: Any) -> None:
+def add_paper(commands: Any) -> None:
+    """Add ``agileact paper``."""
     parser = commands.add_parser(
         "paper",
         help="run the paper's experiment: twelve networks on MNIST digits, table and figures",
@@ -106,7 +98,7 @@ def _paper(options: argparse.Namespace) -> None:
         jobs=options.jobs,
         data_dir=options.data_dir,
         command=options.command,
-        notify=lambda text: print(text, file=sys.stderr, flush=True),
+        notify=say,
     )
     if options.json:
         print_json(outcome.document)
@@ -122,7 +114,8 @@ def _paper(options: argparse.Namespace) -> None:
     print(f"Table, results and {sum(f.suffix == '.png' for f in outcome.files)} figures are in {options.out}.")
 
 
-def _add_xor(commands: Any) -> None:
+def add_xor(commands: Any) -> None:
+    """Add ``agileact xor``."""
     parser = commands.add_parser(
         "xor",
         help="train the 2-2-1 network on XOR, plain and agile, from many starts",
@@ -146,7 +139,7 @@ def _xor(options: argparse.Namespace) -> None:
     spec = XorSpec(**_given(options, _XOR))
     outcome = run_xor(spec)
     write_atomically(options.out / "xor.json", format_json(outcome.to_dict()) + "\n")
-    files = draw_xor(outcome, options.out, notify=lambda line: print(line, file=sys.stderr))
+    files = draw_xor(outcome, options.out, notify=say)
     if options.json:
         print_json(outcome.to_dict())
         return

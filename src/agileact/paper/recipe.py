@@ -1,7 +1,5 @@
 """The paper's experiment (section 4) as a list of trials."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass, replace
 from typing import Any

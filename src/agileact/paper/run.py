@@ -1,7 +1,5 @@
 """The experiment from data to figures, and what it leaves behind: results.json, table.md, the figures, the report."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,7 +88,6 @@ def run_paper(
 
 
 def _notes(recipe: Recipe) -> tuple[str, ...]:
-    """Return what a reader of the report must know."""
     rate = f"All arms were trained with the learning rate {recipe.lr:g}, as in the paper; none was tuned."
     others = f"The fully connected networks of Fig. 11 ({' and '.join(recipe.figure_11)}) are in results.json and in "
     return (rate, f"{others}the figures, not here.") if recipe.figure_11 else (rate,)

@@ -3,8 +3,6 @@
 Each sentence follows from the numbers by a rule; none claims a difference that the interval over seeds does not show.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

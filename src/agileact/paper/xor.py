@@ -12,8 +12,6 @@ trained twice, once as each, from the same weights, on all four points at once. 
 side as one batch of parameters: the loss is summed over starts, so each start's gradient is its own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import statistics
@@ -239,13 +237,8 @@ def _spread(three: tuple[float, float, float] | None, form: str) -> str:
     return f"{middle} [{low}, {high}]"
 
 
-Progress = Callable[[str, int, int], None]
-"""Called with the arm ("plain" or "agile"), the epochs done and the epochs in all."""
-
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 _LOSSES = ("mse", "logits")
-_REPORTS = 50
-"""How often progress is reported in one arm."""
 
 
 @dataclass(frozen=True)
@@ -329,10 +322,10 @@ def solved(outputs: Tensor, targets: Tensor, loss: str, margin: float) -> Tensor
     return ((values - 0.5) * (2 * targets - 1) >= margin).all(dim=1)
 
 
-def run_xor(spec: XorSpec, progress: Progress | None = None) -> XorOutcome:
+def run_xor(spec: XorSpec) -> XorOutcome:
     """Train the plain and the agile network from the same starts and compare them."""
     with one_thread():
-        arms = {arm: _train(spec, arm, progress) for arm in ("plain", "agile")}
+        arms = {arm: _train(spec, arm) for arm in ("plain", "agile")}
     return XorOutcome(options=dataclasses.asdict(spec), **arms)
 
 
@@ -383,14 +376,10 @@ class XorTraining:
         )
 
 
-def _train(spec: XorSpec, arm: str, progress: Progress | None) -> XorArm:
+def _train(spec: XorSpec, arm: str) -> XorArm:
     training = XorTraining(spec, arm)
-    report_every = max(1, spec.epochs // _REPORTS)
     while training.epoch < spec.epochs:
         training.step()
-        if progress is not None and (training.epoch % report_every == 0 or training.epoch == spec.epochs):
-            progress(arm, training.epoch, spec.epochs)
-
     since = training.since.tolist()
     first = next((start for start, epoch in enumerate(since) if epoch >= 0), None)
     return XorArm(

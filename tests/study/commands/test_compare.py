@@ -1,20 +1,29 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agileact import ArgumentError, DataError, cli
+from agileact import ArgumentError, DataError, TrialError, cli
 from agileact.study.commands.compare import fitted, proposed, usual_validation
+from agileact.study.commands.context import Context
 from agileact.study.commands.study import duration
 from agileact.study.data import dataset as data
+from agileact.study.running.budget import Limit
+from agileact.study.running.conduct import identified
 from agileact.study.running.cost import START_SECONDS
+from agileact.study.running.executors import Finished, Started
 from agileact.study.spec.arms import arm
+from agileact.study.spec.protocol import Study
+from agileact.study.spec.tasks import task
 from agileact.study.spec.trial import DataSpec, freeze
 from tests.study import networks_of_a_user
+from tests.study.running.test_planner import made_up
 
 HERE = "tests.study.networks_of_a_user"
 
@@ -67,7 +76,11 @@ def test_what_is_planned_fits_into_the_time_and_can_say_something(seconds, budge
     try:
         protocol = fitted(study(), each, budget, jobs).protocol
     except ArgumentError:
-        assert (budget - START_SECONDS) * jobs < 3 * seconds * (2 * 4 + 7 + 1)
+        assert (budget - START_SECONDS) * jobs < 3 * seconds * (4 + 1)
+        return
+    if (budget - START_SECONDS) * jobs < 3 * seconds * (2 * 4 + 7):
+        # What a verdict needs is begun, and made smaller while it runs.
+        assert protocol == study().protocol
         return
     trials = 3 * protocol.replicates * (protocol.trials * len(protocol.tuning_seeds) + len(protocol.seeds))
     assert START_SECONDS + trials * seconds / jobs <= budget + 1e-6
@@ -81,9 +94,11 @@ def test_what_is_planned_fits_into_the_time_and_can_say_something(seconds, budge
 def test_a_budget_that_is_too_small_says_what_would_do():
     each = {(one.name, "compare"): 60.0 for one in ARMS}
     with pytest.raises(
-        ArgumentError, match=r"3 arms need at least 8 trials each .* 22 min 34 s; the budget is 10 min 00 s"
+        ArgumentError,
+        match=r"3 arms need at least 4 trials each to tune and 1 seed, about 7 min 34 s, and for a verdict 22 min 34 s"
+        r"; the budget is 5 min 00 s. Take a budget of that, fewer arms or about 657 iterations",
     ):
-        fitted(study(), each, 600.0, 2)
+        fitted(study(), each, 300.0, 2)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +134,7 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
     assert cli.main([*command, "--out", str(tmp_path / "o"), "--budget", "5m", "--json"]) == 0
     captured = capsys.readouterr()
     assert (
-        "2 arms: each 4 points to tune, 1 seed a point, and 1 fresh ones; all of it 6 times afresh; about"
+        "2 arms: each 4 points to tune, 1 seed a point, and 1 fresh ones; all of this in 6 replicates; about"
         in captured.err
     )
     document = json.loads(captured.out)
@@ -137,12 +152,92 @@ def test_the_command_as_a_user_types_it(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def planned(monkeypatch):
-    """The study that a command plans, which then does not run."""
+    """The study that a command plans, which then does not run; and its limit."""
     seen = []
-    monkeypatch.setattr(
-        "agileact.study.commands.compare.carry_out", lambda context, options, limit: seen.append(context)
-    )
+
+    def note(context, options, executor, limit):
+        context.limit = limit
+        seen.append(context)
+
+    monkeypatch.setattr("agileact.study.commands.compare.carry_out", note)
     return seen
+
+
+DENSE = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:pairs", "--arms", "original,agile-relu"]
+DENSE += ["--iterations", "10", "--validation", "30", "--jobs", "1"]
+
+
+def test_the_time_of_a_command_began_with_its_process(tmp_path, planned, monkeypatch):
+    monkeypatch.setattr("agileact.study.commands.compare.estimate", lambda *_: costs(0.5))
+    monkeypatch.setattr("agileact.cli.running_seconds", lambda: 40.0)
+    monkeypatch.setattr("agileact.cli.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    for module in ("study", "compare"):
+        clock = SimpleNamespace(monotonic=lambda: 1003.0)
+        monkeypatch.setattr(f"agileact.study.commands.{module}.time", clock)
+    monkeypatch.setattr("sys.argv", ["agileact", *DENSE, "--budget", "2m", "--out", str(tmp_path / "own")])
+    assert cli.main() == 0  # as the shell starts it
+    assert (
+        cli.main([*DENSE, "--budget", "2m", "--out", str(tmp_path / "called")]) == 0
+    )  # in a program that runs for long
+    own, called = planned
+    # Verdict and report come before the end, too: they take as long as the beginning tells, or a small share.
+    assert own.limit.end == pytest.approx(1000 - 40 + 120 - 0.4 * 43)
+    assert called.limit.end == pytest.approx(1000 + 120 - 0.03 * 120)
+    # Fewer trials are planned from the first on.
+    assert called.study.pair_trials - own.study.pair_trials >= 50
+
+
+def test_a_budget_that_is_over_before_the_first_trial_is_one_line(tmp_path, planned, capsys, monkeypatch):
+    monkeypatch.setattr("agileact.cli.running_seconds", lambda: 25.0)
+    monkeypatch.setattr("agileact._common.deadline._AGAIN", 0.05)
+    monkeypatch.setattr("sys.argv", ["agileact", *DENSE, "--budget", "20s", "--out", str(tmp_path)])
+    assert cli.main() == 1
+    said = "the budget of 20 s was over before the first trial could begin, on this machine as busy as it is; take one"
+    assert f"{said} of 80 s or more" in capsys.readouterr().err
+    assert not planned
+
+
+def costs(seconds):
+    return SimpleNamespace(trial_seconds={("original", "compare"): seconds, ("agile-relu", "compare"): seconds})
+
+
+def test_a_command_that_is_repeated_plans_what_it_planned(tmp_path, planned, monkeypatch):
+    command = [*DENSE, "--budget", "2m", "--out", str(tmp_path)]
+    for seconds, code in ((60.0, 1), (0.5, 0), (0.1, 0)):
+        monkeypatch.setattr("agileact.study.commands.compare.estimate", lambda *_, seconds=seconds: costs(seconds))
+        assert cli.main(command) == code
+    # The first was refused, on a machine that was busy then, and is forgotten.
+    assert planned[0].study == planned[1].study
+
+
+class Slow:
+    """Trials of a minute each, on a clock of their own."""
+
+    def __init__(self):
+        self.now, self.code, self.tick, self.jobs = 0.0, None, None, 1
+
+    def run(self, specs):
+        for spec in specs:
+            yield Started(spec)
+            self.now += 60
+            yield Finished(spec, dataclasses.replace(made_up(spec), seconds=60.0))
+
+
+def test_a_time_too_short_for_one_seed_of_each_arm_is_one_line_with_the_time_that_would_do(tmp_path):
+    parts, data = identified(Study("s", (arm("relu"), arm("prelu")), (task("digits-mlp"),)))
+    slow = Slow()
+    limit = Limit(300.0, 1.0, clock=lambda: slow.now)
+    with pytest.raises(TrialError) as caught:
+        Context(parts, data, tmp_path).run(slow, limit=limit)
+    said = str(caught.value)
+    assert "5 min 00 s, was over before each arm had one seed: 5 of the fewest, 10 trials, are done" in said
+    assert "a budget of about 10 min 15 s" in said
+    assert "\n" not in said
+    # With it the same command ends, and all arms have a seed.
+    again = Limit(615.0, 1.0, clock=lambda: slow.now)
+    outcome = Context(parts, data, tmp_path).run(slow, limit=again)
+    assert outcome.current.finished
+    assert [len(cell.results) >= 1 for cell in outcome.cells] == [True, True]
 
 
 def half(outputs, y):
@@ -154,8 +249,7 @@ def noisy(x):
 
 
 def test_metric_loss_weights_and_augmentation_are_options(tmp_path, planned):
-    command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:pairs", "--arms", "original,agile-relu"]
-    command += ["--iterations", "10", "--validation", "30", "--jobs", "1"]
+    command = DENSE
     given = ["--metric", "auc", "--class-weights", "1,2,4", "--augment", f"{__name__}:noisy"]
     assert cli.main([*command, *given, "--out", str(tmp_path / "a")]) == 0
     assert cli.main([*command, "--loss", f"{__name__}:half", "--out", str(tmp_path / "b")]) == 0
@@ -173,3 +267,34 @@ def test_inputs_and_targets_of_other_lengths_are_named_before_anything_runs(tmp_
     assert cli.main([*command, "--out", str(tmp_path / "o")]) == 1
     assert "has inputs (150, 8) and targets (147,)" in capsys.readouterr().err
     assert not planned
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("raise ValueError('half edited')", "raised ValueError: half edited (broken_of_a_user.py, line 1)"),
+        (
+            "import torch\nimport pandsa",
+            "raised ModuleNotFoundError: No module named 'pandsa' (broken_of_a_user.py, line 2)",
+        ),
+        ("x = 1\ndef load(:\n    pass\n", "raised SyntaxError: invalid syntax"),
+        ("x = 1\ndef load(:\n    pass\n", "(broken_of_a_user.py, line 2)"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_one_line_with_its_place(tmp_path, monkeypatch, capsys, text, part):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_of_a_user.py").write_text(text)
+    command = [
+        "compare",
+        "--model",
+        f"{HERE}:dense",
+        "--data",
+        "broken_of_a_user:load",
+        "--arms",
+        "original,agile-relu",
+    ]
+    assert cli.main([*command, "--out", str(tmp_path / "o")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("agileact: error: the data 'broken_of_a_user:load': importing 'broken_of_a_user' ")
+    assert part in said
+    assert said.count("\n") == 1

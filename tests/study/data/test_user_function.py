@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -252,11 +253,17 @@ def test_samples_that_do_not_fit_into_memory_are_the_same_from_a_file(monkeypatc
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
-def test_a_full_disk_is_said(monkeypatch):
+@pytest.mark.parametrize("buffering", [0, 2**20], ids=["as it is written", "at the end"])
+def test_a_full_disk_is_said(monkeypatch, capfd, buffering):
+    def full():
+        return Path("/dev/full").open("wb", buffering=buffering)
+
     monkeypatch.setattr(on_disk, "most_bytes", lambda: 300)
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda: Path("/dev/full").open("wb", buffering=0))  # noqa: SIM115
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
     with pytest.raises(DataError, match=r"training part .* do not fit into memory, and not into .* TMPDIR"):
         load(monkeypatch, [Samples(), Samples()])
+    gc.collect()
+    assert capfd.readouterr().err == ""
 
 
 def test_samples_of_other_sizes_are_said(monkeypatch):

@@ -10,12 +10,15 @@ from torch import nn
 
 from agileact import ArgumentError
 from agileact.nn import Agile
+from agileact.nn.rows import directions
 from agileact.study import models
 from agileact.study.spec.trial import ArmSpec, ModelSpec, freeze
+from agileact.study.training.setup import build_network
 
-SHAPES = {"resnet": (3, 32, 32), "char-transformer": (12,), "deep-mlp": (8,)}
+SHAPES = {"resnet": (3, 32, 32), "residual-plain": (3, 16, 16), "char-transformer": (12,), "deep-mlp": (8,)}
 SMALL: dict[str, dict[str, Any]] = {
     "resnet": {"widths": (4, 8)},
+    "residual-plain": {"widths": (4, 8), "blocks": 1},
     "char-transformer": {"width": 8, "depth": 2},
     "deep-mlp": {"depth": 3, "width": 5},
 }
@@ -46,7 +49,10 @@ def test_all_arms_start_from_the_same_weights_and_the_same_outputs(name):
     assert not torch.equal(plain(x), other(x))
 
 
-@pytest.mark.parametrize(("name", "count", "dim"), [("resnet", 5, 1), ("char-transformer", 2, -1), ("deep-mlp", 3, 1)])
+@pytest.mark.parametrize(
+    ("name", "count", "dim"),
+    [("resnet", 5, 1), ("residual-plain", 5, 1), ("char-transformer", 2, -1), ("deep-mlp", 3, 1)],
+)
 def test_every_activation_is_the_arms(name, count, dim):
     agile = [m for m in build(name, "agile-gelu").modules() if isinstance(m, Agile)]
     assert [m.dim for m in agile] == [dim] * count
@@ -54,10 +60,41 @@ def test_every_activation_is_the_arms(name, count, dim):
 
 
 def test_outputs_have_the_shape_of_the_targets():
-    assert build("resnet")(inputs("resnet")).shape == (2, 7)
+    for name in ("resnet", "residual-plain"):
+        assert build(name)(inputs(name)).shape == (2, 7)
     assert build("char-transformer")(inputs("char-transformer")).shape == (2, 12, 7)
     deep = build("deep-mlp", depth=6)
     assert sum(isinstance(m, nn.Linear) for m in deep.modules()) == 7
+
+
+def test_the_residual_network_normalises_only_where_the_arm_does():
+    def count(kind, normalisation):
+        spec = ModelSpec("residual-plain", freeze({"widths": (4, 8), "blocks": 3}))
+        arm = ArmSpec(freeze({"conv": "gelu"}), normalisation=normalisation)
+        model = models.build(spec, arm, input_shape=(1, 8, 8), classes=7, seed=0)
+        assert len([m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]) == 13
+        return sum(isinstance(m, kind) for m in model.modules())
+
+    norms = (nn.BatchNorm2d, nn.GroupNorm)
+    assert [count(norms, "none"), count(nn.BatchNorm2d, "batch"), count(nn.GroupNorm, "layer")] == [0, 13, 13]
+
+
+def test_the_residual_network_adds_a_branch_to_its_input():
+    model, x = build("residual-plain").eval(), inputs("residual-plain")
+    h = model.stem(x)
+    block = model.stage1_block1
+    for conv in (block.unit1.conv, block.unit2.conv):
+        h = torch.relu(nn.functional.conv2d(h, conv.weight, conv.bias, padding=1))
+    torch.testing.assert_close(block(model.stem(x)), model.stem(x) + h)
+
+
+def test_every_3x3_convolution_of_the_residual_network_can_be_standardised():
+    spec = ArmSpec(freeze({"conv": "agile-relu"}), weights="standardized")
+    x = inputs("residual-plain")
+    arguments: dict[str, Any] = {"input_shape": x.shape[1:], "classes": 7, "seed": 0, "sample": lambda: x}
+    model = build_network(ModelSpec("residual-plain", freeze(SMALL["residual-plain"])), spec, **arguments)
+    three = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert list(directions(model)) == three
 
 
 def test_the_transformer_does_not_look_ahead():
@@ -82,6 +119,8 @@ def test_resnet_20_has_the_papers_size():
         ("resnet", {"widths": ()}, "at least one stage"),
         ("resnet", {"blocks": 0}, "blocks must be positive"),
         ("resnet", {"shape": (8,)}, "images of shape"),
+        ("residual-plain", {"widths": ()}, "at least one stage"),
+        ("residual-plain", {"shape": (8,)}, "images of shape"),
         ("resnet", {"block": 2}, "unknown option of the model 'resnet': 'block'; did you mean 'blocks'"),
         ("char-transformer", {"heads": 3}, "must divide width 8, not 3"),
         ("char-transformer", {"shape": (3, 4)}, "pieces of text"),

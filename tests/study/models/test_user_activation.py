@@ -26,7 +26,7 @@ from agileact.study.spec.user_code import UserCode
 from agileact.study.spec.user_targets import UserActivation, target_of
 from agileact.study.training.dry_run import check_arms
 from agileact.study.training.setup import build_optimizer
-from agileact.study.training.stacked import stacks
+from agileact.study.training.stacked import alone_for_its_activation, stacks
 from tests.study import activations_of_a_user as mine
 
 HERE = mine.__name__
@@ -234,10 +234,22 @@ def task_trial(study, number):
     )
 
 
-def test_it_does_not_run_in_a_stack():
-    specs = [task_trial(Study("s", (arm(f"{HERE}:cubed"),), (task("digits-mlp"),)), 0)]
+@pytest.mark.parametrize(
+    ("name", "together"),
+    [
+        *((f"{HERE}:{one}", True) for one in ("Slope", "OneSlope", "cubed", "READY", "AlongAxis", "Scaled")),
+        ("torch.nn:PReLU", True),
+        *((f"{HERE}:{one}", False) for one in ("Noisy", "Chosen", "Drawn", "Remembers")),
+        ("torch.nn:Dropout", False),
+    ],
+)
+def test_it_runs_in_a_stack_if_it_computes_there_what_it_computes_alone(name, together):
+    specs = [task_trial(Study("s", (arm(name),), (task("digits-mlp"),)), 0)]
     specs += [dataclasses.replace(specs[0], seed=5)]
-    assert [len(group) for group in stacks(specs)] == [1, 1]
+    state = torch.get_rng_state()
+    assert [len(group) for group in stacks(specs)] == ([2] if together else [1, 1])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert alone_for_its_activation(specs[0].task, specs[0].arm) == (not together)
 
 
 @pytest.mark.usefixtures("_clean_registry")

@@ -258,11 +258,11 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(folder, capsys):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ArgumentError, match=rf"port {port} of 127.0.0.1 cannot be had .*--port"):
+        with pytest.raises(ArgumentError, match=rf"port {port} of 127.0.0.1 is not available .*--port"):
             Server(stored(folder), port)
         code, captured = run(capsys, "watch", folder, "--port", port)
     assert code == 1
-    assert f"port {port} of 127.0.0.1 cannot be had" in captured.err
+    assert f"port {port} of 127.0.0.1 is not available" in captured.err
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http"])

@@ -11,10 +11,12 @@ import pytest
 
 from agileact.study.report.document import report_document
 from agileact.study.report.page import page
+from agileact.study.report.sections.tuning import _line
 from agileact.study.results.outcome import Outcome
+from agileact.study.results.sensitivity import Sensitivity
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol
-from agileact.study.spec.result import Curve
+from agileact.study.spec.result import Curve, DirectionTrace
 from tests.study.report.builders import PROTOCOL, big_study, lookup_of, made_up, outcome_of, small_study, walk
 
 SECTIONS = [
@@ -112,6 +114,24 @@ def test_shapes_and_parameters_are_those_of_arms_that_have_them(small):
     assert "scale a from 0.5 to 2" in chart["label"]
     (scale,) = blocks(small, "chart", "parameters-digits-mlp-agile-relu-scale")
     assert scale["series"][0]["low"][0] == scale["series"][0]["high"][0] == 1.0
+
+
+def test_directions_are_shown_of_arms_that_have_them(small):
+    assert not blocks(small, "chart", "parameters-digits-mlp-agile-relu-turn")
+    turns = {"fc1": DirectionTrace([0.1 / n for n in range(1, 12)], [0.2 / n for n in range(1, 12)])}
+
+    def make(spec):
+        found = made_up(spec)
+        return dataclasses.replace(found, directions=turns) if found.layers else found
+
+    (chart,) = blocks(
+        report_document(outcome_of(small_study(), make)), "chart", "parameters-digits-mlp-agile-relu-turn"
+    )
+    (series,) = chart["series"]
+    assert (series["x"][0], series["low"][0], series["high"][0]) == (10, 0.1, 0.2)
+    assert "turn of a row, radians a step of agile-relu on digits-mlp over training; at the end: fc1" in chart["label"]
+    titles = [column["title"] for column in chart["table"]["columns"]]
+    assert titles == ["layer", "first, median", "first, largest", "last, median", "last, largest", "runs"]
 
 
 def test_results_without_shapes_are_told_in_a_sentence():
@@ -266,3 +286,16 @@ def test_of_many_arms_the_baseline_and_the_best_are_drawn_and_the_page_stays_sma
     assert all(len(one["x"]) == 200 and one["x"][-1] == 3990 for one in chart["series"])
     assert "Long curves are drawn with 200 of their points" in texts(document)
     assert len(page(document).encode()) < 5_000_000
+
+
+def test_the_line_over_rates_of_many_replicates_is_a_mean_over_neighbours():
+    # A replicate draws its own rates: here 40, with a loss of 1 plus noise that alternates.
+    rates = tuple(10 ** (-4 + 0.05 * place) for place in range(40))
+    mean = tuple(1.0 + (-1) ** place * 0.5 for place in range(40))
+    one = Sensitivity("relu", "digits", rates, mean, tuple(m - 0.1 for m in mean), tuple(m + 0.1 for m in mean), (), ())
+    x, y, low, high = _line(one, 4)
+    # Four equal parts of the logarithm, ten rates in each.
+    assert x == pytest.approx([10 ** (-4 + 0.05 * (10 * part + 4.5)) for part in range(4)])
+    assert y == pytest.approx([1.0] * 4)
+    assert (min(low), max(high)) == pytest.approx((0.4, 1.6))
+    assert _line(one, None) == _line(one, 40) == (one.rates, one.mean, one.low, one.high)

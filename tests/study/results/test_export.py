@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from typing import Any
 
 import pytest
 
@@ -57,3 +58,23 @@ def test_a_table_without_rows_has_the_columns_that_it_has_with_some(outcome: Out
         # Trials tell the versions too, which only results know.
         assert [key for key in make(outcome)[0] if not key.startswith("version_")] == list(own), name
         assert to_csv([], own) == ",".join(own) + "\n"
+
+
+def test_a_column_without_a_value_has_the_type_that_it_has_with_one(outcome: Outcome):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+    def written(rows: list[dict[str, object]], columns: tuple[str, ...]) -> Any:
+        return parquet.read_table(io.BytesIO(to_parquet(rows, columns)))
+
+    for name, make in TABLES.items():
+        rows, columns = make(outcome), TABLE_COLUMNS[name]
+        bare = [{key: None if key in OPTIONAL else value for key, value in row.items()} for row in rows]
+        full = [{key: OPTIONAL.get(key, value) for key, value in row.items()} for row in rows]
+        arrow.concat_tables([written(bare, columns), written(full, columns)])  # an error if types differ
+
+
+OPTIONAL: dict[str, object] = {
+    **{"space": "lr 0.0001..0.1 log", "optimizer_options": "eps=1e-06", "metric": "AUC"},
+    **dict.fromkeys(("activation_lr", "test_loss", "test_accuracy", "lowest_test_loss", "scale_lr", "clip_norm"), 0.5),
+}
+"""Columns that have no value in some studies, and one of theirs in others."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from agileact.study.results.trajectories import layer_bands, loss_band
-from agileact.study.spec.result import Curve, LayerTrace
+import pytest
+
+from agileact.study.results.trajectories import layer_bands, loss_band, turn_bands
+from agileact.study.spec.result import Curve, DirectionTrace, LayerTrace
 from tests.study.builders import make_result, make_spec
 
 
@@ -25,3 +27,21 @@ def test_a_run_that_stopped_early_stays_where_it_was():
     layers = layer_bands(results)["fc"]
     assert layers.iterations == (0, 10, 20)
     assert layers.scale_max == (4.0, 2.5, 1.5)
+
+
+def test_turns_begin_with_the_first_step_and_leave_diverged_runs_out():
+    traces = [DirectionTrace([0.1, 0.2], [0.3, 0.4]), DirectionTrace([0.3], [0.5]), DirectionTrace([9.0], [9.0])]
+    results = [
+        make_result(
+            make_spec(seed),
+            status="diverged" if seed == 2 else "finished",
+            curve=Curve(list(range(0, 10 * len(trace.turn_max) + 1, 10))),
+            directions={"fc1": trace},
+        )
+        for seed, trace in enumerate(traces)
+    ]
+    band = turn_bands(results)["fc1"]
+    assert (band.iterations, band.runs) == ((10, 20), 2)
+    assert band.turn_median == pytest.approx((0.2, 0.25))
+    assert band.turn_max == pytest.approx((0.4, 0.45))
+    assert turn_bands(results[2:]) == turn_bands([make_result(make_spec())]) == {}

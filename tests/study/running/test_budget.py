@@ -112,6 +112,41 @@ def test_where_nothing_is_complete_the_least_is_told_unfinished(tmp_path):
     assert slow.now <= 110
 
 
+@pytest.mark.parametrize(("begun", "closing"), [(-30.0, None), (-30.0, 12.0), (0.0, 20.0)])
+def test_what_is_over_before_and_what_comes_after_are_in_the_time(tmp_path, begun, closing):
+    slow = Slow(lambda now: 1.0)
+    with Store(tmp_path / "store.sqlite") as store:
+        limit = Limit(100.0, 1.0, clock=lambda: slow.now, begun=begun, closing=closing)
+        part, current = conduct_within(limit, REPLICATED, store, slow)
+    assert slow.now <= 100.0 + begun - (3.0 if closing is None else closing)
+    assert current.finished
+    assert part.arms == ONCE.arms
+    assert 1 <= part.protocol.replicates < 9
+
+
+def test_a_slow_run_keeps_as_many_replicates_as_a_test_needs(tmp_path):
+    protocol = dataclasses.replace(REPLICATED.protocol, replicates=10, trials=12, seeds=(0, 1, 2, 3))
+    study = dataclasses.replace(REPLICATED, protocol=protocol)
+    budget = 1.15 * study.most_trials
+    part, current, slow = conducted(tmp_path, study, lambda now: 3.0, budget)
+    assert slow.now <= 1.1 * budget
+    assert current.finished
+    assert part.protocol.replicates >= part.least_seeds
+    assert part.warning() is None
+    # It uses the time that it has.
+    assert slow.now >= 0.75 * budget
+
+
+def test_what_would_be_enough_is_enough(tmp_path):
+    part, current, slow = conducted(tmp_path / "first", ONCE, lambda now: 30.0, 100.0)
+    limit = Limit(100.0, 30.0, clock=lambda: slow.now)
+    enough = limit.enough(part.most_trials - current.done)
+    part, current, slow = conducted(tmp_path / "second", ONCE, lambda now: 30.0, enough)
+    assert current.finished
+    assert part.protocol.units >= 1
+    assert slow.now <= enough <= 1.3 * 30.0 * part.most_trials
+
+
 def test_time_that_comes_back_is_used(tmp_path):
     slow_at_first, _, _ = conducted(tmp_path, ONCE, LOADS["slow at first"], 60.0)
     assert len(slow_at_first.protocol.seeds) >= 1

@@ -125,6 +125,18 @@ def test_within_a_with_block_workers_live_on_and_are_replaced_when_they_died():
     assert _children() == []
 
 
+@pytest.mark.slow
+def test_workers_that_began_early_run_the_trials():
+    with LocalExecutor(1) as executor:
+        executor.warm()
+        executor.warm()
+        first = _children()
+        assert len(first) == 1
+        assert isinstance(list(executor.run(SPECS[:1]))[-1], Finished)
+        assert _children() == first
+    assert _children() == []
+
+
 def test_no_jobs_is_refused():
     with pytest.raises(ArgumentError, match="jobs must be at least 1, not 0"):
         LocalExecutor(0)

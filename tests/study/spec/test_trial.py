@@ -92,11 +92,14 @@ def test_wrong_values_are_refused(make, part):
 
 
 def test_result_round_trip_keeps_order_of_layers():
-    from agileact.study.spec.result import LayerTrace
+    from agileact.study.spec.result import DirectionTrace, LayerTrace
 
     layers = {"conv2": LayerTrace([1.0], [2.0], [3.0], [4.0]), "conv1": LayerTrace()}
     result = make_result(make_spec(), layers=layers, best_test_loss=0.1 + 0.2)
     again = TrialResult.from_json(result.to_json())
     assert again == result
     assert list(again.layers) == ["conv2", "conv1"]
-    json.loads(result.to_json())
+    # What came later is not written where there is none, and is read where it is.
+    assert "directions" not in json.loads(result.to_json())
+    turned = make_result(make_spec(), directions={"fc1": DirectionTrace([0.1, 0.2], [0.3, 0.4])})
+    assert TrialResult.from_json(turned.to_json()) == turned

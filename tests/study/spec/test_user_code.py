@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from agileact import cli
+from agileact import StoreError, cli
 from agileact.study.commands.yaml_file import study_from
 from agileact.study.running.conduct import identified
 from agileact.study.running.executors import Failed, Finished
 from agileact.study.running.executors.local import LocalExecutor
 from agileact.study.running.planner import plan
-from agileact.study.spec.record import read_record
+from agileact.study.spec.arms import arm
+from agileact.study.spec.record import read_record, write_record
 from agileact.study.spec.user_code import VARIABLE, UserCode
 
 OWN = """
@@ -140,6 +141,29 @@ def test_the_copy_and_its_hash_are_part_of_the_record(folder, capsys):
     assert UserCode.read(kept).hash == around.code
     # A study without functions of the user's keeps none.
     assert UserCode.of(study_from({"name": "x", "arms": ["relu"], "tasks": ["digits-mlp"]})).hash == ""
+
+
+def test_results_are_read_while_the_module_is_edited(folder, monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    (folder / "own_act.py").write_text("import torch\n\ndef act(x):\n    return torch.tanh(x)\n")
+    arms = (*study().arms, arm("own_act:act"))
+    found, _ = identified(dataclasses.replace(study(), arms=arms))
+    code = UserCode(tuple(one for one in UserCode.of(found).modules if one.name.startswith("own_")))
+    code.write(folder / "out" / "code")
+    write_record(folder / "out", found, code=code.hash)
+    (folder / "own_act.py").write_text(BROKEN)
+    sys.modules.pop("own_act")
+    sys.path_importer_cache.clear()
+    said = "importing 'own_act' raised RuntimeError: half of an edit"
+    with pytest.raises(StoreError, match=said):
+        read_record(folder / "out")
+    assert read_record(folder / "out", copies=True)[0] == found
+    # A copy that was edited itself is none.
+    (folder / "out" / "code" / code.hash / "own_act.py").write_text("x = 1\n")
+    sys.meta_path[:] = [one for one in sys.meta_path if type(one).__name__ != "_Finder"]
+    sys.modules.pop("own_act", None)
+    with pytest.raises(StoreError, match=said):
+        read_record(folder / "out", copies=True)
 
 
 def test_what_is_installed_is_shown_by_inspect_and_tracebacks_and_keeps_its_place(folder):

@@ -25,6 +25,19 @@ def test_a_clear_difference_is_named_with_its_evidence():
     assert "higher" in worse.sentence
 
 
+def test_which_values_are_good_is_the_callers_to_say():
+    higher = verdict("agile", NOISE + 0.1, "plain", np.zeros(8), measure="accuracy", better="higher")
+    lower = verdict("agile", NOISE - 0.1, "plain", np.zeros(8), measure="accuracy", better="higher")
+    assert (higher.decision, lower.decision) == ("better", "worse")
+    assert higher.sentence.startswith("agile has a higher accuracy than plain: by 0.1")
+    usual = verdict("agile", NOISE + 0.1, "plain", np.zeros(8), measure="accuracy")
+    assert (usual.sentence, usual.by_seed) == (higher.sentence, higher.by_seed)
+    with pytest.raises(ArgumentError, match="better must be 'lower' or 'higher', not 'more'"):
+        verdict("agile", NOISE, "plain", np.zeros(8), better="more")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="a value is infinite, which is no better"):
+        verdict("agile", [math.inf, 1.0], "plain", [1.0, 1.0], better="higher")
+
+
 def test_no_difference_says_what_would_have_been_seen():
     result = verdict("agile", NOISE, "plain", np.zeros(8))
     assert result.decision == "same"

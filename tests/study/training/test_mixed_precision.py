@@ -118,6 +118,19 @@ def test_a_sharded_network_gives_the_numbers_of_a_whole_one(precision):
     assert (parts.parameters, parts.saved_bytes) == (whole.parameters, whole.saved_bytes)
 
 
+def test_rows_that_are_shared_out_turn_as_whole_ones():
+    def directed(**budget: Any) -> TrialSpec:
+        one = spec(**budget)
+        return dataclasses.replace(one, arm=dataclasses.replace(one.arm, weights="standardized"))
+
+    whole, parts = (run_trial(one, DATA) for one in (directed(), directed(processes=2, sharded=True)))
+    assert list(parts.directions) == list(whole.directions) == ["conv1", "conv2", "fc1"]
+    for layer, trace in whole.directions.items():
+        assert len(trace.turn_max) == 3
+        for name, values in dataclasses.asdict(trace).items():
+            torch.testing.assert_close(getattr(parts.directions[layer], name), values, rtol=1e-3, atol=1e-5)
+
+
 def test_a_cost_is_estimated_where_the_trial_will_run(monkeypatch):
     tried = []
 

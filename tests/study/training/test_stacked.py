@@ -33,6 +33,9 @@ ARMS = (
     "relu+widened",
     "agile-relu+cosine+warmup=0.2+label-smoothing=0.1",
     "prelu+one-cycle",
+    "tests.study.activations_of_a_user:Slope",
+    "tests.study.activations_of_a_user:Scaled+weight-decay=0.01",
+    "tests.study.activations_of_a_user:cubed",
 )
 
 

@@ -9,11 +9,15 @@ import torch
 from torch import nn
 
 from agileact import ArgumentError
+from agileact.nn.rows import directions
 from agileact.study.spec.arms import arm
+from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import ModelSpec, TrialSpec, freeze
+from agileact.study.training.loop import Trial
 from agileact.study.training.run import run_trial
 from agileact.study.training.setup import build_network, build_optimizer
 from agileact.study.training.stacked import stackable
+from agileact.study.training.threads import one_thread
 from tests.study.builders import make_data, make_spec
 
 MLP = ModelSpec("mlp", freeze({"nodes": (6, 5)}))
@@ -123,6 +127,8 @@ def test_a_trial_of_each_form_runs_alone_and_is_reproducible(name):
     ("name", "changes", "words"),
     [
         ("agile-relu", {"start": "one"}, "the start 'one' is for standardised weights, not for 'free' ones"),
+        ("agile-relu+skip-init", {}, "the start 'skip-init' is for standardised weights, not for 'free' ones"),
+        ("agile-relu+standardized+skip-init", {}, "no branch of a residual sum ends in an agile activation"),
         ("relu", {"weights": "standardized"}, "weights 'standardized' are for agile activations, and the arm has none"),
         ("agile-relu+batchnorm", {"weights": "standardized"}, "no layer of the model can be standardised"),
     ],
@@ -143,6 +149,22 @@ def test_forms_that_a_network_cannot_have(name, changes, words):
         )
 
 
+def test_branches_that_start_at_nothing_leave_the_shortcuts_alone():
+    model = ModelSpec("residual-plain", freeze({"widths": (4, 8), "blocks": 1}))
+    spec = arm("agile-relu+standardized+skip-init").spec
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    network = build_network(model, spec, input_shape=(1, 8, 8), classes=3, seed=0, sample=lambda: x)
+    scales = {key: value.unique() for key, value in network.state_dict().items() if key.endswith("scale")}
+    assert {key for key, value in scales.items() if value.tolist() == [0.0]} == {
+        f"stage{n}_block1.unit2.activation.scale" for n in (1, 2)
+    }
+    parts = dict(network.named_children())
+    h = parts["stem"](x)
+    torch.testing.assert_close(parts["stage1_block1"](h), h)
+    shortcut = network.get_submodule("stage2_block1.shortcut")
+    torch.testing.assert_close(parts["stage2_block1"](h), shortcut(h))
+
+
 def test_an_arm_says_how_far_a_step_turns_its_directions():
     spec = arm("agile-relu+standardized+direction-turn=3", optimizer="adamw", lr=0.01).spec
     network = build_network(MLP, spec, input_shape=(400,), classes=3, seed=0, sample=lambda: torch.randn(2, 400))
@@ -151,3 +173,36 @@ def test_an_arm_says_how_far_a_step_turns_its_directions():
     assert rates == pytest.approx([0.01 * 3 / 20, 0.01])  # rows of 400 numbers, and of 6
     with pytest.raises(ArgumentError, match="direction_turn is for weights 'standardized' or 'length-one', not 'free'"):
         arm("agile-relu+direction-turn=3")
+
+
+@pytest.mark.parametrize("name", ["agile-gelu+standardized", "agile-relu+length-one"])
+def test_a_trial_notes_how_far_the_last_step_before_an_evaluation_turned_rows(name):
+    spec = make_spec(iterations=6, evaluate_every=5, probe_every=0, test_curve=False)
+    spec = TrialSpec(spec.task, arm(name, lr=0.01).spec, 0)
+
+    class Watched(Trial):
+        def _measure(self, iteration, train_loss):
+            weights = {
+                key: layer.get_parameter("weight").detach().double() for key, layer in directions(self.model).items()
+            }
+            rows_at.append({key: weight.flatten(1).clone() for key, weight in weights.items()})
+            super()._measure(iteration, train_loss)
+
+    rows_at: list[dict[str, torch.Tensor]] = []
+    with one_thread():
+        result = Watched(spec, make_data(), None).run()
+    assert result.curve.iteration == [0, 5, 6]
+    assert list(result.directions) == ["conv1", "conv2", "fc1"]
+    for layer, trace in result.directions.items():
+        assert len(trace.turn_median) == len(trace.turn_max) == 2
+        # Between the evaluations after steps 5 and 6 is one step.
+        angles = torch.acos((rows_at[1][layer] * rows_at[2][layer]).sum(1).clamp(max=1.0))
+        assert trace.turn_max[1] == pytest.approx(float(angles.max()), rel=1e-3)
+        assert trace.turn_median[1] == pytest.approx(float(angles.quantile(0.5)), rel=1e-3)
+    assert TrialResult.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("name", ["agile-gelu", "relu+batchnorm", "agile-gelu+weight-standardized", "relu+weight-norm"])
+def test_a_trial_of_free_rows_has_no_directions(name):
+    spec = make_spec(probe_every=0, test_curve=False)
+    assert run_trial(TrialSpec(spec.task, arm(name, lr=0.01).spec, 0), make_data()).directions == {}

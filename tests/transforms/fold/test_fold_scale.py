@@ -175,6 +175,21 @@ def test_weights_take_up_scales(name: str, direction: str):
         assert report.same_architecture
 
 
+@pytest.mark.parametrize("returned", [True, False])
+def test_the_report_names_the_weights_that_took_a_scale_up(returned: bool):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.act, self.last = nn.Linear(4, 8), ag.AgileReLU(8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            hidden = self.act(self.first(x))
+            return (self.last(hidden), hidden) if returned else self.last(hidden)
+
+    _, report = checked(drawn(Net().double()), torch.randn(3, 4, dtype=DOUBLE))
+    assert report.sites[0].scale_into == ("first" if returned else "last",)
+
+
 def test_backwards_only_if_positive():
     _, report = checked(sequence(nn.Linear(4, 3), ag.AgileReLU(3), negative=True), torch.randn(5, 4, dtype=DOUBLE))
     assert report.sites[0].kept == ("scale",)

@@ -1,7 +1,5 @@
 """Curves of an activation: f and f' beside a f(g (x - b)) and its slope, for one term or, with g = 1, several."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A network small enough to print, folded for real: where a and b go, and what stays and why."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from dataclasses import dataclass
 

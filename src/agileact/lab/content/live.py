@@ -1,7 +1,5 @@
 """Networks of the same depth trained live on digits: plain, agile, agile and standardised, batch-normalised."""
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass
@@ -10,11 +8,11 @@ import torch
 from torch import Tensor
 
 from agileact._common.errors import ArgumentError
-from agileact.lab.content.step import load_digits, network_for
+from agileact.lab.content.step import load_digits
 from agileact.nn import AgileModule
 from agileact.study.spec.trial import ArmSpec, ModelSpec
 from agileact.study.training.loop import batches, evaluate
-from agileact.study.training.setup import build_optimizer
+from agileact.study.training.setup import build_optimizer, network_on
 
 ARMS = ("plain", "agile", "standardised", "batch-normalised")
 LAYERS = 6
@@ -61,7 +59,9 @@ class LiveRun:
             )
             for arm in ARMS
         }
-        self.models = {arm: network_for(digits, model, of, spec.seed) for arm, of in arms.items()}
+        self.models = {
+            arm: network_on(digits, model, of, spec.seed, lambda: digits.train_x) for arm, of in arms.items()
+        }
         self._optimizers = {arm: build_optimizer(self.models[arm], of) for arm, of in arms.items()}
         self._batches = batches(len(digits.train_y), _BATCH, spec.seed)
         self.losses: dict[str, list[float]] = {arm: [] for arm in ARMS}

@@ -1,7 +1,5 @@
 """The learned activations of a network: opened from a checkpoint or the store of a study, and their curves."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import contextlib
@@ -350,16 +348,13 @@ def mib(size: float) -> str:
 
 def _open_store(path: Path) -> Trials:
     with Store(path, read_only=True) as store:
-        specs = [spec for spec in store.specs() if spec.task.budget.use_test and _learns(spec.arm)]
+        final = [spec for spec in store.specs() if spec.task.budget.use_test]
+    specs = [spec for spec in final if any(parse_activation(str(name)).trainable for _, name in spec.arm.activations)]
     if not specs:
         raise DataError(
             f"{path} holds no final trial with a learned activation (agile, combined or a baseline such as prelu)"
         )
     return Trials(str(path), path, tuple(specs))
-
-
-def _learns(arm: ArmSpec) -> bool:
-    return any(parse_activation(str(name)).trainable for _, name in arm.activations)
 
 
 def _terms(arm: ArmSpec, shape: Shape) -> int:

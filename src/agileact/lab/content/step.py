@@ -1,12 +1,8 @@
 """One training step at a time, with the batch's loss before it, after the weights moved, after a and b moved."""
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass
-
-from torch import nn
 
 from agileact._common.errors import ArgumentError
 from agileact.nn import AgileModule
@@ -14,7 +10,7 @@ from agileact.study.data.dataset import DataSet, load
 from agileact.study.spec.activation_names import parse_activation
 from agileact.study.spec.trial import ArmSpec, DataSpec, ModelSpec
 from agileact.study.training.loop import batches, halved_step
-from agileact.study.training.setup import build_network, build_optimizer
+from agileact.study.training.setup import build_optimizer, network_on
 
 NETWORKS: dict[str, tuple[str, ModelSpec, tuple[str, ...]]] = {
     "mlp": ("one hidden layer of 16 nodes", ModelSpec("mlp", (("nodes", (16,)),)), ("fc",)),
@@ -81,13 +77,6 @@ def load_digits() -> DataSet:
     return load(DataSpec("digits", validation=200))
 
 
-def network_for(digits: DataSet, model: ModelSpec, arm: ArmSpec, seed: int) -> nn.Module:
-    """Return a network with the weights of a seed."""
-    shape = tuple(digits.train_x.shape[1:])
-    sample = lambda: digits.train_x  # noqa: E731
-    return build_network(model, arm, input_shape=shape, classes=digits.classes, seed=seed, sample=sample)
-
-
 class StepRun:
     """The training of one network, a step at a time, with every step measured."""
 
@@ -97,7 +86,7 @@ class StepRun:
         _, model, roles = NETWORKS[spec.network]
         activations = tuple((role, spec.activation) for role in roles)
         arm = ArmSpec(activations, optimizer=spec.optimizer, lr=spec.lr, activation_lr=spec.activation_lr)
-        self.model = network_for(digits, model, arm, spec.seed)
+        self.model = network_on(digits, model, arm, spec.seed, lambda: digits.train_x)
         self._optimizer = build_optimizer(self.model, arm)
         self._loss = digits.objective.mean
         self._agile = [
@@ -116,7 +105,7 @@ class StepRun:
 
     @property
     def ended(self) -> bool:
-        """Whether no more steps are taken: enough of them, or the loss has left the numbers."""
+        """Whether no more steps are taken: enough of them, or the loss is not finite."""
         return len(self.moments) >= MOST_STEPS or self.diverged
 
     @property
@@ -143,7 +132,7 @@ class StepRun:
         last, count = self.moments[-1], len(self.moments)
         said = f"Step {count:,}: loss {last.before:.4g} before"
         if self.diverged:
-            return f"{said}; then it left the numbers (diverged). Try smaller learning rates, and reset."
+            return f"{said}; then it was not finite (diverged). Reset, and try smaller learning rates."
         said += f", {last.after_weights:.4g} when the weights had moved ({_percent(last.by_weights)})"
         if not self._agile:
             return f"{said}. A plain activation has nothing to move: the step ends there."

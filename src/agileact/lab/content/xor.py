@@ -1,7 +1,5 @@
 """XOR trained live: the plain and the agile network from one start, some epochs at a time."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -44,11 +42,6 @@ class XorRun:
         return self._training["plain"].epoch
 
     @property
-    def finished(self) -> bool:
-        """Whether no more epochs are taken."""
-        return self.taken >= MOST_EPOCHS
-
-    @property
     def settled(self) -> bool:
         """Whether both networks have solved it, and long enough ago to see that it stays so."""
         solved = [self.solved_since(arm) for arm in ARMS]
@@ -57,7 +50,7 @@ class XorRun:
     @property
     def ended(self) -> bool:
         """Whether there is nothing more to see."""
-        return self.finished or self.settled
+        return self.taken >= MOST_EPOCHS or self.settled
 
     def advance(self, epochs: int) -> None:
         """Take up to ``epochs`` epochs with each network."""
@@ -97,7 +90,7 @@ class XorRun:
                 parts.append(f"{arm.capitalize()}: solved after {since:,} epochs, loss {loss:.3g}.")
             else:
                 parts.append(f"{arm.capitalize()}: not solved, loss {loss:.3g}.")
-        if self.finished:
+        if self.taken >= MOST_EPOCHS:
             parts.append(f"The run ends here, after {MOST_EPOCHS:,} epochs.")
         return " ".join(parts)
 

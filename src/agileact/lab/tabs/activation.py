@@ -1,7 +1,5 @@
 """The tab "Activation": f, a f(g (x - b)), their slopes, and the fold into the weights around them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -126,7 +124,7 @@ def register(app: Dash, alone: Any) -> None:
             given = Form(name, scales, locations, chosen, None if g == 1 else g)
             x = number("x", at, -REACH, REACH)
             where = choice("the network", circuit, CIRCUITS)
-            with alone():
+            with alone:
                 drawn, read, folded = curves(given), reading(given, x), fold_circuit(where, given)
         except AgileactError as error:
             return (*[no_update] * 6, look.message(f"{error}.", bad=True))

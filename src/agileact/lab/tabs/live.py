@@ -1,7 +1,5 @@
 """The tab "Depth": plain, agile, standardised and batch-normalised networks of six layers, side by side."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -39,7 +37,7 @@ def layout() -> html.Div:
             look.control(
                 "Power of ten of the learning rate",
                 look.slider("live-lr", -4, 0, -2, 0.1),
-                hint="of weights, a and b; it moves a run that goes on",
+                hint="of weights, a and b; also during a run",
             ),
         ),
         *look.run_controls("live", toggle="Start", step="Step", reset="Reset"),
@@ -111,7 +109,10 @@ def signals_figure(run: LiveRun) -> look.Figure:
     layers = [*range(1, LAYERS + 1)]
     data = {arm: (layers, [max(size, 1e-9) for size in run.signals(arm).sizes]) for arm in ARMS}
     lines = _lines(data, mode="lines+markers", marker={"size": 7})
-    yaxis = {"type": "log", "tickformat": ".2~g", "nticks": 6}
+    sizes = [size for _, of_arm in data.values() for size in of_arm if math.isfinite(size)]
+    # By itself Plotly names all digits of an axis of less than two decades, too many for this height.
+    few = {"dtick": "D2"} if sizes and max(sizes) < 100 * min(sizes) else {"nticks": 6}
+    yaxis = {"type": "log", "tickformat": ".2~g", **few}
     title = "Size of the signal, by layer"
     more = {"yaxis": yaxis, "xaxis": {"dtick": 1}, "showlegend": True, "margin": _MARGIN}
     return look.figure(lines, title, "layer", "deviation over digits", **more)

@@ -1,7 +1,5 @@
 """The tab "Network": what the activations of a trained network have become, layer by layer."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -143,7 +141,7 @@ def register(app: Dash, opened: Path | None) -> None:
         try:
             if ctx.triggered_id == "network-too-large":
                 refuse_upload(large)
-            with sources.alone():
+            with sources.alone:
                 source = _asked(str(ctx.triggered_id), contents, name, path, opened)
                 if source is None:
                     return (no_update,) * 7
@@ -172,10 +170,10 @@ def register(app: Dash, opened: Path | None) -> None:
             return (no_update,) * 5
         wanted = part.strip() if isinstance(part, str) else ""
         try:
-            with sources.alone():
+            with sources.alone:
                 source = sources.get(key)
                 if source is None:
-                    gone = "The lab had put this network away (it keeps those of the last 32 pages); open it again."
+                    gone = "The lab keeps the networks of the last 32 pages; open this one again."
                     return [], gone, True, True, no_update
                 title = Path(source.name).name
                 if isinstance(source, Checkpoint):

@@ -1,7 +1,5 @@
 """The tab "One step": the loss of a batch before a step, after the weights moved, after a and b moved."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

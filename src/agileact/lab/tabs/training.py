@@ -1,7 +1,5 @@
 """What the tabs with a training share: one callback that takes steps and draws, and the clock that presses for more."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,7 +52,7 @@ def register_training(
         count = steps_asked(triggers, steps(others))
         try:
             spec = read_spec(*given)
-            with runs.alone():
+            with runs.alone:
                 run, lost = current_run(runs, key, spec, make, count, _place(state))
                 # The clock asks for what follows the picture it has: a run that was reset meanwhile stays at its start.
                 late = triggers == {f"{tab}-go"} and _place(others["go"]) != run.taken
@@ -64,7 +62,8 @@ def register_training(
         except AgileactError as error:
             bad = look.message(f"{error}.", bad=True)
             return (*[no_update] * (len(charts) + 1), bad, {"ended": True} if clock else no_update)
-        return *figures, sentence, look.put_away(lost), told
+        gone = look.message("The lab keeps the runs of the last 32 pages; this one starts again.")
+        return *figures, sentence, gone if lost else None, told
 
     if clock:
         # The next picture is asked for when the last one is there: a slow machine draws fewer, and none pile up.

@@ -1,7 +1,5 @@
 """The tab "XOR": the paper's Fig. 4 as it comes about, for the plain and the agile network side by side."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 
@@ -15,7 +13,7 @@ from agileact.paper.xor import POINTS, TARGETS, XorSpec
 
 _SPEEDS = (5, 10, 50)
 _OPTIMIZERS = ("adam", "sgd")
-_DRAWN = ("as maps", "in 3D, to be turned")
+_DRAWN = ("as maps", "in 3D, drag to turn")
 _CONTROLS = ("base", "optimizer", "lr", "activation-lr", "seed")
 _COLORS = {"plain": look.GREY, "agile": look.BLUE}
 _LEAST_LOSS = 1e-12
@@ -28,8 +26,8 @@ def layout() -> html.Div:
     """Return the tab's content."""
     speeds = [{"label": str(speed), "value": speed} for speed in _SPEEDS]
     return look.tab_body(
-        "Two hidden nodes fit a plane each, bend it by the activation, and the output adds the two: so four "
-        "points that no line separates are told apart. Both networks start from the same weights. Press Start "
+        "Each of two hidden nodes fits a plane and bends it by the activation, and the output adds both: this "
+        "separates four points that no line separates. Both networks start from the same weights. Press Start "
         "and watch the thick line, where the answer changes. Then try tanh, and other seeds: 3 is solved by "
         "one of the two alone, 7 by the other.",
         look.row(
@@ -158,7 +156,7 @@ def surfaces_figure(surfaces: Surfaces, arm: str) -> look.Figure:
         yaxis={**wide, "domain": [0.52, 0.97]},
         annotations=titles,
         showlegend=False,
-        margin={"l": 46, "r": 52, "t": 44, "b": 26},
+        margin={"l": 58, "r": 52, "t": 44, "b": 26},
         **axes,
     )
 

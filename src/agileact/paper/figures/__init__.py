@@ -3,8 +3,6 @@
 Importing this needs no matplotlib; drawing does (``pip install "agileact[paper]"``).
 """
 
-from __future__ import annotations
-
 from agileact.paper.figures.draw import draw_all, draw_networks, draw_xor
 from agileact.paper.figures.steps import StepShare, activation_step_share
 

@@ -1,7 +1,5 @@
 """Draw every figure that the results have data for, and write it as PNG and SVG."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ is trained; the maps of Figure 7 are computed at its initial weights. The text o
 we hold names these figures by number alone: what each shows here is a (reading).
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +49,7 @@ class Stage:
     pairs: int = 0
 
     @classmethod
-    def of(cls, module: nn.Module, shape: tuple[int, ...]) -> Stage:
+    def of(cls, module: nn.Module, shape: tuple[int, ...]) -> "Stage":
         """Return the stage of a layer that gives ``shape`` to a sample."""
         count = sum(parameter.numel() for parameter in module.parameters())
         if isinstance(module, nn.Conv2d):

@@ -1,7 +1,5 @@
 """The results of one run, grouped by combination and laid over each other by seed."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +53,7 @@ class Combination:
     fc: str
 
     @classmethod
-    def of(cls, result: TrialResult) -> Combination:
+    def of(cls, result: TrialResult) -> "Combination":
         """Return the combination that a trial ran."""
         arm = result.spec.arm
         conv = None if result.spec.task.model.name == "mlp" else arm.activation("conv")
@@ -117,7 +115,7 @@ class Run:
     xor: XorOutcome | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, results: Iterable[TrialResult], dataset: str, xor: XorOutcome | None = None) -> Run:
+    def of(cls, results: Iterable[TrialResult], dataset: str, xor: XorOutcome | None = None) -> "Run":
         """Group the results of one run; an error if one has a twin, whose spread would not be that of seeds."""
         found: dict[tuple[Combination, int], TrialResult] = {}
         for result in results:
@@ -134,20 +132,15 @@ class Run:
             groups.setdefault(combination, []).append(finished[combination, seed])
         return cls(dataset, groups, len(found) - len(finished), xor)
 
-    def where(self, keep: Callable[[Combination, list[TrialResult]], bool]) -> Run:
+    def where(self, keep: Callable[[Combination, list[TrialResult]], bool]) -> "Run":
         """Return the run with only those combinations that ``keep`` accepts."""
         kept = {c: trials for c, trials in self.groups.items() if keep(c, trials)}
         return Run(self.dataset, kept, self.diverged, self.xor)
 
     @property
-    def convolutional(self) -> Run:
+    def convolutional(self) -> "Run":
         """Only the networks with convolutional layers."""
         return self.where(lambda combination, _: combination.conv is not None)
-
-    @property
-    def fully_connected(self) -> Run:
-        """Only the networks without convolutional layers."""
-        return self.where(lambda combination, _: combination.conv is None)
 
     @property
     def ranked(self) -> list[Combination]:

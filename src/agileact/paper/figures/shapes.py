@@ -4,8 +4,6 @@ Drawn from the formula a f(x - b), equations (7) and (8) of doi 10.3745/KTSDE.20
 :func:`agileact.functional.agile` computes it; no data set enters.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -6,8 +6,6 @@ batch before the step, between the halves and after it. Figure 5: networks whose
 Figure 9: networks with agile layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +17,7 @@ from agileact._common.optional import require
 from agileact.paper.figures.run import Combination, NothingToDrawError, Run, is_agile
 from agileact.paper.figures.style import ACTIVATION, INK, LEGEND_ABOVE, MUTED, WEIGHTS, new_figure
 from agileact.study.spec.result import TrialResult
-from agileact.study.statistics import paired_difference
+from agileact.study.statistics.paired import mean_interval
 
 _SHOWN_STEPS = 8
 _BINS = 24
@@ -39,7 +37,7 @@ class Steps:
     activation: Values
 
     @classmethod
-    def of(cls, trial: TrialResult) -> Steps:
+    def of(cls, trial: TrialResult) -> "Steps":
         """Return the probed steps of a trial, without those whose loss was 0 or not finite."""
         probe = trial.probe
         table = np.asarray(
@@ -132,7 +130,7 @@ def _share(changes: list[Values]) -> tuple[float, tuple[float, float]]:
     lower = np.concatenate(changes) < 0
     wilson = require("scipy.stats", "paper").binomtest(int(lower.sum()), len(lower)).proportion_ci(method="wilson")
     low, high = float(wilson.low), float(wilson.high)
-    student = paired_difference(shares, [0.0] * len(shares))
+    student = mean_interval(shares)
     if student.low is not None and student.high is not None:
         low, high = max(0.0, min(low, student.low)), min(1.0, max(high, student.high))
     return student.mean, (low, high)

@@ -9,8 +9,6 @@ differently. So each combination carries its two parts in two independent marks 
 The hues are those of M. Okabe and K. Ito, *Color universal design* (2008), the last one darkened.
 """
 
-from __future__ import annotations
-
 import itertools
 import textwrap
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Figures 11 to 14: losses, sizes and positions over training (doi 10.3745/KTSDE.2020.9.7.213, section 4)."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
@@ -34,7 +32,7 @@ _MOMENTS = (0.05, 0.15, 0.4, 1.0)
 
 def figure_11(run: Run) -> Any:
     """Draw training and test loss of the networks without convolution, with the span over seeds."""
-    networks = run.fully_connected
+    networks = run.where(lambda combination, _: combination.conv is None)
     if not networks.groups:
         raise NothingToDrawError("no fully connected trials in these results")
     palette = Palette(run.groups)
@@ -237,8 +235,7 @@ def figure_14(run: Run) -> Any:
 
 
 def _end(layer: str, name: str, trial: TrialResult) -> list[float]:
-    values: list[float] = getattr(trial.layers[layer], name)
-    return values
+    return [*getattr(trial.layers[layer], name)]
 
 
 def _rectangles(axis: Any, ends: list[Band | None]) -> None:

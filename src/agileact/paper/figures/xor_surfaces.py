@@ -1,7 +1,5 @@
 """Figure 4: how the trained 2-2-1 network solves XOR (doi 10.3745/KTSDE.2020.9.7.213, section 2)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,15 +1,13 @@
 """What `agileact study` does: plan, run, show, export, report and watch a study."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
 from agileact._common.optional import expect
-from agileact._common.terminal import print_json, print_table
-from agileact.study.commands.context import STATISTICS, Context, carry_out, say, visible
+from agileact._common.terminal import print_json, print_table, say
+from agileact.study.commands.context import STATISTICS, Context, carry_out, make_executor, visible
 from agileact.study.commands.study import SOURCE
 from agileact.study.report.document import write_report
 from agileact.study.report.watch import Server
@@ -71,7 +69,9 @@ def plan(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run what is missing, then show the outcome."""
     expect("study", *STATISTICS)
-    carry_out(Context.read(options, trains=True), options)
+    context = Context.read(options, trains=True)
+    with make_executor(options) as executor:
+        carry_out(context, options, executor)
 
 
 def status(options: argparse.Namespace) -> None:
@@ -130,7 +130,7 @@ def _source(options: argparse.Namespace) -> Source:
     for name in SOURCE:
         if getattr(options, name.replace("-", "_")) is not None:
             raise ArgumentError(f"--{name} is for a study's YAML file; {options.spec} is a store's place")
-    return stored(options.spec)
+    return stored(options.spec, copies=True)
 
 
 def report(options: argparse.Namespace) -> None:
@@ -150,8 +150,9 @@ def report(options: argparse.Namespace) -> None:
 
 def watch(options: argparse.Namespace) -> None:
     """Serve the report."""
-    with Server(_source(options), options.port, matters=options.matters) as server:
-        print(f"Watching {server.news.folder}: {server.url} (Ctrl-C ends this; the study goes on)", flush=True)
+    source = _source(options)
+    with Server(source, options.port, matters=options.matters) as server:
+        print(f"Watching {source.folder}: {server.url} (Ctrl-C ends this; the study continues)", flush=True)
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:

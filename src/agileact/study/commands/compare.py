@@ -1,27 +1,26 @@
 """agileact compare: arms on a user's own model and data, with as many trials as fit into a time."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agileact._common.errors import ArgumentError
 from agileact._common.files import write_atomically
-from agileact._common.optional import expect
+from agileact._common.optional import expect, require
+from agileact._common.terminal import say
 from agileact.study import models
-from agileact.study.commands.context import STATISTICS, Context, as_asked, carry_out, say, visible
+from agileact.study.commands.context import STATISTICS, Context, as_asked, carry_out, make_executor, visible
 from agileact.study.data.dataset import load
 from agileact.study.data.objective import OPTIONS
-from agileact.study.running.budget import Limit
+from agileact.study.running.budget import Limit, smaller
 from agileact.study.running.conduct import identified
 from agileact.study.running.cost import START_SECONDS, estimate
-from agileact.study.running.executors.local import available_cores
+from agileact.study.running.executors.local import LocalExecutor, available_cores
 from agileact.study.running.planner import plan
 from agileact.study.running.progress import format_duration
 from agileact.study.spec.arms import Arm, arm
@@ -31,7 +30,6 @@ from agileact.study.spec.space import Space, search_space
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import Budget, DataSpec, ModelSpec, TaskSpec, freeze
 from agileact.study.spec.user_targets import find
-from agileact.study.training.dry_run import check_arms
 
 _MOST_SEEDS = 20
 _MOST_TUNING = 16
@@ -39,13 +37,21 @@ _MOST_REPLICATES = 10
 _MOST_SEEDS_OF_ONE = 4
 """Of a replicate: more replicates say more than more seeds in each, and more points to tune more than either."""
 
+_CLOSING = 0.03
+"""The share of the time that verdict and report have at least."""
+_CLOSING_OF_BEGINNING = 0.4
+"""They take about so many times as long as the process took to begin, on a slow machine too."""
+
 _TASK = "compare"
+_COST = "cost.json"
+
+_Costs = tuple[dict[tuple[str, str], float], float]
+"""Seconds of a trial by (arm, task); and from the start of the process until these were known."""
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     expect("study", *STATISTICS)
-    begun = time.monotonic()
     names = [name.strip() for name in options.arms.split(",") if name.strip()]
     if len(set(names)) < 2:
         raise ArgumentError(f"--arms must name at least two different arms, not {options.arms!r}")
@@ -68,27 +74,47 @@ def run(options: argparse.Namespace) -> None:
     study, data = identified(as_asked(study, options), options.data_dir)
     context = Context(study, data, options.out or Path("runs") / "compare")
     jobs = options.jobs or available_cores()
-    check_arms(context.study, context.data)
-    seconds = _remembered(
-        context,
-        lambda: estimate(context.study, plan(context.study, lambda spec: None), context.data, jobs).trial_seconds,
-    )
-    context.study = fitted(context.study, seconds, options.budget, jobs)
-    protocol = context.study.protocol
-    whole = START_SECONDS + sum(seconds.values()) * context.study.pair_trials / jobs
-    runs = f"{len(protocol.tuning_seeds)} seed{'s' * (len(protocol.tuning_seeds) > 1)} a point"
-    often = f"; all of it {protocol.replicates} times afresh" * (protocol.replicates > 1)
-    say(
-        f"{len(names)} arms: each {protocol.trials} points to tune, {runs}, and {len(protocol.seeds)} fresh ones"
-        f"{often}; about {format_duration(whole)} on {jobs} core(s), within {format_duration(options.budget)}."
-    )
-    for arms, space in context.study.searches:
-        say(f"Search space of {', '.join(arms)} ({protocol.sampler}): {space}.")
-    if shown := visible(context.study):
-        say(f"{shown}.")
+    context.check()
+    seconds, beginning = _remembered(context) or _timed(context, options.begun, jobs)
+    closing = max(_CLOSING * options.budget, _CLOSING_OF_BEGINNING * beginning)
+    others = beginning + START_SECONDS + closing
+    context.study = fitted(context.study, seconds, options.budget, jobs, others)
+    _remember(context, (seconds, beginning))
     # All else that the machine does makes trials slower than the few timed steps: what is planned follows.
     expected = sum(seconds.values()) / len(seconds) / jobs
-    carry_out(context, options, Limit(options.budget, expected, begun=begun))
+    limit = Limit(options.budget, expected, begun=options.begun, closing=closing)
+    with make_executor(options) as executor:
+        context.prepare(executor)
+        if isinstance(executor, LocalExecutor):
+            executor.warm()  # workers begin while this process imports what the verdict needs
+        _tell(context.study, others + sum(seconds.values()) * context.study.pair_trials / jobs, options.budget, jobs)
+        if limit.left > 0:
+            require("statsmodels.stats.multitest", "study")
+        options.ready()
+        carry_out(context, options, executor, limit)
+
+
+def _timed(context: Context, begun: float, jobs: int) -> _Costs:
+    """Return the seconds of a trial by (arm, task), from a few steps; and those since the process began."""
+    trial = estimate(context.study, plan(context.study, lambda spec: None), context.data, jobs).trial_seconds
+    return trial, time.monotonic() - begun
+
+
+def _tell(study: Study, whole: float, budget: float, jobs: int) -> None:
+    """Say what is planned, and about how many seconds the whole of it takes."""
+    protocol = study.protocol
+    runs = f"{len(protocol.tuning_seeds)} seed{'s' * (len(protocol.tuning_seeds) > 1)} a point"
+    often = f"; all of this in {protocol.replicates} replicates" * (protocol.replicates > 1)
+    say(
+        f"{len(study.arms)} arms: each {protocol.trials} points to tune, {runs}, and {len(protocol.seeds)} fresh ones"
+        f"{often}; about {format_duration(whole)} on {jobs} core(s), within {format_duration(budget)}."
+    )
+    if whole > budget:
+        say(f"Note: a verdict needs about {format_duration(whole)}; the budget has room for less, of all arms alike.")
+    for arms, space in study.searches:
+        say(f"Search space of {', '.join(arms)} ({protocol.sampler}): {space}.")
+    if shown := visible(study):
+        say(f"{shown}.")
 
 
 def _asked_space(options: argparse.Namespace) -> Space:
@@ -101,19 +127,22 @@ def _asked_space(options: argparse.Namespace) -> Space:
         raise ArgumentError(f"{' '.join(map(str, error.path))}: {error}") from None
 
 
-def _remembered(context: Context, measure: Callable[[], dict[tuple[str, str], float]]) -> dict[tuple[str, str], float]:
-    """Return measured seconds; the same ones when the command is repeated, or it would plan other trials."""
-    path = context.out / "cost.json"
-    wanted = [[arm.name, task.name, repr(task.spec)] for task in context.study.tasks for arm in context.study.arms]
-    if path.exists():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            known = json.loads(path.read_text())
-            if [row[:3] for row in known] == wanted:
-                return {(row[0], row[1]): float(row[3]) for row in known}
-    found = measure()
-    rows = [[*row, found[row[0], row[1]]] for row in wanted]
-    write_atomically(path, json.dumps(rows, indent=1) + "\n")
-    return found
+def _trials_of(study: Study) -> list[list[str]]:
+    return [[arm.name, task.name, repr(task.spec)] for task in study.tasks for arm in study.arms]
+
+
+def _remembered(context: Context) -> _Costs | None:
+    """Return the seconds that a plan was made with; a command that is repeated would else plan other trials."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads((context.out / _COST).read_text())
+        if [row[:3] for row in known["trials"]] == _trials_of(context.study):
+            return {(row[0], row[1]): float(row[3]) for row in known["trials"]}, float(known["beginning"])
+    return None
+
+
+def _remember(context: Context, costs: _Costs) -> None:
+    trials = [[*row, costs[0][row[0], row[1]]] for row in _trials_of(context.study)]
+    write_atomically(context.out / _COST, json.dumps({"beginning": costs[1], "trials": trials}, indent=1) + "\n")
 
 
 def proposed(
@@ -159,30 +188,40 @@ def usual_validation(data: str) -> int:
     return max(1, min(usual, (len(loaded.train_y) + 1) // 5))
 
 
-def fitted(study: Study, trial_seconds: Mapping[tuple[str, str], float], budget: float, jobs: int) -> Study:
+def fitted(
+    study: Study,
+    trial_seconds: Mapping[tuple[str, str], float],
+    budget: float,
+    jobs: int,
+    others: float = START_SECONDS,
+) -> Study:
     """Return the study with as many trials of so many seconds, by (arm, task), as fit into a time, on ``jobs`` workers.
 
     If so many replicates fit that a test can show something, they are taken: first as many as there may be, each with
     the fewest trials, then more points to tune and more seeds in each. Else tuning is done once, what is left beyond
-    the fewest trials goes in equal parts to tuning and seeds, and the verdict is about the rates that it chose.
+    the fewest trials goes in equal parts to tuning and seeds, and the verdict is about the rates that it chose. What
+    has room for one seed of each arm, but not for a verdict, is returned as it is: it becomes smaller while it runs.
+    ``others`` are the seconds of all that is no trial.
     """
-    each = sum(trial_seconds.values())
-    room = int(max(0.0, budget - START_SECONDS) * jobs / each) if each > 0 else _MOST_SEEDS + _MOST_TUNING
+    each, left = sum(trial_seconds.values()), max(0.0, budget - others)
+    room = int(left * jobs / each) if each > 0 else _MOST_SEEDS + _MOST_TUNING
     least_seeds, least_tuning = len(study.protocol.seeds), study.protocol.trials
     if replicated := _replicated(study, room):
         return dataclasses.replace(study, protocol=replicated)
     runs = len(study.protocol.tuning_seeds)  # of each point
     extra = room - least_seeds - least_tuning * runs
     if extra < 0:
-        needed = START_SECONDS + (least_seeds + least_tuning * runs) * each / jobs
-        share = max(0.0, budget - START_SECONDS) / (needed - START_SECONDS)
-        iterations = int(study.tasks[0].spec.budget.iterations * share)
-        ways = ["a budget of that", "fewer arms", *([f"about {iterations} iterations"] if iterations else [])]
-        raise ArgumentError(
-            f"{len(study.arms)} arms need at least {least_tuning * runs} trials each to tune and {least_seeds} seeds, "
-            f"about {format_duration(needed)}; the budget is {format_duration(budget)}. Take "
-            f"{', '.join(ways[:-1])} or {ways[-1]}"
-        )
+        *_, least = smaller(study)
+        if room < least.pair_trials:
+            some, enough = (format_duration(others + one.pair_trials * each / jobs) for one in (least, study))
+            iterations = int(study.tasks[0].spec.budget.iterations * left * jobs / (least.pair_trials * each))
+            ways = ["a budget of that", "fewer arms", *([f"about {iterations} iterations"] if iterations else [])]
+            raise ArgumentError(
+                f"{len(study.arms)} arms need at least {least.protocol.trials} trials each to tune and 1 seed, about "
+                f"{some}, and for a verdict {enough}; the budget is {format_duration(budget)}. Take "
+                f"{', '.join(ways[:-1])} or {ways[-1]}"
+            )
+        return study
     tuning = min(_MOST_TUNING, least_tuning + extra // 2 // runs)
     seeds = min(_MOST_SEEDS, room - tuning * runs)
     tuning = min(_MOST_TUNING, (room - seeds) // runs)

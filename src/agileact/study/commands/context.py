@@ -1,22 +1,19 @@
 """A study as a command has it, with its data and its store; and running it to the end, with outcome and report."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from agileact._common.errors import ArgumentError, TrialError
 from agileact._common.files import write_atomically
+from agileact._common.terminal import say
 from agileact.study.commands.study import TRAINING
 from agileact.study.commands.yaml_file import read_study
 from agileact.study.data.dataset import DataSet
 from agileact.study.report.document import write_report
-from agileact.study.results.idle import one_answer_seeds
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.printing import show
 from agileact.study.results.source import STORES, Source, stored, told
@@ -30,17 +27,12 @@ from agileact.study.running.progress import display, format_duration
 from agileact.study.running.store import Store
 from agileact.study.spec.protocol import Protocol, Study
 from agileact.study.spec.record import FILE, Circumstances, write_record
-from agileact.study.spec.user_code import UserCode
+from agileact.study.spec.user_code import CODE, UserCode
 from agileact.study.statistics import detectable
 from agileact.study.training.dry_run import check_arms
 
 STATISTICS = ("scipy", "statsmodels")
 """What the verdict at the end of a study needs."""
-
-
-def say(text: str) -> None:
-    """Tell the user something that is no result."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def visible(study: Study) -> str:
@@ -61,16 +53,19 @@ class Context:
     def __init__(self, study: Study, data: Mapping[str, DataSet], out: Path) -> None:
         self.study, self.data, self.out = study, data, out
         self.path = out / "store.sqlite"
+        self._checked = False
+        self._code: UserCode | None = None
 
     @classmethod
-    def read(cls, options: argparse.Namespace, *, trains: bool = False) -> Context:
+    def read(cls, options: argparse.Namespace, *, trains: bool = False) -> "Context":
         """Return the study of a YAML file, or of a folder of results; ``trains`` tells that its data is needed."""
         if not (options.spec.is_dir() or options.spec.suffix.lower() in STORES):
             study, data = identified(as_asked(read_study(options.spec), options), options.data_dir)
             return cls(study, data, options.out or Path("runs") / "study" / _folder(study.name))
         if options.out is not None:
             raise ArgumentError(f"--out is for a study's YAML file; {options.spec} is a folder of results already")
-        source = stored(options.spec)
+        # What is read alone needs no module as it is now; trials do.
+        source = stored(options.spec, copies=not trains)
         recorded = as_asked(source.known()[0], options)
         if not trains:
             # Its trials are known by the data's fingerprints; the data itself may be elsewhere.
@@ -100,12 +95,25 @@ class Context:
             if self.study.protocol.replicates > 1 and not data.mixes
         ]
         single = [
-            f"{arm.name}: trials of {task.name} run one by one, as an activation of your own is not stacked"
+            f"{arm.name}: trials of {task.name} run one by one, as its activation computes something else in a stack"
             for task in self.study.tasks
             for arm in self.study.arms
             if alone_for_its_activation(task.spec, arm.spec)
         ]
         return [note for note in (self.study.warning(), self.study.caveat(), *kept, *single) if note]
+
+    def check(self) -> None:
+        """Try every arm on every task with a few samples, once; an ArgumentError if one cannot run."""
+        if not self._checked:
+            check_arms(self.study, self.data)
+            self._checked = True
+
+    def prepare(self, executor: Elsewhere) -> UserCode:
+        """Tell an executor where the user's modules are as they are now, whatever becomes of the files; return them."""
+        if self._code is None:
+            self._code = UserCode.of(self.study)
+        executor.code = self._code.write(self.out / CODE) if self._code.modules else None
+        return self._code
 
     @property
     def source(self) -> Source:
@@ -135,11 +143,9 @@ class Context:
         self.tell_of_lost_store()
         with Store(self.path) as store, display(self.study) as shown, failures_kept(self.out):
             results = Results(store)
-            # Whatever becomes of the user's files while they wait: workers run the modules as they are now.
-            code = UserCode.of(self.study)
-            executor.code = code.write(self.out / "code") if code.modules else None
+            code = self.prepare(executor)
             if not plan(self.study, results).finished:
-                check_arms(self.study, self.data)
+                self.check()
             described = {name: data.description for name, data in self.data.items()}
 
             def record(notes: tuple[str, ...] = ()) -> Circumstances:
@@ -176,11 +182,17 @@ class Context:
                 limit, whole, store, executor, results=results, jobs=getattr(executor, "jobs", 1), on_plan=batch
             )
             self.study = part
-            if part != whole or not current.finished:
-                told = _amount(part.protocol) if current.finished else "nothing is complete"
+            if not current.finished:
+                enough = format_duration(limit.enough(part.most_trials - current.done))
+                raise TrialError(
+                    f"the time, {format_duration(limit.seconds)}, was over before each arm had one seed: "
+                    f"{current.done} of the fewest, {part.most_trials} trials, are done and kept. Take a budget of "
+                    f"about {enough}; the same command goes on"
+                )
+            if part != whole:
                 note = (
                     f"the time, {format_duration(limit.seconds)}, was over before all that was planned was done, "
-                    f"{_amount(whole.protocol)}; complete is: {told}; the same command goes on"
+                    f"{_amount(whole.protocol)}; complete is: {_amount(part.protocol)}; the same command goes on"
                 )
                 say(f"Note: {note}.")
                 around = record((note,))
@@ -190,7 +202,7 @@ class Context:
         """Say where an accuracy tells no more than which class is the largest."""
         for cell in outcome.cells:
             share = self.data[cell.task].largest_share
-            if seeds := one_answer_seeds(cell.results, share):
+            if seeds := [one for one in cell.results if share and one.selected_test_accuracy == share]:
                 say(
                     f"Note: {cell.task}, {cell.arm}: the accuracy of {len(seeds)} of {len(cell.results)} seeds, "
                     f"{100 * (share or 0):.2f} %, is the share of the largest class: a network that always answers it."
@@ -235,10 +247,9 @@ def _amount(protocol: Protocol) -> str:
     return ", ".join(words)
 
 
-def carry_out(context: Context, options: argparse.Namespace, limit: Limit | None = None) -> None:
+def carry_out(context: Context, options: argparse.Namespace, executor: Elsewhere, limit: Limit | None = None) -> None:
     """Run what is missing of a study, show the outcome, and write the report."""
-    with make_executor(options) as executor:
-        outcome = context.run(executor, command=options.command, matters=options.matters, limit=limit)
+    outcome = context.run(executor, command=options.command, matters=options.matters, limit=limit)
     show(outcome, as_json=options.json)
     context.say_one_answer(outcome)
     if path := keep_report(outcome, context.out):

@@ -1,39 +1,40 @@
 """The command lines of `agileact study` and `agileact compare`; what they do is imported when they run."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import importlib
 import math
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agileact._common.arguments import count, difference
+from agileact._common.arguments import count, difference, parser_of, port
+from agileact._common.deadline import DeadlineError, deadline
+from agileact._common.errors import ArgumentError
 
 TRAINING = ("device", "precision", "processes", "sharded")
 """Fields of a budget that a command can set for all tasks."""
 
-_PART = "; changes what a trial is, so give it to every command of the study (default: the study's own)"
+_TRIAL = ("what a trial is", "Give these to every command of the study; the default is the study's own.")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "out": {"type": Path, "help": "with a YAML file: folder for all results (default: runs/study/NAME)"},
     "data-dir": {"type": Path, "metavar": "DIR", "help": "folder with the data's files"},
-    "device": {"metavar": "NAME", "help": "cpu or cuda, for all tasks" + _PART},
-    "precision": {"metavar": "NAME", "help": "fp32, or bf16 or fp16 by Accelerate" + _PART},
-    "processes": {"type": int, "metavar": "N", "help": "processes that train one network together" + _PART},
+    "device": {"metavar": "NAME", "help": "cpu or cuda, for all tasks"},
+    "precision": {"metavar": "NAME", "help": "fp32, or bf16 or fp16 by Accelerate"},
+    "processes": {"type": int, "metavar": "N", "help": "processes that train one network together"},
     # None where it is not given: then the study's own word holds.
     "sharded": {
         "action": "store_true",
         "default": None,
-        "help": "each process keeps a part of the network (FSDP)" + _PART,
+        "help": "each process keeps a part of the network (FSDP)",
     },
     "jobs": {"type": count, "metavar": "N", "help": "trials side by side (default: one per core)"},
     "on": {
         "default": "local",
         "metavar": "WHERE",
-        "help": "local (worker processes, the default), ray (a cluster of this machine) or ray://HOST:PORT",
+        "help": "local (worker processes, the default), ray (a cluster on this machine) or ray://HOST:PORT",
     },
     "gpus": {
         "type": float,
@@ -45,6 +46,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "baseline": {"metavar": "ARM", "help": "compare with this arm instead of the first one"},
     "json": {"action": "store_true", "help": "print JSON to standard output, no table"},
 }
+_BUDGET = 0.95
+"""The share of a budget after which nothing begins."""
 SOURCE = ("out", "data-dir", *TRAINING)
 """What finds the results of a YAML file."""
 PLACE = ("jobs", "on", "gpus")
@@ -52,22 +55,15 @@ PLACE = ("jobs", "on", "gpus")
 
 def add(parser: argparse.ArgumentParser, *names: str, **helps: str) -> None:
     """Add the options of these names; ``helps`` are texts in place of the usual ones."""
+    trial = parser.add_argument_group(*_TRIAL) if set(names) & set(TRAINING) else None
     for name in names:
         text = helps.get(name)
-        parser.add_argument(f"--{name}", **{**_OPTIONS[name], **({"help": text} if text else {})})
+        place = trial if trial and name in TRAINING else parser
+        place.add_argument(f"--{name}", **{**_OPTIONS[name], **({"help": text} if text else {})})
 
 
-def port(text: str) -> int:
-    """Parse the number of a port."""
-    with contextlib.suppress(ValueError):
-        number = int(text)
-        if 0 <= number <= 65535:
-            return number
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port, a whole number from 0 to 65535")
-
-
-def add_command(commands: Any, count: Callable[[str], int]) -> None:
-    """Add ``agileact study`` and ``agileact compare``; ``count`` parses a whole number greater than 0."""
+def add_command(commands: Any) -> None:
+    """Add ``agileact study`` and ``agileact compare``."""
     from agileact.study.running import rescue
 
     parser = commands.add_parser(
@@ -83,7 +79,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     for name, own, text in (
         ("plan", ("jobs", "json"), "print what would run and how long it would take, without running it"),
         ("run", (*PLACE, "matters", "json"), "run what is missing, then show the outcome"),
-        ("status", ("json",), "print how far the study is, also while it runs"),
+        ("status", ("json",), "print how much of the study is done, also while it runs"),
         ("show", ("matters", "baseline", "json"), "print the outcome so far: tables and verdicts"),
         ("export", (), "write trials, curves or tuning as a tidy table, as CSV or Parquet"),
         ("report", ("matters",), "write the study as one HTML file that any browser opens: verdict, charts"),
@@ -113,7 +109,7 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
     )
     found["watch"].description = (
         "Serve the report on 127.0.0.1, to this machine alone. The page updates itself while the study runs; the study "
-        "need not have begun. Ctrl-C ends it; the study goes on."
+        "may start later. Ctrl-C ends the page; the study continues."
     )
     where = "port on 127.0.0.1, 0 for any free one (default: %(default)s)"
     found["watch"].add_argument("--port", type=port, default=8788, metavar="N", help=where)
@@ -124,17 +120,13 @@ def add_command(commands: Any, count: Callable[[str], int]) -> None:
 def _add_compare(commands: Any) -> None:
     parser = commands.add_parser(
         "compare",
-        help="compare activations on your own model and data, within a time",
+        help="compare activations on your own model and data, within a time limit",
         description="Compare activations on your own model and data under the fair protocol. Each arm replaces the "
         "model's activations, functional ones too; the first arm is the baseline. The command estimates the cost and "
         "runs as many trials as fit into the budget. If trials take longer, it runs fewer of all arms alike. It ends "
         "with a verdict.",
     )
-
-    def seconds(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            return duration(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 1.5h")
+    seconds = parser_of("a time such as 90s, 30m or 1.5h")(duration)
 
     def weights(text: str) -> str | tuple[float, ...]:
         with contextlib.suppress(ValueError):
@@ -147,7 +139,7 @@ def _add_compare(commands: Any) -> None:
         "--arms", required=True, metavar="A,B", help="such as original,agile-relu,prelu,PKG.MODULE:ACTIVATION"
     )
     parser.add_argument(
-        "--budget", type=seconds, default=1800.0, metavar="TIME", help="90s, 30m or 1.5h (default: 30m)"
+        "--budget", type=seconds, default=1800.0, metavar="TIME", help="for all trials: 90s, 30m or 1.5h (default: 30m)"
     )
     for name, default, what in (("iterations", 1000, "steps of a trial"), ("batch-size", 100, "samples a step")):
         text = f"{what} (default: %(default)s)"
@@ -177,7 +169,19 @@ def _add_compare(commands: Any) -> None:
         "--sampler", default="sobol", metavar="NAME", help="sampler of --space: sobol (default), optuna:TPESampler, ..."
     )
     add(parser, "out", *PLACE, *TRAINING, "matters", "json", out="folder for all results (default: runs/compare)")
-    parser.set_defaults(run=_later("compare", "run"), data_dir=None, resumes=True)
+    parser.set_defaults(run=_compare, data_dir=None, resumes=True)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    """Run the comparison; what comes before its trials, imports too, is interrupted when the budget is over."""
+    try:
+        with deadline(options.begun + _BUDGET * options.budget - time.monotonic()) as options.ready:
+            _later("compare", "run")(options)
+    except DeadlineError:
+        raise ArgumentError(
+            f"the budget of {options.budget:g} s was over before the first trial could begin, on this machine as busy "
+            f"as it is; take one of {4 * options.budget:g} s or more"
+        ) from None
 
 
 def _later(module: str, name: str) -> Callable[[argparse.Namespace], None]:

@@ -1,7 +1,5 @@
 """A study from a YAML file, checked as it is read: an error names the file, the place in it, and the nearest key."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

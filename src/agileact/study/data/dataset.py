@@ -4,8 +4,6 @@ A worker process that starts afresh knows the data sets of this folder alone: ca
 module that the worker imports too.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Callable
@@ -20,7 +18,7 @@ from agileact._common.errors import ArgumentError, DataError
 from agileact._common.names import hint
 from agileact.study.data.download import Progress
 from agileact.study.data.objective import OPTIONS, Objective, objective
-from agileact.study.data.on_disk import pieces, taken
+from agileact.study.data.on_disk import at_once, sample_bytes, taken
 from agileact.study.data.several_inputs import Layout
 from agileact.study.spec.trial import DataSpec
 
@@ -38,10 +36,7 @@ class DataSet:
             (N, channels, height, width) in [0, 1].
         train_y: Targets: int64 labels (N,); float32 values (N, outputs) for regression; int64 characters (N, length),
             the next one at each position, for text.
-        validation_x: As ``train_x``.
-        validation_y: As ``train_y``.
-        test_x: As ``train_x``.
-        test_y: As ``train_y``.
+        validation_x, validation_y, test_x, test_y: As ``train_x`` and ``train_y``.
         description: One sentence that says exactly which data this is.
         fingerprint: The first 16 hex digits of the SHA-256 over the arrays' bytes.
         classes: How many classes, characters or outputs there are; labels are 0 to ``classes - 1``.
@@ -120,7 +115,7 @@ class DataSet:
             return None
         return int(self.test_y.flatten().bincount().max()) / self.test_y.numel()
 
-    def to(self, device: torch.device) -> DataSet:
+    def to(self, device: torch.device) -> "DataSet":
         """Return the data on a device."""
         return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in PARTS})
 
@@ -129,7 +124,7 @@ class DataSet:
         """Whether :meth:`resampled` moves anything."""
         return self.mixable and self.kind != "text"
 
-    def resampled(self, number: int) -> DataSet:
+    def resampled(self, number: int) -> "DataSet":
         """Return the data with its training and validation samples shared out anew, parts as large as before.
 
         The test part stays, and so does the fingerprint, which is of the data that was loaded. Classes keep their
@@ -140,18 +135,16 @@ class DataSet:
             return self
         x, y = [self.train_x, self.validation_x], torch.cat([self.train_y, self.validation_y])
         held = torch.cat([torch.zeros(len(self.train_y)), torch.ones(len(self.validation_y))]).bool()
-        # PCG64 by name: numpy promises its stream for ever, but not which generator is the default.
-        generator = np.random.Generator(np.random.PCG64(number))
+        random = generator(number)
         new = torch.empty_like(held)
         labels = y if self.kind == "classification" else torch.zeros(len(y), dtype=torch.int64)
         for label in labels.unique():
             where = torch.nonzero(labels == label)[:, 0]
-            new[where] = held[where[torch.from_numpy(generator.permutation(len(where)))]]
-        order = torch.from_numpy(generator.permutation(len(y)))
+            new[where] = held[where[torch.from_numpy(random.permutation(len(where)))]]
+        order = torch.from_numpy(random.permutation(len(y)))
         train, validation = order[~new[order]], order[new[order]]
-        parts: dict[str, Any] = dict(
-            zip(PARTS, (taken(x, train), y[train], taken(x, validation), y[validation]), strict=False)
-        )
+        new_parts = (taken(x, train), y[train], taken(x, validation), y[validation])
+        parts: dict[str, Any] = dict(zip(PARTS, new_parts, strict=False))
         description = f"{self.description}; split {number} into training and validation samples"
         return dataclasses.replace(self, **parts, description=description)
 
@@ -171,14 +164,19 @@ class DataSet:
             raise DataError(f"{self.name}: the {part} part must be {wanted}, not {found}")
         if len(y) == 0:
             raise DataError(f"{self.name}: the {part} part is empty")
-        finite = (torch.isfinite(x[numbers]).all() for numbers in pieces(len(x), x.element_size() * x[:1].numel()))
-        if x.is_floating_point() and not all(finite):
+        views = x.split(at_once(sample_bytes(x)))
+        if x.is_floating_point() and not all(torch.isfinite(view).all() for view in views):
             raise DataError(f"{self.name}: the {part} part has inputs that are not finite")
         if self.kind == "regression":
             if not bool(torch.isfinite(y).all()):
                 raise DataError(f"{self.name}: the {part} part has targets that are not finite")
         elif not 0 <= int(y.min()) <= int(y.max()) < self.classes:
             raise DataError(f"{self.name}: the {part} part must hold labels from 0 to {self.classes - 1}")
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Return numpy's PCG64: numpy promises its stream for ever, but not which generator is the default."""
+    return np.random.Generator(np.random.PCG64(seed))
 
 
 Builder = Callable[[DataSpec, "Path | None", "Progress | None"], DataSet]
@@ -227,10 +225,9 @@ def load(spec: DataSpec, *, data_dir: Path | None = None, progress: Progress | N
         >>> data.train_x.shape, data.validation_x.shape, data.test_x.shape
         (torch.Size([3500, 1, 28, 28]), torch.Size([500, 1, 28, 28]), torch.Size([1000, 1, 28, 28]))
     """
-    known = names()
     builder = _builders.get(spec.name)
     if builder is None:
-        raise ArgumentError(f"no data set is named {spec.name!r}{hint(spec.name, known)}")
+        raise ArgumentError(f"no data set is named {spec.name!r}{hint(spec.name, names())}")
     told = {name: value for name, value in spec.options if name in OPTIONS}
     bare = dataclasses.replace(spec, options=tuple(pair for pair in spec.options if pair[0] not in told))
     data = builder(bare, None if data_dir is None else Path(data_dir), progress)

@@ -1,7 +1,5 @@
 """Fetch one file by pooch: from the first mirror whose content has the right checksum, whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket
@@ -88,7 +86,9 @@ def download(
                     failure = f"HTTP status {error.response.status_code} {error.response.reason}"
                     again = error.response.status_code in _TRY_AGAIN
                 except requests.RequestException as error:
-                    root = _root(error)
+                    root: BaseException = error  # what the library's errors were made from says it in few words
+                    while root.__context__ is not None:
+                        root = root.__context__
                     failure = str(root) or type(root).__name__
                     # No such host, or no answer from it: the next mirror is the better try.
                     again = not isinstance(root, socket.gaierror) and not isinstance(error, requests.ConnectTimeout)
@@ -107,13 +107,6 @@ def download(
         f"{target.name} could not be downloaded ({tried}). Run the same command again, or put the file at {target} "
         "yourself"
     )
-
-
-def _root(error: BaseException) -> BaseException:
-    """Return the error that a library's errors were made from; it says in few words what happened."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Data from files of the user's: images in an IDX folder, an .npz archive or CIFAR's format, and a text."""
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path
 

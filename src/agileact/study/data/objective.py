@@ -1,7 +1,5 @@
 """What a task minimises, tells beside the loss, and does to a batch: by its kind of data, or as its user says."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import inspect

@@ -1,7 +1,6 @@
 """Samples that are too large for memory are kept in a file of the temporary folder and read in pieces."""
 
-from __future__ import annotations
-
+import contextlib
 import itertools
 import os
 import tempfile
@@ -28,9 +27,9 @@ def most_bytes() -> int:
     return min(2**33, memory // 4)
 
 
-def pieces(count: int, sample: int) -> Iterator[Tensor]:
-    """Yield the numbers from 0 to ``count`` in order, as many at once as samples of so many bytes can be worked on."""
-    yield from torch.arange(count).split(max(1, _PIECE // max(sample, 1)))
+def at_once(sample: int) -> int:
+    """Return how many samples of so many bytes are worked on at once."""
+    return max(1, _PIECE // max(sample, 1))
 
 
 def built(count: int, sample: int, make: Callable[[Tensor], Tensor]) -> Tensor:
@@ -38,14 +37,14 @@ def built(count: int, sample: int, make: Callable[[Tensor], Tensor]) -> Tensor:
     if count * sample <= most_bytes():
         return make(torch.arange(count))
     samples = Samples()
-    for numbers in pieces(count, sample):
+    for numbers in torch.arange(count).split(at_once(sample)):
         samples.add(make(numbers))
     return samples.joined()
 
 
 def taken(parts: Sequence[Tensor], where: Tensor) -> Tensor:
     """Return the samples of those numbers, counted through all parts, in a file where they are large."""
-    if len(where) * _sample(parts[0]) <= most_bytes():
+    if len(where) * sample_bytes(parts[0]) <= most_bytes():
         return torch.cat([*parts])[where] if len(parts) > 1 else parts[0][where]
     starts = [0, *itertools.accumulate(len(part) for part in parts)]
 
@@ -57,10 +56,11 @@ def taken(parts: Sequence[Tensor], where: Tensor) -> Tensor:
             batch[inside] = part[local[inside]]
         return batch
 
-    return built(len(where), _sample(parts[0]), make)
+    return built(len(where), sample_bytes(parts[0]), make)
 
 
-def _sample(x: Tensor) -> int:
+def sample_bytes(x: Tensor) -> int:
+    """Return the bytes of one sample; 0 where there is none."""
     return x.element_size() * x[:1].numel()
 
 
@@ -74,40 +74,48 @@ class Samples:
         self._file: IO[bytes] | None = None
 
     def add(self, batch: Tensor) -> None:
-        """Append a batch.
-
-        Raises:
-            DataError: If its samples are unlike those before, or the disk is full.
-        """
+        """Append a batch; a DataError says that its samples are unlike those before, or the disk is full."""
         first = self._batches[0] if self._batches else batch
         if (batch.dtype, batch.shape[1:]) != (first.dtype, first.shape[1:]):
             found = " and ".join(f"{one.dtype} {tuple(one.shape[1:])}" for one in (first, batch))
             raise DataError(f"its samples are {found}; make them alike")
         self._count += len(batch)
         self._bytes += batch.nbytes
-        try:
-            if self._file is not None:
-                self._file.write(batch.contiguous().numpy().data)
-                return
-            self._batches.append(batch)
-            if self._bytes > most_bytes():
+        self._batches.append(batch)
+        if self._file is None and self._bytes <= most_bytes():
+            return
+        with _enough_room():
+            if self._file is None:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the samples
-                weakref.finalize(self, self._file.close)
-                for one in self._batches:
-                    self._file.write(one.contiguous().numpy().data)
-                self._batches = [first[:0]]
-        except OSError as error:
-            raise DataError(
-                f"the samples do not fit into memory, and not into {tempfile.gettempdir()} either: {error}; "
-                "set TMPDIR to a folder with more room"
-            ) from None
+                weakref.finalize(self, _close, self._file)
+            for one in self._batches:
+                self._file.write(one.contiguous().numpy().data)
+        self._batches = [first[:0]]
 
     def joined(self) -> Tensor:
         """Return all samples."""
         if self._file is None:
             return torch.cat(self._batches)
-        self._file.flush()
+        with _enough_room():
+            self._file.flush()
         (first,) = self._batches
         # Copied where it is written to, so that a network that changes its input leaves the file alone.
         array = np.memmap(self._file, first.numpy().dtype, "c", shape=(self._count, *first.shape[1:]))
         return torch.from_numpy(array)
+
+
+@contextlib.contextmanager
+def _enough_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"the samples do not fit into memory, and not into {tempfile.gettempdir()} either: {error}; "
+            "set TMPDIR to a folder with more room"
+        ) from None
+
+
+def _close(file: IO[bytes]) -> None:
+    # What a full disk did not take is tried once more, and was said before.
+    with contextlib.suppress(OSError):
+        file.close()

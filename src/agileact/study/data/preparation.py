@@ -6,8 +6,6 @@ other samples in an order that their number alone decides (:func:`split`). sciki
 samples than those of the studies that are stored.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ import torch
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, DataError
 from agileact._common.names import unknown
-from agileact.study.data.dataset import PARTS, DataSet
+from agileact.study.data.dataset import PARTS, DataSet, generator
 from agileact.study.spec.trial import DataSpec
 
 Array = npt.NDArray[Any]
@@ -187,10 +185,9 @@ def split(spec: DataSpec, count: int, test: int) -> dict[str, Array]:
     """Return indices of the training, validation and test part: a permutation that the number of samples decides."""
     if spec.validation + test >= count:
         raise ArgumentError(
-            f"{spec.name} has {count:,} samples, of which {test:,} are for testing: at most {count - test - 1:,} can "
-            f"be set aside for validation, not {spec.validation:,}"
+            f"{spec.name} has {count:,} samples{f', of which {test:,} are for testing' * (test > 0)}: at most "
+            f"{count - test - 1:,} can be set aside for validation, not {spec.validation:,}"
         )
-    # PCG64 by name: numpy promises its stream for ever, but not which generator is the default.
-    order = np.random.Generator(np.random.PCG64(0)).random(count).argsort(kind="stable")
+    order = generator(0).random(count).argsort(kind="stable")
     held = test + spec.validation
     return {"train": order[held:], "validation": order[test:held], "test": order[:test]}

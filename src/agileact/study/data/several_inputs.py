@@ -1,7 +1,5 @@
 """Several inputs of a network in one tensor: batches, workers, stores and evaluation know of a single one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,11 +68,6 @@ class Unpack:
         ]
         names = [name for name, *_ in self.layout]
         return ((), dict(zip(names, inputs, strict=True))) if names[0] else (tuple(inputs), {})
-
-    def hook(self, module: nn.Module) -> nn.Module:
-        """Hook into a network, and return it."""
-        module.register_forward_pre_hook(self, with_kwargs=True)
-        return module
 
     def example(self, samples: int) -> Tensor:
         """Return samples to try a network with: normal numbers, and whole ones up to the largest."""

@@ -1,7 +1,6 @@
 """Data of the user's: loaded by a function of theirs."""
 
-from __future__ import annotations
-
+import contextlib
 import dataclasses
 import hashlib
 from collections import defaultdict
@@ -127,17 +126,24 @@ def _materialised(target: str, name: str, part: Any) -> tuple[Any, Tensor]:
             raise DataError(
                 f"the {name} part of the data {target!r} must give pairs (input, target) of tensors or numbers"
             )
-        try:
+        with _of_part(target, name):
             for key, one in inputs.items():
                 x[key].add(_single(one))
             y.add(_single(batch[1]))
-        except DataError as error:
-            raise DataError(f"the {name} part of the data {target!r}: {error}") from None
     if not x:
         raise DataError(f"the {name} part of the data {target!r} is empty")
-    joined = {key: values.joined() for key, values in x.items()}
+    with _of_part(target, name):
+        joined, targets = {key: values.joined() for key, values in x.items()}, y.joined()
     given = joined if what == "a dict" else tuple(joined.values()) if what == "a tuple" else joined["inputs"]
-    return given, y.joined()
+    return given, targets
+
+
+@contextlib.contextmanager
+def _of_part(target: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"the {name} part of the data {target!r}: {error}") from None
 
 
 def _told(target: str, name: str, batches: Iterator[Any]) -> Iterator[Any]:

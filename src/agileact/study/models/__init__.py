@@ -15,5 +15,6 @@ from agileact.study.models.registry import positive as positive
 from agileact.study.models.registry import register_model as register_model
 from agileact.study.models.registry import role_activation as role_activation
 from agileact.study.models.registry import subseed as subseed
+from agileact.study.models.residual_plain import residual_plain as residual_plain
 from agileact.study.models.user_network import custom as custom
 from agileact.study.models.user_network import model_fingerprint as model_fingerprint

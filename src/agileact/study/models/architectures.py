@@ -1,7 +1,5 @@
 """The networks by name: the paper's two and a deep thin one, a small residual network, a character transformer."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 
@@ -21,17 +19,13 @@ def _dense_layers(
 ) -> OrderedDict[str, nn.Module]:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, width in enumerate(nodes, start=1):
-        layer = skip_init(nn.Linear, inputs, width)
-        initialise(layer, seed, f"fc{index}")
-        layers[f"fc{index}"] = layer
+        layers[f"fc{index}"] = initialise(skip_init(nn.Linear, inputs, width), seed, f"fc{index}")
         if arm.normalisation != "none":
             norm = nn.BatchNorm1d if arm.normalisation == "batch" else nn.LayerNorm
             layers[f"fc{index}_normalisation"] = norm(width)
         layers[f"fc{index}_activation"] = role_activation(arm, "fc", f"fc{index}_activation", width)
         inputs = width
-    output = skip_init(nn.Linear, inputs, classes)
-    initialise(output, seed, "output")
-    layers["output"] = output
+    layers["output"] = initialise(skip_init(nn.Linear, inputs, classes), seed, "output")
     return layers
 
 
@@ -51,9 +45,6 @@ def paper_cnn(
     The paper (section 4) has filters 16-8-4 and one hidden layer of 30 nodes; kernel and pooling sizes are
     not given in it and are our choice. The output layer has no activation (cross-entropy on logits). Convolutional
     layers have the role ``conv``, hidden layers ``fc``. An odd kernel keeps the size of the map; pooling 1 is none.
-
-    Raises:
-        ArgumentError: If an option does not fit, for instance if pooling leaves nothing of the image.
     """
     if len(input_shape) != 3:
         raise ArgumentError(f"the cnn needs images of shape (channels, height, width), not {input_shape}")
@@ -67,8 +58,7 @@ def paper_cnn(
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, count in enumerate(filters, start=1):
         layer = skip_init(nn.Conv2d, channels, count, kernel, padding=kernel // 2)
-        initialise(layer, seed, f"conv{index}")
-        layers[f"conv{index}"] = layer
+        layers[f"conv{index}"] = initialise(layer, seed, f"conv{index}")
         if arm.normalisation != "none":
             layers[f"conv{index}_normalisation"] = (
                 nn.BatchNorm2d(count) if arm.normalisation == "batch" else nn.GroupNorm(1, count)
@@ -153,9 +143,6 @@ def resnet(
     4.2: a 3x3 convolution, then stages of ``blocks`` blocks each, halving the image between stages, global average
     pooling and a linear layer. With ``blocks`` = 3 it is the paper's ResNet-20, except that shortcuts between
     stages are 1x1 convolutions (the paper's option B). ``widths`` are the filters of the stages.
-
-    Raises:
-        ArgumentError: If an option does not fit.
     """
     if len(input_shape) != 3:
         raise ArgumentError(f"the resnet needs images of shape (channels, height, width), not {input_shape}")
@@ -245,9 +232,6 @@ def char_transformer(
     normalisation before attention and before the dense layers, learned positions. No dropout: trials are to differ by
     their arm and seed alone. ``width`` is the embedding's, ``heads`` a divisor of it, ``expansion`` the hidden nodes
     over it.
-
-    Raises:
-        ArgumentError: If an option does not fit.
     """
     if len(input_shape) != 1:
         raise ArgumentError(f"the char-transformer needs pieces of text, of shape (length,), not {input_shape}")

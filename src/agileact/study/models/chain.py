@@ -1,7 +1,5 @@
 """A chain of layers that takes an activation and the max pooling behind it in one go, where the result is the same."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor, nn

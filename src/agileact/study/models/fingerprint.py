@@ -1,7 +1,5 @@
 """What tells one network of the user's from another: its weights, and all code of theirs that may compute with them."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """The registry of networks, and what their builders share: weights from the seed alone, activations from the arm."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import inspect
@@ -98,8 +96,8 @@ def subseed(seed: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def initialise(layer: nn.Module, seed: int, name: str) -> None:
-    """Draw torch's default initial weights (uniform in +-1/sqrt(fan-in)) from the layer's own stream."""
+def initialise(layer: nn.Module, seed: int, name: str) -> nn.Module:
+    """Draw torch's default initial weights (uniform in +-1/sqrt(fan-in)) from the layer's own stream; return it."""
     generator = torch.Generator().manual_seed(subseed(seed, f"weights/{name}"))
     weight = layer.get_parameter("weight")
     bound = 1 / math.sqrt(weight[0].numel())
@@ -107,6 +105,7 @@ def initialise(layer: nn.Module, seed: int, name: str) -> None:
         weight.uniform_(-bound, bound, generator=generator)
         if getattr(layer, "bias", None) is not None:
             layer.get_parameter("bias").uniform_(-bound, bound, generator=generator)
+    return layer
 
 
 def positive(name: str, values: Any) -> tuple[int, ...]:

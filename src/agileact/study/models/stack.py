@@ -1,8 +1,7 @@
 """Several networks as one: the same layers, a network a seed, in one call for all; by stacked layers, or by vmap."""
 
-from __future__ import annotations
-
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +13,7 @@ from agileact._common.errors import ArgumentError
 from agileact.baselines import ParametricActivation
 from agileact.nn import AgileModule
 from agileact.study.spec.activation_names import PlainActivation, activation
+from agileact.study.spec.user_targets import UserActivation
 
 
 class StackedLinear(nn.Module):
@@ -106,6 +106,8 @@ class StackedNetwork(nn.Module):
                 layers[name] = first
             elif isinstance(first, (AgileModule, ParametricActivation)):
                 layers[name] = StackedChannels(activation(texts[name], self.stacked * width), parts, width)
+            elif isinstance(first, UserActivation):
+                layers[name] = MappedNetwork(parts)
             elif isinstance(first, nn.BatchNorm1d):
                 norm = nn.BatchNorm1d(self.stacked * width, first.eps, first.momentum)
                 layers[name] = StackedChannels(norm, parts, width)
@@ -125,7 +127,7 @@ class StackedNetwork(nn.Module):
         return {
             f"{name}.{key}": value
             for name, layer in self.layers.items()
-            if isinstance(layer, (StackedLinear, StackedChannels))
+            if isinstance(layer, _WITH_STATE)
             for key, value in layer.part(index).items()
         }
 
@@ -133,7 +135,7 @@ class StackedNetwork(nn.Module):
     def set_part(self, index: int, state: Mapping[str, Tensor]) -> None:
         """Give one network the state that :meth:`part` returned."""
         for name, layer in self.layers.items():
-            if isinstance(layer, (StackedLinear, StackedChannels)):
+            if isinstance(layer, _WITH_STATE):
                 layer.set_part(index, {key: state[f"{name}.{key}"] for key in layer.part(index)})
 
 
@@ -191,3 +193,53 @@ class MappedNetwork(nn.Module):
         """Give one network the state that :meth:`part` returned."""
         for name, value in self.part(index).items():
             value.copy_(state[name])
+
+
+_WITH_STATE = (StackedLinear, StackedChannels, MappedNetwork)
+"""Layers of a stack that hold numbers of each network."""
+
+_TRIED = 3
+"""Networks, and channels of each, on which an activation of the user's is tried."""
+
+
+@functools.lru_cache(maxsize=256)
+def same_in_a_stack(text: str, code: str = "") -> bool:
+    """Return whether a user's activation computes in a stack what it computes alone, found out on random numbers.
+
+    It does not if it draws random numbers, or if vmap cannot see a state that it keeps or a choice that it makes.
+
+    Args:
+        text: Its name, as an arm writes it.
+        code: The fingerprint of the user's code.
+
+    Example:
+        >>> same_in_a_stack("torch:tanh"), same_in_a_stack("torch.nn:PReLU"), same_in_a_stack("torch.nn:Dropout")
+        (True, True, False)
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts = [activation(text, _TRIED) for _ in range(_TRIED)]
+        together = MappedNetwork(parts)
+        x = torch.randn(_TRIED, 4, _TRIED)
+        drawn = torch.get_rng_state()
+        try:
+            alone = [_trained_and_evaluated(part, one) for part, one in zip(parts, x, strict=True)]
+            if not torch.equal(drawn, torch.get_rng_state()):
+                return False
+            stacked = _trained_and_evaluated(together, x)
+        except Exception:  # whatever it raises, it runs alone, where the user sees it
+            return False
+    # Numbers come network by network, from both.
+    pairs = [(torch.stack(ours).flatten(), theirs.flatten()) for *ours, theirs in zip(*alone, stacked, strict=True)]
+    return all(torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6, equal_nan=True) for ours, theirs in pairs)
+
+
+def _trained_and_evaluated(module: nn.Module, x: Tensor) -> list[Tensor]:
+    """Return outputs while training, gradients of input and parameters, and outputs in evaluation after that."""
+    x = x.clone().requires_grad_()
+    output = module.train()(x)
+    wanted = [x, *(parameter for parameter in module.parameters() if parameter.requires_grad)]
+    found = torch.autograd.grad((output * output.detach().cos()).sum(), wanted, allow_unused=True)
+    grads = [torch.zeros_like(one) if grad is None else grad for one, grad in zip(wanted, found, strict=True)]
+    with torch.no_grad():
+        return [output.detach(), *grads, module.eval()(x)]

@@ -1,7 +1,5 @@
 """A network of the user's: built by a function of theirs, with its activations exchanged for the arm's."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
@@ -52,7 +50,7 @@ def custom(
             "built differently each time (from random numbers that begin anywhere, the time, or a file)"
         )
     if inputs:
-        Unpack(inputs).hook(model)
+        model.register_forward_pre_hook(Unpack(inputs), with_kwargs=True)
     example = _example(model, input_shape, classes, inputs)
     if not arm.activations:
         return model

@@ -3,8 +3,6 @@
 Text is text throughout: nothing in a block is markup, and the script puts it on the page as text alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The report as plain JSON types, of one study or of several side by side, and as a file."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone

@@ -4,8 +4,6 @@ The page's policy (Content-Security-Policy) allows the two scripts by their hash
 leave the page and no script in a name can run. Names reach the page inside JSON alone.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import hashlib

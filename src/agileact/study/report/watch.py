@@ -1,7 +1,5 @@
 """The report as a page of this machine that updates itself while a study runs."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import secrets
@@ -60,16 +58,6 @@ class News:
             document = None if version == now else self._document
             return {"version": now, "document": document, "trouble": self._trouble}
 
-    @property
-    def folder(self) -> Path:
-        """Where the store lies, or will lie."""
-        return self._source.folder
-
-    def document(self) -> Document:
-        """Return the current document."""
-        found: Document = self.state()["document"]
-        return found
-
     def _read(self, mark: _Mark) -> None:
         begin = time.monotonic()
         node = None if mark[0] is None else mark[0][0]
@@ -122,7 +110,7 @@ class Server(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ArgumentError(
-                f"port {port} of {HOST} cannot be had ({reason}); choose another one with --port, or 0 for any free one"
+                f"port {port} of {HOST} is not available ({reason}); choose another with --port, or 0 for any free one"
             ) from None
 
     @property
@@ -162,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         at = urlsplit(self.path)
         if at.path == "/":
-            self._send(HTTPStatus.OK, "text/html", page(self.server.news.document(), live=True), body)
+            self._send(HTTPStatus.OK, "text/html", page(self.server.news.state()["document"], live=True), body)
         elif at.path == "/state":
             version = parse_qs(at.query).get("version", [""])[0]
             text = json.dumps(self.server.news.state(version), ensure_ascii=True, allow_nan=False)

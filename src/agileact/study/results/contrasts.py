@@ -1,7 +1,5 @@
 """The final trials of an arm on a task, and an arm against the baseline: the verdict and the numbers behind it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from agileact.study.statistics import (
     time_to_loss,
     verdict,
 )
+from agileact.study.statistics.summary import finite
 
 _RESAMPLES = 1000
 
@@ -211,7 +210,7 @@ class Comparison:
             # None in the place of a bound that diverged runs leave open.
             "typical_interval": None
             if typical.low is None or typical.high is None
-            else [bound if math.isfinite(bound) else None for bound in (typical.low, typical.high)],
+            else [finite(typical.low), finite(typical.high)],
             "signed_rank_p": found.rank_p,
             "seeds_lower": typical.lower,
             "seeds_higher": typical.higher,

@@ -1,7 +1,5 @@
 """A study's trials, curves and tuning as tidy tables for other programs."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io
@@ -16,6 +14,7 @@ from agileact.study.results.outcome import Outcome
 from agileact.study.results.sensitivity import score
 from agileact.study.running.naming import trial_name
 from agileact.study.spec.trial import ArmSpec
+from agileact.study.statistics.summary import finite
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -55,7 +54,7 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
         )
         row = dict(zip(COLUMNS, values, strict=True))
         row |= {f"version_{name}": number for name, number in result.versions.items()}
-        rows.append({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()})
+        rows.append({k: finite(v) if isinstance(v, float) else v for k, v in row.items()})
     return rows
 
 
@@ -70,7 +69,7 @@ def curve_rows(outcome: Outcome) -> list[dict[str, Any]]:
         curve, spec = one.result.curve, one.result.spec
         for place, iteration in enumerate(curve.iteration):
             values = (getattr(curve, name) for name in _CURVES)
-            found = [_finite(each[place]) if place < len(each) else None for each in values]
+            found = [finite(each[place]) if place < len(each) else None for each in values]
             own = (outcome.study.name, one.task, one.arm, one.phase, spec.task.data.split, spec.seed, iteration)
             rows.append(dict(zip(CURVE_COLUMNS, (*own, *found, spec.key), strict=True)))
     return rows
@@ -89,7 +88,7 @@ def tuning_rows(outcome: Outcome) -> list[dict[str, Any]]:
         plain = (bool, int, float, str, type(None))
         fields = [value if isinstance(value, plain) else str(value) for value in vars(spec.arm).values()]
         won = places[key] == spec.arm if key in places else None
-        values = (*which, *fields, _finite(score(one.result)), won)
+        values = (*which, *fields, finite(score(one.result)), won)
         rows.append(dict(zip(TABLE_COLUMNS["tuning"], values, strict=True)))
     return rows
 
@@ -97,7 +96,7 @@ def tuning_rows(outcome: Outcome) -> list[dict[str, Any]]:
 def sensitivity_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """Return one row for every learning rate that an arm tried on a task, with its mean, lowest and highest loss."""
     found = [
-        (outcome.study.name, task, arm, rate, *map(_finite, ends))
+        (outcome.study.name, task, arm, rate, *map(finite, ends))
         for (task, arm), one in outcome.sensitivities.items()
         for rate, *ends in zip(one.rates, one.mean, one.low, one.high, strict=True)
     ]
@@ -119,8 +118,8 @@ TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
 """What each has, also without rows."""
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+_TEXTS = frozenset({"space", "optimizer_options", "metric"})
+"""Columns of texts that may have no value."""
 
 
 def to_csv(rows: Rows, columns: Sequence[str] = COLUMNS) -> str:
@@ -138,14 +137,15 @@ def to_csv(rows: Rows, columns: Sequence[str] = COLUMNS) -> str:
 
 
 def to_parquet(rows: Rows, columns: Sequence[str] = COLUMNS) -> bytes:
-    """Return rows as Parquet; what a row lacks is null.
-
-    Raises:
-        MissingExtraError: If pyarrow is not installed.
-    """
+    """Return rows as Parquet, by pyarrow; what a row lacks is null."""
     arrow, parquet = require("pyarrow", "study"), require("pyarrow.parquet", "study")
-    buffer = io.BytesIO()
-    parquet.write_table(arrow.table({name: [row.get(name) for row in rows] for name in _names(rows, columns)}), buffer)
+    buffer, found = io.BytesIO(), {}
+    for name in _names(rows, columns):
+        values = [row.get(name) for row in rows]
+        # A column without a value has the type that it has elsewhere, so that tables of several studies fit together.
+        empty = all(value is None for value in values)
+        found[name] = arrow.array(values, (arrow.string() if name in _TEXTS else arrow.float64()) if empty else None)
+    parquet.write_table(arrow.table(found), buffer)
     return buffer.getvalue()
 
 

@@ -1,7 +1,5 @@
 """Which trials have learned nothing at all, as a ReLU network does whose units have all died."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -31,8 +29,3 @@ def idle_seeds(results: Sequence[TrialResult], task: Sequence[TrialResult]) -> t
         if result.status == "finished" and start is not None and min(result.curve.validation_loss) > _LEARNED * start:
             found.append(result.spec.seed)
     return tuple(found)
-
-
-def one_answer_seeds(results: Sequence[TrialResult], share: float | None) -> tuple[int, ...]:
-    """Return the seeds whose test accuracy is that of answering the largest class, of this share, always."""
-    return tuple(result.spec.seed for result in results if share and result.selected_test_accuracy == share)

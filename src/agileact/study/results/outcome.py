@@ -1,7 +1,5 @@
 """What a study found, each part derived once from one reading of its trials: what is shown, reported and exported."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from agileact.study.statistics import (
     performance_profile,
     probability_of_improvement,
 )
+from agileact.study.statistics.summary import finite
 
 _FAR = 3.0
 """A test loss of more than so many times the validation loss is told."""
@@ -163,7 +162,7 @@ class Outcome:
         return average_ranks(means.reshape(tasks, arms))
 
     @cached_property
-    def over_tasks(self) -> OverTasks | None:
+    def over_tasks(self) -> "OverTasks | None":
         """What holds over all tasks together; None for fewer than two, or where losses cannot be compared."""
         count = len(self.study.arms)
         bases = [cell.summary() for cell in self.cells[::count]]
@@ -250,8 +249,7 @@ _FEW = 8
 class OverTasks:
     """Losses of all tasks, each divided by the mean of the baseline's finite ones there, which makes them comparable.
 
-    Args:
-        losses: Runs (or replicates) x tasks, by arm; only of arms that have as many on every task.
+    They are runs (or replicates) x tasks, by arm; only of arms that have as many on every task.
     """
 
     def __init__(self, losses: Mapping[str, npt.NDArray[np.float64]]) -> None:
@@ -297,4 +295,4 @@ class OverTasks:
 
 
 def _plain(one: Estimate) -> dict[str, float | None]:
-    return {name: value if value is not None and math.isfinite(value) else None for name, value in vars(one).items()}
+    return {name: finite(value) for name, value in vars(one).items()}

@@ -1,7 +1,5 @@
 """What a study found, printed: tables and verdicts for people, one JSON document for programs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,11 +77,11 @@ def rows(cells: Sequence[Cell]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def _range(rates: Sequence[float | None]) -> str:
-    """Return the rates that were chosen, from the smallest to the largest; None is the learning rate itself."""
+    """Return the rate that was chosen, or the smallest and largest of several; None is the learning rate itself."""
     known = sorted({rate for rate in rates if rate is not None})
     if not known:
         return "–"
-    return f"{known[0]:g}" if len(known) == 1 else f"{known[0]:g} to {known[-1]:g}"
+    return f"{known[0]:g}" if len(known) == 1 else f"{known[0]:.3g} to {known[-1]:.3g}"
 
 
 def show(outcome: Outcome, *, as_json: bool = False) -> None:

@@ -1,7 +1,5 @@
 """What tuning trials tell of an arm's sensitivity to the learning rate: a result, not a by-product."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from agileact.study.results.idle import untrained_loss
 from agileact.study.spec.result import TrialResult
 from agileact.study.statistics import Difference, RateRange, expected_best, rate_range
 from agileact.study.statistics.paired import mean_interval
+from agileact.study.statistics.summary import finite
 
 DRAWS = (1, 2, 4, 8)
 """So many random points are drawn."""
@@ -69,10 +68,10 @@ class Sensitivity:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers for JSON; what is infinite is None."""
-        columns = {name: [_plain(one) for one in getattr(self, name)] for name in ("rates", "mean", "low", "high")}
+        columns = {name: list(map(finite, getattr(self, name))) for name in ("rates", "mean", "low", "high")}
         ranges = [{**vars(one), "decades": one.decades} for one in self.ranges]
         width = None if self.width is None else [self.width.mean, self.width.low, self.width.high]
-        expected = {str(n): _plain(value) for n, value in zip(DRAWS, self.expected, strict=True)}
+        expected = {str(n): finite(value) for n, value in zip(DRAWS, self.expected, strict=True)}
         return {
             **{"task": self.task, "arm": self.arm, **columns, "ranges": ranges},
             **{"width_interval": width, "expected_best": expected},
@@ -120,7 +119,3 @@ def _kept(result: TrialResult) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -1,7 +1,5 @@
 """Where a study and its trials are read: a store with its record beside it, or a study that is known already."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +56,13 @@ class Source:
             return Outcome(study, Results(store, found), around, matters=matters)
 
 
-def stored(path: Path) -> Source:
-    """Return the source at ``path``, a store's file or the folder that holds it; nothing need be there yet."""
+def stored(path: Path, *, copies: bool = False) -> Source:
+    """Return the source at ``path``, a store's file or the folder that holds it; nothing need be there yet.
+
+    ``copies`` as for :func:`agileact.study.spec.record.read_record`.
+    """
     store = path if path.is_file() or path.suffix.lower() in STORES else path / "store.sqlite"
-    return Source(store, lambda: read_record(store.parent))
+    return Source(store, lambda: read_record(store.parent, copies=copies))
 
 
 def told(study: Study, store: Path, *, begun: bool = True) -> Source:

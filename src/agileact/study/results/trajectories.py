@@ -1,7 +1,5 @@
 """What happened while a cell's trials trained: losses, scales and locations over iterations, summarised over seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agileact.study.spec.result import TrialResult
+from agileact.study.spec.result import DirectionTrace, LayerTrace, TrialResult
 
 Part = Literal["train", "validation", "test"]
 
@@ -70,12 +68,39 @@ def layer_bands(results: Sequence[TrialResult]) -> dict[str, LayerBand]:
     for name in whole[0].layers:
         traces = [result.layers[name] for result in whole if name in result.layers]
         if traces[0].scale_min:
-            means: dict[str, Any] = {
-                end: tuple(_even([getattr(trace, end) for trace in traces]).mean(axis=0).tolist())
-                for end in vars(traces[0])
-            }
-            bands[name] = LayerBand(iterations=_longest(whole), runs=len(traces), **means)
+            bands[name] = LayerBand(iterations=_longest(whole), runs=len(traces), **_means(traces))
     return bands
+
+
+@dataclass(frozen=True)
+class TurnBand:
+    """How far one step turns the rows of a standardised layer, over iterations, over the runs that did not diverge.
+
+    Each is a mean over runs, in radians: ``turn_median`` of the median row's angle, ``turn_max`` of the largest.
+    """
+
+    iterations: tuple[int, ...]
+    turn_median: tuple[float, ...]
+    turn_max: tuple[float, ...]
+    runs: int
+
+
+def turn_bands(results: Sequence[TrialResult]) -> dict[str, TurnBand]:
+    """Return one band for each layer whose rows of weights are put back after each step, in order of the network."""
+    whole = _whole(results)
+    bands = {}
+    for name in whole[0].directions if whole else ():
+        traces = [result.directions[name] for result in whole if name in result.directions]
+        # No step was taken before the first evaluation.
+        bands[name] = TurnBand(iterations=_longest(whole)[1:], runs=len(traces), **_means(traces))
+    return bands
+
+
+def _means(traces: Sequence[LayerTrace] | Sequence[DirectionTrace]) -> dict[str, Any]:
+    """Return each end of some traces as its mean over them."""
+    return {
+        end: tuple(_even([getattr(trace, end) for trace in traces]).mean(axis=0).tolist()) for end in vars(traces[0])
+    }
 
 
 def _even(curves: Sequence[Sequence[float]]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from agileact.study.running.conduct import Results
-from agileact.study.running.executors import Event, Executor, Finished
+from agileact.study.running.executors import Event, Executor, Finished, Started
 from agileact.study.running.planner import Plan, plan
 from agileact.study.running.runner import run_study
 from agileact.study.running.store import Store
 from agileact.study.spec.protocol import Study
 
-_RUNNING = 0.97
-"""The share of the time in which trials run; the rest is for verdict and report."""
+_CLOSING = 0.03
+"""The share of the time that is kept for verdict and report, where nobody says how long they take."""
 _BATCH = 0.1
 """How often the plan is looked at again: after about this share of the time."""
-_MARGIN = 1.05
+MARGIN = 1.05
 """Trials are expected to take so many times as long as those before."""
 
 _LAST = 4
@@ -36,6 +36,7 @@ class Limit:
         expected: Seconds that a trial takes of it before one was seen: of one core, by the number of cores.
         clock: Returns seconds.
         begun: When the time began; None for now.
+        closing: Seconds of it that are kept for verdict and report; None for a small share.
     """
 
     def __init__(
@@ -44,9 +45,13 @@ class Limit:
         expected: float,
         clock: Callable[[], float] = time.monotonic,
         begun: float | None = None,
+        closing: float | None = None,
     ) -> None:
         self.seconds, self._expected, self._clock = seconds, expected, clock
-        self.end = (clock() if begun is None else begun) + _RUNNING * seconds
+        self.end = (
+            (clock() if begun is None else begun) + seconds - (_CLOSING * seconds if closing is None else closing)
+        )
+        self._started: float | None = None
         self._first: float | None = None
         self._latest: list[float] = []
 
@@ -66,6 +71,17 @@ class Limit:
             means.append((last[-1] - self._latest[-_LAST - 1]) / _LAST)
         return max(means)
 
+    @property
+    def at_once(self) -> int:
+        """How many trials run before the plan is looked at again: none while it is not known how slow they are."""
+        return int(_BATCH * self.seconds / self.each) if self._latest and self.each > 0 else 0
+
+    def enough(self, missing: int) -> float:
+        """Return about how long the whole time would have to be for so many more trials."""
+        # Of workers that have returned nothing yet it is not known how long they begin: as long again, perhaps.
+        begins = 0.0 if self._latest or self._started is None else self._clock() - self._started
+        return self.seconds + begins + missing * self.each * MARGIN
+
     def check(self) -> None:
         """Raise OutOfTimeError if the time is over."""
         if self.left <= 0:
@@ -73,7 +89,9 @@ class Limit:
 
     def note(self, event: Event) -> None:
         """Take note of an event."""
-        if isinstance(event, Finished):
+        if isinstance(event, Started) and self._started is None:
+            self._started = self._clock()
+        elif isinstance(event, Finished):
             now = self._clock()
             if self._first is None:
                 # What its worker began with, such as imports, comes once.
@@ -82,12 +100,16 @@ class Limit:
 
     def fitting(self, sizes: Sequence[Study], known: Results) -> tuple[Study, Plan]:
         """Return the first study whose missing trials fit into the time that is left, else the last; and its plan."""
-        for study in sizes:
+        room, stored = self.left, len(known)
+        for place, study in enumerate(sizes[:-1]):
+            # To plan is to look at every trial: not where all that is stored could not be enough.
+            if place and (study.most_trials - stored) * self.each * MARGIN > room:
+                continue
             current = plan(study, known)
             missing = 0 if current.finished else study.most_trials - current.done
-            if missing * self.each * _MARGIN <= self.left:
-                break
-        return study, current
+            if missing * self.each * MARGIN <= room:
+                return study, current
+        return sizes[-1], plan(sizes[-1], known)
 
 
 def smaller(study: Study) -> Iterator[Study]:
@@ -112,18 +134,31 @@ def smaller(study: Study) -> Iterator[Study]:
         protocol = dataclasses.replace(protocol, choose=choose, **changes)  # type: ignore[arg-type]
         return dataclasses.replace(study, protocol=protocol)
 
-    while protocol.replicates > 1:
-        yield changed(replicates=protocol.replicates - 1)
-    while len(protocol.seeds) > study.least_seeds:
-        yield changed(seeds=protocol.seeds[:-1])
-    if protocol.tune:
-        least = min(4, protocol.trials) if study.searches else len(protocol.lr)
-        while protocol.trials > least:
-            yield changed(trials=protocol.trials - 1)
-        while len(protocol.tuning_seeds) > 1:
-            yield changed(tuning_seeds=protocol.tuning_seeds[:-1])
-    while len(protocol.seeds) > 1:
-        yield changed(seeds=protocol.seeds[:-1])
+    def shrunk(name: str, least: int) -> Iterator[Study]:
+        while len(values := getattr(protocol, name)) > least:
+            yield changed(**{name: values[:-1]})
+
+    def tuned_less() -> Iterator[Study]:
+        if protocol.tune:
+            least = min(4, protocol.trials) if study.searches else len(protocol.lr)
+            while protocol.trials > least:
+                yield changed(trials=protocol.trials - 1)
+            yield from shrunk("tuning_seeds", 1)
+
+    def repeated_less(least: int) -> Iterator[Study]:
+        while protocol.replicates > least:
+            yield changed(replicates=protocol.replicates - 1)
+
+    if protocol.replicates > 1:
+        # A test needs so many replicates: rather fewer seeds and points in each.
+        yield from repeated_less(study.least_seeds)
+        yield from shrunk("seeds", 1)
+        yield from tuned_less()
+        yield from repeated_less(1)
+    else:
+        yield from shrunk("seeds", study.least_seeds)
+        yield from tuned_less()
+        yield from shrunk("seeds", 1)
 
 
 def conduct_within(
@@ -169,10 +204,10 @@ def conduct_within(
                 current.next,
                 key=lambda spec: (spec.task.data.split, spec.task.budget.use_test, spec not in least, spec.seed),
             )
-            batch = waiting[: max(jobs, int(_BATCH * limit.seconds / limit.each) if limit.each > 0 else len(waiting))]
+            batch = waiting[: max(jobs, limit.at_once)]
             show = on_plan(part, current, len(batch))
             if current.finished:
-                return part, current
+                break
             limit.check()
 
             def seen(event: Event, show: Callable[[Event], None] | None = show) -> None:
@@ -185,11 +220,12 @@ def conduct_within(
 
             run_study(batch, store, executor, seen)
     except OutOfTimeError:
-        for part in sizes:
-            current = plan(part, known)
-            if current.finished:
-                break
-        return part, current
+        pass
     finally:
         if hasattr(executor, "tick"):
             executor.tick = None
+    for part in sizes:
+        current = plan(part, known)
+        if current.finished:
+            break
+    return part, current

@@ -108,6 +108,10 @@ class Results:
             self._found[spec] = result
         return self._found[spec]
 
+    def __len__(self) -> int:
+        """Return how many trials are stored, of whatever study."""
+        return len(self._store)
+
     def add(self, result: TrialResult) -> None:
         """Take a result that was stored a moment ago, and need not be read."""
         self._found[result.spec] = result

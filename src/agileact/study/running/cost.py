@@ -21,6 +21,8 @@ from agileact.study.training.setup import build_network, build_optimizer
 from agileact.study.training.threads import one_thread
 
 _STEPS = 6
+_SECONDS_TO_TIME = 1.0
+"""Of steps that take so long together, two are enough to know how long one takes."""
 START_SECONDS = 4.0
 """What a worker needs to import torch and load data."""
 
@@ -70,8 +72,8 @@ def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
     )
     optimizer, loss = build_optimizer(model, arm), data.objective.mean
     x, y = data.train_x[: budget.batch_size], data.train_y[: budget.batch_size]
-    durations = []
-    for _ in range(_STEPS):
+    durations: list[float] = []
+    while len(durations) < 2 or (len(durations) < _STEPS and sum(durations) < _SECONDS_TO_TIME):
         start = time.perf_counter()
         optimizer.zero_grad()
         loss(model(data.objective.augmented(x)), y).backward()

@@ -146,7 +146,7 @@ def _set_aside(path: Path) -> Path:
 
 def add_action(actions: Any) -> None:
     """Add ``agileact study rescue``."""
-    text = "save the trials of a damaged store that are whole"
+    text = "save the undamaged trials of a damaged store"
     action = actions.add_parser("rescue", help=text, description=text[0].upper() + text[1:] + ".")
     action.add_argument("store", type=Path, metavar="STORE", help="the damaged file, such as OUT/store.sqlite")
     action.add_argument(

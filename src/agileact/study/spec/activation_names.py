@@ -1,7 +1,5 @@
 """Activations by name, as a spec writes them: plain, agile, combined, one of the baselines, or the user's own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +29,7 @@ class PlainActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(x)."""
-        result: Tensor = bases.get(self.base).function(x, **self.options)
-        return result
+        return bases.get(self.base).function(x, **self.options)
 
     def extra_repr(self) -> str:
         """Show the base and its options."""

@@ -4,8 +4,6 @@ An arm's name is an activation, for all roles of the model, with modifiers behin
 ``combined-relu:terms=3``, ``agile-relu+calibrated``, ``relu+bias-lr=2``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +51,9 @@ _MODIFIERS: dict[str, _Modifier] = {
     "positive": _Modifier({"scale_sign": "positive"}, _AGILE_ONLY, "a stays positive"),
     "scale-only": _Modifier({"freeze": ("location",)}, _AGILE_ONLY, "only a learns"),
     "size-one": _Modifier({"start": "one", "freeze": ("scale",)}, _AGILE_ONLY, "a stays 1"),
+    "skip-init": _Modifier(
+        {"start": "skip-init"}, ("agile",), "with standardised weights: a starts at 0 where a residual branch ends"
+    ),
     "standardized": _Modifier(
         {"weights": "standardized"}, _AGILE_ONLY, "rows of weights are directions: mean 0 and length 1 after each step"
     ),

@@ -1,7 +1,5 @@
 """The fair protocol, and a study: what is compared under it. :mod:`agileact.study.running.planner` carries it out."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -129,7 +127,7 @@ class Protocol:
         lost = lost if has_trainable_activations(arm.spec) else (*lost, "activation_lr")
         return tuple(one for one in joined(self.space, arm.space) if one.name not in lost)
 
-    def replicate(self, number: int) -> Protocol:
+    def replicate(self, number: int) -> "Protocol":
         """Return the protocol of one replicate, for the data's split of the same number; 0 is the protocol itself.
 
         The learning rates are moved together, by up to half a step of them, over the places of van der Corput's
@@ -197,7 +195,7 @@ class Study:
             if lost := [one.name for one in arm.space if one.name not in names]:
                 raise ArgumentError(f"arm {arm.name!r}: {lost[0]} is for activations that learn, and it has none")
 
-    def against(self, name: str) -> Study:
+    def against(self, name: str) -> "Study":
         """Return the study with another of its arms as the baseline; its trials are the same.
 
         Example:
@@ -212,7 +210,7 @@ class Study:
             raise ArgumentError(unknown("arm", name, names))
         return dataclasses.replace(self, arms=tuple(sorted(self.arms, key=lambda one: one.name != name)))
 
-    def replicate(self, number: int) -> Study:
+    def replicate(self, number: int) -> "Study":
         """Return one replicate as a study of its own; its trials are a part of this one's."""
         tasks = tuple(task.with_data(dataclasses.replace(task.spec.data, split=number)) for task in self.tasks)
         return dataclasses.replace(self, tasks=tasks, protocol=self.protocol.replicate(number))

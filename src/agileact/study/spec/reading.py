@@ -1,7 +1,5 @@
 """One reader of the study's dataclasses, by cattrs: for YAML files, records, trials and results."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

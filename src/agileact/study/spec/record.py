@@ -1,7 +1,5 @@
 """A study as JSON, written and read: the contents of OUT/study.json."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json
@@ -19,6 +17,7 @@ from agileact.study.spec.reading import json_converter, mapping, read, text
 from agileact.study.spec.space import Space, search_space
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec, TaskSpec
+from agileact.study.spec.user_code import CODE, UserCode
 
 FILE = "study.json"
 """The record's name; it lies beside the store."""
@@ -105,8 +104,12 @@ def write_record(
     return around
 
 
-def read_record(folder: Path) -> tuple[Study, Circumstances]:
-    """Return the study that ``folder``/study.json tells of, and how it was run as far as it says."""
+def read_record(folder: Path, *, copies: bool = False) -> tuple[Study, Circumstances]:
+    """Return the study that ``folder``/study.json tells of, and how it was run as far as it says.
+
+    ``copies``: where the user's modules cannot be imported, such as while they are edited, the run's own copy of them
+    is, below ``folder``/code.
+    """
     path = folder / FILE
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -123,4 +126,8 @@ def read_record(folder: Path) -> tuple[Study, Circumstances]:
         # Records of older versions do not tell how the study was run.
         return study_from_record(document), read(Circumstances, document.get("circumstances") or {})
     except ArgumentError as error:
+        code = dict(document.get("circumstances") or {}).get("code")
+        if copies and code and (copy := UserCode.kept(folder / CODE / str(code))):
+            copy.install()
+            return read_record(folder)
         raise StoreError(f"{path}: {error}") from None

@@ -1,7 +1,5 @@
 """What a trial returns: curves, probes, and the numbers that tables are made of."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -51,6 +49,17 @@ class LayerTrace:
 
 
 @dataclass(frozen=True)
+class DirectionTrace:
+    """How far the last step before each evaluation but the first turned the rows of a standardised layer.
+
+    The median and the largest angle of its rows, in radians.
+    """
+
+    turn_median: list[float] = field(default_factory=list)
+    turn_max: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Shape:
     """An activation layer whose function is learned, before and after the training: values at ``x``.
 
@@ -90,6 +99,8 @@ class TrialResult:
             that were stored before it was measured.
         shapes: The learned activations before and after the training, by layer as in ``layers``; empty where the test
             set was not touched, and in results that were stored before they were kept.
+        directions: One trace for each layer whose rows of weights are put back after each step, by the layer's name;
+            empty for other arms, and in results that were stored before it was measured.
     """
 
     spec: TrialSpec
@@ -108,19 +119,19 @@ class TrialResult:
     versions: dict[str, str]
     saved_bytes: int | None = None
     shapes: dict[str, Shape] = field(default_factory=dict)
+    directions: dict[str, DirectionTrace] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the result as JSON."""
-        raw = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        raw["spec"] = self.spec.to_json()
-        raw["curve"] = dataclasses.asdict(self.curve)
-        raw["probe"] = dataclasses.asdict(self.probe)
-        raw["layers"] = [[name, dataclasses.asdict(trace)] for name, trace in self.layers.items()]
-        raw["shapes"] = [[name, dataclasses.asdict(shape)] for name, shape in self.shapes.items()]
+        raw = dataclasses.asdict(self) | {"spec": self.spec.to_json()}
+        raw |= {name: list(raw[name].items()) for name in ("layers", "shapes", "directions")}
+        # It came later: a result without it is written as it always was.
+        if not self.directions:
+            del raw["directions"]
         return json.dumps(raw, sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> TrialResult:
+    def from_json(cls, text: str) -> "TrialResult":
         """Rebuild a result from :meth:`to_json`."""
         raw = json.loads(text)
         return read(cls, {**raw, "spec": json.loads(raw["spec"])})

@@ -1,7 +1,5 @@
 """Where tuning looks: a range or choices for fields of an arm, as people write them."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

@@ -1,7 +1,5 @@
 """Tasks by name: data, model and budget that belong together."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
@@ -28,7 +26,7 @@ class Task:
     def __post_init__(self) -> None:
         check_choice("better", self.better or "higher", ("higher", "lower"))
 
-    def with_data(self, data: DataSpec) -> Task:
+    def with_data(self, data: DataSpec) -> "Task":
         """Return the task on other data."""
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, data=data))
 

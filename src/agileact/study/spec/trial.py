@@ -1,7 +1,5 @@
 """What a trial is: frozen dataclasses, and an identity that is the hash of their contents."""
 
-from __future__ import annotations
-
 import dataclasses
 import fnmatch
 import hashlib
@@ -130,7 +128,7 @@ HELD = ("standardized", "length-one")
 SCHEDULES = ("constant", "cosine", "linear", "one-cycle")
 _CHOICES = {
     "scale_sign": ("free", "positive"),
-    "start": ("identity", "calibrated", "folded", "one"),
+    "start": ("identity", "calibrated", "folded", "one", "skip-init"),
     "updates": ("own", "folded", "folded-reset"),
     "width": ("given", "matched"),
     "normalisation": ("none", "batch", "layer"),
@@ -158,7 +156,8 @@ class ArmSpec:
         scale_sign: "free", or "positive": after each step scales below 0.001 are set to it.
         bias_lr_multiplier: The biases' learning rate is ``lr`` times this.
         start: "identity"; "calibrated": scales and locations from data; "folded": a plain network that computes what
-            the calibrated agile one does; "one": scales of 1 where weights are standardised, instead of 1 / std f.
+            the calibrated agile one does; "one": scales of 1 where weights are standardised, instead of 1 / std f;
+            "skip-init": scales of 0 where a branch of a residual sum ends, if weights are standardised.
         updates: "own"; "folded": a plain network that takes the steps that its agile form would
             (:mod:`agileact.study.training.folded_steps`); "folded-reset": the same, folded anew after each step.
         width: "given"; "matched": a plain network with one layer widened so that it has at least as many parameters
@@ -291,7 +290,7 @@ class TrialSpec:
         return json.dumps(_plain(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> TrialSpec:
+    def from_json(cls, text: str) -> "TrialSpec":
         """Rebuild a spec from :meth:`to_json`; an ArgumentError says what does not fit."""
         return read(cls, json.loads(text))
 

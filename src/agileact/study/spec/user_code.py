@@ -1,7 +1,5 @@
 """The user's modules as they were when a study was started: trials run these, whatever happens to the files."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.abc
 import importlib.util
@@ -20,6 +18,9 @@ from agileact.study.spec.protocol import Study
 
 VARIABLE = "AGILEACT_USER_CODE"
 """Names, in the environment of a process, the folder whose modules go before the files that they were copied from."""
+
+CODE = "code"
+"""The folder, below that of a study's results, with the copies of the user's modules by their hash."""
 
 _INDEX = "modules.json"
 RECORDED = frozenset({"torch", "agileact", "builtins"})
@@ -53,7 +54,7 @@ class UserCode:
     modules: tuple[Module, ...]
 
     @classmethod
-    def of(cls, study: Study) -> UserCode:
+    def of(cls, study: Study) -> "UserCode":
         """Return the modules that this process has imported, if a task of the study has a function of the user's."""
         # Data or a model of the user's, or a loss, a metric or an augmentation of data that is not.
         # Or an activation of theirs.
@@ -91,7 +92,16 @@ class UserCode:
         return place
 
     @classmethod
-    def read(cls, place: Path) -> UserCode:
+    def kept(cls, place: Path) -> "UserCode | None":
+        """Return the modules that :meth:`write` wrote, if they are there and as they were written."""
+        try:
+            found = cls.read(place)
+        except (OSError, ValueError, KeyError):
+            return None
+        return found if found.hash == place.name else None
+
+    @classmethod
+    def read(cls, place: Path) -> "UserCode":
         """Return the modules that :meth:`write` wrote."""
         index = json.loads((place / _INDEX).read_text(encoding="utf-8"))
         sources = [(place / one["file"]).read_text(encoding="utf-8") for one in index]

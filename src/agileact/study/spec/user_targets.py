@@ -1,7 +1,5 @@
 """What the user names as ``package.module:name``: functions, and activations (a class, what makes one, a function)."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools
@@ -39,11 +37,21 @@ def call(target: str, what: str, seed: int | None = None) -> Any:
     except AgileactError:
         raise
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
         raise ArgumentError(
-            f"the {what} {target!r} raised {type(error).__name__}: {error} ({Path(last.filename).name}, line "
-            f"{last.lineno})"
+            f"the {what} {target!r} raised {type(error).__name__}: {error} ({_place(error)})"
         ) from error
+
+
+def _place(error: Exception) -> str:
+    """Return file and line of an error of the user's code."""
+    if isinstance(error, SyntaxError):
+        place = (error.filename or "", error.lineno)
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        # Behind the user's own lines may come those of the interpreter's machinery of imports.
+        last = next((one for one in reversed(frames) if not one.filename.startswith("<frozen")), frames[-1])
+        place = (last.filename, last.lineno)
+    return f"{Path(place[0]).name}, line {place[1]}"
 
 
 def arguments(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
@@ -84,11 +92,15 @@ def find(target: str, what: str) -> Callable[..., Any]:
         sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        # A module that is missing inside the user's own is the user's to see as it is.
-        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
-            raise
-        raise ArgumentError(f"the {what} {target!r}: there is no module {module!r}, also not in {here}") from None
+    except AgileactError:
+        raise
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and (module == missing or module.startswith(missing + ".")):
+            raise ArgumentError(f"the {what} {target!r}: there is no module {module!r}, also not in {here}") from None
+        raise ArgumentError(
+            f"the {what} {target!r}: importing {module!r} raised {type(error).__name__}: {error} ({_place(error)})"
+        ) from error
     function = getattr(found, name, None)
     if not callable(function):
         public = [one for one in vars(found) if not one.startswith("_") and callable(getattr(found, one))]

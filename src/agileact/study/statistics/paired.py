@@ -1,7 +1,5 @@
 """Two arms over the same seeds: differences, exact tests, effect sizes, and signed ranks."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence
@@ -80,9 +78,7 @@ def paired_difference(
         1
     """
     differences = paired_values(first, second)
-    check_level(level)
-    if comparisons < 1:
-        raise ArgumentError(f"comparisons must be at least 1, not {comparisons}")
+    check_level(level, comparisons)
     if method not in ("student", "bootstrap"):
         raise ArgumentError(f"method must be 'student' or 'bootstrap', not {method!r}")
     mean, count = statistics.fmean(differences), len(differences)
@@ -228,10 +224,12 @@ def paired_values(first: Values, second: Values) -> list[float]:
     return [float(a) - float(b) for a, b in zip(first, second, strict=True)]
 
 
-def check_level(level: float) -> None:
-    """Raise unless ``level`` is a confidence."""
+def check_level(level: float, comparisons: int = 1) -> None:
+    """Raise unless ``level`` is a confidence, of one comparison or more."""
     if not 0 < level < 1:
         raise ArgumentError(f"level must lie between 0 and 1, not {level}")
+    if comparisons < 1:
+        raise ArgumentError(f"comparisons must be at least 1, not {comparisons}")
 
 
 @dataclass(frozen=True)
@@ -293,9 +291,7 @@ def signed_rank(first: Values, second: Values, *, level: float = 0.95, compariso
         >>> typical.lower
         6
     """
-    check_level(level)
-    if comparisons < 1:
-        raise ArgumentError(f"comparisons must be at least 1, not {comparisons}")
+    check_level(level, comparisons)
     differences = _differences(first, second)
     count = len(differences)
     lower, higher = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))

@@ -1,7 +1,5 @@
 """How much a result depends on the learning rate, and the result of trying few of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

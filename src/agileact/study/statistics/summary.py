@@ -1,7 +1,6 @@
 """Means, spreads and orders of measurements."""
 
-from __future__ import annotations
-
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +32,11 @@ class Summary:
         if self.deviation is None:
             return f"{self.mean:.{digits}f}"
         return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f}"
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that JSON can hold, or None."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def summarise(values: Sequence[float]) -> Summary | None:

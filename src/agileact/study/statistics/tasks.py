@@ -1,7 +1,5 @@
 """Many tasks: interquartile mean, probability of improvement, performance profiles, ranks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

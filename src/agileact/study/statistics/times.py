@@ -1,7 +1,5 @@
 """How long training takes to reach a given loss, in iterations and in seconds, where it may never get there."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics

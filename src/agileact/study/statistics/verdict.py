@@ -1,7 +1,5 @@
 """One sentence on two arms that a careful statistician would sign."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -30,9 +28,9 @@ class Verdict:
     """What the runs allow to say of a first arm against a second one.
 
     Attributes:
-        decision: "better" or "worse": the first arm's mean loss is lower or higher, beyond chance. "same": no
-            difference that matters. "undecided": too few seeds to say, or the tests do not agree. "unstable": runs
-            diverged, so means do not exist.
+        decision: "better" or "worse": the first arm's mean is lower or higher, beyond chance; the other way round
+            where higher is better. "same": no difference that matters. "undecided": too few seeds to say, or the tests
+            do not agree. "unstable": runs diverged, so means do not exist.
         sentence: The verdict in words.
         difference: Mean paired difference, first minus second, with its interval; None if runs diverged.
         p_value: Of the paired permutation test, corrected as told; None if runs diverged.
@@ -69,8 +67,9 @@ def verdict(
     idle: tuple[int, int] = (0, 0),
     runs: int | None = None,
     unit: str = "seed",
+    better: Literal["lower", "higher"] = "lower",
 ) -> Verdict:
-    """Compare two arms over paired seeds, or other independent units; lower values are better.
+    """Compare two arms over paired seeds, or other independent units.
 
     A difference of the means is claimed only if both the exact paired test (:func:`sign_flip_test`, corrected for
     ``comparisons``) and the interval say so; where only one does, the verdict is open. Where neither does, the
@@ -97,6 +96,7 @@ def verdict(
         runs: How many runs each arm has, if not one a value.
         unit: What a value is of: "seed", or "replicate" where each is the mean of several seeds after a tuning of
             their own.
+        better: Which values are good: "lower" as of a loss, or "higher" as of an accuracy, which must be finite.
 
     Raises:
         ArgumentError: If the sequences are not equally long or empty, hold NaN, or an option does not fit.
@@ -114,6 +114,11 @@ p = 0.031; 6 seeds).
         raise ArgumentError(f"a verdict needs two equally long sequences, not {len(first)} and {len(second)}")
     if any(math.isnan(value) for value in (*first, *second)):
         raise ArgumentError("a value is NaN; a run that diverged has the loss infinity")
+    if better not in ("lower", "higher"):
+        raise ArgumentError(f"better must be 'lower' or 'higher', not {better!r}")
+    diverged = any(math.isinf(value) for value in (*first, *second))
+    if diverged and better == "higher":
+        raise ArgumentError("a value is infinite, which is no better; leave that seed out, or compare losses")
     count = len(first)
     equal = all(a == b or math.isclose(a, b, rel_tol=_ROUNDING) for a, b in zip(first, second, strict=True))
     typical = signed_rank(second if equal else first, second, level=level, comparisons=comparisons)
@@ -126,7 +131,7 @@ p = 0.031; 6 seeds).
     percent = f"{100 * level:g} %"
     together = "" if comparisons == 1 else f", {comparisons} comparisons together"
     by_seed = _by_seed(name, other, typical, f"{percent} interval", together, rank, unit)
-    if any(math.isinf(value) for value in (*first, *second)):
+    if diverged:
         run = "run" if unit == "seed" else unit
         lost, lost_other = (sum(math.isinf(v) for v in values) for values in (first, second))
         share = probability_of_improvement([[v] for v in first], [[v] for v in second], resamples=1).value
@@ -169,7 +174,7 @@ p = 0.031; 6 seeds).
                 f"{name} has a {word} {measure} than {other}, {size}, but that is less than the {matters:g} that "
                 "would matter.",
             )
-        decision: Decision = "better" if difference.sign < 0 else "worse"
+        decision: Decision = "better" if word == better else "worse"
         return found(decision, f"{name} has a {word} {measure} than {other}: {size}.")
     mean = f"mean difference {_signed(difference.mean)}, {interval}{learning}"
     seen = f"({mean})"

@@ -1,7 +1,5 @@
 """Python processes that end with the process that started them, however it ends."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Whether every arm can run on every task: tried on a few samples before anything is run."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from agileact.study.spec.protocol import Study
 from agileact.study.spec.space import Space, with_values
 from agileact.study.spec.tasks import Task
 from agileact.study.spec.trial import ArmSpec
-from agileact.study.training.setup import build_network, build_optimizer
+from agileact.study.training.setup import build_optimizer, network_on
 from agileact.study.training.threads import one_thread
 
 _SAMPLES = 4
@@ -67,14 +65,7 @@ def _ends(arm: Arm, space: Space) -> list[ArmSpec]:
 
 def _check(arm: Arm, spec: ArmSpec, task: Task, data: DataSet, space: Space) -> None:
     try:
-        model = build_network(
-            task.spec.model,
-            spec,
-            input_shape=tuple(data.train_x.shape[1:]),
-            classes=data.classes,
-            seed=0,
-            sample=lambda: data.train_x[:512],
-        )
+        model = network_on(data, task.spec.model, spec)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ArgumentError("the model has no parameter to train")
         build_optimizer(model, spec)

@@ -33,8 +33,6 @@ With ``reset`` the coordinates are made anew after each step (V = V', c = c', a 
 step's shape at a = 1 without any memory of a.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -54,15 +52,7 @@ Layer = nn.Linear | nn.Conv2d
 
 @dataclass(frozen=True)
 class Unit:
-    """An activation between two layers.
-
-    Attributes:
-        name: The activation module's name.
-        before: The layer whose bias takes up the location.
-        activation: The activation module.
-        channels: Its number of channels.
-        after: The layer whose weights take up the scale.
-    """
+    """An activation between two layers: the bias ``before`` takes up the location, the weights ``after`` the scale."""
 
     name: str
     before: Layer

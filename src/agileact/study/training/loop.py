@@ -1,9 +1,8 @@
 """The training loop of one trial, on one device and in full precision, and what it measures."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
+import functools
 import math
 import statistics
 import time
@@ -14,14 +13,15 @@ from torch import Tensor, nn
 
 from agileact._common.errors import ArgumentError
 from agileact._common.machine import versions
+from agileact.monitor.activity import Turning
 from agileact.nn import Agile, AgileModule, CombinedAgile
 from agileact.study import models
 from agileact.study.data.dataset import DataSet
 from agileact.study.data.objective import Objective
-from agileact.study.spec.result import Curve, LayerTrace, Probe, Shape, TrialResult
+from agileact.study.spec.result import Curve, DirectionTrace, LayerTrace, Probe, Shape, TrialResult
 from agileact.study.spec.trial import TrialSpec
 from agileact.study.training.pooling import pooled_at_once
-from agileact.study.training.setup import Steps, build_network, build_optimizer, build_scheduler
+from agileact.study.training.setup import Steps, build_optimizer, build_scheduler, network_on
 from agileact.study.training.shapes import sampled, shapes
 
 Evaluation = tuple[float, float | None]
@@ -38,11 +38,12 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 class Measured:
     """What is measured of one running trial: its curves and traces, and at last its result."""
 
-    def __init__(self, spec: TrialSpec, layers: Iterable[str]) -> None:
+    def __init__(self, spec: TrialSpec, layers: Iterable[str], directions: Iterable[str] = ()) -> None:
         self.spec = spec
         self.status = "finished"
         self.curve, self.probe = Curve(), Probe()
         self.layers = {name: LayerTrace() for name in layers}
+        self.directions = {name: DirectionTrace() for name in directions}
 
     def note(self, iteration: int, train_loss: float, validation: Evaluation, test: Evaluation | None = None) -> None:
         """Note an evaluation; a trial of which a loss is no number has diverged."""
@@ -67,6 +68,16 @@ class Measured:
         trace.scale_max.append(float(scale.max()))
         trace.location_min.append(float(location.min()))
         trace.location_max.append(float(location.max()))
+
+    def turned(self, turning: Turning) -> None:
+        """Note how far the last step turned the rows of each standardised layer."""
+        found = turning.measure()
+        if found is not None:
+            for trace, (_, _, middle, largest) in zip(
+                self.directions.values(), found.view(-1, 4).tolist(), strict=True
+            ):
+                trace.turn_median.append(middle)
+                trace.turn_max.append(largest)
 
     @property
     def ends(self) -> bool:
@@ -118,6 +129,7 @@ class Measured:
             versions=versions(),
             saved_bytes=saved,
             shapes={short(name): shape for name, shape in learned.items()},
+            directions=self.directions,
         )
 
 
@@ -145,14 +157,8 @@ class Trial:
         self.loss = data.objective.smoothed(spec.arm.label_smoothing)
         if self.budget.processes > 1 and data.class_weights:
             raise ArgumentError("class weights do not go with several processes, each of which sees a part of a batch")
-        self.model = build_network(
-            spec.task.model,
-            spec.arm,
-            input_shape=tuple(data.train_x.shape[1:]),
-            classes=data.classes,
-            seed=spec.seed,
-            sample=lambda: calibration_sample(data, spec.seed),
-        )
+        sample = functools.partial(calibration_sample, data, spec.seed)
+        self.model = network_on(data, spec.task.model, spec.arm, spec.seed, sample)
         # Built and calibrated on the CPU: the same start on every device.
         self.saved_bytes = self.place(self.data.train_x[: self.budget.batch_size])
         if (self.device.type, self.budget.precision, self.budget.processes) == ("cpu", "fp32", 1):
@@ -160,7 +166,8 @@ class Trial:
         self.optimizer = build_optimizer(self.model, spec.arm)
         self.scheduler = build_scheduler(self.optimizer, spec.arm, self.budget.iterations)
         self.agile = {short(name): module for name, module in agile_modules(self.model).items()}
-        self.measured = Measured(spec, self.agile)
+        self.turning = Turning(self.model, lambda weight: self.full(weight.detach()))
+        self.measured = Measured(spec, self.agile, self.turning.layers)
         self.best_state: dict[str, Tensor] | None = None
 
     def run(self) -> TrialResult:
@@ -194,6 +201,10 @@ class Trial:
         total = torch.zeros((), device=self.device)
         since, reported = 0, time.perf_counter()
         for iteration in range(1, budget.iterations + 1):
+            last = iteration == budget.iterations
+            evaluated = last or iteration % budget.evaluate_every == 0
+            if evaluated and self.turning.layers:
+                self.turning.note()
             begin = time.perf_counter()
             chosen = next(stream)
             x, y = self.data.objective.augmented(self.data.train_x[chosen]), self.data.train_y[chosen]
@@ -212,8 +223,7 @@ class Trial:
                 self.scheduler.step()
             total += loss
             since += 1
-            last = iteration == budget.iterations
-            if iteration % budget.evaluate_every == 0 or last:
+            if evaluated:
                 mean = float(self.whole(total)) / since
                 self._measure(iteration, mean)
                 total.zero_()
@@ -275,13 +285,13 @@ class Trial:
             self.best_state = copy.deepcopy(self.model.state_dict())
         for name, module in self.agile.items():
             self.measured.trace(name, self.full(module.scale.detach()), self.full(module.location.detach()))
+        self.measured.turned(self.turning)
 
     def _evaluate(self, part: str) -> Evaluation:
         x, y = getattr(self.data, f"{part}_x"), getattr(self.data, f"{part}_y")
         return evaluate(self.model, x, y, objective=self.data.objective)
 
     def _selected_test(self) -> tuple[float | None, float | None]:
-        """Return test loss and accuracy at the iteration that validation chose."""
         if self.best_state is None:
             return self.measured.chosen_test()
         self.model.load_state_dict(self.best_state)

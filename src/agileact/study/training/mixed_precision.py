@@ -5,8 +5,6 @@ by its share, so that the gradients which DDP averages are those of the whole ba
 normalisation alone sees the part, as always under DDP. All processes evaluate, the first one reports.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json
@@ -72,8 +70,6 @@ def run_accelerated(spec: TrialSpec, data: DataSet, progress: Progress | None = 
 
 
 class _AcceleratedTrial(Trial):
-    """A trial whose steps Accelerate takes."""
-
     def __init__(self, spec: TrialSpec, data: DataSet, progress: Progress | None) -> None:
         accelerate, state = require("accelerate", "accelerate"), require("accelerate.state", "accelerate")
         # Accelerate keeps one state for a process, and a worker runs one trial after the other.
@@ -95,7 +91,6 @@ class _AcceleratedTrial(Trial):
             self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
 
     def place(self, x: Tensor) -> int:
-        """Put the network where it trains, before the optimizer sees its parameters; return what a pass of x keeps."""
         if not self.budget.sharded:
             return super().place(x)
         # Measured where the network was built: whole, it may be too large for the device.
@@ -110,7 +105,6 @@ class _AcceleratedTrial(Trial):
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
-        """Return a block in which every process has the whole network, and can call any module of it."""
         units = [module for module in self.model.modules() if isinstance(module, FSDPModule)]
         for unit in units:
             unit.unshard()
@@ -119,7 +113,6 @@ class _AcceleratedTrial(Trial):
             unit.reshard()
 
     def full(self, parameter: Tensor) -> Tensor:
-        """Return a parameter of which this process may keep a part."""
         return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -210,7 +203,7 @@ class _Group:
         self._inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._processes: list[subprocess.Popen[str]] = []
 
-    def __enter__(self) -> _Group:
+    def __enter__(self) -> "_Group":
         self._stack = contextlib.ExitStack()
         try:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="agileact-")))

@@ -1,7 +1,5 @@
 """Optimizers by name, as a spec refers to them, and schedules of their learning rates."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Iterable, Mapping

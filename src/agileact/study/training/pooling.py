@@ -1,7 +1,5 @@
 """Convolution, activation and 2x2 max pooling of a trial's network in one go: most of what a small network costs."""
 
-from __future__ import annotations
-
 import functools
 from collections import OrderedDict
 

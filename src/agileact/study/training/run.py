@@ -1,7 +1,5 @@
 """Run one trial and return its result: nothing is written here."""
 
-from __future__ import annotations
-
 import os
 
 import torch

@@ -1,7 +1,5 @@
 """From an arm to a network and its optimizer: widths, starts, what is frozen, and who has which learning rate."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,6 +14,7 @@ from agileact.calibration import calibrate
 from agileact.nn import AgileModule
 from agileact.optim import decay_activations, param_groups, standardize_weights
 from agileact.study import models
+from agileact.study.data.dataset import DataSet
 from agileact.study.spec.activation_names import agile_form
 from agileact.study.spec.trial import HELD, ArmSpec, ModelSpec
 from agileact.study.spec.user_targets import UserActivation, find
@@ -81,6 +80,12 @@ def build_network(
     if arm.freeze and not activations:
         raise ArgumentError(f"freeze names {', '.join(arm.freeze)}, but the arm has no agile activation")
     return model
+
+
+def network_on(data: DataSet, model: ModelSpec, arm: ArmSpec, seed: int = 0, sample: Sample | None = None) -> nn.Module:
+    """Build the network of ``arm`` for some data; without a ``sample`` it is calibrated on the first 512."""
+    shape, first = tuple(data.train_x.shape[1:]), sample or (lambda: data.train_x[:512])
+    return build_network(model, arm, input_shape=shape, classes=data.classes, seed=seed, sample=first)
 
 
 def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:

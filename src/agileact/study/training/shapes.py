@@ -1,7 +1,5 @@
 """What an activation has become: its function, sampled channel by channel."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 
@@ -47,7 +45,7 @@ def _learned(model: nn.Module) -> dict[str, AgileModule | ParametricActivation]:
 
 @torch.no_grad()
 def _rows(module: AgileModule | ParametricActivation) -> list[list[float]]:
-    count = 1 if module.granularity == "layer" else _channels(module)
+    count = module.num_parameters or 1
     parameter = next(module.parameters())
     x = torch.tensor(_POINTS, dtype=parameter.dtype, device=parameter.device)
     # A sample a point, the channels along the module's own axis, everything else of size one.
@@ -59,12 +57,6 @@ def _rows(module: AgileModule | ParametricActivation) -> list[list[float]]:
     kept = torch.linspace(0, count - 1, min(count, _CHANNELS)).round().long()
     found = [[_short(value) for value in row] for row in rows[kept].tolist()]
     return found[:1] if all(row == found[0] for row in found) else found
-
-
-def _channels(module: AgileModule | ParametricActivation) -> int:
-    if isinstance(module, AgileModule):
-        return module.scale.numel() // module.terms
-    return module.num_parameters
 
 
 def _numbers(values: torch.Tensor) -> list[float]:

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from agileact.study.data.dataset import DataSet
 from agileact.study.data.objective import OPTIONS
-from agileact.study.models.stack import MappedNetwork, StackedNetwork
+from agileact.study.models.stack import MappedNetwork, StackedNetwork, same_in_a_stack
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import ArmSpec, TaskSpec, TrialSpec
 from agileact.study.spec.user_targets import target_of
@@ -44,9 +44,10 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
-    A stack cannot probe single steps, take folded updates, hold activations of the user's, give biases a rate of their
-    own; nor clip the gradient of each network, constrain rows of weights, normalise by layer or end one network's
-    training. It is for full precision, one process, and the loss and metric that the kind of data has by itself.
+    A stack cannot probe single steps, take folded updates, give biases a rate of their own or clip each network's
+    gradient. Nor can it constrain rows of weights, normalise by layer or end one network's training. It is for full
+    precision, one process, and the loss and metric that the kind of data has by itself. An activation of the user's
+    must compute in it what it computes alone.
     """
     budget = spec.task.budget
     return (
@@ -55,12 +56,12 @@ def stackable(spec: TrialSpec) -> bool:
         and budget.probe_every == 0
         and not {name for name, _ in spec.task.data.options}.intersection(OPTIONS)
         and spec.arm.updates == "own"
-        and not any(target_of(str(name)) for _, name in spec.arm.activations)
         and spec.arm.bias_lr_multiplier == 1.0
         and spec.arm.clip_norm is None
         and spec.arm.weights == "free"
         and spec.arm.normalisation != "layer"
         and budget.patience == 0
+        and all(same_in_a_stack(str(name), spec.arm.code) for _, name in spec.arm.activations if target_of(str(name)))
     )
 
 
@@ -70,12 +71,12 @@ def alone_for_its_activation(task: TaskSpec, arm: ArmSpec) -> bool:
     Example:
         >>> from agileact.study.spec.arms import arm
         >>> from agileact.study.spec.tasks import task
-        >>> alone_for_its_activation(task("paper-mlp").spec, arm("torch:tanh").spec)
-        True
+        >>> arms = arm("torch.nn:PReLU").spec, arm("torch.nn:RReLU").spec
+        >>> [alone_for_its_activation(task("paper-mlp").spec, one) for one in arms]
+        [False, True]
     """
     without = dataclasses.replace(arm, activations=(("*", "relu"),), code="")
-    own = any(target_of(str(name)) for _, name in arm.activations)
-    return own and stackable(TrialSpec(task, without, 0))
+    return stackable(TrialSpec(task, without, 0)) and not stackable(TrialSpec(task, arm, 0))
 
 
 def stacks(specs: Sequence[TrialSpec]) -> list[list[TrialSpec]]:

@@ -1,7 +1,5 @@
 """One thread for computations of small tensors: faster than several, and the same bits on every machine load."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

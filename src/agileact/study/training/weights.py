@@ -1,7 +1,5 @@
 """What an arm does to the rows of weights: kept at mean 0 and length 1, or made so in the forward pass."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -19,11 +17,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def constrain_weights(model: nn.Module, arm: ArmSpec, sample: Callable[[], Tensor]) -> None:
-    """Give the rows of weights of a network the form, and its activations the start, that ``arm`` asks for.
-
-    Raises:
-        ArgumentError: If no layer of the network can have this form, or the start is for another one.
-    """
+    """Give the rows of weights of a network the form, and its activations the start, that ``arm`` asks for."""
     if arm.weights == "weight-norm":
         layers = [module for module in model.modules() if isinstance(module, _LAYERS)]
         if len(layers) < 2:
@@ -31,17 +25,17 @@ def constrain_weights(model: nn.Module, arm: ArmSpec, sample: Callable[[], Tenso
         for layer in layers[:-1]:
             weight_norm(layer)
     elif arm.weights != "free":
-        _standardize(model, arm.weights, sample())
+        _standardize(model, arm.weights, sample(), skip_init=arm.start == "skip-init")
+    if arm.start in ("one", "skip-init") and arm.weights in ("free", "weight-norm"):
+        raise ArgumentError(f"the start {arm.start!r} is for standardised weights, not for {arm.weights!r} ones")
     if arm.start == "one":
-        if arm.weights in ("free", "weight-norm"):
-            raise ArgumentError(f"the start 'one' is for standardised weights, not for {arm.weights!r} ones")
         for module in model.modules():
             if isinstance(module, AgileModule):
                 module.start_scale = 1.0
                 module.reset_parameters()
 
 
-def _standardize(model: nn.Module, how: str, inputs: Tensor) -> None:
+def _standardize(model: nn.Module, how: str, inputs: Tensor, *, skip_init: bool) -> None:
     agile = [module for module in model.modules() if isinstance(module, AgileModule)]
     if not agile:
         raise ArgumentError(f"weights {how!r} are for agile activations, and the arm has none")
@@ -49,7 +43,7 @@ def _standardize(model: nn.Module, how: str, inputs: Tensor) -> None:
     # A hook has a chain call an activation and the pooling behind it one after the other, and a record see both.
     hooks = [module.register_forward_hook(lambda *_: None) for module in agile]
     try:
-        standardize(model, inputs[:2], inplace=True)
+        standardize(model, inputs[:2], inplace=True, skip_init=skip_init)
     finally:
         for hook in hooks:
             hook.remove()

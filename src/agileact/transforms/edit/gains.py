@@ -113,6 +113,6 @@ def joined(
         reason="; ".join(dict.fromkeys(filter(None, reasons))),
         location_into=inner.location_into,
         created=inner.created,
-        gain_into=inner.scale_into,
+        gain_into=inner.scale_into or outer.scale_into,
         kept=tuple("gain" if one == "scale" else one for one in inner.kept) + outer.kept,
     )

@@ -315,9 +315,6 @@ def _settled(
         status = "refused"
     else:
         status = "partly folded"
-    went: list[str] = []
-    if "scale" not in kept and (scale != 1).any():
-        went = solution.forward[name] or (solution.backward[name] if site.homogeneous else [])
     # Calls with inputs of different numbers of axes share one pair along an axis that is named.
     swap = None
     if len({len(one.shape) for one in site.uses}) > 1 and module.granularity == "channel":
@@ -332,7 +329,7 @@ def _settled(
         status,
         "; ".join(dict.fromkeys(reasons)),
         tuple(dict.fromkeys(target.name for target in located)),
-        tuple(dict.fromkeys(went)),
+        () if "scale" in kept else tuple(dict.fromkeys(solution.into[name])),
         (created := tuple(dict.fromkeys(target.name for target in located if target.created))),
         tuple(kept),
         created + _new(name, module, replacement),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agileact.transforms.fold.gauge import GROUND, Gauges, Labels, Numbers
 from agileact.transforms.fold.labels import Activation, Constraints, Product, Use, flat
@@ -15,14 +16,15 @@ from agileact.transforms.fold.labels import Activation, Constraints, Product, Us
 class Solution:
     """The gauge of each label (0 where a signal is multiplied by a scale of 0), and what became of each site's scale.
 
-    By name of the site: why its scale stays, if it does; the modules behind it into whose weights it went; and those
-    before it.
+    By name of the site: why its scale stays, if it does; the modules behind it into whose weights it could go; those
+    before it; and those that have other weights because of it.
     """
 
     gauges: Numbers
     reasons: dict[str, str] = field(default_factory=dict)
     forward: dict[str, list[str]] = field(default_factory=dict)
     backward: dict[str, list[str]] = field(default_factory=dict)
+    into: dict[str, list[str]] = field(default_factory=dict)
 
 
 def solve(constraints: Constraints, scales: Mapping[str, Numbers], frozen: Mapping[str, str] | None = None) -> Solution:
@@ -211,7 +213,7 @@ class _Solver:
             return "its scale is 0 somewhere, and more than a linear map lies behind it"
         return "behind it, it meets other signals with other factors (a sum, or one number for several channels)"
 
-    def _stream(self, labels: object) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _stream(self, labels: object) -> NDArray[np.bool_]:
         """Mark the roots of the streams that labels belong to; the ground is in none."""
         marked = np.zeros(self.constraints.count, dtype=np.bool_)
         for one in labels:  # type: ignore[attr-defined]
@@ -231,13 +233,32 @@ class _Solver:
             self.streams.tie(product.output, product.second)
         root = self.streams.find
         maps = [(one, root(flat(one.inputs))[0], root(flat(one.outputs))[0]) for one in self.constraints.maps]
+        fed = self._stream(use.outputs for site in self.sites for use in site.uses)
         for site in self.sites:
             behind = self._stream(use.outputs for use in site.uses)
             before = self._stream(use.inputs for use in site.uses)
             forward = site.name not in self.backwards
             solution.forward[site.name] = [one.owner for one, roots, _ in maps if forward and behind[roots].any()]
             solution.backward[site.name] = [one.owner for one, _, roots in maps if before[roots].any()]
+            moved = self._stream(self._moved(site, use, gauges, fed) for use in site.uses)
+            solution.into[site.name] = [
+                one.owner
+                for one, inputs, outputs in maps
+                if any(
+                    (moved[roots] & (gauges[flat(labels)] != 1)).any()
+                    for labels, roots in ((one.inputs, inputs), (one.outputs, outputs))
+                )
+            ]
         return solution
+
+    def _moved(self, site: Activation, use: Use, gauges: Numbers, fed: NDArray[np.bool_]) -> Labels:
+        """Return the labels at a site whose signals have another size because of its scale."""
+        scaled = self.scales[site.name][use.index] != 1
+        behind = scaled & (gauges[use.outputs] != 1) & (site.name not in self.backwards)
+        # What lies before took all of it up, or its sign alone, or a part that no site before can have made.
+        own = ~behind | (gauges[use.inputs] < 0) | ~fed[self.streams.find(use.inputs)[0]]
+        before = scaled & site.homogeneous & (gauges[use.inputs] != 1) & own
+        return np.concatenate([use.outputs[behind], use.inputs[before]])
 
     def _verify(self, gauges: Numbers) -> None:
         def require(upper: Numbers, lower: Numbers) -> None:

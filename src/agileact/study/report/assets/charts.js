@@ -314,7 +314,7 @@ function drawParallel(block, theme, layout) {
     const scale = axis.log ? Math.log : (number) => number;
     return axis.high === axis.low ? 0.5 : (scale(value) - scale(axis.low)) / (scale(axis.high) - scale(axis.low));
   };
-  Object.assign(layout.xaxis, { range: [-0.25, block.axes.length - 0.75], tickvals: block.axes.map((_, place) => place), ticktext: block.axes.map((axis) => plain(axis.title)), showgrid: false, fixedrange: true });
+  Object.assign(layout.xaxis, { range: [-0.4, block.axes.length - 0.6], ticklabeloverflow: "allow", tickvals: block.axes.map((_, place) => place), ticktext: block.axes.map((axis) => plain(axis.title)), showgrid: false, fixedrange: true });
   Object.assign(layout.yaxis, { range: [-0.12, 1.22], showticklabels: false, showgrid: false, fixedrange: true });
   block.axes.forEach((axis, place) => {
     layout.shapes.push({ type: "line", x0: place, x1: place, y0: 0, y1: 1, line: { color: theme.muted, width: 1.5 } });

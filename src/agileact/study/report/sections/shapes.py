@@ -1,17 +1,24 @@
-"""Learned activations by layer: before and after one trial, and scale and location over training (Fig. 14)."""
+"""Learned activations by layer: before and after one trial; scale, location and directions over training (Fig. 14)."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from agileact.study.report import blocks
 from agileact.study.report.blocks import Block, Cell
 from agileact.study.results.outcome import Outcome
-from agileact.study.results.trajectories import LayerBand, layer_bands
+from agileact.study.results.trajectories import LayerBand, TurnBand, layer_bands, turn_bands
 from agileact.study.spec.result import Shape
 
 _NUMBERS = 120_000
 """So many values a page holds at most, about a megabyte; with more, fewer channels of each layer are drawn."""
 _FEWEST = 4
-_LETTERS = {"scale": "a", "location": "b"}
+_DRAWN = {
+    "scale": ("scale a", ("scale_min", "scale_max"), ("smallest", "largest")),
+    "location": ("location b", ("location_min", "location_max"), ("smallest", "largest")),
+    "turn": ("turn of a row, radians a step", ("turn_median", "turn_max"), ("median", "largest")),
+}
+"""What is drawn over training: its name, the two ends of its band, and what they are."""
 
 
 def shapes(outcome: Outcome) -> Block:
@@ -85,31 +92,35 @@ def _chart(task: str, arm: str, layer: str, shape: Shape, most: int) -> Block:
 
 
 def parameters(outcome: Outcome) -> Block:
-    """Return the section: a choice of arm for each task, and a chart for a and one for b."""
+    """Return the section: a choice of arm for each task, a chart for a, one for b, and one for standardised rows."""
 
     def pick(task: str) -> Block | None:
-        options = {
-            found.arm: [blocks.grid([_of_layers(task, found.arm, which, bands) for which in _LETTERS], wide=True)]
-            for _, found in outcome.of_task(task)
-            if (bands := layer_bands(found.results))
-        }
+        options = {}
+        for _, found in outcome.of_task(task):
+            bands, turns = layer_bands(found.results), turn_bands(found.results)
+            charts = [_of_layers(task, found.arm, which, bands) for which in ("scale", "location") if bands]
+            charts += [_of_layers(task, found.arm, "turn", turns)] if turns else []
+            if charts:
+                options[found.arm] = [blocks.grid(charts, wide=True)]
         return blocks.choice(f"parameters-{task}", f"{task}: arm", options)
 
     title = "Scale a and location b over training"
     otherwise = "No finished trial has an activation with a learned scale and location."
     text = (
         "For each layer the band reaches from its smallest to its largest channel, each a mean over seeds. In "
-        "a f(x - b), a starts at 1 and b at 0 unless the arm says otherwise."
+        "a f(x - b), a starts at 1 and b at 0 unless the arm says otherwise. Where weights are standardised, a third "
+        "chart shows by what angle the last step before an evaluation turned rows: the median row's and the largest."
     )
     return blocks.task_section("parameters", title, text, blocks.of_tasks(outcome, pick), outcome, otherwise)
 
 
-def _of_layers(task: str, arm: str, which: str, bands: dict[str, LayerBand]) -> Block:
+def _of_layers(task: str, arm: str, which: str, bands: Mapping[str, LayerBand | TurnBand]) -> Block:
+    what, sides, (lower, upper) = _DRAWN[which]
     series: list[Block] = []
     rows: list[list[Cell]] = []
     ends: list[str] = []
     for place, (layer, band) in enumerate(bands.items()):
-        low, high = getattr(band, f"{which}_min"), getattr(band, f"{which}_max")
+        low, high = (getattr(band, side) for side in sides)
         places = blocks.thin(len(low))
         series.append(
             {
@@ -122,20 +133,19 @@ def _of_layers(task: str, arm: str, which: str, bands: dict[str, LayerBand]) -> 
         )
         rows.append([layer, *map(blocks.measured, (low[0], high[0], low[-1], high[-1], band.runs))])
         ends.append(f"{layer} from {low[-1]:.3g} to {high[-1]:.3g}")
-    letter = _LETTERS[which]
     return blocks.chart(
         "parameters",
         f"{task}-{arm}-{which}",
-        f"{arm} on {task}: {which} {letter}",
-        f"{which} {letter} of {arm} on {task} over training; at the end: {'; '.join(ends)}.",
+        f"{arm} on {task}: {what}",
+        f"{what} of {arm} on {task} over training; at the end: {'; '.join(ends)}.",
         form="lines",
         series=series,
         x="iteration",
-        y=f"{which} {letter}",
+        y=what,
         legend=[{"line": place + 1, "name": layer} for place, layer in enumerate(bands)],
         numbers=(
-            f"{which} {letter} of {arm} on {task}, smallest and largest channel.",
-            ["layer", "first, smallest", "first, largest", "last, smallest", "last, largest", "runs"],
+            f"{what} of {arm} on {task}, by layer.",
+            ["layer", *(f"{when}, {end}" for when in ("first", "last") for end in (lower, upper)), "runs"],
             rows,
         ),
     )

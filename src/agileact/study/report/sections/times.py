@@ -28,7 +28,7 @@ def times(outcome: Outcome) -> Block:
     text = (
         f"Each run's goal is the lowest validation loss that {base} reached with the same seed. The line is the share "
         "of an arm's runs that had reached theirs; a run that never does keeps it below 1. This is no test: "
-        f"{base} reaches its own best by definition, an arm that is just as good in about half of its runs. Which of "
+        f"{base} reaches its own best by definition, an equally good arm in about half of its runs. Which of "
         "two is earlier is tested with the verdict, on the loss that both reach. Seconds are training steps alone, "
         "without evaluations."
     )

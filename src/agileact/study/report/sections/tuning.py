@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from statistics import fmean, geometric_mean
 from typing import Any
 
 from agileact.study.report import blocks
 from agileact.study.report.blocks import Block
 from agileact.study.results.outcome import Outcome
-from agileact.study.results.sensitivity import DRAWS, score
+from agileact.study.results.sensitivity import DRAWS, Sensitivity, score
 from agileact.study.running.planner import Choice, Point
 from agileact.study.spec.space import FACTORS, OPTION, Dimension
 
 _SENSITIVITY = "Sensitivity to the learning rate"
+_PLACES = 2
+"""Of a line over the rates of several replicates, for each point that an arm could try."""
 _BESIDE = 3.0
 """A logarithmic axis has no zero: it is drawn so many times below the smallest number, with a tick of its own."""
 
@@ -128,7 +131,7 @@ def _charts(outcome: Outcome, task: str, replicate: int, key: str) -> list[Block
         )
     caption, heads, lines = told
     listed = blocks.table(f"tuning-numbers-{key}", caption, heads, lines, numeric=range(1, len(heads) - 1))
-    content = [blocks.grid(small), blocks.details("Numbers", [listed]), blocks.paragraph(label)]
+    content = [blocks.grid(small), blocks.details("Numbers", [listed])]
     return [{"kind": "group", "title": f"{title}what was searched", "blocks": content}]
 
 
@@ -210,9 +213,8 @@ def _parallel(outcome: Outcome, task: str) -> Block | None:
     for name, values in varied.items():
         known = [value for value in values if value is not None and math.isfinite(value)]
         low, high = min(known, default=0), max(known, default=1)
-        axes.append(
-            {"title": name, "log": bool(known and low > 0), "low": blocks.number(low), "high": blocks.number(high)}
-        )
+        ends = {"low": blocks.number(low), "high": blocks.number(high)}
+        axes.append({"title": name.replace("_", " "), "log": bool(known and low > 0), **ends})
     series, rows = [], []
     for place, one in enumerate(trials):
         line = [blocks.number(values[place]) for values in varied.values()]
@@ -244,24 +246,41 @@ def sensitivity(outcome: Outcome) -> Block:
         "highest run. Where more than the rate was searched, a rate shows its best point. Tuning picked the points, so "
         "the expected best of n draws is over these points. A diverged run counts there as an untrained network."
     )
+    if outcome.unit == "replicate":
+        text += " Where replicates tried different rates, a point of the line is the mean over rates close together."
     return blocks.section("sensitivity", _SENSITIVITY, [blocks.paragraph(text), *content])
+
+
+def _line(one: Sensitivity, most: int | None) -> tuple[Sequence[float], ...]:
+    """Return rates with mean, lowest and highest loss, at ``most`` places at most.
+
+    Each replicate draws other rates: joined one by one, their noise would look like a dependence on the rate.
+    """
+    if most is None or len(one.rates) <= most:
+        return one.rates, one.mean, one.low, one.high
+    width = (math.log(one.rates[-1]) - math.log(one.rates[0])) / most
+    groups: dict[int, list[int]] = {}
+    for place, rate in enumerate(one.rates):
+        groups.setdefault(min(int((math.log(rate) - math.log(one.rates[0])) / width), most - 1), []).append(place)
+
+    def each(take: Callable[[list[float]], float], values: Sequence[float]) -> list[float]:
+        return [take([values[place] for place in places]) for places in groups.values()]
+
+    return each(geometric_mean, one.rates), each(fmean, one.mean), each(min, one.low), each(max, one.high)
 
 
 def _over_rates(outcome: Outcome, task: str) -> Block | None:
     found = [one for (of, _), one in outcome.sensitivities.items() if of == task]
     if not found:
         return None
+    most = _PLACES * outcome.study.protocol.trials if outcome.unit == "replicate" else None
     series = [
         {
             **{"arm": outcome.arm_names.index(one.arm), "name": one.arm},
-            **{
-                "x": blocks.numbers(one.rates),
-                "y": blocks.numbers(one.mean),
-                "low": blocks.numbers(one.low),
-                "high": blocks.numbers(one.high),
-            },
+            **{name: blocks.numbers(values) for name, values in zip(["x", "y", "low", "high"], line, strict=True)},
         }
         for one in found
+        for line in [_line(one, most)]
     ]
     rows = [
         [

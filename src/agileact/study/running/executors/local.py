@@ -131,6 +131,10 @@ class LocalExecutor:
                 for worker in workers:
                     worker.stop()
 
+    def warm(self) -> None:
+        """Start the workers, within a ``with`` block: they import what they need while the caller goes on."""
+        self._idle += [self._new_worker() for _ in range(self.jobs - len(self._idle))]
+
     def __enter__(self) -> LocalExecutor:
         self._keep = True
         return self
@@ -147,6 +151,9 @@ class LocalExecutor:
             if worker.alive:
                 return worker
             worker.stop()
+        return self._new_worker()
+
+    def _new_worker(self) -> _Worker:
         return _Worker(self._inbox, self.data_dir, self.code)
 
 
