@@ -9,18 +9,19 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 
-#include <optional>
+#include "nodes.h"
 
 namespace {
 
 using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
+using agileact::OptionalTensor;
 
 bool is_a(PyObject* object, PyObject* type) { return reinterpret_cast<PyObject*>(Py_TYPE(object)) == type; }
 
+// What torch.func wraps goes by torch.ops, which leaves its warnings to torch.func.
 bool fits(const Tensor& t) {
   const auto dtype = t.scalar_type();
-  return t.is_cpu() && t.layout() == at::kStrided && !t.is_nested() &&
+  return t.is_cpu() && agileact::ordinary(t) && t.layout() == at::kStrided && !t.is_nested() &&
          (dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf);
 }
 
