@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from agileact._common.table import print_table
 from torch import Tensor, nn
 
 import agileact as ag
+from agileact._common.terminal import print_table
 from agileact.bench.peers import LastAxisPReLU
 from agileact.bench.rows import gradients, off_start
 from agileact.bench.timing import environment

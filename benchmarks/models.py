@@ -23,6 +23,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from decimal import ROUND_UP, Context
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ def page(rows: list[dict[str, Any]], where: dict[str, Any], missing: dict[str, i
         "`python benchmarks/models.py` makes this page; `make setup` installs the packages.",
         "",
         f"- Outputs after `convert` differ by at most {_worst(done, 'convert_difference'):.2g}. After `fold` "
-        f"in float64 they differ by at most {_worst(done, 'fold_relative', 'float64'):.1e} of the largest output.",
+        f"in float64 they differ by at most {_bound(_worst(done, 'fold_relative', 'float64'))} of the largest output.",
         f"- `convert` runs the model at most {_most(done, 'convert_runs')} times, `fold` {_most(done, 'fold_runs')} "
         f"times. Together they take at most {_most(done, 'seconds'):.1f} s.",
         f"- Machine: {where['cpu']}, PyTorch {where['torch']}, Python {where['python']}.",
@@ -287,6 +288,11 @@ def _some(names: list[str]) -> str:
     return ", ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more"
 
 
+def _bound(value: float) -> str:
+    """Return two digits that the value does not exceed."""
+    return f"{Context(prec=2, rounding=ROUND_UP).create_decimal(value):.1e}"
+
+
 def _worst(rows: list[dict[str, Any]], what: str, *dtypes: str) -> float:
     return max((row[dtype][what] for row in rows for dtype in dtypes or ("float32", "float64")), default=0.0)
 
@@ -317,7 +323,7 @@ def _child(architecture: Architecture, answer: Any) -> None:
 def isolated(architecture: Architecture) -> dict[str, Any]:
     """Return the row of an architecture, made in a process of its own; "error" says why there is none."""
     # A fork shares the packages that are imported already: each import takes seconds.
-    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    context: Any = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     answer, end = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(architecture, end))
     process.start()

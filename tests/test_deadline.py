@@ -59,7 +59,7 @@ def test_a_deadline_that_was_lost_in_a_callback_comes_again(monkeypatch):
             except DeadlineError:
                 lost.append(True)  # as Python itself does, with a note on the terminal
 
-    lost = []
+    lost: list[bool] = []
     monkeypatch.setattr("agileact._common.deadline._AGAIN", 0.02)
 
     def loses_one():

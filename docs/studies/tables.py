@@ -21,26 +21,20 @@ HERE = Path(__file__).resolve().parent
 RECIPE = {
     "three-layers": "three layers, ReLU",
     "ten-layers": "ten layers, ReLU",
-    "three-layers-gelu": "three layers, GELU",
-    "three-layers-tanh": "three layers, tanh",
-    "ten-layers-gelu": "ten layers, GELU",
     "ten-layers-sigmoid": "ten layers, sigmoid",
     "mnist1d": "MNIST-1D, two layers of 100, ReLU",
     "batch-8": "three layers, ReLU, batches of 8",
     "batch-8-cosine": "the same, cosine schedule",
     "batch-2": "three layers, ReLU, batches of 2",
     "cnn-batch-8": "the paper's CNN, ReLU, batches of 8",
-    "residual": "residual CNN, ReLU, batches of 100",
-    "residual-batch-8": "residual CNN, ReLU, batches of 8",
     "diabetes": "table: diabetes, two layers, batches of 32",
-    "friedman1": "table: Friedman's, two layers, batches of 50",
+    "friedman1": "table: Friedman's formula, two layers, batches of 50",
 }
 """The tasks of the page about the recipe, each a study of its own, with what the tables call them."""
 STANDARDIZED = "agile-f+standardized"
-RECIPES = (STANDARDIZED, f"{STANDARDIZED}+skip-init")
-"""The recipe; in a residual network its branches start at 0. A study has one of them."""
+LENGTH_ONE = "agile-f+length-one"
 PARTS = {
-    "agile-f+length-one": "rows keep their mean",
+    LENGTH_ONE: "rows keep their mean",
     "agile-f+standardized+scale-only": "no b",
     "agile-f+standardized+size-one": "no a",
     "agile-f+standardized+location-only": "a stays at its start",
@@ -191,7 +185,7 @@ def recipe_pairs() -> dict[tuple[str, str], tuple[list[float], list[float]]]:
     found = {}
     for task in (*RECIPE, "parts"):
         losses = test_losses(f"recipe-{task}")
-        base = next(values for arm, values in losses.items() if general(arm) in RECIPES)
+        base = next(values for arm, values in losses.items() if general(arm) == STANDARDIZED)
         found.update({(task, arm): (own, base) for arm, own in losses.items() if own is not base})
     for task, study, arm, _ in TRIED:
         (base,) = (values for name, values in test_losses(f"recipe-{task}").items() if general(name) == STANDARDIZED)
@@ -241,8 +235,7 @@ def recipe_summary() -> str:
     for task in RECIPE:
         losses = {general(arm): values for arm, values in test_losses(f"recipe-{task}").items()}
         cells = {general(arm): against(one) for (of, arm), one in found.items() if of == task}
-        base = next(values for arm, values in losses.items() if arm in RECIPES)
-        row = (RECIPE[task], spread(base), *(cells.get(arm, "–") for arm in RIVALS))
+        row = (RECIPE[task], spread(losses[STANDARDIZED]), *(cells.get(arm, "–") for arm in RIVALS))
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -266,6 +259,24 @@ def recipe_parts() -> str:
         what = PARTS.get(general(arm), "the recipe")
         difference = against(found["parts", arm]) if ("parts", arm) in found else ""
         lines.append(f"| {what} | `{arm}` | {spread(values)} | {difference} |")
+    return "\n".join(lines)
+
+
+def recipe_lengths() -> str:
+    """Return a Markdown table of the recipe with and without mean 0, wherever both were run, beside plain networks."""
+    found, plain = recipe_comparisons(), RIVALS[1]
+    lines = [
+        f"| task | the recipe | `{LENGTH_ONE}`: rows keep their mean | minus the recipe | `{plain}` |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for task in (*RECIPE, "parts"):
+        arms = test_losses(f"recipe-{task}")
+        losses, names = {general(arm): values for arm, values in arms.items()}, {general(arm): arm for arm in arms}
+        if LENGTH_ONE in losses:
+            base, own = spread(losses[STANDARDIZED]), spread(losses[LENGTH_ONE])
+            beside = spread(losses[plain]) if plain in losses else "–"
+            difference = against(found[task, names[LENGTH_ONE]])
+            lines.append(f"| {RECIPE.get(task, RECIPE['three-layers'])} | {base} | {own} | {difference} | {beside} |")
     return "\n".join(lines)
 
 
@@ -315,7 +326,7 @@ def recipe_rates() -> str:
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         if name == "recipe":
-            tables = (recipe_summary, recipe_parts, recipe_tried, recipe_others, recipe_rates)
+            tables = (recipe_summary, recipe_parts, recipe_lengths, recipe_tried, recipe_others, recipe_rates)
             print("\n\n".join(table() for table in tables))
             continue
         document = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))

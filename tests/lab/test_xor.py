@@ -132,3 +132,12 @@ def test_nothing_touches_the_random_stream():
     state = torch.random.get_rng_state()
     XorRun(XorSpec(starts=1)).advance(2)
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_losses_within_a_decade_have_ticks_that_differ():
+    run = XorRun(read_spec("sigmoid", "adam", 0.05, 0.05, 6))
+    run.advance(5)
+    assert losses_figure(run)["layout"]["yaxis"]["tickformat"] == ".3~g"
+    for arm in run.losses:
+        run.losses[arm][-1] = 1e-4
+    assert losses_figure(run)["layout"]["yaxis"]["tickformat"] == ".1~e"

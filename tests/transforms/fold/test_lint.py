@@ -120,3 +120,9 @@ def test_bad_arguments():
         ag.lint("model", torch.ones(1, 3))  # type: ignore[arg-type]
     with pytest.raises(ag.ArgumentTypeError, match="example_inputs"):
         ag.lint(nn.Sequential(ag.AgileReLU(3)), 3)  # type: ignore[arg-type]
+
+
+def test_a_layer_is_named_once():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), ag.AgileReLU(3), nn.Linear(3, 2))
+    (site,) = ag.lint(model, example_inputs=torch.randn(5, 4)).sites
+    assert site.scale_why == "weights could do the same, behind it: 3 or before it: 1"

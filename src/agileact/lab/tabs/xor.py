@@ -92,22 +92,25 @@ def losses_figure(run: XorRun) -> look.Figure:
     every = max(1, run.taken // 600)
     for arm in ARMS:
         # A logarithmic axis has no place for 0.
-        heights = [max(value, _LEAST_LOSS) for value in run.losses[arm]]
-        shown = [*range(0, len(heights) - 1, every), len(heights) - 1]
+        known = [max(value, _LEAST_LOSS) for value in run.losses[arm]]
+        shown = [*range(0, len(known) - 1, every), len(known) - 1]
         dash = {"dash": "dash" if arm == "plain" else "solid"}
         mode = "lines+markers" if len(shown) == 1 else "lines"
-        data.append(look.line(shown, [heights[i] for i in shown], arm, _COLORS[arm], line=dash, mode=mode))
+        data.append(look.line(shown, [known[i] for i in shown], arm, _COLORS[arm], line=dash, mode=mode))
         since = run.solved_since(arm)
         if since is not None:
             mark = {"color": _COLORS[arm], "size": 11, "symbol": "star" if arm == "agile" else "diamond"}
             name = f"{arm}: solved"
-            data.append(look.line([since], [heights[since]], name, _COLORS[arm], mode="markers", marker=mark))
+            data.append(look.line([since], [known[since]], name, _COLORS[arm], mode="markers", marker=mark))
+    heights = [value for one in data for value in one["y"]]
+    # Within a decade two digits would name neighbouring ticks alike.
+    ticks = ".1~e" if max(heights) > 10 * min(heights) else ".3~g"
     return look.figure(
         data,
         "Loss on the four points",
         "epoch",
         "mean squared error",
-        yaxis={"type": "log", "tickformat": ".1~e", "nticks": 6},
+        yaxis={"type": "log", "tickformat": ticks, "nticks": 6, "automargin": True},
         xaxis={"rangemode": "tozero", "range": [0, max(20, run.taken * 1.02)]},
     )
 
