@@ -161,12 +161,19 @@ def build(
     for name in COMMON:
         if name != "stamp.cpp":
             jobs[name, "any"] = ()
-    headers = _python_headers()
+    headers, tag = _python_headers(), sys.implementation.cache_tag
     if headers is not None:
-        jobs[BINDING, sys.implementation.cache_tag] = (f"-I{headers}",)
-        jobs["stamp.cpp", sys.implementation.cache_tag] = _stamp_define(sys.implementation.cache_tag)
+        jobs[BINDING, tag] = (f"-I{headers}",)
+        jobs["stamp.cpp", tag] = _stamp_define(tag)
     with concurrent.futures.ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
         pending = {key: pool.submit(compile_one, *key, extra) for key, extra in jobs.items()}
+        if headers is not None and (error := pending[BINDING, tag].exception()) is not None:
+            # torch.ops leads to the same operators: slower for small tensors, no reason to have no kernels.
+            print(
+                f"agileact: the short way from Python is left out, it does not compile here: {error}", file=sys.stderr
+            )
+            headers = None
+            del pending[BINDING, tag]
         objects = {key: future.result() for key, future in pending.items()}
 
     shutil.rmtree(out, ignore_errors=True)
@@ -184,7 +191,7 @@ def build(
     libraries = [link(out / f"libagileact_{capability}.so", ("any", capability)) for capability in sets]
     if headers is not None:
         suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-        libraries.append(link(out / f"binding{suffix}", (sys.implementation.cache_tag,), ("-ltorch_python",)))
+        libraries.append(link(out / f"binding{suffix}", (tag,), ("-ltorch_python",)))
     return libraries
 
 
