@@ -215,8 +215,7 @@ def test_the_binding_leaves_to_python_what_needs_a_check(make: Any, x: Any) -> N
 def test_the_binding_passes_on_what_the_kernel_raises() -> None:
     with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
         ag.Agile("relu", 3, inplace=True)(torch.zeros(2, 3, requires_grad=True))
-    unnamed = torch.zeros(2, 3), {}, (), 1.5, 1, False
-    calls: list[tuple[Any, ...]] = [(), (torch.zeros(2, 3), None, None, 1, 1, False), unnamed]
+    calls: list[tuple[Any, ...]] = [
         (),
         (torch.zeros(2, 3), None, None, 1, 1, False),
         (torch.zeros(2, 3), {}, (), 1.5, 1, False),
