@@ -68,7 +68,7 @@ class BuildKernels(build_ext):
 
 
 class Wheel(bdist_wheel):
-    """Tags the wheel for its platform and for any Python: the libraries do not use Python."""
+    """Tags the wheel for its platform and for any Python: where the binding does not fit, ``torch.ops`` serves."""
 
     def get_tag(self) -> tuple[str, str, str]:
         """Return the tag."""

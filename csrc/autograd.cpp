@@ -189,7 +189,7 @@ auto forward_node(const Tensor& x, const Tensor& s, const Tensor& l, const Call&
   decltype(make_node<AgileBackward>()) node;
   if (at::GradMode::is_enabled() && (tracked(x) || tracked(s) || tracked(l))) {
     node = make_node<AgileBackward>();
-    node->set_next_edges(torch::autograd::collect_next_edges(x, s, l));
+    node->set_next_edges(edges_to({x, s, l}));
     node->call = call;
     node->from_output = seen.recoverable;
     node->scale = SavedVariable(s, false);

@@ -385,5 +385,13 @@ void with_base(const Formula& formula, Go&& go) {
   }
 }
 
+// Calls go(T(), base) with that type among Ts which dtype names, and the struct for a formula.
+template <typename... Ts, typename Go>
+void with_type_and_base(c10::ScalarType dtype, const Formula& formula, Go&& go) {
+  with_type<Ts...>(dtype, [&](auto zero) {
+    with_base<vec_t<decltype(zero)>>(formula, [&](const auto& base) { go(zero, base); });
+  });
+}
+
 }  // namespace
 }  // namespace agileact

@@ -4,13 +4,16 @@
 built, which takes a third of the time; a wheel gets all of them, as it may be installed elsewhere. A library holds the
 registered operators and autograd, compiled once for any machine, and the loops, compiled for its instruction set. Each
 is a file of its own, so that an inline function compiled for AVX-512 can never be linked into a program for a machine
-without it. ``python csrc/build.py --check aarch64-linux-gnu-g++`` only reads the sources, for another machine.
+without it. Where Python's headers are, ``binding`` lies beside them: a short way from Python to the operator, for the
+version of Python that builds. ``python csrc/build.py --check aarch64-linux-gnu-g++`` only reads the sources,
+for another machine.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import importlib.machinery
 import json
 import os
 import platform
@@ -34,6 +37,7 @@ COMMON = (
     "pool_operators.cpp",
     "stamp.cpp",
 )
+BINDING = "binding.cpp"
 LOOPS = ("elementwise.cpp", "combined.cpp", "conv_pool.cpp", "gain.cpp", "pool.cpp", "pool_backward.cpp")
 
 _X86 = {
@@ -153,27 +157,41 @@ def build(
         defines = (f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}")
         for name in LOOPS:
             jobs[name, capability] = (*extra, *defines)
-        text = json.dumps(stamp(capability), sort_keys=True, separators=(",", ":"))
-        jobs["stamp.cpp", capability] = (f"-DAGILEACT_STAMP={json.dumps(text)}",)
+        jobs["stamp.cpp", capability] = _stamp_define(capability)
     for name in COMMON:
         if name != "stamp.cpp":
             jobs[name, "any"] = ()
+    headers, tag = _python_headers(), sys.implementation.cache_tag
+    if headers is not None:
+        jobs[BINDING, tag] = (f"-I{headers}",)
+        jobs["stamp.cpp", tag] = _stamp_define(tag)
     with concurrent.futures.ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
         pending = {key: pool.submit(compile_one, *key, extra) for key, extra in jobs.items()}
+        if headers is not None and (error := pending[BINDING, tag].exception()) is not None:
+            # torch.ops leads to the same operators: slower for small tensors, no reason to have no kernels.
+            print(
+                f"agileact: the short way from Python is left out, it does not compile here: {error}", file=sys.stderr
+            )
+            headers = None
+            del pending[BINDING, tag]
         objects = {key: future.result() for key, future in pending.items()}
 
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    libraries = []
-    for capability in sets:
-        target = out / f"libagileact_{capability}.so"
-        own = [str(path) for (_, label), path in objects.items() if label in ("any", capability)]
+
+    def link(target: Path, labels: tuple[str, ...], more: tuple[str, ...] = ()) -> Path:
+        own = [str(path) for (_, label), path in objects.items() if label in labels]
         # OpenMP is not linked: its symbols come from the library that PyTorch itself runs on. A second OpenMP
         # would bring a second pool of threads.
-        _run([*cxx, "-shared", *own, "-o", str(target), f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10",
+        _run([*cxx, "-shared", *own, "-o", str(target), f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10", *more,
               *(["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []),
               *shlex.split(os.environ.get("LDFLAGS", ""))])  # fmt: skip
-        libraries.append(target)
+        return target
+
+    libraries = [link(out / f"libagileact_{capability}.so", ("any", capability)) for capability in sets]
+    if headers is not None:
+        suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+        libraries.append(link(out / f"binding{suffix}", (tag,), ("-ltorch_python",)))
     return libraries
 
 
@@ -185,8 +203,21 @@ def check(cxx: str) -> None:
     import torch
 
     defines = ("-DCPU_CAPABILITY=DEFAULT", "-DCPU_CAPABILITY_DEFAULT", '-DAGILEACT_STAMP="{}"')
-    for name in (*LOOPS, *COMMON):
-        _run([*shlex.split(cxx), *_flags(Path(torch.__file__).parent), *defines, "-fsyntax-only", str(HERE / name)])
+    headers = _python_headers()
+    own = () if headers is None else (BINDING, f"-I{headers}")
+    for name in (*LOOPS, *COMMON, *own[:1]):
+        flags = [*_flags(Path(torch.__file__).parent), *defines, *own[1:], "-fsyntax-only"]
+        _run([*shlex.split(cxx), *flags, str(HERE / name)])
+
+
+def _python_headers() -> Path | None:
+    headers = Path(sysconfig.get_paths()["include"])
+    return headers if (headers / "Python.h").exists() else None
+
+
+def _stamp_define(label: str) -> tuple[str]:
+    text = json.dumps(stamp(label), sort_keys=True, separators=(",", ":"))
+    return (f"-DAGILEACT_STAMP={json.dumps(text)}",)
 
 
 def _flags(root: Path) -> list[str]:

@@ -206,21 +206,10 @@ void go(const Formula& formula, const Geometry& g, Tensors<T> io) {
   run_terms<pass, true, T>(formula, g, io);
 }
 
-template <typename Go>
-void with_type(c10::ScalarType dtype, Go&& go) {
-  switch (dtype) {
-    case c10::ScalarType::Float: return go(float());
-    case c10::ScalarType::Double: return go(double());
-    case c10::ScalarType::BFloat16: return go(c10::BFloat16());
-    case c10::ScalarType::Half: return go(c10::Half());
-    default: TORCH_CHECK(false, "agileact: no kernel for ", dtype);
-  }
-}
-
 }  // namespace
 
 void combined(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const CombinedForward& call) {
-  with_type(dtype, [&](auto zero) {
+  with_type<float, double, c10::BFloat16, c10::Half>(dtype, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
     go<Pass::kForward, T>(formula, g,
@@ -231,7 +220,7 @@ void combined(c10::ScalarType dtype, const Formula& formula, const Geometry& g, 
 }
 
 void combined_backward(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const CombinedBackward& call) {
-  with_type(dtype, [&](auto zero) {
+  with_type<float, double, c10::BFloat16, c10::Half>(dtype, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
     go<Pass::kBackward, T>(formula, g,

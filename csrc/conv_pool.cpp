@@ -320,6 +320,8 @@ std::tuple<Tensor, Tensor, Tensor> conv_max_pool2d_backward(const Tensor& grad, 
   const Tensor images = x.permute({0, 2, 3, 1}).contiguous(), kernels = weight.permute({0, 2, 3, 1}).contiguous();
   // A row of sums for each filter, as long as whole registers; and the sums of one image first, which stay exact.
   const int64_t wide = (s.taps() + 7) / 8 * 8, each = s.oh * s.ow * s.filters;
+  TORCH_CHECK(grad.sizes() == places.sizes() && grad.numel() == s.batch * each,
+              "agileact: conv_max_pool2d wants a gradient of what it returned");
   TORCH_CHECK(std::max(s.plane(), 4 * s.ow * wide) < INT32_MAX, "agileact: conv_max_pool2d wants smaller images");
   const Floats sums(s.filters * wide), total(sums.n), of_bias(s.filters);
   const Floats padded(s.plane() + 4), to_padded(want_x ? s.plane() : 0), patches(rows ? 0 : 4 * s.ow * wide + 4);

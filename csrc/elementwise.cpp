@@ -120,31 +120,16 @@ void double_backward_as(const B& base, const Geometry& g, const DoubleBackward& 
   });
 }
 
-template <typename Go>
-void with_type(c10::ScalarType dtype, Go&& go) {
-  switch (dtype) {
-    case c10::ScalarType::Float: return go(float());
-    case c10::ScalarType::Double: return go(double());
-    case c10::ScalarType::BFloat16: return go(c10::BFloat16());
-    case c10::ScalarType::Half: return go(c10::Half());
-    default: TORCH_CHECK(false, "agileact: no kernel for ", dtype);
-  }
-}
-
 }  // namespace
 
 void forward(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const Forward& call) {
-  with_type(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    with_base<vec_t<T>>(formula, [&](const auto& base) { forward_as<T>(base, g, call); });
-  });
+  with_type_and_base<float, double, c10::BFloat16, c10::Half>(
+      dtype, formula, [&](auto zero, const auto& base) { forward_as<decltype(zero)>(base, g, call); });
 }
 
 void backward(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const Backward& call) {
-  with_type(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    with_base<vec_t<T>>(formula, [&](const auto& base) { backward_as<T>(base, g, call); });
-  });
+  with_type_and_base<float, double, c10::BFloat16, c10::Half>(
+      dtype, formula, [&](auto zero, const auto& base) { backward_as<decltype(zero)>(base, g, call); });
 }
 
 // Second derivatives are rare: every type comes here as double, which also spares building the rest.

@@ -40,30 +40,17 @@ void backward_as(const B& base, const Geometry& g, const GainBackward& call) {
   });
 }
 
-// What networks are trained in; the other types are composed.
-template <typename Go>
-void with_type(c10::ScalarType dtype, Go&& go) {
-  switch (dtype) {
-    case c10::ScalarType::Float: return go(float());
-    case c10::ScalarType::BFloat16: return go(c10::BFloat16());
-    default: TORCH_CHECK(false, "agileact: no kernel with a gain for ", dtype);
-  }
-}
-
 }  // namespace
 
+// In the types that networks are trained in; for the others the operator is composed.
 void gain_forward(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const GainForward& call) {
-  with_type(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    with_base<vec_t<T>>(formula, [&](const auto& base) { forward_as<T>(base, g, call); });
-  });
+  with_type_and_base<float, c10::BFloat16>(
+      dtype, formula, [&](auto zero, const auto& base) { forward_as<decltype(zero)>(base, g, call); });
 }
 
 void gain_backward(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const GainBackward& call) {
-  with_type(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    with_base<vec_t<T>>(formula, [&](const auto& base) { backward_as<T>(base, g, call); });
-  });
+  with_type_and_base<float, c10::BFloat16>(
+      dtype, formula, [&](auto zero, const auto& base) { backward_as<decltype(zero)>(base, g, call); });
 }
 
 }  // namespace agileact

@@ -180,6 +180,9 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
     }
     // Runs of n elements from `at` on, of the parameters c, c + 1, ..., c1 - 1, c0, ...
     const auto stretch = [&](int64_t at, int64_t c, int64_t runs) {
+      // A copy: a vector that is stored may overwrite anything, so that the compiler would read the pointers of `io` anew
+      // with each vector.
+      const Streams<T, NI, NO, NT, NA> own_io = io;
       V tab[NT > 0 ? NT : 1], next[NT > 0 ? NT : 1];
       V acc[2][NA > 0 ? NA : 1];
       const V* const both[2] = {tab, tab};
@@ -196,12 +199,15 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
         ragged<T, NI, NO, NT, NA>(io, op, at, i - at, both, acc);
       }
       for (int64_t left = runs - 1;; --left) {
-        for (; i + step <= end; i += step) {
-          whole<T, 2, NI, NO>(io, op, i, both, acc);
+        if (const int64_t last = end - step; i <= last) {
+          do {
+            whole<T, 2, NI, NO>(own_io, op, i, both, acc);
+            i += step;
+          } while (i <= last);
         }
         if constexpr (H == 1) {
           if (i + unit <= end) {
-            whole<T, 1, NI, NO>(io, op, i, both, acc);
+            whole<T, 1, NI, NO>(own_io, op, i, both, acc);
             i += unit;
           }
         }
@@ -227,7 +233,7 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
               sums[half][k] = V(0);
             }
           }
-          whole<T, H, NI, NO>(io, op, i, mixed, sums);
+          whole<T, H, NI, NO>(own_io, op, i, mixed, sums);
           i += unit;
           AGILEACT_UNROLL for (int half = 0; half < H; ++half) {
             const V mine = Lanes<T, H>::first(half, own);
@@ -359,11 +365,13 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
     }
     // The columns from c on of row r, or the first n of them. Rows one after the other, as they lie in memory: taking two
     // or four at once to share their tables and sums brought a tenth at most, and lost as much elsewhere.
+    const Streams<T, NI, NO, NT, NA> own_io = io;  // copies, as above
+    const std::array<const A*, NT> own_tab = tab;
     const auto patch = [&](int64_t r, int64_t c, auto full, int64_t n) {
       V t[2][NT > 0 ? NT : 1];
       V acc[2][NA > 0 ? NA : 1];
       AGILEACT_UNROLL for (int k = 0; k < NT; ++k) {
-        const Pack<A> p = full.value || repeated ? Pack<A>::load(tab[k] + c) : Pack<A>::load(tab[k] + c, n);
+        const Pack<A> p = full.value || repeated ? Pack<A>::load(own_tab[k] + c) : Pack<A>::load(own_tab[k] + c, n);
         t[0][k] = p.v[0];
         t[1][k] = p.v[1];
       }
@@ -373,7 +381,7 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
         acc[1][k] = p.v[1];
       }
       if constexpr (full.value) {
-        whole<T, 2, NI, NO>(io, op, r * period + c, t, acc);
+        whole<T, 2, NI, NO>(own_io, op, r * period + c, t, acc);
       } else {
         ragged<T, NI, NO, NT, NA>(io, op, r * period + c, n, t, acc);
       }
@@ -398,7 +406,7 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
       }
       for (; r < r1 && (r + 1) * period <= total; ++r) {
         AGILEACT_UNROLL for (int pack = 0; pack < 2; ++pack) {
-          whole<T, 2, NI, NO>(io, op, r * period + pack * step, t[pack], acc[pack]);
+          whole<T, 2, NI, NO>(own_io, op, r * period + pack * step, t[pack], acc[pack]);
         }
       }
       AGILEACT_UNROLL for (int pack = 0; pack < 2; ++pack) {

@@ -4,7 +4,10 @@
 #include <ATen/ATen.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/variable.h>
 
+#include <functional>
+#include <initializer_list>
 #include <memory>
 #include <type_traits>
 
@@ -39,6 +42,15 @@ inline const at::Tensor& value(const OptionalTensor& t) {
   return t.has_value() ? *t : none;
 }
 inline OptionalTensor option(const at::Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
+// As collect_next_edges, but in memory that is got once.
+inline torch::autograd::edge_list edges_to(std::initializer_list<std::reference_wrapper<const at::Tensor>> tensors) {
+  torch::autograd::edge_list edges;
+  edges.reserve(tensors.size());
+  for (const at::Tensor& t : tensors) {
+    edges.push_back(t.defined() ? torch::autograd::impl::gradient_edge(t) : torch::autograd::Edge());
+  }
+  return edges;
+}
 inline bool tracked(const at::Tensor& t) { return t.defined() && t.requires_grad(); }
 inline bool tracked(const OptionalTensor& t) { return t.has_value() && tracked(*t); }
 inline bool has_tangent(const at::Tensor& t) { return t.defined() && t._fw_grad(0).defined(); }

@@ -89,6 +89,8 @@ Four agile_double_backward(const OptionalTensor& tangent_x, const OptionalTensor
   check_call(saved, scale, location, {dim, ndim, terms});
   TORCH_CHECK(!from_output || (invertible(formula) && terms == 1), "agileact: ", base,
               " cannot be recovered from its output");
+  TORCH_CHECK(grad.sizes() == saved.sizes() && (!has(tangent_x) || tangent_x->sizes() == saved.sizes()),
+              "agileact: the gradients do not match what was saved");
   const auto dtype = saved.scalar_type();
   const auto wide = at::kDouble;
   const Layout layout = layout_of(saved.to(wide), dim, ndim);

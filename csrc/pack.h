@@ -4,7 +4,9 @@
 
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
+#include <c10/core/ScalarType.h>
 #include <c10/util/BFloat16.h>
+#include <c10/util/Exception.h>
 #include <c10/util/Half.h>
 
 #include <algorithm>
@@ -28,6 +30,13 @@ template <typename T>
 using acc_t = typename Arithmetic<T>::type;
 template <typename T>
 using vec_t = at::vec::Vectorized<acc_t<T>>;
+
+// Calls go(T()) with that type among Ts which dtype names.
+template <typename... Ts, typename Go>
+void with_type(c10::ScalarType dtype, Go&& go) {
+  const bool known = ((dtype == c10::CppTypeToScalarType<Ts>::value && (go(Ts()), true)) || ...);
+  TORCH_CHECK(known, "agileact: no kernel for ", dtype);
+}
 
 template <typename T>
 constexpr int64_t kStep = 2 * vec_t<T>::size();

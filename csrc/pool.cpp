@@ -334,7 +334,7 @@ void pool_planes(const Formula& formula, const Pooling& p, const PoolForward& ca
 }  // namespace
 
 void pool(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const PoolForward& call) {
-  const auto as = [&](auto zero) {
+  with_type<float, double, c10::BFloat16>(dtype, [&](auto zero) {
     using T = decltype(zero);
     if (!p.channels_last) {
       pool_planes<T>(formula, p, call);
@@ -343,12 +343,7 @@ void pool(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const
     } else {
       pool_channels_last<T>(formula, p, call);
     }
-  };
-  switch (dtype) {
-    case c10::ScalarType::Double: return as(double());
-    case c10::ScalarType::BFloat16: return as(c10::BFloat16());
-    default: return as(float());
-  }
+  });
 }
 
 }  // namespace agileact

@@ -207,21 +207,15 @@ void pool_backward_halves_last(const Formula& formula, const Pooling& p, const P
   }
 }
 
-template <typename T>
-void pool_backward_for(const Formula& formula, const Pooling& p, const PoolBackward& call) {
-  const Window w(p);
-  const bool halves_last = p.channels_last && w.halves() && w.inside();
-  halves_last ? pool_backward_halves_last<T>(formula, p, call) : pool_backward_as<T>(formula, p, call);
-}
-
 }  // namespace
 
 void pool_backward(c10::ScalarType dtype, const Formula& formula, const Pooling& p, const PoolBackward& call) {
-  switch (dtype) {
-    case c10::ScalarType::Double: return pool_backward_for<double>(formula, p, call);
-    case c10::ScalarType::BFloat16: return pool_backward_for<c10::BFloat16>(formula, p, call);
-    default: return pool_backward_for<float>(formula, p, call);
-  }
+  const Window w(p);
+  const bool halves_last = p.channels_last && w.halves() && w.inside();
+  with_type<float, double, c10::BFloat16>(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    halves_last ? pool_backward_halves_last<T>(formula, p, call) : pool_backward_as<T>(formula, p, call);
+  });
 }
 
 }  // namespace agileact

@@ -58,6 +58,9 @@ std::tuple<Tensor, Tensor, Tensor> agile_max_pool2d_backward(
     const OptionalTensor& location, std::string_view base, double p, double q, at::IntArrayRef kernel,
     at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, at::IntArrayRef size) {
   const Formula formula = formula_of(base, p, q);
+  TORCH_CHECK(grad.sizes() == picked.sizes() && grad.scalar_type() == picked.scalar_type() &&
+                  places.sizes() == picked.sizes(),
+              "agileact: the gradient does not match what was saved");
   const auto format = format_of(picked);
   const Tensor g = grad.contiguous(format);
   const auto wide = arithmetic(picked.scalar_type());

@@ -267,3 +267,14 @@ def test_names_go_there_and_back(name: str) -> None:
     found = fused_name(base, {**bases.get(base).resolve({}), **options})
     assert found is not None
     assert found[0] == name
+
+
+@needs_compiled
+def test_gradients_of_another_size_are_refused() -> None:
+    x, scale = torch.randn(2, 3, 4), torch.linspace(0.5, 2, 3)
+    operators = torch.ops.agileact
+    with pytest.raises(RuntimeError, match="does not match what was saved"):
+        operators.agile_backward(x[:1], x, scale, None, "relu")
+    for tangent, grad in ((x, x[:1]), (x[:1], x)):
+        with pytest.raises(RuntimeError, match="do not match what was saved"):
+            operators.agile_double_backward(tangent, None, None, grad, x, scale, None, "relu")

@@ -136,3 +136,11 @@ def test_images_of_three_channels_have_no_gradient():
     x, weight = torch.zeros(1, 3, 4, 4, requires_grad=True), torch.zeros(2, 3, 3, 3, requires_grad=True)
     with pytest.raises(RuntimeError, match="eights"):
         conv_max_pool2d(x, weight, None, (0, 0)).sum().backward()
+
+
+def test_a_gradient_of_another_size_is_refused():
+    x, weight, _ = tensors(CASES[1])
+    y, places = torch.ops.agileact.conv_max_pool2d(x.detach(), weight.detach(), None, (1, 1))
+    for grad, where in ((y[:1], places), (y[:1], places[:1])):
+        with pytest.raises(RuntimeError, match="wants a gradient of what it returned"):
+            torch.ops.agileact.conv_max_pool2d_backward(grad, x.detach(), weight.detach(), where, (1, 1), False)

@@ -82,6 +82,7 @@ def test_what_a_kernel_raises_is_not_swallowed(monkeypatch: pytest.MonkeyPatch, 
         calls.append(name)
         raise RuntimeError("out of luck")
 
+    monkeypatch.setattr(ops, "_channels", None)
     monkeypatch.setattr(ops, name, broken)
     module = ag.Agile("relu", 3, inplace=name == "_agile_")
     with pytest.raises(RuntimeError, match="out of luck"):
@@ -141,3 +142,120 @@ def test_doctor_says_who_serves_what(capsys: pytest.CaptureFixture[str]) -> None
     doctor.show(found)
     assert "hardsigmoid" in capsys.readouterr().out
     assert bool(found["advice"]) or CPU.loaded
+
+
+needs_binding = pytest.mark.skipif(ops._channels is None, reason="the binding was not built for this Python")
+MODULES = (
+    lambda: ag.Agile("relu", 3),
+    lambda: ag.Agile("leaky_relu", 3, negative_slope=0.2),
+    lambda: ag.Agile("softplus", 3, beta=2.0, threshold=5.0),
+    lambda: ag.Agile("gelu", 3, dim=-1, dtype=torch.bfloat16),
+    lambda: ag.Agile("sigmoid", 3, dim=0),
+    lambda: ag.CombinedAgile("tanh", 3, terms=2),
+)
+
+
+@needs_binding
+@pytest.mark.parametrize("make", MODULES)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_the_binding_does_what_torch_ops_does(monkeypatch: pytest.MonkeyPatch, make: Any, inplace: bool) -> None:
+    module = make()
+    module.inplace = inplace
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.linspace(-0.3, 0.4, len(parameter)))
+    x = torch.linspace(-3, 3, 27).view(3, 3, 3)
+    results = []
+    for way in (ops._channels, None):
+        monkeypatch.setattr(ops, "_channels", way)
+        leaf = x.clone().requires_grad_()
+        y = module(leaf * 1)
+        results.append([y.detach(), *torch.autograd.grad(y, [leaf, *module.parameters()], torch.cos(x))])
+        with torch.inference_mode():
+            assert torch.equal(module(x.clone()), y)
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+def _pruned() -> ag.Agile:
+    module = ag.Agile("relu", 3)
+    torch.nn.utils.parametrize.register_parametrization(module, "scale", torch.nn.Softplus())
+    return module
+
+
+@needs_binding
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "x"),
+    [
+        (lambda: ag.Agile("relu", 3), torch.zeros(2, 4)),
+        (lambda: ag.Agile("relu", 3), torch.zeros(3)),
+        (lambda: ag.Agile("relu", 3, dim=2), torch.zeros(2, 3)),
+        (lambda: ag.Agile("relu", 3), torch.zeros(2, 3, dtype=torch.int64)),
+        (lambda: ag.Agile("relu", 3), torch.zeros(2, 3).to_sparse()),
+        (lambda: ag.Agile("relu", 3), lambda: torch.nested.nested_tensor([torch.zeros(3)] * 2)),
+        (lambda: ag.Agile("relu", 3), torch.zeros(2, 3, device="meta")),
+        (lambda: ag.Agile("relu", 3, device="meta"), torch.zeros(2, 3)),
+        (lambda: ag.Agile("relu", 3), torch.nn.Parameter(torch.zeros(2, 3))),
+        (lambda: ag.Agile("relu"), torch.zeros(2, 3)),
+        (_pruned, torch.zeros(2, 3)),
+        (lambda: ag.Agile("relu", 3), [[0.0, 0.0, 0.0]]),
+    ],
+    ids=["channels", "axes", "dim", "dtype", "sparse", "nested", "x meta", "scale meta", "subclass", "lazy",
+         "parametrised", "list"],
+)  # fmt: skip
+def test_the_binding_leaves_to_python_what_needs_a_check(make: Any, x: Any) -> None:
+    assert ops._channels is not None
+    module = make()
+    x = x() if callable(x) else x  # PyTorch warns when it makes a nested tensor
+    assert ops._channels(x, module._parameters, ("relu",), module.dim, 1, False) is None
+
+
+@needs_binding
+def test_the_binding_passes_on_what_the_kernel_raises() -> None:
+    with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
+        ag.Agile("relu", 3, inplace=True)(torch.zeros(2, 3, requires_grad=True))
+    calls: list[tuple[Any, ...]] = [
+        (),
+        (torch.zeros(2, 3), None, None, 1, 1, False),
+        (torch.zeros(2, 3), {}, (), 1.5, 1, False),
+    ]
+    for wrong in calls:
+        with pytest.raises(TypeError):
+            ops._channels(*wrong)  # type: ignore[misc]
+
+
+@needs_binding
+def test_a_function_mode_sees_the_operator() -> None:
+    seen = []
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    with Mode():
+        ag.Agile("relu", 3)(torch.zeros(2, 3))
+    assert torch.ops.agileact.agile.default in seen
+
+
+@needs_binding
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_has_the_operator() -> None:
+    module = ag.Agile("relu", 3)
+    with torch.no_grad():
+        module.location.fill_(0.5)
+    traced: Any = torch.jit.trace(module, torch.zeros(2, 3), check_trace=False)
+    assert "agileact::agile" in str(traced.graph)
+    x = torch.linspace(-1, 2, 6).view(2, 3)
+    torch.testing.assert_close(traced(x), torch.relu(x - 0.5))
+
+
+@needs_binding
+def test_a_stale_binding_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (path,) = _cpu.LIBRARIES.glob("binding*")
+    monkeypatch.setattr(_cpu, "LIBRARIES", tmp_path)
+    assert _cpu.load_binding() is None
+    stale = path.read_bytes().replace(torch.__version__.encode(), b"x" * len(torch.__version__))
+    (tmp_path / path.name).write_bytes(stale)
+    assert _cpu.load_binding() is None

@@ -228,3 +228,16 @@ def test_one_parameter_for_all_channels_has_the_sum_of_their_gradients(channels_
         x = x.contiguous(memory_format=torch.channels_last)
     got = torch.autograd.grad(agile_max_pool2d(x, a, b, 2, base="relu").square().sum(), (a, b))
     torch.testing.assert_close(got, wanted)
+
+
+@needs_compiled
+def test_what_the_kernels_would_read_beyond_its_end_is_refused() -> None:
+    function, window = ("relu", 0.0, 0.0), ((2, 2), (2, 2), (0, 0), (1, 1))
+    x = torch.randn(2, 3, 6, 6)
+    forward, backward = torch.ops.agileact.agile_max_pool2d, torch.ops.agileact.agile_max_pool2d_backward
+    with pytest.raises(RuntimeError, match="no kernel for Half"):
+        forward(x.half(), None, None, *function, *window, (3, 3))
+    y, picked, places = forward(x, None, None, *function, *window, (3, 3))
+    for grad, where in ((y[:1], places), (y.double(), places), (y, places[:, :1])):
+        with pytest.raises(RuntimeError, match="the gradient does not match what was saved"):
+            backward(grad, picked, where, None, None, *function, *window, (6, 6))

@@ -29,6 +29,7 @@ CPU = _cpu.load()
 """What became of the compiled kernels."""
 
 _LOADED = CPU.loaded
+_channels = _cpu.load_binding() if _LOADED else None
 _TRITON = _triton.register()
 _STRIDED = torch.strided
 # What an operator object calls; skipping the object saves a tenth of a small call. A compiler knows only the object.
@@ -125,19 +126,22 @@ def agile_channels(
     For a small tensor checks cost more than the kernel. The few here tell the usual case, for which the kernel has no
     reason to refuse: what it raises is passed on.
     """
+    if not _LOADED or torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+        return None
+    if _channels is not None:
+        done: Tensor | None = _channels(x, parameters, call, dim, terms, inplace)
+        if done is not None:
+            return done
     scale, location = parameters.get("scale"), parameters.get("location")
     # A parametrised or pruned scale is no longer among the parameters.
     if (
-        not _LOADED
-        or torch.compiler.is_compiling()
-        or type(x) is not Tensor
+        type(x) is not Tensor
         or type(scale) is not Parameter
         or type(location) is not Parameter
         or not (x.dtype in WIDE and scale.dtype in WIDE and location.dtype in WIDE)
         or not (x.is_cpu and scale.is_cpu and location.is_cpu)
         or x.layout is not _STRIDED
         or x.is_nested
-        or forward_ad._current_level >= 0
     ):
         return None
     shape = x.shape

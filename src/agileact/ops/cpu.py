@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import json
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -79,6 +83,24 @@ def refusal(stamp: dict[str, str]) -> str:
         if stamp.get(key) != value:
             return f"it was built for another version of {names[key]}: {stamp.get(key)}, here {value}"
     return ""
+
+
+def load_binding() -> Callable[..., Any] | None:
+    """Return the short way to the operator (csrc/binding.cpp), or None where ``torch.ops`` has to do.
+
+    It is there if it was built for this version of Python, this PyTorch and from these sources.
+    """
+    path = LIBRARIES / f"binding{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    spec = importlib.util.spec_from_file_location("agileact.ops.binding", path)
+    if not path.exists() or refusal(read_stamp(path)) or spec is None or spec.loader is None:
+        return None
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError:
+        return None
+    channels: Callable[..., Any] = module.channels
+    return channels
 
 
 def _digest(*files: Path) -> str:
