@@ -1,7 +1,6 @@
 """The command line: parse, call, print."""
 
 import argparse
-import gc
 import os
 import shlex
 import signal
@@ -110,10 +109,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"internal error: {type(error).__name__}: {error} (set AGILEACT_DEBUG=1 to see where, and please report it)"
         )
         return 70
-    finally:
-        if argv is None:
-            # The process ends now: it need not look through everything that was imported for what can be freed.
-            gc.freeze()
     return 0
 
 
