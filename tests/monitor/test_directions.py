@@ -53,7 +53,7 @@ def test_lengths_and_angles_are_those_of_the_rows(conv):
         for name in names:
             after = rows(model.get_submodule(name))
             cosine = (before[name] * after).sum(1) / before[name].norm(dim=1) / after.norm(dim=1)
-            angle = torch.acos(cosine)
+            angle = torch.acos(cosine.clamp(max=1.0))  # rounding may say more
             assert angle.max() > 1e-4
             want = {
                 "length_min": after.norm(dim=1).min(),

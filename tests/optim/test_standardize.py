@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
 import agileact as ag
-from agileact.nn.rows import Projection, directions
+from agileact.nn.rows import Projection, directions, held
 
 OPTIMIZERS = sorted(
     name
@@ -25,7 +25,7 @@ OPTIMIZERS = sorted(
 )
 
 
-def network(dtype: torch.dtype = torch.float32) -> Any:
+def network(dtype: torch.dtype = torch.float32, centre: Any = "always") -> Any:
     torch.manual_seed(0)
     model: Any = nn.Sequential(
         nn.Conv1d(2, 4, 3),
@@ -37,7 +37,7 @@ def network(dtype: torch.dtype = torch.float32) -> Any:
         ag.AgileTanh(5),
         nn.Linear(5, 3),
     )
-    model, _ = ag.standardize(model, torch.randn(2, 2, 8))
+    model, _ = ag.standardize(model, torch.randn(2, 2, 8), centre=centre)
     return model.to(dtype)
 
 
@@ -90,21 +90,23 @@ def test_rows_are_directions_after_every_step_of_every_optimizer(name: str):
         assert not torch.equal(model[5].weight, before)
 
 
+@pytest.mark.parametrize("centre", ["always", "never"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_a_step_is_the_formula_in_float64(dtype: torch.dtype):
-    model = network(dtype)
+def test_a_step_is_the_formula_in_float64(dtype: torch.dtype, centre: str):
+    model = network(dtype, centre)
     optimizer = torch.optim.SGD(ag.param_groups(model, 0.5))
     ag.standardize_weights(optimizer, model)
     loss_of(model).backward()
     weight, gradient = (one.detach().double() for one in (model[5].weight, model[5].weight.grad))
     stepped = (weight - 0.5 * gradient).to(dtype).double()
-    centred = stepped - stepped.mean(1, keepdim=True)
+    moved = stepped - stepped.mean(1, keepdim=True) if centre == "always" else stepped
     optimizer.step()
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(
-        model[5].weight.detach().double(), centred / centred.norm(dim=1, keepdim=True), rtol=8 * eps, atol=8 * eps
+        model[5].weight.detach().double(), moved / moved.norm(dim=1, keepdim=True), rtol=8 * eps, atol=8 * eps
     )
-    assert off(model) < 16 * eps
+    if centre == "always":
+        assert off(model) < 16 * eps
 
 
 def test_a_model_whose_function_was_kept_is_not_centred():
@@ -121,17 +123,21 @@ def test_a_model_whose_function_was_kept_is_not_centred():
     assert model[0].weight.mean(1).abs().max() > 1e-3
 
 
-def test_the_projection_allocates_nothing():
-    model = network()
+@pytest.mark.parametrize("centre", ["always", "never"])
+def test_the_projection_allocates_nothing(centre: str):
+    model = network(centre=centre)
     projection = Projection(directions(model))
     layers: list[Any] = list(directions(model).values())
     places = [layer.weight.data_ptr() for layer in layers]
-    projection.project()
+    projection.project()  # makes its room
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profile:
+    ) as seen:
         projection.project()
-    assert max((event.self_cpu_memory_usage for event in profile.key_averages()), default=0) == 0
+        kept = torch.ones(3)
+    allocated = {event.key: event.self_cpu_memory_usage for event in seen.key_averages()}
+    assert allocated.pop("aten::empty") == kept.nbytes  # so the profiler does count
+    assert not any(allocated.values()), allocated
     assert places == [layer.weight.data_ptr() for layer in layers]
 
 
@@ -214,12 +220,13 @@ def test_a_step_that_a_scaler_skips_changes_nothing():
     assert off(model) < 1e-6
 
 
-def test_a_run_that_is_resumed_has_the_same_bits():
+@pytest.mark.parametrize("centre", ["hidden", "always", "start", "never"])
+def test_a_run_that_is_resumed_has_the_same_bits(centre: str):
     def begun(model: nn.Module) -> torch.optim.Optimizer:
         optimizer = torch.optim.AdamW(ag.param_groups(model, 0.01))
         return optimizer
 
-    model = network()
+    model = network(centre=centre)
     optimizer = begun(model)
     ag.standardize_weights(optimizer, model)
     train(model, optimizer, 3)
@@ -228,8 +235,11 @@ def test_a_run_that_is_resumed_has_the_same_bits():
     train(model, optimizer, 3, 3)
     file.seek(0)
     saved = torch.load(file)
-    other = network()
+    other = network()  # its own choice is another; that of the state counts
     other.load_state_dict(saved["model"])
+    assert [held(layer) for layer in directions(other).values()] == [
+        held(layer) for layer in directions(model).values()
+    ]
     resumed = begun(other)
     resumed.load_state_dict(saved["optimizer"])
     ag.standardize_weights(resumed, other)
@@ -283,26 +293,65 @@ def test_other_types_are_refused():
         ag.param_groups(model, 0.1, direction_lr=-1.0)
 
 
-def test_copies_and_pickles_keep_what_is_held():
+@pytest.mark.parametrize(
+    ("centre", "kinds"),
+    [("hidden", ["length", "centred", "centred"]), ("always", ["centred"] * 3), ("never", ["length"] * 3)],
+)
+def test_copies_pickles_and_states_keep_what_is_held(centre: str, kinds: list[str]):
+    model = network(centre=centre)
+    stated = network()
+    stated.load_state_dict(torch.load(_saved(model.state_dict())))
+    for other in (model, copy.deepcopy(model), torch.load(_saved(model), weights_only=False), stated):
+        assert {name: held(layer) for name, layer in directions(other).items()} == dict(
+            zip(("0", "2", "5"), kinds, strict=True)
+        )
+        again = network(centre="never")
+        again.load_state_dict(other.state_dict())  # a copy says it as the model did
+        assert [held(layer) for layer in directions(again).values()] == kinds
+
+
+def test_a_state_that_says_nothing_leaves_the_choice_to_the_model():
+    tensors = dict(network(centre="never").state_dict())  # as safetensors keeps it
     model = network()
-    for other in (copy.deepcopy(model), torch.load(_saved(model), weights_only=False)):
-        assert list(directions(other)) == ["0", "2", "5"]
+    model.load_state_dict(tensors)
+    assert {held(layer) for layer in directions(model).values()} == {"centred"}
+    ag.standardize_weights(torch.optim.SGD(model.parameters(), 0.1), model)
+    assert off(model) < 1e-6
 
 
-def _saved(model: nn.Module) -> io.BytesIO:
+def test_a_model_pickled_before_states_said_it_stays_centred():
+    model = network()
+    for layer in directions(model).values():
+        for hook in vars(layer).pop("_agileact_row_hooks"):
+            hook.remove()
+    old = torch.load(_saved(model), weights_only=False)
+    optimizer = torch.optim.SGD(ag.param_groups(old, 0.1))
+    ag.standardize_weights(optimizer, old)
+    train(old, optimizer, 2)
+    assert off(old) < 1e-6
+    plain, _ = ag.fold(old, torch.randn(2, 2, 8))
+    assert not directions(plain)
+
+
+def test_a_choice_that_is_loaded_later_counts_from_then_on():
+    model, other = network(), network(centre="never")
+    optimizer = torch.optim.SGD(ag.param_groups(model, 0.1))
+    ag.standardize_weights(optimizer, model)
+    model.load_state_dict(other.state_dict())
+    train(model, optimizer, 1)
+    assert float(model[5].weight.detach().mean(1).abs().max()) > 1e-3
+    torch.testing.assert_close(model[5].weight.norm(dim=1), torch.ones(5))
+
+
+def test_a_model_that_is_free_again_says_nothing_in_its_state():
+    plain, _ = ag.fold(network(), torch.randn(2, 2, 8))
+    state: Any = plain.state_dict()
+    assert not any("_agileact_rows" in entry for entry in state._metadata.values())
+    assert not any(vars(layer)["_state_dict_hooks"] for layer in plain.modules())
+
+
+def _saved(model: Any) -> io.BytesIO:
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
     return file
-
-
-def test_a_step_allocates_nothing() -> None:
-    model = network()
-    projection = Projection(directions(model))
-    projection.project()  # makes its room
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
-        projection.project()
-        kept = torch.ones(3)
-    allocated = {event.key: event.self_cpu_memory_usage for event in seen.key_averages()}
-    assert allocated.pop("aten::empty") == kept.nbytes  # so the profiler does count
-    assert not any(allocated.values()), allocated

@@ -11,21 +11,40 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import Parameter, is_lazy
 
-_HELD, _HAD_BIAS = "_agileact_rows", "_agileact_had_bias"
+_HELD, _HAD_BIAS, _HOOKS = "_agileact_rows", "_agileact_had_bias", "_agileact_row_hooks"
 CENTRED, LENGTH = "centred", "length"
 """What is done to the rows of a layer: to mean 0 and length 1, or to length 1 alone."""
 
 
 def hold(layer: Any, kind: str) -> None:
-    """Note on a layer that its rows are directions, and of which kind; its bias goes, which the location replaces."""
+    """Note on a layer that its rows are directions, and of which kind; its bias goes, which the location replaces.
+
+    The kind goes into the metadata of the layer's state, and comes back from there.
+    """
+    if not held(layer):
+        layer.__dict__[_HOOKS] = (
+            layer.register_state_dict_post_hook(_save_kind),
+            layer.register_load_state_dict_pre_hook(_load_kind),
+        )
     layer.__dict__[_HELD] = kind
     layer.__dict__[_HAD_BIAS] = layer.bias is not None or layer.__dict__.get(_HAD_BIAS, False)
     layer.bias = None
 
 
+def _save_kind(layer: Any, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    metadata[_HELD] = held(layer)
+
+
+def _load_kind(layer: Any, state: Any, prefix: str, metadata: dict[str, Any], *_: Any) -> None:
+    """Take the kind from a state that names it; a state of another kind of file, such as safetensors, does not."""
+    layer.__dict__[_HELD] = metadata.get(_HELD) or held(layer)
+
+
 def release(layer: Any) -> None:
     """Free the rows of a layer, and give it a bias of zeros if it had one."""
     layer.__dict__.pop(_HELD, None)
+    for hook in layer.__dict__.pop(_HOOKS, ()):
+        hook.remove()
     if layer.__dict__.pop(_HAD_BIAS, False) and layer.bias is None:
         rows = getattr(layer, "out_features", None) or layer.out_channels
         layer.bias = Parameter(layer.weight.detach().new_zeros(rows), requires_grad=layer.weight.requires_grad)
@@ -35,6 +54,11 @@ def held(layer: nn.Module) -> str | None:
     """Return of which kind the rows of a layer are; None if they are free."""
     kind: str | None = layer.__dict__.get(_HELD)
     return kind
+
+
+def held_at(layer: nn.Module) -> str:
+    """Return in words what the rows of a held layer are put back to."""
+    return "mean 0 and length 1" if held(layer) == CENTRED else "length 1"
 
 
 def directions(model: nn.Module) -> dict[str, nn.Module]:
@@ -65,19 +89,20 @@ class Projection:
     """Puts the rows of some layers back on the sphere; what it needs in between it makes once."""
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
-        self.layers = [(layer, held(layer) == CENTRED) for layer in layers.values()]
+        self.layers = list(layers.values())
         self._room: dict[nn.Module, Tensor] = {}
 
     def project(self) -> None:
         """Project all rows, in place."""
         with torch.no_grad():
-            for layer, centred in self.layers:
-                self._one(layer, centred)
+            for layer in self.layers:
+                self._one(layer, held(layer) == CENTRED)
 
     def project_strays(self) -> None:
         """Project the layers with a row that is off by more than rounding: what is loaded again keeps every bit."""
         with torch.no_grad():
-            for layer, centred in self.layers:
+            for layer in self.layers:
+                centred = held(layer) == CENTRED
                 weight = local(layer.weight)
                 view, axes = laid_out(layer, weight.double())
                 mean = view.mean(axes).abs().max() if centred and view.numel() else torch.zeros(())

@@ -52,6 +52,7 @@ class StandardizedSite(Site):
         rows: How many rows the weight has, and ``numbers``: how many numbers a row.
         scale: Where the scale of the activation starts; None where it differs from row to row.
         gain: Whether the activation has a gain.
+        centred: Whether its rows are kept at mean 0 too.
     """
 
     activation: str = ""
@@ -59,6 +60,7 @@ class StandardizedSite(Site):
     numbers: int = 0
     scale: float | None = None
     gain: bool = False
+    centred: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class StandardizeReport:
         head = f"{len(self.standardized)} standardized, {len(self.left_free)} left free"
         rows = []
         for site in self.sites:
-            shape = f"{site.rows} x {site.numbers}" if site.rows else "-"
+            shape = f"{site.rows} x {site.numbers}{', mean 0' * site.centred}" if site.rows else "-"
             start = "-" if site.status != "standardized" else "by row" if site.scale is None else f"{site.scale:.4g}"
             rows.append((site.name or "(the model itself)", site.status, shape, site.activation, start, site.reason))
         names = ("layer", "status", "rows", "activation", "scale at the start", "reason")

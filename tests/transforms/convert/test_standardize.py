@@ -46,23 +46,75 @@ def agile(layer: nn.Module, base: str = "relu", channels: int = 4) -> nn.Sequent
     return nn.Sequential(copy.deepcopy(layer), ag.Agile(base, channels), nn.Flatten(), nn.LazyLinear(2))
 
 
+@pytest.mark.parametrize("centre", ["hidden", "always", "start", "never"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_rows_are_the_directions_of_the_centred_ones(name):
+def test_rows_are_directions_of_mean_0_or_not(name, centre):
     layer, shape = LAYERS[name]
     model = agile(layer)
     x = torch.randn(shape)
     model(x)
     before = rows(model[0])
     started: Any
-    started, report = ag.standardize(model, x)
+    started, report = ag.standardize(model, x, centre=centre)
     for old, new in zip(before, rows(started[0]), strict=True):
-        expected = (old - old.mean()) / (old - old.mean()).norm()
-        torch.testing.assert_close(new, expected, rtol=1e-6, atol=1e-6)
+        moved = old - old.mean() if centre in ("always", "start") else old
+        torch.testing.assert_close(new, moved / moved.norm(), rtol=1e-6, atol=1e-6)
     assert started[0].bias is None
+    assert held(started[0]) == ("centred" if centre == "always" else "length")
+    assert report.sites[0].centred == ("mean 0" in str(report)) == (centre == "always")
     assert started[3].bias is not None
     assert [site.status for site in report.sites] == ["standardized", "left free"]
     assert (report.sites[0].rows, report.sites[0].numbers) == (4, before[0].numel())
     assert all(torch.equal(one, two) for one, two in zip(rows(model[0]), before, strict=True))  # a copy was changed
+
+
+def test_only_layers_behind_an_activation_are_centred():
+    x = torch.randn(4, 6)
+    model, report = ag.standardize(Residual(), x)
+    assert {site.name: site.centred for site in report.standardized} == {
+        "stem": False,
+        "one": True,
+        "two": True,
+        "wide": True,
+    }
+    assert "8 x 8, mean 0" in str(report)
+    for site in report.standardized:
+        assert (rows(model.get_submodule(site.name))[0].mean().abs() < 1e-6) == site.centred
+    net = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Identity(), nn.LayerNorm(5), nn.Linear(5, 5), nn.ReLU())
+    _, converted = ag.convert(net, example_inputs=x, weights="standardized")
+    assert converted.weights is not None
+    assert [site.centred for site in converted.weights.standardized] == [False]  # no activation before it
+
+
+def test_a_layer_that_also_reads_the_input_keeps_its_mean():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act = nn.Linear(4, 4), ag.AgileReLU(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.act(self.layer(self.act(self.layer(x)))) + 1
+            return result
+
+    assert not ag.standardize(Twice(), torch.randn(3, 4))[1].sites[0].centred
+
+
+def test_a_row_of_two_numbers_has_a_direction_where_it_keeps_its_mean():
+    model = nn.Sequential(nn.Linear(2, 8), ag.AgileReLU(8), nn.Linear(8, 1))
+    assert len(ag.standardize(model, torch.randn(3, 2))[1].standardized) == 1
+    with pytest.raises(ag.ArgumentError, match="0: a row of 2 numbers has no direction to learn"):
+        ag.standardize(model, torch.randn(3, 2), centre="always")
+
+
+def test_centring_is_refused_where_it_means_nothing():
+    x, model = torch.randn(3, 6), agile(nn.Linear(6, 4))
+    for wrong in ("yes", True):
+        with pytest.raises(ag.ArgumentError, match="centre must be 'hidden', 'always', 'start' or 'never', not"):
+            ag.standardize(model, x, centre=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ag.ArgumentError, match="centre='start' starts from another function: give it or keep_function"):
+        ag.standardize(model, x, centre="start", keep_function=True)
+    with pytest.raises(ag.ArgumentError, match="centre='always' is for weights='standardized', not for 'free' ones"):
+        ag.convert(model, example_inputs=x, centre="always")
 
 
 def gauss(function: Any) -> float:

@@ -156,7 +156,7 @@ def test_lint_says_that_scale_and_location_now_add_capacity():
     first, second = ag.lint(model, x).sites
     assert (first.name, first.base, first.status) == ("1", "gelu", "adds capacity")
     assert (first.scale, first.location, first.gain) == ("adds capacity",) * 3
-    assert "the rows of 2.weight are held at length 1" in first.scale_why
+    assert "the rows of 2.weight are held at mean 0 and length 1" in first.scale_why
     assert "the rows of 0.weight are held at length 1" in first.gain_why
     assert second.gain == ""
     # Behind the last one are free weights, which could do the same.

@@ -30,6 +30,9 @@ class _Modifier:
 _MODIFIERS: dict[str, _Modifier] = {
     "batchnorm": _Modifier({"normalisation": "batch"}, (), "with batch normalisation before each activation"),
     "calibrated": _Modifier({"start": "calibrated"}, _AGILE_ONLY, "a and b start from data"),
+    "centred-start": _Modifier(
+        {"weights": "centred-start"}, _AGILE_ONLY, "rows start at mean 0 and length 1, and are kept at length 1 alone"
+    ),
     "cosine": _Modifier({"schedule": "cosine"}, (), "learning rates fall to 0 as a cosine"),
     "folded-start": _Modifier({"start": "folded"}, ("plain",), "plain, started from the folded calibrated network"),
     "folded-updates": _Modifier({"updates": "folded"}, ("plain",), "plain, with the steps of its agile form"),
@@ -38,6 +41,9 @@ _MODIFIERS: dict[str, _Modifier] = {
     ),
     "frozen": _Modifier({"freeze": ("location", "scale")}, _AGILE_ONLY, "a and b stay at their start"),
     "gain-frozen": _Modifier({"freeze": ("gain",)}, ("agile",), "a and b learn, the gain stays at 1"),
+    "hidden-standardized": _Modifier(
+        {"weights": "hidden-standardized"}, _AGILE_ONLY, "standardised; layers before the first activation to length 1"
+    ),
     "layernorm": _Modifier({"normalisation": "layer"}, (), "with layer normalisation before each activation"),
     "length-one": _Modifier({"weights": "length-one"}, _AGILE_ONLY, "standardised to length 1, not to mean 0"),
     "linear": _Modifier({"schedule": "linear"}, (), "learning rates fall to 0 on a line"),

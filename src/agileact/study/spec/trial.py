@@ -123,7 +123,7 @@ class TaskSpec:
     budget: Budget
 
 
-HELD = ("standardized", "length-one")
+HELD = ("standardized", "hidden-standardized", "centred-start", "length-one")
 """Weights whose rows are put back after each step."""
 SCHEDULES = ("constant", "cosine", "linear", "one-cycle")
 _CHOICES = {
@@ -132,7 +132,7 @@ _CHOICES = {
     "updates": ("own", "folded", "folded-reset"),
     "width": ("given", "matched"),
     "normalisation": ("none", "batch", "layer"),
-    "weights": ("free", "standardized", "length-one", "weight-standardized", "weight-norm"),
+    "weights": ("free", *HELD, "weight-standardized", "weight-norm"),
     "schedule": SCHEDULES,
 }
 
@@ -165,7 +165,8 @@ class ArmSpec:
         normalisation: "none"; "batch" or "layer": batch or layer normalisation before each activation (after a
             convolution over all channels and positions of a sample).
         weights: "free"; "standardized": rows before agile activations have mean 0 and length 1 after every step
-            (:func:`agileact.standardize`); "length-one": length 1 alone; "weight-standardized": the same start, with
+            (:func:`agileact.standardize`); "centred-start": the same start, then length 1 alone; "length-one": length
+            1 alone from the start; "weight-standardized": as "standardized", with
             the mean and length divided out in the forward pass and free weights beneath (Qiao et al. 2019);
             "weight-norm": :func:`torch.nn.utils.parametrizations.weight_norm` of every layer but the last.
         schedule: What becomes of all learning rates over the training: "constant"; "cosine" or "linear": down to 0 at

@@ -9,10 +9,17 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from agileact._common.errors import ArgumentError
 from agileact.nn import AgileModule
-from agileact.nn.rows import LENGTH, Projection, directions, hold, release
+from agileact.nn.rows import directions, release
 from agileact.study.spec.trial import ArmSpec
-from agileact.transforms import standardize
+from agileact.transforms.convert.standardize import Centre, standardize
 
+_CENTRE: dict[str, Centre] = {
+    "standardized": "always",
+    "hidden-standardized": "hidden",
+    "centred-start": "start",
+    "length-one": "never",
+    "weight-standardized": "always",
+}
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -39,23 +46,15 @@ def _standardize(model: nn.Module, how: str, inputs: Tensor, *, skip_init: bool)
     agile = [module for module in model.modules() if isinstance(module, AgileModule)]
     if not agile:
         raise ArgumentError(f"weights {how!r} are for agile activations, and the arm has none")
-    drawn = {name: value.detach().clone() for name, value in model.state_dict().items()}
     # A hook has a chain call an activation and the pooling behind it one after the other, and a record see both.
     hooks = [module.register_forward_hook(lambda *_: None) for module in agile]
     try:
-        standardize(model, inputs[:2], inplace=True, skip_init=skip_init)
+        standardize(model, inputs[:2], centre=_CENTRE[how], inplace=True, skip_init=skip_init)
     finally:
         for hook in hooks:
             hook.remove()
-    chosen = directions(model)
-    if how == "length-one":
-        for name, layer in chosen.items():
-            with torch.no_grad():
-                layer.get_parameter("weight").copy_(drawn[f"{name}.weight"])
-            hold(layer, LENGTH)
-        Projection(chosen).project()
-    elif how == "weight-standardized":
-        for layer in chosen.values():
+    if how == "weight-standardized":
+        for layer in directions(model).values():
             release(layer)  # its weights are free again,
             layer.register_parameter("bias", None)  # and its location stays what the bias was
             register_parametrization(layer, "weight", _Standardized())

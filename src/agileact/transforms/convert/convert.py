@@ -15,7 +15,7 @@ from agileact.functional import Granularity, check_granularity
 from agileact.nn import AgileWrapped
 from agileact.transforms.convert.plan import BaseArgument, Placement, Planner, new_base, put_in, take_out
 from agileact.transforms.convert.sites import FilterFn, find
-from agileact.transforms.convert.standardize import standardize
+from agileact.transforms.convert.standardize import Centre, check_centre, standardize
 from agileact.transforms.convert.verify import Verifier
 from agileact.transforms.convert.wrappers import check_wrappers
 from agileact.transforms.edit.revert import copied
@@ -43,6 +43,7 @@ def convert(
     sharing: Sharing = "per_use",
     dim: int | None = None,
     weights: Weights = "free",
+    centre: Centre | None = None,
 ) -> tuple[nn.Module, ConversionReport]:
     r"""Make every activation of a model agile, :math:`a f(x - b)` (equation (9)), with the same outputs bit for bit.
 
@@ -124,6 +125,9 @@ def convert(
         raise ArgumentError(f"weights must be 'free' or 'standardized', not {weights!r}")
     if weights == "standardized" and (granularity != "channel" or example_inputs is None):
         raise ArgumentError("weights='standardized' needs granularity 'channel', and example_inputs to find the layers")
+    check_centre(centre)
+    if centre is not None and weights == "free":
+        raise ArgumentError(f"centre={centre!r} is for weights='standardized', not for 'free' ones")
     checks.integer("terms", terms, least=1)
     if dim is not None and not checks.is_integer(dim):
         raise ArgumentTypeError(f"dim must be an integer or None, not {dim!r} of type {type(dim).__name__}")
@@ -137,6 +141,7 @@ def convert(
         # Its replicas are made anew in every run: what is inside is converted, and put back.
         keywords: Any = {"example_inputs": example_inputs, "filter_fn": filter_fn, "granularity": granularity}
         keywords |= {"terms": terms, "inplace": inplace, "sharing": sharing, "dim": dim, "weights": weights}
+        keywords["centre"] = centre
         inner, report = convert(model.module, base, **keywords)
         wrapper = model if inplace else copy.copy(model)
         wrapper._modules = {"module": inner}
@@ -159,7 +164,7 @@ def convert(
         result, report = verifier.run(), _report(verifier.plan, granularity, "")
         if weights == "free":
             return result, report
-        return result, replace(report, weights=standardize(result, example_inputs, inplace=True)[1])
+        return result, replace(report, weights=standardize(result, example_inputs, centre=centre, inplace=True)[1])
     except BaseException:
         take_out(model, verifier.plan)
         raise

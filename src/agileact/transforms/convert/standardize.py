@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from agileact.transforms.trace.recorder import record
 from agileact.transforms.trace.recording import Arguments, Call, Recording, Value
 
 LayerFilter = Callable[[nn.Module, str], bool]
+Centre = Literal["hidden", "always", "start", "never"]
+CENTRES: tuple[Centre, ...] = ("hidden", "always", "start", "never")
+DEFAULT: Centre = "hidden"
 _WIDTH, _POINTS = 12.0, 48_001
 
 
@@ -31,6 +34,7 @@ def standardize(
     model: nn.Module,
     example_inputs: Arguments,
     *,
+    centre: Centre | None = None,
     keep_function: bool = False,
     skip_init: bool = False,
     filter_fn: LayerFilter | None = None,
@@ -86,13 +90,14 @@ def standardize(
     checks.model(model)
     if keep_function and skip_init:
         raise ArgumentError("skip_init starts from another function: give it or keep_function")
+    centre = check_centre(centre, keep_function)
     needs_values(model, "standardize")
     if not inplace:
         model = copied(model)
     if any(is_lazy(parameter) for parameter in model.parameters()):
         outcome(model, example_inputs)  # a run makes what is still open
     recording = record(model, example_inputs, leaf=lambda module: isinstance(module, AgileModule))
-    plan = _Plan(model, recording, keep_function, filter_fn)
+    plan = _Plan(model, recording, centre, keep_function, filter_fn)
     if not plan.chosen:
         why = "; ".join(f"{name}: {reason}" for name, reason in plan.refused.items()) or "none ran"
         raise ArgumentError(f"no layer of the model can be standardised: {why}")
@@ -108,6 +113,17 @@ def standardize(
     return model, StandardizeReport([found[name] for name in plan.layers])
 
 
+def check_centre(centre: Centre | None, keep_function: bool = False) -> Centre:
+    """Return when rows get mean 0; None stands for the default."""
+    if centre is None:
+        return "never" if keep_function else DEFAULT
+    if centre not in CENTRES:
+        raise ArgumentError(f"centre must be 'hidden', 'always', 'start' or 'never', not {centre!r}")
+    if keep_function and centre != "never":
+        raise ArgumentError(f"centre={centre!r} starts from another function: give it or keep_function")
+    return centre
+
+
 @dataclass(frozen=True)
 class _Pair:
     """A layer and the activation behind it, several if it runs several times; by their names too."""
@@ -116,6 +132,7 @@ class _Pair:
     layer: Any
     activations: list[AgileModule]
     names: list[str]
+    kinds: tuple[str, ...]  # what its rows are made at the start, one after the other; the last one stays
 
 
 class _RefusedError(Exception):
@@ -126,14 +143,16 @@ class _Plan:
     """Which layers of a recorded model can be standardised, and why others cannot."""
 
     def __init__(
-        self, model: nn.Module, recording: Recording, keep_function: bool, filter_fn: LayerFilter | None
+        self, model: nn.Module, recording: Recording, centre: Centre, keep_function: bool, filter_fn: LayerFilter | None
     ) -> None:
         self.model = model
         self.recording = recording
+        self.centre = centre
         self.keep_function = keep_function
         self.layers: dict[str, Any] = {}
         self.chosen: dict[str, _Pair] = {}
         self.refused: dict[str, str] = {}
+        self._behind_activation = _behind_activations(recording)
         self._names: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             self._names.setdefault(id(parameter), []).append(name)
@@ -172,7 +191,9 @@ class _Plan:
         if why or "bias" not in layer._parameters:
             raise _RefusedError(why or "its bias is parametrised, pruned or computed")
         numbers = _size(layer)[1]
-        if numbers < (2 if self.keep_function else 3):
+        kinds = self._kinds(calls)
+        # Of mean 0 and length 1 there are but two rows of two numbers.
+        if numbers < (3 if CENTRED in kinds else 2):
             raise _RefusedError(f"a row of {numbers} number{'s' * (numbers > 1)} has no direction to learn")
         if self.keep_function and not bool((_lengths(layer)[0] > 0).all()):
             raise _RefusedError("a row of zeros has no direction")
@@ -186,7 +207,13 @@ class _Plan:
         found = list(dict.fromkeys(self._behind(call) for call in calls))
         for one in found:
             self._check(one)
-        return _Pair(name, layer, found, [self._name(one) for one in found])
+        return _Pair(name, layer, found, [self._name(one) for one in found], kinds)
+
+    def _kinds(self, calls: list[Call]) -> tuple[str, ...]:
+        if self.centre == "start":
+            return CENTRED, LENGTH
+        hidden = all(call.inputs[0].index in self._behind_activation for call in calls)
+        return (CENTRED if self.centre == "always" or (self.centre == "hidden" and hidden) else LENGTH,)
 
     def _name(self, module: nn.Module) -> str:
         return self.recording.names[id(module)][0]
@@ -285,8 +312,9 @@ def _started(pair: _Pair, keep_function: bool, skipped: set[nn.Module]) -> Stand
             activation.start_scale = 0.0 if activation in skipped else _unit_scale(activation)
             activation.reset_parameters()
             scales.add(activation.start_scale)
-    hold(layer, LENGTH if keep_function else CENTRED)
-    Projection({pair.name: layer}).project()
+    for kind in pair.kinds:
+        hold(layer, kind)
+        Projection({pair.name: layer}).project()
     rows, numbers = _size(layer)
     return StandardizedSite(
         pair.name,
@@ -298,6 +326,7 @@ def _started(pair: _Pair, keep_function: bool, skipped: set[nn.Module]) -> Stand
         numbers,
         scales.pop() if len(scales) == 1 else None,
         any(getattr(activation, "gain", None) is not None for activation in pair.activations),
+        pair.kinds[-1] == CENTRED,
     )
 
 
@@ -306,6 +335,16 @@ def _lengths(layer: Any) -> tuple[Tensor, Tensor]:
     view, axes = laid_out(layer, layer.weight.detach().double())
     length = torch.linalg.vector_norm(view, dim=axes).flatten()
     return length, torch.zeros_like(length) if layer.bias is None else layer.bias.detach().double()
+
+
+def _behind_activations(recording: Recording) -> set[int]:
+    """Return the values, by index, that an agile activation had a part in."""
+    found: set[int] = set()
+    for call in recording.calls:
+        agile = call.name == "module" and isinstance(call.function, AgileModule)
+        if agile or any(value.index in found for value in call.inputs):
+            found.update(value.index for value in call.outputs)
+    return found
 
 
 def _ends_of_branches(recording: Recording) -> set[nn.Module]:

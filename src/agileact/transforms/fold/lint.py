@@ -14,7 +14,7 @@ from torch import nn
 from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact._common.terminal import format_table
-from agileact.nn.rows import held
+from agileact.nn.rows import held, held_at
 from agileact.transforms.edit.gains import Apart, inner_name, outer_name, taken_apart
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.fold.analysis import analysed
@@ -181,8 +181,8 @@ def _scale(site: Activation, positive: Solution, both: Solution, unnormalised: S
 def _gain(model: nn.Module, site: Activation, verdict: tuple[str, str]) -> tuple[str, str]:
     """Say of a gain that adds capacity what the weights before it are, rather than what lies behind it."""
     maker = site.uses[0].calls[0][1].inputs[0].maker
-    if verdict[0] == ADDS and maker is not None and held(model.get_submodule(maker.owner)):
-        return ADDS, f"the rows of {maker.owner}.weight are held at length 1"
+    if verdict[0] == ADDS and maker is not None and held(layer := model.get_submodule(maker.owner)):
+        return ADDS, f"the rows of {maker.owner}.weight are held at {held_at(layer)}"
     return verdict
 
 

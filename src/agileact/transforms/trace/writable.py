@@ -9,7 +9,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from agileact.nn.rows import held
+from agileact.nn.rows import held, held_at
 from agileact.transforms.trace.recording import Recording, Value
 
 
@@ -59,7 +59,7 @@ class Writable:
             return f"{name} is changed or read by code that cannot be followed"
         owner = self.model.get_submodule(name.rpartition(".")[0])
         if name.endswith("weight") and held(owner):
-            return f"the rows of {name} are held at length 1"
+            return f"the rows of {name} are held at {held_at(owner)}"
         if hooked(owner):
             return f"a hook sees what goes in and out of {name.rpartition('.')[0]}"
         return ""
