@@ -20,34 +20,49 @@ from agileact.study import Difference, paired_difference
 HERE = Path(__file__).resolve().parent
 RECIPE = {
     "three-layers": "three layers, ReLU",
+    "three-layers-gelu": "three layers, GELU",
+    "three-layers-tanh": "three layers, tanh",
     "ten-layers": "ten layers, ReLU",
+    "ten-layers-gelu": "ten layers, GELU",
     "ten-layers-sigmoid": "ten layers, sigmoid",
+    "cnn": "the paper's CNN, ReLU",
+    "residual": "residual network of 19 convolutions, ReLU",
     "mnist1d": "MNIST-1D, two layers of 100, ReLU",
     "batch-8": "three layers, ReLU, batches of 8",
-    "batch-8-cosine": "the same, cosine schedule",
+    "batch-8-cosine": "three layers, ReLU, batches of 8, cosine schedule",
     "batch-2": "three layers, ReLU, batches of 2",
     "cnn-batch-8": "the paper's CNN, ReLU, batches of 8",
     "diabetes": "table: diabetes, two layers, batches of 32",
     "friedman1": "table: Friedman's formula, two layers, batches of 50",
 }
 """The tasks of the page about the recipe, each a study of its own, with what the tables call them."""
-STANDARDIZED = "agile-f+standardized"
-LENGTH_ONE = "agile-f+length-one"
+THE_RECIPE = "agile-f+hidden-standardized"
+CENTRED = {
+    "agile-f+standardized": "all rows at mean 0",
+    "agile-f+centred-start": "all rows start at mean 0, and keep their mean then",
+    "agile-f+length-one": "all rows keep their mean",
+}
+"""The arms that differ from the recipe in when rows get mean 0, with what they do."""
 PARTS = {
-    LENGTH_ONE: "rows keep their mean",
-    "agile-f+standardized+scale-only": "no b",
-    "agile-f+standardized+size-one": "no a",
-    "agile-f+standardized+location-only": "a stays at its start",
-    "agile-f+standardized+start-one": "a starts at 1",
+    **CENTRED,
+    **{
+        f"{arm}+{part}": f"{of}{words}"
+        for arm, of in ((THE_RECIPE, ""), ("agile-f+standardized", "mean 0 in all layers, "))
+        for part, words in {
+            "scale-only": "no b",
+            "size-one": "no a",
+            "location-only": "a stays at its start",
+            "start-one": "a starts at 1",
+        }.items()
+    },
     "agile-f+weight-standardized": "weight standardisation: in the forward pass, weights free beneath",
     "agile-f+nf": "normaliser-free: the same, a stays at its start",
     "f+weight-norm": "torch's weight normalisation, plain",
 }
 """The arms of the study recipe-parts, with what they do to the recipe or instead of it."""
-TURN = "agile-f+standardized+direction-turn=3"
 TRIED = (
-    ("batch-8", "batch-8-turn", TURN, "a step turns a row by at most 3 rates"),
-    ("batch-8", "batch-8-cosine", STANDARDIZED, "cosine schedule"),
+    ("batch-8", "batch-8-turn", f"{THE_RECIPE}+direction-turn=3", "a step turns a row by at most 3 rates"),
+    ("batch-8", "batch-8-cosine", THE_RECIPE, "cosine schedule"),
 )
 """Changes to the recipe: the task, the study of the change, its arm there, and what it is."""
 RIVALS = ("f", "f+weight-decay=0.1", "f+batchnorm", "f+layernorm")
@@ -152,12 +167,12 @@ def untuned(studies: dict[str, list[dict[str, str]]]) -> str:
 
 
 def general(arm: str) -> str:
-    """Return the name of an arm for any f.
+    """Return the name of an arm for any f, and for any network: skip-init is for residual ones.
 
-    >>> general("agile-relu+standardized")
+    >>> general("agile-relu+standardized+skip-init")
     'agile-f+standardized'
     """
-    return re.sub("relu|sigmoid|gelu|tanh", "f", arm)
+    return re.sub("relu|sigmoid|gelu|tanh", "f", arm).removesuffix("+skip-init")
 
 
 Losses = dict[str, list[float]]
@@ -185,14 +200,18 @@ def recipe_pairs() -> dict[tuple[str, str], tuple[list[float], list[float]]]:
     found = {}
     for task in (*RECIPE, "parts"):
         losses = test_losses(f"recipe-{task}")
-        base = next(values for arm, values in losses.items() if general(arm) == STANDARDIZED)
-        found.update({(task, arm): (own, base) for arm, own in losses.items() if own is not base})
+        base = of_arm(task, THE_RECIPE)
+        found.update({(task, arm): (own, base) for arm, own in losses.items() if general(arm) != THE_RECIPE})
     for task, study, arm, _ in TRIED:
-        (base,) = (values for name, values in test_losses(f"recipe-{task}").items() if general(name) == STANDARDIZED)
-        (own,) = (values for name, values in test_losses(f"recipe-{study}").items() if general(name) == arm)
         # Under its own arm's name it would be the recipe of that study.
-        found[study, f"{arm} for {task}"] = own, base
+        found[study, f"{arm} for {task}"] = of_arm(study, arm), of_arm(task, THE_RECIPE)
     return found
+
+
+def of_arm(study: str, arm: str) -> list[float]:
+    """Return the test losses of an arm, named for any f, in a study of the page."""
+    (losses,) = (losses for name, losses in test_losses(f"recipe-{study}").items() if general(name) == arm)
+    return losses
 
 
 def recipe_comparisons() -> dict[tuple[str, str], Difference | None]:
@@ -233,9 +252,8 @@ def recipe_summary() -> str:
         "| --- |" + " --- |" * (1 + len(RIVALS)),
     ]
     for task in RECIPE:
-        losses = {general(arm): values for arm, values in test_losses(f"recipe-{task}").items()}
         cells = {general(arm): against(one) for (of, arm), one in found.items() if of == task}
-        row = (RECIPE[task], spread(losses[STANDARDIZED]), *(cells.get(arm, "–") for arm in RIVALS))
+        row = (RECIPE[task], spread(of_arm(task, THE_RECIPE)), *(cells.get(arm, "–") for arm in RIVALS))
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -263,20 +281,18 @@ def recipe_parts() -> str:
 
 
 def recipe_lengths() -> str:
-    """Return a Markdown table of the recipe with and without mean 0, wherever both were run, beside plain networks."""
-    found, plain = recipe_comparisons(), RIVALS[1]
+    """Return a Markdown table of the ways to centre rows: their test loss minus the recipe's, where they were run."""
+    found = recipe_comparisons()
     lines = [
-        f"| task | the recipe | `{LENGTH_ONE}`: rows keep their mean | minus the recipe | `{plain}` |",
-        "| --- | --- | --- | --- | --- |",
+        "| task | the recipe | " + " | ".join(f"`{arm}`: {words}" for arm, words in CENTRED.items()) + " |",
+        "| --- |" + " --- |" * (1 + len(CENTRED)),
     ]
     for task in (*RECIPE, "parts"):
-        arms = test_losses(f"recipe-{task}")
-        losses, names = {general(arm): values for arm, values in arms.items()}, {general(arm): arm for arm in arms}
-        if LENGTH_ONE in losses:
-            base, own = spread(losses[STANDARDIZED]), spread(losses[LENGTH_ONE])
-            beside = spread(losses[plain]) if plain in losses else "–"
-            difference = against(found[task, names[LENGTH_ONE]])
-            lines.append(f"| {RECIPE.get(task, RECIPE['three-layers'])} | {base} | {own} | {difference} | {beside} |")
+        cells = {general(arm): against(one) for (of, arm), one in found.items() if of == task}
+        if cells.keys() & CENTRED:
+            name = RECIPE.get(task, f"{RECIPE['three-layers']}, three points of tuning")
+            row = (name, spread(of_arm(task, THE_RECIPE)), *(cells.get(arm, "–") for arm in CENTRED))
+            lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ OPTIMIZERS = sorted(
 )
 
 
-def network(dtype: torch.dtype = torch.float32, centre: Any = "always") -> Any:
+def network(dtype: torch.dtype = torch.float32, centre: Any = "all") -> Any:
     torch.manual_seed(0)
     model: Any = nn.Sequential(
         nn.Conv1d(2, 4, 3),
@@ -90,7 +90,7 @@ def test_rows_are_directions_after_every_step_of_every_optimizer(name: str):
         assert not torch.equal(model[5].weight, before)
 
 
-@pytest.mark.parametrize("centre", ["always", "never"])
+@pytest.mark.parametrize("centre", ["all", "none"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_step_is_the_formula_in_float64(dtype: torch.dtype, centre: str):
     model = network(dtype, centre)
@@ -99,13 +99,13 @@ def test_a_step_is_the_formula_in_float64(dtype: torch.dtype, centre: str):
     loss_of(model).backward()
     weight, gradient = (one.detach().double() for one in (model[5].weight, model[5].weight.grad))
     stepped = (weight - 0.5 * gradient).to(dtype).double()
-    moved = stepped - stepped.mean(1, keepdim=True) if centre == "always" else stepped
+    moved = stepped - stepped.mean(1, keepdim=True) if centre == "all" else stepped
     optimizer.step()
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(
         model[5].weight.detach().double(), moved / moved.norm(dim=1, keepdim=True), rtol=8 * eps, atol=8 * eps
     )
-    if centre == "always":
+    if centre == "all":
         assert off(model) < 16 * eps
 
 
@@ -123,7 +123,7 @@ def test_a_model_whose_function_was_kept_is_not_centred():
     assert model[0].weight.mean(1).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("centre", ["always", "never"])
+@pytest.mark.parametrize("centre", ["all", "none"])
 def test_the_projection_allocates_nothing(centre: str):
     model = network(centre=centre)
     projection = Projection(directions(model))
@@ -220,7 +220,7 @@ def test_a_step_that_a_scaler_skips_changes_nothing():
     assert off(model) < 1e-6
 
 
-@pytest.mark.parametrize("centre", ["hidden", "always", "start", "never"])
+@pytest.mark.parametrize("centre", ["hidden", "all", "start", "none"])
 def test_a_run_that_is_resumed_has_the_same_bits(centre: str):
     def begun(model: nn.Module) -> torch.optim.Optimizer:
         optimizer = torch.optim.AdamW(ag.param_groups(model, 0.01))
@@ -295,7 +295,7 @@ def test_other_types_are_refused():
 
 @pytest.mark.parametrize(
     ("centre", "kinds"),
-    [("hidden", ["length", "centred", "centred"]), ("always", ["centred"] * 3), ("never", ["length"] * 3)],
+    [("hidden", ["length", "centred", "centred"]), ("all", ["centred"] * 3), ("none", ["length"] * 3)],
 )
 def test_copies_pickles_and_states_keep_what_is_held(centre: str, kinds: list[str]):
     model = network(centre=centre)
@@ -305,13 +305,13 @@ def test_copies_pickles_and_states_keep_what_is_held(centre: str, kinds: list[st
         assert {name: held(layer) for name, layer in directions(other).items()} == dict(
             zip(("0", "2", "5"), kinds, strict=True)
         )
-        again = network(centre="never")
+        again = network(centre="none")
         again.load_state_dict(other.state_dict())  # a copy says it as the model did
         assert [held(layer) for layer in directions(again).values()] == kinds
 
 
 def test_a_state_that_says_nothing_leaves_the_choice_to_the_model():
-    tensors = dict(network(centre="never").state_dict())  # as safetensors keeps it
+    tensors = dict(network(centre="none").state_dict())  # as safetensors keeps it
     model = network()
     model.load_state_dict(tensors)
     assert {held(layer) for layer in directions(model).values()} == {"centred"}
@@ -334,7 +334,7 @@ def test_a_model_pickled_before_states_said_it_stays_centred():
 
 
 def test_a_choice_that_is_loaded_later_counts_from_then_on():
-    model, other = network(), network(centre="never")
+    model, other = network(), network(centre="none")
     optimizer = torch.optim.SGD(ag.param_groups(model, 0.1))
     ag.standardize_weights(optimizer, model)
     model.load_state_dict(other.state_dict())

@@ -1,4 +1,4 @@
-"""Rows of weights that are directions: of length 1, and of mean 0 unless a layer says otherwise.
+"""Rows of weights that are directions: of length 1, and of mean 0 in layers that say so.
 
 A row is all that one unit (a node, a filter) weighs its input by: of a linear or convolutional layer ``weight[i]``, of
 a grouped or depthwise one too; of a transposed convolution all numbers with which an output channel is made.

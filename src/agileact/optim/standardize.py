@@ -10,18 +10,19 @@ from agileact.nn.rows import Projection, directions, refusal
 
 
 def standardize_weights(optimizer: Optimizer, model: nn.Module) -> RemovableHandle:
-    r"""Keep each row of weights before an agile activation a direction: mean 0 and length 1, after every step.
+    r"""Keep each row of weights before an agile activation a direction: length 1, some of mean 0, after every step.
 
-    Which layers these are, :func:`agileact.standardize` has noted on them. Of such a unit
+    Which layers these are, and which have mean 0, :func:`agileact.standardize` has noted on them. Of such a unit
     :math:`a f(g (w \cdot x - b))` the direction w, the size a and the position b (and the gain g, where f is not
     positively homogeneous) say different things; beside free weights a and b only repeat what these can do. A row is
     all that a unit weighs its input by: ``weight[i]`` of a linear or convolutional layer, grouped and depthwise ones
     too, and all numbers that make an output channel of a transposed convolution.
 
-    Each step is taken as usual and then projected, :math:`w \leftarrow (w - \bar w) / \lVert w - \bar w \rVert`, in
-    place and without new memory: the way of forced weight normalisation (Karras et al. 2024) with the centring of
-    centred weight normalisation (Huang et al. 2017) and weight standardisation (Qiao et al. 2019). Nothing depends on
-    the batch. The gradient, the optimizer's state and schedulers are what they were.
+    Each step is taken as usual and then projected, :math:`w \leftarrow w / \lVert w \rVert`, or
+    :math:`w \leftarrow (w - \bar w) / \lVert w - \bar w \rVert` where a layer is centred, in place and without new
+    memory: the way of forced weight normalisation (Karras et al. 2024) with the centring of centred weight
+    normalisation (Huang et al. 2017) and weight standardisation (Qiao et al. 2019). Nothing depends on the batch. The
+    gradient, the optimizer's state and schedulers are what they were.
 
     Nothing is kept in the optimizer's state: after a state is loaded into a new optimizer, call this again; rows that
     are directions already keep every bit. A step that a GradScaler skips changes nothing. It composes with
@@ -43,14 +44,15 @@ def standardize_weights(optimizer: Optimizer, model: nn.Module) -> RemovableHand
 
     Example:
         >>> import torch, agileact as ag
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> x = torch.randn(16, 4)
         >>> model, _ = ag.convert(model, example_inputs=x, weights="standardized")
         >>> optimizer = torch.optim.AdamW(ag.param_groups(model, lr=0.1, weight_decay=0.05))
         >>> handle = ag.standardize_weights(optimizer, model)
         >>> model(x).square().mean().backward()
         >>> optimizer.step()
-        >>> torch.allclose(model[0].weight.norm(dim=1), torch.ones(8)), model[0].weight.mean().abs().item() < 1e-6
+        >>> torch.allclose(model[0].weight.norm(dim=1), torch.ones(8)), bool(model[2].weight.mean(1).abs().max() < 1e-6)
         (True, True)
     """
     checks.optimizer(optimizer)

@@ -182,7 +182,7 @@ def test_an_arm_says_how_far_a_step_turns_its_directions():
     rates = [group["lr"] for group in groups if group["name"] == "direction"]
     assert rates == pytest.approx([0.01 * 3 / 20, 0.01])  # rows of 400 numbers, and of 6
     with pytest.raises(
-        ArgumentError, match="direction_turn is for weights 'standardized' or .* or 'length-one', not 'free'"
+        ArgumentError, match=r"direction_turn is for weights 'standardized' or .* or 'length-one', not 'free'"
     ):
         arm("agile-relu+direction-turn=3")
 

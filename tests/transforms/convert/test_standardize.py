@@ -46,7 +46,7 @@ def agile(layer: nn.Module, base: str = "relu", channels: int = 4) -> nn.Sequent
     return nn.Sequential(copy.deepcopy(layer), ag.Agile(base, channels), nn.Flatten(), nn.LazyLinear(2))
 
 
-@pytest.mark.parametrize("centre", ["hidden", "always", "start", "never"])
+@pytest.mark.parametrize("centre", ["hidden", "all", "start", "none"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_rows_are_directions_of_mean_0_or_not(name, centre):
     layer, shape = LAYERS[name]
@@ -57,11 +57,11 @@ def test_rows_are_directions_of_mean_0_or_not(name, centre):
     started: Any
     started, report = ag.standardize(model, x, centre=centre)
     for old, new in zip(before, rows(started[0]), strict=True):
-        moved = old - old.mean() if centre in ("always", "start") else old
+        moved = old - old.mean() if centre in ("all", "start") else old
         torch.testing.assert_close(new, moved / moved.norm(), rtol=1e-6, atol=1e-6)
     assert started[0].bias is None
-    assert held(started[0]) == ("centred" if centre == "always" else "length")
-    assert report.sites[0].centred == ("mean 0" in str(report)) == (centre == "always")
+    assert held(started[0]) == ("centred" if centre == "all" else "length")
+    assert report.sites[0].centred == ("mean 0" in str(report)) == (centre == "all")
     assert started[3].bias is not None
     assert [site.status for site in report.sites] == ["standardized", "left free"]
     assert (report.sites[0].rows, report.sites[0].numbers) == (4, before[0].numel())
@@ -103,18 +103,18 @@ def test_a_row_of_two_numbers_has_a_direction_where_it_keeps_its_mean():
     model = nn.Sequential(nn.Linear(2, 8), ag.AgileReLU(8), nn.Linear(8, 1))
     assert len(ag.standardize(model, torch.randn(3, 2))[1].standardized) == 1
     with pytest.raises(ag.ArgumentError, match="0: a row of 2 numbers has no direction to learn"):
-        ag.standardize(model, torch.randn(3, 2), centre="always")
+        ag.standardize(model, torch.randn(3, 2), centre="all")
 
 
 def test_centring_is_refused_where_it_means_nothing():
     x, model = torch.randn(3, 6), agile(nn.Linear(6, 4))
     for wrong in ("yes", True):
-        with pytest.raises(ag.ArgumentError, match="centre must be 'hidden', 'always', 'start' or 'never', not"):
+        with pytest.raises(ag.ArgumentError, match="centre must be 'hidden', 'all', 'none' or 'start', not"):
             ag.standardize(model, x, centre=wrong)  # type: ignore[arg-type]
     with pytest.raises(ag.ArgumentError, match="centre='start' starts from another function: give it or keep_function"):
         ag.standardize(model, x, centre="start", keep_function=True)
-    with pytest.raises(ag.ArgumentError, match="centre='always' is for weights='standardized', not for 'free' ones"):
-        ag.convert(model, example_inputs=x, centre="always")
+    with pytest.raises(ag.ArgumentError, match="centre='all' is for weights='standardized', not for 'free' ones"):
+        ag.convert(model, example_inputs=x, centre="all")
 
 
 def gauss(function: Any) -> float:
@@ -307,7 +307,7 @@ REASONS = {
     "sum": "its activation, CombinedAgile, has no gain",
     "turned": "the channels of its activation are not its rows",
     "normal": "its weight is parametrised, pruned or computed",
-    "last": "no agile activation behind it: it is returned",
+    "last": "no agile activation behind: it is returned",
 }
 
 

@@ -146,7 +146,7 @@ def test_data_parallel_is_standardized_when_asked():
     assert [site.name for site in report.weights.standardized] == ["module.0"]
     weight: Any = agile.get_submodule("module.0").weight
     torch.testing.assert_close(weight.norm(dim=1), torch.ones(6))
-    centred, _ = ag.convert(model, example_inputs=X, weights="standardized", centre="always")
+    centred, _ = ag.convert(model, example_inputs=X, weights="standardized", centre="all")
     assert float(centred.get_submodule("module.0").get_parameter("weight").detach().mean(1).abs().max()) < 1e-6
 
 

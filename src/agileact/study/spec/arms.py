@@ -31,7 +31,7 @@ _MODIFIERS: dict[str, _Modifier] = {
     "batchnorm": _Modifier({"normalisation": "batch"}, (), "with batch normalisation before each activation"),
     "calibrated": _Modifier({"start": "calibrated"}, _AGILE_ONLY, "a and b start from data"),
     "centred-start": _Modifier(
-        {"weights": "centred-start"}, _AGILE_ONLY, "rows start at mean 0 and length 1, and are kept at length 1 alone"
+        {"weights": "centred-start"}, _AGILE_ONLY, "rows start at mean 0 and length 1, and keep length 1 alone"
     ),
     "cosine": _Modifier({"schedule": "cosine"}, (), "learning rates fall to 0 as a cosine"),
     "folded-start": _Modifier({"start": "folded"}, ("plain",), "plain, started from the folded calibrated network"),
@@ -42,7 +42,9 @@ _MODIFIERS: dict[str, _Modifier] = {
     "frozen": _Modifier({"freeze": ("location", "scale")}, _AGILE_ONLY, "a and b stay at their start"),
     "gain-frozen": _Modifier({"freeze": ("gain",)}, ("agile",), "a and b learn, the gain stays at 1"),
     "hidden-standardized": _Modifier(
-        {"weights": "hidden-standardized"}, _AGILE_ONLY, "standardised; layers before the first activation to length 1"
+        {"weights": "hidden-standardized"},
+        _AGILE_ONLY,
+        "the recipe: rows have length 1, behind an activation mean 0 too",
     ),
     "layernorm": _Modifier({"normalisation": "layer"}, (), "with layer normalisation before each activation"),
     "length-one": _Modifier({"weights": "length-one"}, _AGILE_ONLY, "standardised to length 1, not to mean 0"),
@@ -61,7 +63,7 @@ _MODIFIERS: dict[str, _Modifier] = {
         {"start": "skip-init"}, ("agile",), "with standardised weights: a starts at 0 where a residual branch ends"
     ),
     "standardized": _Modifier(
-        {"weights": "standardized"}, _AGILE_ONLY, "rows of weights are directions: mean 0 and length 1 after each step"
+        {"weights": "standardized"}, _AGILE_ONLY, "rows of all layers before activations have mean 0 and length 1"
     ),
     "start-one": _Modifier({"start": "one"}, _AGILE_ONLY, "a starts at 1 where weights are standardised"),
     "weight-norm": _Modifier({"weights": "weight-norm"}, (), "with torch's weight normalisation"),

@@ -14,11 +14,11 @@ from agileact.study.spec.trial import ArmSpec
 from agileact.transforms.convert.standardize import Centre, standardize
 
 _CENTRE: dict[str, Centre] = {
-    "standardized": "always",
+    "standardized": "all",
     "hidden-standardized": "hidden",
     "centred-start": "start",
-    "length-one": "never",
-    "weight-standardized": "always",
+    "length-one": "none",
+    "weight-standardized": "all",
 }
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

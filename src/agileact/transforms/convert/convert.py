@@ -84,6 +84,7 @@ def convert(
         dim: The channel axis for all activations; None to follow the channels.
         weights: "free" to leave them; "standardized" to call :func:`agileact.standardize` on the converted model. The
             outputs are then other ones: this is where training starts.
+        centre: Which rows of standardised weights get mean 0, as for :func:`agileact.standardize`.
 
     Returns:
         The converted model (another object than ``model`` if that is an activation itself, even in place), and the

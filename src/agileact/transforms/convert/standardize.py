@@ -24,8 +24,8 @@ from agileact.transforms.trace.recorder import record
 from agileact.transforms.trace.recording import Arguments, Call, Recording, Value
 
 LayerFilter = Callable[[nn.Module, str], bool]
-Centre = Literal["hidden", "always", "start", "never"]
-CENTRES: tuple[Centre, ...] = ("hidden", "always", "start", "never")
+Centre = Literal["hidden", "all", "none", "start"]
+CENTRES: tuple[Centre, ...] = ("hidden", "all", "none", "start")
 DEFAULT: Centre = "hidden"
 _WIDTH, _POINTS = 12.0, 48_001
 
@@ -42,8 +42,11 @@ def standardize(
 ) -> tuple[nn.Module, StandardizeReport]:
     r"""Put a model with agile activations at a start from which :math:`a f(g (w \cdot x - b))` says nothing twice.
 
-    Each linear or convolutional layer directly before an agile activation gets rows w of mean 0 and length 1, its
-    *directions*, and loses its bias, which the location b makes redundant. The activation starts at b = 0, g = 1 and
+    Each linear or convolutional layer directly before an agile activation gets rows w of length 1, its *directions*,
+    and loses its bias, which the location b makes redundant. Layers behind an agile activation get rows of mean 0 too:
+    :math:`w \leftarrow (w - \bar w) / \lVert w - \bar w \rVert`, against
+    :math:`w \leftarrow w / \lVert w \rVert` where the input of the model is read, whose mean may say something. The
+    activation starts at b = 0, g = 1 and
 
     .. math:: a = \frac{1}{\operatorname{std} f(\xi)}, \quad \xi \sim N(0, 1),
 
@@ -60,9 +63,13 @@ def standardize(
     Args:
         model: The model, after :func:`agileact.convert`, with granularity "channel".
         example_inputs: What the model is run on, once: a tensor, a tuple of positional or a dict of keyword arguments.
-        keep_function: Whether the model shall compute what it does now, for one that is trained. Rows are then brought
-            to length 1 and not to mean 0, now and by ``standardize_weights``. Their old length goes into a where f is
-            positively homogeneous, else into g, and the bias into b. A row of zeros is then refused.
+        centre: Which rows get mean 0. "hidden", the default: those of layers that an agile activation lies before.
+            "all" or "none". "start": all of them now, and none after later steps. Each layer keeps its choice, also in
+            copies and in the metadata of ``state_dict()``; of a file without metadata (safetensors) the choice of the
+            model that loads it counts.
+        keep_function: Whether the model shall compute what it does now, for one that is trained. That needs ``centre``
+            "none", which is then the default. The old length of a row goes into a where f is positively homogeneous,
+            else into g, and the bias into b. A row of zeros is then refused.
         skip_init: Whether a branch of a residual sum that ends in an agile activation starts with a = 0, so that each
             block starts as the identity.
         filter_fn: ``filter_fn(layer, name)`` tells which layers to standardise.
@@ -72,20 +79,22 @@ def standardize(
         The model, and the report.
 
     Raises:
-        ArgumentError: If no layer can be standardised; the message names why each is left free. If both options are
-            given, or the model has no values yet.
+        ArgumentError: If no layer can be standardised; the message names why each is left free. If options exclude
+            each other, ``centre`` has another value, or the model has no values yet.
         ArgumentTypeError: If an argument has the wrong type.
 
     Example:
         >>> import torch, agileact as ag
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), ag.AgileReLU(8), torch.nn.Linear(8, 2))
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), ag.AgileReLU(8), nn.Linear(8, 8), ag.AgileReLU(8), nn.Linear(8, 2))
         >>> model, report = ag.standardize(model, torch.randn(3, 4))
         >>> print(report)
-        1 standardized, 1 left free
-        layer  status        rows   activation  scale at the start  reason
-        -----  ------------  -----  ----------  ------------------  ---------------------------------------------
-        0      standardized  8 x 4  1           1.713
-        2      left free     2 x 8              -                   no agile activation behind it: it is returned
+        2 standardized, 1 left free
+        layer  status        rows           activation  scale at the start  reason
+        -----  ------------  -------------  ----------  ------------------  ------------------------------------------
+        0      standardized  8 x 4          1           1.713
+        2      standardized  8 x 8, mean 0  3           1.713
+        4      left free     2 x 8                      -                   no agile activation behind: it is returned
     """
     checks.model(model)
     if keep_function and skip_init:
@@ -116,10 +125,10 @@ def standardize(
 def check_centre(centre: Centre | None, keep_function: bool = False) -> Centre:
     """Return when rows get mean 0; None stands for the default."""
     if centre is None:
-        return "never" if keep_function else DEFAULT
+        return "none" if keep_function else DEFAULT
     if centre not in CENTRES:
-        raise ArgumentError(f"centre must be 'hidden', 'always', 'start' or 'never', not {centre!r}")
-    if keep_function and centre != "never":
+        raise ArgumentError(f"centre must be 'hidden', 'all', 'none' or 'start', not {centre!r}")
+    if keep_function and centre != "none":
         raise ArgumentError(f"centre={centre!r} starts from another function: give it or keep_function")
     return centre
 
@@ -213,7 +222,7 @@ class _Plan:
         if self.centre == "start":
             return CENTRED, LENGTH
         hidden = all(call.inputs[0].index in self._behind_activation for call in calls)
-        return (CENTRED if self.centre == "always" or (self.centre == "hidden" and hidden) else LENGTH,)
+        return (CENTRED if self.centre == "all" or (self.centre == "hidden" and hidden) else LENGTH,)
 
     def _name(self, module: nn.Module) -> str:
         return self.recording.names[id(module)][0]
@@ -251,7 +260,7 @@ class _Plan:
 
     def _only_user(self, value: Value) -> Call:
         if value.returned:
-            raise _RefusedError("no agile activation behind it: it is returned")
+            raise _RefusedError("no agile activation behind: it is returned")
         if value.tainted:
             raise _RefusedError("what it makes is changed or read in ways not recorded")
         if len(value.users) != 1:
