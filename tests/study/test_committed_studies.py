@@ -109,7 +109,7 @@ def test_an_agile_arm_is_compared_with_its_own_plain_twin_alone():
 def test_the_tables_about_the_recipe_are_those_of_its_results():
     tables = runpy.run_path(str(FOLDER / "tables.py"))
     page = (FOLDER / "recipe.md").read_text(encoding="utf-8")
-    for table in ("recipe_summary", "recipe_parts", "recipe_lengths", "recipe_tried", "recipe_others", "recipe_rates"):
+    for table in ("recipe_summary", "recipe_parts", "recipe_variants", "recipe_tried", "recipe_others", "recipe_rates"):
         assert tables[table]() in page, table
     studies = {*tables["RECIPE"], "parts", *(study for _, study, *_ in tables["TRIED"])}
     assert {path.stem for path in SPECS if path.stem.startswith("recipe-")} == {f"recipe-{one}" for one in studies}

@@ -54,7 +54,7 @@ class LiveRun:
             arm: ArmSpec(
                 (("fc", f"agile-{spec.base}" if arm in ("agile", "standardised") else spec.base),),
                 optimizer=spec.optimizer,
-                weights="standardized" if arm == "standardised" else "free",
+                weights="hidden-standardized" if arm == "standardised" else "free",
                 normalisation="batch" if arm == "batch-normalised" else "none",
             )
             for arm in ARMS

@@ -165,9 +165,9 @@ class ArmSpec:
         normalisation: "none"; "batch" or "layer": batch or layer normalisation before each activation (after a
             convolution over all channels and positions of a sample).
         weights: "free". Rows before agile activations have length 1 after every step (:func:`agileact.standardize`),
-            and mean 0: "standardized": in all layers; "hidden-standardized": behind an activation; "centred-start": in all
-            layers, at the start alone; "length-one": in none. "weight-standardized": as "standardized", with the mean
-            and length divided out in the forward pass and free weights beneath (Qiao et al. 2019);
+            and mean 0: "standardized": in all layers; "hidden-standardized": behind an activation; "centred-start": in
+            all layers, at the start alone; "length-one": in none. "weight-standardized": as "standardized", with the
+            mean and length divided out in the forward pass and free weights beneath (Qiao et al. 2019);
             "weight-norm": :func:`torch.nn.utils.parametrizations.weight_norm` of every layer but the last.
         schedule: What becomes of all learning rates over the training: "constant"; "cosine" or "linear": down to 0 at
             the last iteration; "one-cycle": up from a 25th and down to nearly 0 (L. N. Smith, arXiv 1708.07120).
