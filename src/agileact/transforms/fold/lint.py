@@ -167,8 +167,7 @@ def _scale(site: Activation, positive: Solution, both: Solution, unnormalised: S
         if name not in unnormalised.reasons:
             return REPARAMETRISES, f"its size is divided out again: {positive.reasons[name].removeprefix(_BEHIND)}"
         return ADDS, positive.reasons[name].removeprefix(_BEHIND)
-    behind = list(dict.fromkeys(positive.forward[name]))
-    before = list(dict.fromkeys(positive.backward[name])) if site.homogeneous else []
+    behind, before = positive.forward[name], positive.backward[name] if site.homogeneous else ()
     into = [f"behind it: {few(behind)}"] * bool(behind) + [f"before it: {few(before)}"] * bool(before)
     why = f"weights could do the same, {' or '.join(into)}" if into else "nothing behind it depends on it"
     if name in both.reasons:
