@@ -74,10 +74,10 @@ def loaded_ahead(target: str) -> Iterator[int]:
     """Load data for the first build in the block; give how many samples are usually set aside: 500, at most a fifth."""
     loaded = _ahead[target] = _loaded(target)
     usual = DataSpec("custom").validation
-    # Where it has a validation part of its own, the number means nothing.
-    own = isinstance(loaded, DataSet) or len(loaded[0]) == 3
+    if not isinstance(loaded, DataSet) and len(loaded[0]) == 2:  # else the number means nothing
+        usual = max(1, min(usual, len(loaded[0][0][1]) // 5))
     try:
-        yield usual if own else max(1, min(usual, len(loaded[0][0][1]) // 5))
+        yield usual
     finally:
         _ahead.pop(target, None)
 
