@@ -1,6 +1,7 @@
 """``agileact bench``: parse, call, print."""
 
 import argparse
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,17 +37,9 @@ def add_bench(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     from agileact._common.files import write_atomically
-    from agileact.bench import compile, monitor, op, pool, step, study
 
-    runs: dict[str, Callable[..., dict[str, Any]]] = {
-        "op": op.run,
-        "step": step.run,
-        "compile": compile.run,
-        "pool": pool.run,
-        "monitor": monitor.run,
-        "study": study.run,
-    }
-    result = runs[options.benchmark](quick=options.quick, notify=say)
+    run: Callable[..., dict[str, Any]] = importlib.import_module(f"agileact.bench.{options.benchmark}").run
+    result = run(quick=options.quick, notify=say)
     if options.out is not None:
         write_atomically(options.out, format_json(result) + "\n")
     if options.json:

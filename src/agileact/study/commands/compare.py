@@ -71,7 +71,10 @@ def run(options: argparse.Namespace) -> None:
     context = Context(study, data, options.out or Path("runs") / "compare")
     jobs = options.jobs or available_cores()
     context.check()
-    seconds, beginning = _remembered(context) or _timed(context, options.begun, jobs)
+    seconds, beginning = _remembered(context) or (
+        estimate(context.study, plan(context.study, lambda spec: None), context.data, jobs).trial_seconds,
+        time.monotonic() - options.begun,
+    )
     # All else that the machine does makes trials slower than the few timed steps: what is planned follows.
     expected = sum(seconds.values()) / len(seconds) / jobs
     limit = Limit(options.budget, expected, begun=options.begun, beginning=beginning)
@@ -87,12 +90,6 @@ def run(options: argparse.Namespace) -> None:
             require("statsmodels.stats.multitest", "study")
         options.ready()
         carry_out(context, options, executor, limit)
-
-
-def _timed(context: Context, begun: float, jobs: int) -> _Costs:
-    """Return the seconds of a trial by (arm, task), from a few steps; and those since the process began."""
-    trial = estimate(context.study, plan(context.study, lambda spec: None), context.data, jobs).trial_seconds
-    return trial, time.monotonic() - begun
 
 
 def _tell(study: Study, whole: float, budget: float, jobs: int) -> None:
