@@ -72,10 +72,12 @@ _ahead: dict[str, _Loaded] = {}
 @contextlib.contextmanager
 def loaded_ahead(target: str) -> Iterator[int]:
     """Load data for the first build in the block; give how many samples are usually set aside: 500, at most a fifth."""
-    loaded = _ahead[target] = _loaded(target)
+    loaded = _loaded(target)
     usual = DataSpec("custom").validation
     if not isinstance(loaded, DataSet) and len(loaded[0]) == 2:  # else the number means nothing
         usual = max(1, min(usual, len(loaded[0][0][1]) // 5))
+    _ahead[target] = loaded
+    del loaded  # the build that takes it has it for itself: it may be as large as the memory
     try:
         yield usual
     finally:
