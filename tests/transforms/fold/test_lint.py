@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import agileact as ag
+from agileact.transforms.fold.solve import _Solver
 from tests.transforms.folding import drawn
 
 ADDS, SAME, SIGN = "adds capacity", "only reparametrises", "only its sign adds capacity"
@@ -132,5 +133,5 @@ def test_what_fold_alone_asks_for_is_not_made(monkeypatch):
     def never(*_: object) -> None:
         raise AssertionError("lint has no use for the weights that a fold would change")
 
-    monkeypatch.setattr("agileact.transforms.fold.solve._Solver._moved", never)
+    monkeypatch.setattr(_Solver, "_moved", never)
     assert len(verdicts(nn.Conv2d(4, 8, 3), ag.AgileReLU(8), nn.Conv2d(8, 2, 1))) == 1
