@@ -132,14 +132,13 @@ CPUs with AVX2 alone (PyTorch 2.13), and the process dies."""
 
 def residual(
     what: str,
+    stem: Callable[[int, int], Mapping[str, nn.Module]],
+    block: Callable[[str, int, int, int], nn.Module],
     input_shape: tuple[int, ...],
     classes: int,
     seed: int,
     widths: tuple[int, ...],
     blocks: int,
-    *,
-    stem: Callable[[int, int], Mapping[str, nn.Module]],
-    block: Callable[[str, int, int, int], nn.Module],
 ) -> nn.Sequential:
     """Build stem, stages of ``blocks`` blocks, global average pooling and a linear layer, with weights by ``seed``.
 
@@ -184,20 +183,13 @@ def resnet(
     pooling and a linear layer. With ``blocks`` = 3 it is the paper's ResNet-20, except that shortcuts between
     stages are 1x1 convolutions (the paper's option B). ``widths`` are the filters of the stages.
     """
-    model = residual(
-        "the resnet",
-        input_shape,
-        classes,
-        seed,
-        widths,
-        blocks,
-        stem=lambda channels, width: {
-            "conv1": nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            "norm1": nn.BatchNorm2d(width),
-            "activation1": role_activation(arm, "conv", "activation1", width),
-        },
-        block=functools.partial(_Block, arm),
-    )
+
+    def stem(channels: int, width: int) -> dict[str, nn.Module]:
+        conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        activation = role_activation(arm, "conv", "activation1", width)
+        return {"conv1": conv, "norm1": nn.BatchNorm2d(width), "activation1": activation}
+
+    model = residual("the resnet", stem, functools.partial(_Block, arm), input_shape, classes, seed, widths, blocks)
     if min(widths[:-1], default=_LEAST_CHANNELS) < _LEAST_CHANNELS:
         return model
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

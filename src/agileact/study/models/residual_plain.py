@@ -64,16 +64,11 @@ def residual_plain(
         >>> model(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
-    return residual(
-        "residual-plain",
-        input_shape,
-        classes,
-        seed,
-        widths,
-        blocks,
-        stem=lambda channels, width: {"stem": _Unit(arm, "stem", channels, width)},
-        block=functools.partial(_Block, arm),
-    )
+
+    def stem(channels: int, width: int) -> dict[str, nn.Module]:
+        return {"stem": _Unit(arm, "stem", channels, width)}
+
+    return residual("residual-plain", stem, functools.partial(_Block, arm), input_shape, classes, seed, widths, blocks)
 
 
 register_model("residual-plain", residual_plain)
