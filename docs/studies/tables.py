@@ -26,14 +26,16 @@ RECIPE = {
     "ten-layers-gelu": "ten layers, GELU",
     "ten-layers-sigmoid": "ten layers, sigmoid",
     "cnn": "the paper's CNN, ReLU",
-    "residual": "residual network of 19 convolutions, ReLU",
+    "residual": "residual CNN of 19 layers, ReLU",
+    "transformer": "character transformer, GELU",
     "mnist1d": "MNIST-1D, two layers of 100, ReLU",
     "batch-8": "three layers, ReLU, batches of 8",
-    "batch-8-cosine": "three layers, ReLU, batches of 8, cosine schedule",
+    "batch-8-cosine": "the same, cosine schedule",
     "batch-2": "three layers, ReLU, batches of 2",
     "cnn-batch-8": "the paper's CNN, ReLU, batches of 8",
-    "diabetes": "table: diabetes, two layers, batches of 32",
-    "friedman1": "table: Friedman's formula, two layers, batches of 50",
+    "cnn-batch-2": "the paper's CNN, ReLU, batches of 2",
+    "diabetes": "table: diabetes, batches of 32",
+    "friedman1": "table: Friedman's formula, batches of 50",
 }
 """The tasks of the page about the recipe, each a study of its own, with what the tables call them."""
 THE_RECIPE = "agile-f+hidden-standardized"
