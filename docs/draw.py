@@ -339,7 +339,7 @@ def recipe_study() -> Any:
         1.6 + 0.42 * len(tasks),
         "The recipe beside its rivals",
         "Test loss of the rival over that of the recipe. A dot is a replicate, with its own split, tuning and seed. A "
-        "line is the geometric mean of ten. Right of 1 the recipe is lower. Rivals over 3 times its loss are left out.",
+        "line is the geometric mean of ten. Right of 1 the recipe is lower. A rival always over 3 is left out.",
     )
     pairs = tables["recipe_pairs"]()
     axes = figure.subplots(1, len(rivals), sharex=True, sharey=True, squeeze=False)[0]
