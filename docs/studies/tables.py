@@ -34,6 +34,7 @@ RECIPE = {
     "batch-2": "three layers, ReLU, batches of 2",
     "cnn-batch-8": "the paper's CNN, ReLU, batches of 8",
     "cnn-batch-2": "the paper's CNN, ReLU, batches of 2",
+    "residual-batch-8": "residual CNN of 19 layers, ReLU, batches of 8",
     "diabetes": "table: diabetes, batches of 32",
     "friedman1": "table: Friedman's formula, batches of 50",
 }
