@@ -176,7 +176,7 @@ def general(arm: str) -> str:
     >>> general("agile-relu+standardized+skip-init")
     'agile-f+standardized'
     """
-    return re.sub("relu|sigmoid|gelu|tanh", "f", arm).removesuffix("+skip-init")
+    return re.sub(r"\b(relu|sigmoid|gelu|tanh)\b", "f", arm).removesuffix("+skip-init")
 
 
 Losses = dict[str, list[float]]
