@@ -186,8 +186,8 @@ def test_results_larger_than_the_caches(shape: tuple[int, ...], dim: int, dtype:
         torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
 
 
-@pytest.mark.parametrize("base", [*FUSED])
-def test_a_nan_of_any_bits_stays_one(base: str) -> None:
+@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
+def test_a_nan_of_any_bits_stays_one(case: Case) -> None:
     """Also where a sum of its bits, which rounds a number to bfloat16, would carry into the exponent or the sign."""
     patterns = torch.tensor([0x7FC00000, 0x7F800001, 0x7FFFFFFF, -1, -0x7FFFFF], dtype=torch.int32)
     nans = patterns.view(torch.float32)
@@ -198,12 +198,21 @@ def test_a_nan_of_any_bits_stays_one(base: str) -> None:
     for x in (one, one.transpose(1, 2)):
         dim = 1 if x is one else 2
         for scale, location in ((nans, torch.full((5,), 0.5)), (torch.full((5,), 1.25), nans)):
-            assert agile(x, scale, location, base, dim).isnan().all()
+            assert agile(x, scale, location, case.base, dim, **case.options).isnan().all()
             leaves = [t.clone().requires_grad_() for t in (x, scale, location)]
-            found = torch.autograd.grad(agile(*leaves, base, dim), leaves, torch.ones_like(x))
+            found = torch.autograd.grad(agile(*leaves, case.base, dim, **case.options), leaves, torch.ones_like(x))
             assert scale is not nans or found[0].isnan().all()
         assert (
-            agile(halves.expand(1, 40, 5).contiguous(), torch.full((5,), 1.25), torch.zeros(5), base, 2).isnan().all()
+            agile(
+                halves.expand(1, 40, 5).contiguous(),
+                torch.full((5,), 1.25),
+                torch.zeros(5),
+                case.base,
+                2,
+                **case.options,
+            )
+            .isnan()
+            .all()
         )
 
 
@@ -344,3 +353,17 @@ def test_gradients_of_another_size_are_refused() -> None:
     for tangent, grad in ((x, x[:1]), (x[:1], x)):
         with pytest.raises(RuntimeError, match="do not match what was saved"):
             operators.agile_double_backward(tangent, None, None, grad, x, scale, None, "relu")
+
+
+@needs_compiled
+def test_parameters_of_another_size_are_refused_before_they_are_read() -> None:
+    """A look at the parameters is the first step: no terms ended the process, a short location was read past its end."""
+    operators, x = torch.ops.agileact, torch.randn(2, 3)
+    for operator in (operators.agile, operators.agile_):
+        with pytest.raises(RuntimeError, match="at least one term, not 0"):
+            operator(x, torch.ones(0), torch.ones(0), "relu", 0.0, 0.0, 1, 1, 0)
+        for scale, location in ((torch.full((3,), 2.0), torch.zeros(1)), (torch.ones(1), torch.zeros(3))):
+            with pytest.raises(RuntimeError, match="a location with"):
+                operator(x, scale, location, "relu")
+        with pytest.raises(RuntimeError, match="a parameter with 4 elements for 3"):
+            operator(x, torch.ones(4), torch.ones(4), "relu")

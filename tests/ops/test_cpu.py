@@ -288,7 +288,8 @@ def test_the_binding_and_python_take_and_refuse_the_same(
     def outcome(binding: bool) -> tuple[str, Any]:
         """What came of it: a check is due, a result, or an error."""
         rest = other.get("call", ("relu",)), other.get("dim", 1), other.get("terms", 1), inplace
-        own = copy.deepcopy(x)  # with its strides
+        # A copy with the same strides, of what may be written to.
+        own = copy.deepcopy(x) if inplace and name not in ("mkldnn", "a subclass") else x
         try:
             if binding:
                 assert ops._channels is not None
