@@ -357,7 +357,7 @@ def test_gradients_of_another_size_are_refused() -> None:
 
 @needs_compiled
 def test_parameters_of_another_size_are_refused_before_they_are_read() -> None:
-    """A look at the parameters is the first step: no terms ended the process, a short location was read past its end."""
+    """A look at the parameters comes first: no terms ended the process, a short location was read past its end."""
     operators, x = torch.ops.agileact, torch.randn(2, 3)
     for operator in (operators.agile, operators.agile_):
         with pytest.raises(RuntimeError, match="at least one term, not 0"):
