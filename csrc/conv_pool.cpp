@@ -343,9 +343,8 @@ std::tuple<Tensor, Tensor, Tensor> conv_max_pool2d_backward(const Tensor& grad, 
       run(s, own, where, padded.data(), patches.data(), offsets.data(), sums.data(), wide);
     }
     for (int64_t i = 0; i < sums.n; i += 8) store<8>(total.data() + i, load<8>(total.data() + i) + load<8>(sums.data() + i));
-    float* to_image = to_x.mutable_data_ptr<float>() + n * s.h * s.w * s.c;
     for (int64_t row = 0; want_x && row < s.h; ++row) {
-      std::memcpy(to_image + row * s.w * s.c,
+      std::memcpy(to_x.mutable_data_ptr<float>() + (n * s.h + row) * s.w * s.c,
                   to_padded.data() + (row + s.ph) * s.line() + s.pw * s.c, sizeof(float) * s.w * s.c);
     }
   }
