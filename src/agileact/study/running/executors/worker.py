@@ -30,14 +30,14 @@ def main() -> int:
 
     def run(texts: list[str]) -> list[TrialResult]:
         specs = [TrialSpec.from_json(text) for text in texts]
-        planned = specs[0].task.data
-        if planned not in loaded:
-            loaded[planned] = data_room.load(planned, data_dir=data_dir)
-            check_data(planned, loaded[planned].fingerprint)
+        for planned in dict.fromkeys(spec.task.data for spec in specs):
+            if planned not in loaded:
+                loaded[planned] = data_room.load(planned, data_dir=data_dir)
+                check_data(planned, loaded[planned].fingerprint)
         places = {spec: index for index, spec in enumerate(specs)}
         return run_group(
             specs,
-            loaded[planned],
+            loaded,
             lambda spec, iteration, loss: say("advanced", index=places[spec], iteration=iteration, loss=loss),
         )
 
