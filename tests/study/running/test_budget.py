@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from agileact.study.running.budget import Limit, conduct_within, smaller
-from agileact.study.running.executors import Advanced, Finished, Started
+from agileact.study.running.executors import Advanced, Finished, FinishedTogether, Started
 from agileact.study.running.planner import plan
 from agileact.study.running.store import Store
 from agileact.study.spec.arms import arm
@@ -17,6 +17,7 @@ from agileact.study.spec.result import TrialResult
 from agileact.study.spec.space import search_space
 from agileact.study.spec.tasks import task
 from agileact.study.spec.trial import TrialSpec
+from agileact.study.training.stacked import stacks
 from tests.study.running.test_planner import made_up
 
 PROTOCOL = Protocol(trials=5, lr=(0.001, 0.003, 0.01), tuning_seeds=(100, 101), seeds=tuple(range(8)))
@@ -43,8 +44,21 @@ class Slow:
             yield Finished(spec, dataclasses.replace(made_up(spec), seconds=took))
 
 
-def conducted(tmp_path, study, seconds, budget, expected=1.0):
-    slow = Slow(seconds)
+class Stacked(Slow):
+    """Trials in stacks, of which each one more takes a fifth of a trial."""
+
+    def run(self, specs):
+        for group in stacks(specs):
+            yield from map(Started, group)
+            took = self.seconds(self.now) * (0.8 + 0.2 * len(group))
+            self.now += took
+            self.ran += group
+            results = tuple(dataclasses.replace(made_up(spec), seconds=took / len(group)) for spec in group)
+            yield Finished(group[0], results[0]) if len(group) == 1 else FinishedTogether(results)
+
+
+def conducted(tmp_path, study, seconds, budget, expected=1.0, executor=Slow):
+    slow = executor(seconds)
     with Store(tmp_path / "store.sqlite") as store:
         limit = Limit(budget, expected, clock=lambda: slow.now)
         part, current = conduct_within(limit, study, store, slow)
@@ -74,6 +88,26 @@ def test_a_budget_is_a_limit_and_what_is_complete_has_all_arms(tmp_path, study, 
     assert part == study or load != "as fast as timed"
     if load != "three times as slow":
         assert part.protocol.units >= 3
+
+
+@pytest.mark.parametrize("load", LOADS, ids=str)
+def test_stacks_end_together_and_tell_how_long_a_trial_takes(tmp_path, load):
+    # Alone the trials would take 189 s.
+    part, current, slow = conducted(tmp_path, REPLICATED, LOADS[load], 100.0, executor=Stacked)
+    assert slow.now <= 110.0
+    assert current.finished
+    assert part.arms == REPLICATED.arms
+    assert len({(len(one.choice.scores), len(one.final)) for one in current.parts}) == 1
+    assert part.protocol.replicates >= 3
+    assert part == REPLICATED or load != "as fast as timed"
+
+
+def test_the_first_trials_are_one_of_each_stack(tmp_path):
+    slow = Stacked(lambda now: 1.0)
+    with Store(tmp_path / "store.sqlite") as store:
+        conduct_within(Limit(1.5, 1.0, clock=lambda: slow.now), REPLICATED, store, slow, jobs=2)
+    first = [spec.arm.activation("fc") for spec in slow.ran[:2]]
+    assert first == ["relu", "agile-relu"]
 
 
 def test_the_same_command_again_goes_on_to_the_whole(tmp_path):

@@ -127,13 +127,18 @@ def run_group(
     specs: Sequence[TrialSpec],
     data: Mapping[DataSpec, DataSet],
     progress: Callable[[TrialSpec, int, float], None] | None = None,
+    *,
+    aside: bool = False,
 ) -> list[TrialResult]:
-    """Run one group of :func:`stacks`, on the data that they name: as a stack if their kind runs in stacks."""
+    """Run one group of :func:`stacks`, on the data that they name: as a stack if their kind runs in stacks.
+
+    ``aside``: whether a core is to spare for evaluation; the steps of a stack are too short for a second thread.
+    """
     if stackable(specs[0]):
         return run_stack(specs, data, progress)
     (spec,) = specs
     tell = None if progress is None else lambda iteration, loss: progress(spec, iteration, loss)
-    return [run_trial(spec, data[spec.task.data], tell)]
+    return [run_trial(spec, data[spec.task.data], tell, aside=aside)]
 
 
 def run_stack(

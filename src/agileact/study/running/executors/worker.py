@@ -23,7 +23,9 @@ def main() -> int:
     """Serve until standard input ends or nobody reads the answers any more."""
     parser = argparse.ArgumentParser(prog="python -m agileact.study.running.executors.worker")
     parser.add_argument("--data-dir", type=Path)
-    data_dir = parser.parse_args().data_dir
+    parser.add_argument("--aside", action="store_true", help="evaluate on a second core while a network trains")
+    options = parser.parse_args()
+    data_dir = options.data_dir
     say = child_process.answering()
     gc.freeze()  # what was imported stays; nobody need look through it again while networks are trained
     loaded: dict[DataSpec, DataSet] = {}
@@ -39,6 +41,7 @@ def main() -> int:
             specs,
             loaded,
             lambda spec, iteration, loss: say("advanced", index=places[spec], iteration=iteration, loss=loss),
+            aside=options.aside,
         )
 
     try:
