@@ -124,9 +124,11 @@ def test_benchmarks_print_one_document_or_tables(capsys, monkeypatch, kind):
     monkeypatch.setattr("agileact.bench.monitor.own_cost", lambda *_, **__: 1.0)
     monkeypatch.setattr("agileact.bench.op.SHAPES", (((2, 3, 4, 4), "contiguous", 1),))
     monkeypatch.setattr("agileact.bench.pool.SHAPES", ((2, 3, 4, 4),))
+    monkeypatch.setattr("agileact.bench.step.RECIPES", {"three-layers": step.RECIPES["three-layers"]})
     found = document(capsys, "bench", kind, "--quick")
     assert found["benchmark"] == kind
     assert found["rows"]
+    assert kind != "step" or {row["mode"] for row in found["recipe"]} == {"training", "evaluation, folded"}
     assert main(["bench", kind, "--quick"]) == 0
     printed = capsys.readouterr()
     assert f"agileact bench {kind}" in printed.out

@@ -60,6 +60,12 @@ def test_a_standardised_start_needs_no_calibration_and_directions_stay(base):
     assert ag.calibrate(model, x, when="always", signal=0.2).calibrated
     changed = {name.rpartition(".")[2] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed <= {"scale", "location"}
+    with torch.no_grad():
+        model.get_parameter("2.weight")[3] *= 2.0
+    report = ag.calibrate(model, x)
+    assert report.rows["0"] == pytest.approx((1.0, 1.0), abs=1e-6)
+    assert report.rows["2"] == pytest.approx((1.0, 2.0), abs=1e-6)
+    assert "rows of 2: lengths 1 to 2" in str(report)
 
 
 def test_convolutions_and_pooling():

@@ -50,8 +50,14 @@ def test_the_standardised_network_keeps_its_rows_and_starts_from_the_same_direct
     for name in (f"fc{layer}.weight" for layer in range(1, LAYERS + 1)):
         rows = plain[name] - plain[name].mean(1, keepdim=True)
         torch.testing.assert_close(kept[name], rows / rows.norm(dim=1, keepdim=True))
-    run.advance(3, 0.05)
+    run.advance(2, 0.05)
+    before = {name: kept[name].detach().double() for name in kept if name.endswith("weight")}
+    run.advance(1, 0.05)
     assert kept["fc3.weight"].norm(dim=1).tolist() == pytest.approx([1.0] * 24, abs=1e-5)
+    cosines = [(before[name] * kept[name].detach().double()).sum(1) for name in before if name.startswith("fc")]
+    angles = [one.clamp(max=1.0).acos().quantile(0.5, interpolation="lower") for one in cosines]
+    assert run.turned() == pytest.approx(math.degrees(sum(map(float, angles)) / LAYERS), rel=0.1)
+    assert f"turned the standardised rows by {run.turned():.2g} degrees" in run.sentence()
     assert min(run.signals("standardised").sizes) > 10 * min(run.signals("plain").sizes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -249,6 +250,21 @@ def test_a_trace_has_the_operator() -> None:
     assert "agileact::agile" in str(traced.graph)
     x = torch.linspace(-1, 2, 6).view(2, 3)
     torch.testing.assert_close(traced(x), torch.relu(x - 0.5))
+
+
+@pytest.mark.skipif(not CPU.loaded, reason="the compiled kernels are not there")
+def test_a_file_with_the_right_stamp_that_is_no_library_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stamp = json.dumps(_cpu.read_stamp(Path(CPU.path))).encode()
+    (suffix, *_) = importlib.machinery.EXTENSION_SUFFIXES
+    for name in (f"libagileact_{CPU.capability}.so", f"binding{suffix}"):
+        (tmp_path / name).write_bytes(b"no ELF" + _cpu._BEFORE + stamp + _cpu._AFTER)
+    monkeypatch.setattr(_cpu, "LIBRARIES", tmp_path)
+    assert _cpu.load_binding() is None
+    status = _cpu._load()
+    assert not status.loaded
+    assert status.reason.startswith("the system cannot load it: ")
 
 
 @needs_binding

@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
+LATEST = 0.95
+"""The share of a budget after which no first trial begins: the process has to end within it, too."""
+CLOSING = 0.03
+"""The share of a budget that verdict and report have at least."""
+
 _AGAIN = 1.0
 """Seconds after which it is raised again: in a callback of the garbage collector an exception leads nowhere."""
 

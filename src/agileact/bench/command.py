@@ -1,6 +1,7 @@
 """``agileact bench``: parse, call, print."""
 
 import argparse
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ def add_bench(commands: Any) -> None:
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     texts = {
         "op": "the operator against the plain activation, the eager formula, torch.compile, PReLU and a rational",
-        "step": "a training step of the paper's network and of a ResNet-18, and what they save for backward",
+        "step": "a training step of the paper's network and of a ResNet-18, what they save for backward, and steps "
+        "with standardised weights against batch normalisation",
         "compile": "a training step of five networks under torch.compile: agile, plain and PReLU",
         "pool": "fused activation and pooling against the two steps",
         "monitor": "a training step of both networks with a monitor attached, against the step alone",
@@ -36,17 +38,9 @@ def add_bench(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     from agileact._common.files import write_atomically
-    from agileact.bench import compile, monitor, op, pool, step, study
 
-    runs: dict[str, Callable[..., dict[str, Any]]] = {
-        "op": op.run,
-        "step": step.run,
-        "compile": compile.run,
-        "pool": pool.run,
-        "monitor": monitor.run,
-        "study": study.run,
-    }
-    result = runs[options.benchmark](quick=options.quick, notify=say)
+    run: Callable[..., dict[str, Any]] = importlib.import_module(f"agileact.bench.{options.benchmark}").run
+    result = run(quick=options.quick, notify=say)
     if options.out is not None:
         write_atomically(options.out, format_json(result) + "\n")
     if options.json:
@@ -60,6 +54,7 @@ def _bench(options: argparse.Namespace) -> None:
         _print_rows("summary", [{"base": base, **numbers} for base, numbers in result["summary"].items()])
     if "saved_bytes" in result:
         _print_rows("bytes saved for backward", result["saved_bytes"])
+        _print_rows("standardised weights against batch normalisation and plain", result["recipe"])
     _print_rows("environment", [{"what": key, "is": value} for key, value in result["environment"].items()])
 
 

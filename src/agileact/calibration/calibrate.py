@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact._common.terminal import format_table
+from agileact.monitor.activity import Turning
 from agileact.monitor.units import as_rows, units_of
 from agileact.nn import AgileModule
 from agileact.transforms.report import Site
@@ -56,6 +57,8 @@ class CalibrationReport:
         arrived_before: The size of the signal behind the last layer over that in front of the first, before.
         arrived_after: The same, as the model is now.
         note: What was found, in a sentence.
+        rows: The shortest and the longest row of each layer that :func:`agileact.standardize` has standardised. Rows
+            of length 1 are kept as they are.
     """
 
     sites: Sequence[CalibratedSite]
@@ -63,6 +66,7 @@ class CalibrationReport:
     arrived_before: float
     arrived_after: float
     note: str
+    rows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def calibrated(self) -> list[CalibratedSite]:
@@ -89,7 +93,8 @@ class CalibrationReport:
             for site in self.sites
         ]
         header = ("name", "base", "in", "out", "in now", "out now", "scale x", "location +", "status", "reason")
-        return f"{self.note}\n{format_table(header, rows)}"
+        directions = [f"rows of {name}: lengths {low:.3g} to {high:.3g}" for name, (low, high) in self.rows.items()]
+        return "\n".join([self.note, format_table(header, rows), *directions])
 
 
 def calibrate(
@@ -223,7 +228,17 @@ def calibrate(
     now = _arrived(after, names)
     note = f"{arrived:.2g} of the signal in front of the first activation arrived behind the last one"
     note += f"; now {now:.2g}." if any(site.status == "calibrated" for site in sites) else "; nothing was changed."
-    return CalibrationReport(sites, samples, arrived, now, note)
+    return CalibrationReport(sites, samples, arrived, now, note, _row_lengths(model))
+
+
+def _row_lengths(model: nn.Module) -> dict[str, tuple[float, float]]:
+    rows = Turning(model)
+    if not rows.layers:
+        return {}
+    rows.note()
+    measured = rows.measure()
+    assert measured is not None
+    return {name: (low, high) for name, (low, high, *_) in zip(rows.layers, measured.view(-1, 4).tolist(), strict=True)}
 
 
 def _check(

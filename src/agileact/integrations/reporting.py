@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from weakref import WeakSet
 
@@ -57,19 +57,13 @@ def report(monitor: Monitor, logger: Any, prefix: str = "agileact") -> int:
 
 def collect(monitor: Monitor, prefix: str) -> Steps:
     """Return what a monitor has recorded since it was last asked."""
-    steps = _Steps()
-    monitor.to_tensorboard(steps, prefix)
-    return dict(sorted(steps.found.items()))
+    found: Steps = {}
 
+    def add_scalar(tag: str, value: float, step: int) -> None:
+        found.setdefault(step, {})[tag] = value
 
-class _Steps:
-    """Looks like a TensorBoard writer and collects what is written, step by step."""
-
-    def __init__(self) -> None:
-        self.found: Steps = {}
-
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        self.found.setdefault(step, {})[tag] = value
+    monitor.to_tensorboard(SimpleNamespace(add_scalar=add_scalar), prefix)
+    return dict(sorted(found.items()))
 
 
 def delivery(logger: Any) -> Deliver:

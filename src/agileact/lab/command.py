@@ -75,17 +75,10 @@ def serve(port: int, opened: Path | None = None, *, browser: bool, notify: Calla
 
 
 def _listening(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":
-            # A port that was let go of a moment ago can be had again.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((_HOST, port))
-        listener.listen(128)
+        return socket.create_server((_HOST, port), backlog=128)
     except OSError as error:
-        listener.close()
         raise ArgumentError(
-            f"port {port} of {_HOST} is not available ({error.strerror or error}); end the program that uses it, or "
-            "give another one, such as --port 0 for any that is free"
+            f"port {port} of {_HOST} is not available ({os.strerror(error.errno or 0)}); end the program that uses it, "
+            "or give another one, such as --port 0 for any that is free"
         ) from None
-    return listener

@@ -48,10 +48,7 @@ def base_options(base: Any, given: Mapping[str, Any]) -> tuple[str, dict[str, An
         for key, option in known.options.items()
         if key in given
     }
-    try:
-        return name, known.resolve(options)
-    except TypeError as error:
-        raise ArgumentError(str(error)) from None
+    return name, known.resolve(options)
 
 
 def training(

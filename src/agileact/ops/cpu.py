@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,6 +19,7 @@ from agileact._common.errors import AgileactError
 
 LIBRARIES = Path(__file__).with_name("lib")
 _SOURCES = Path(__file__).resolve().parents[3] / "csrc"
+_T = TypeVar("_T")
 _BEFORE, _AFTER = b"AGILEACT-STAMP", b"AGILEACT-END"
 
 
@@ -91,16 +92,28 @@ def load_binding() -> Callable[..., Any] | None:
     It is there if it was built for this version of Python, this PyTorch and from these sources.
     """
     path = LIBRARIES / f"binding{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    return _opened(path, _channels)[0] if path.exists() else None
+
+
+def _channels(path: str) -> Callable[..., Any]:
     spec = importlib.util.spec_from_file_location("agileact.ops.binding", path)
-    if not path.exists() or refusal(read_stamp(path)) or spec is None or spec.loader is None:
-        return None
-    try:
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    except ImportError:
-        return None
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     channels: Callable[..., Any] = module.channels
     return channels
+
+
+def _opened(path: Path, opener: Callable[[str], _T]) -> tuple[_T | None, str]:
+    """Return what ``opener`` makes of a library, and why there is nothing; empty if there is."""
+    reason = refusal(read_stamp(path))
+    if reason:
+        return None, reason
+    try:
+        return opener(str(path)), ""
+    except (ImportError, OSError) as error:
+        return None, f"the system cannot load it: {error}"
 
 
 def _digest(*files: Path) -> str:
@@ -143,12 +156,7 @@ def _load() -> Status:
         path = LIBRARIES / f"libagileact_{capability}.so"
         if not path.exists():
             continue
-        reason = refusal(read_stamp(path))
-        if not reason:
-            try:
-                torch.ops.load_library(str(path))
-            except OSError as error:
-                reason = f"the system cannot load it: {error}"
+        _, reason = _opened(path, torch.ops.load_library)
         return Status(not reason, capability, str(path), reason)
     failure = LIBRARIES / "failed.txt"
     if failure.exists():

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agileact import ArgumentError, DataError, TrialError, cli
-from agileact.study.commands.compare import fitted, proposed, usual_validation
+from agileact.study.commands.compare import fitted, proposed
 from agileact.study.commands.context import Context
 from agileact.study.commands.study import duration
 from agileact.study.data import dataset as data
+from agileact.study.data import user_function
+from agileact.study.data.user_function import loaded_ahead
 from agileact.study.running.budget import Limit
 from agileact.study.running.conduct import identified
 from agileact.study.running.cost import START_SECONDS
@@ -113,7 +115,10 @@ def test_what_is_set_aside_where_nobody_says(name, expected, monkeypatch):
         "many": [(x, y), (x[:50], y[:50])],
     }
     monkeypatch.setattr(networks_of_a_user, "chosen", lambda: parts[name], raising=False)
-    assert usual_validation(f"{HERE}:chosen") == expected
+    with loaded_ahead(f"{HERE}:chosen") as usual:
+        assert usual == expected
+    # What it left is of no use to anybody else.
+    assert not user_function._ahead
 
 
 def test_times_as_people_write_them():
@@ -212,6 +217,18 @@ def test_a_command_that_is_repeated_plans_what_it_planned(tmp_path, planned, mon
         assert cli.main(command) == code
     # The first was refused, on a machine that was busy then, and is forgotten.
     assert planned[0].study == planned[1].study
+
+
+@pytest.mark.parametrize("more", [[], ["--validation", "30"]], ids=["usual", "given"])
+def test_the_data_is_loaded_twice_to_see_whether_it_is_the_same(tmp_path, planned, monkeypatch, more):
+    monkeypatch.setattr("agileact.study.commands.compare.estimate", lambda *_: costs(0.1))
+    calls = []
+    monkeypatch.setattr(
+        networks_of_a_user, "chosen", lambda: calls.append(1) or networks_of_a_user.pairs(), raising=False
+    )
+    command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:chosen", "--arms", "original,agile-relu"]
+    assert cli.main([*command, "--iterations", "10", "--jobs", "1", "--out", str(tmp_path), *more]) == 0
+    assert len(calls) == 2
 
 
 class Slow:

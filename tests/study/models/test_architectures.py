@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -47,6 +48,22 @@ def test_all_arms_start_from_the_same_weights_and_the_same_outputs(name):
     x = inputs(name)
     assert torch.equal(plain(x), agile(x))
     assert not torch.equal(plain(x), other(x))
+
+
+CHILDREN = {"resnet": ["conv1", "norm1", "activation1"], "residual-plain": ["stem"]}
+
+
+@pytest.mark.parametrize("name", CHILDREN)
+def test_the_weights_of_a_residual_network_are_drawn_by_the_names_of_its_layers(name):
+    model = build(name, seed=3, blocks=2)
+    blocks = [f"stage{stage}_block{index}" for stage in (1, 2) for index in (1, 2)]
+    assert [one for one, _ in model.named_children()] == [*CHILDREN[name], *blocks, "pooling", "flatten", "output"]
+    for where, layer in model.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            seed = int.from_bytes(hashlib.sha256(f"3/weights/{where}".encode()).digest()[:8], "big") >> 1
+            drawn = torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(seed))
+            bound = layer.weight[0].numel() ** -0.5
+            torch.testing.assert_close(layer.weight, (2 * drawn - 1) * bound)
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,14 @@ def test_models_that_do_not_fit(name, options, part):
         build(name, **options)
 
 
+def test_a_hint_lists_what_the_module_defines_and_not_what_it_imports():
+    with pytest.raises(ArgumentError) as caught:
+        models.model_fingerprint(f"{HERE}:zzzz")
+    known = str(caught.value).partition("known: ")[2].split(", ")
+    assert {"dense", "Mixed", "make_data"} <= {*known}
+    assert not {"Tensor", "nn", "torch"} & {*known}
+
+
 def test_names_that_are_none():
     with pytest.raises(ArgumentError, match="there is no module 'no_such_module'"):
         models.model_fingerprint("no_such_module:f")

@@ -11,7 +11,7 @@ import pytest
 
 from agileact.study.results.outcome import Outcome
 from agileact.study.results.printing import show
-from agileact.study.results.trajectories import layer_bands, loss_band
+from agileact.study.results.trajectories import loss_band, trace_bands
 from agileact.study.spec.result import Curve, LayerTrace
 from tests.study.builders import make_result, make_spec
 from tests.study.report.builders import lookup_of, made_up, small_study
@@ -82,14 +82,10 @@ def test_bands_are_mean_lowest_and_highest_of_the_runs_that_did_not_diverge():
     assert loss_band(runs, "test") is None
     assert loss_band(runs[3:], "validation") is None
     assert loss_band([], "train") is None
-    layer = layer_bands(runs)["fc"]
-    assert (layer.scale_min, layer.location_min, layer.location_max, layer.runs) == (
-        (1.0, 0.0),
-        (0.0, -1.0),
-        (0.0, 2.0),
-        3,
-    )
-    assert layer_bands([]) == {}
+    layer = trace_bands(runs, "layers")["fc"]
+    assert [layer.ends[name] for name in ("scale_min", "location_min", "location_max")] == [(1, 0), (0, -1), (0, 2)]
+    assert layer.runs == 3
+    assert trace_bands([], "layers") == {}
 
 
 def test_json_has_no_infinity_for_an_arm_that_diverged_often(capsys):

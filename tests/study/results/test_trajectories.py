@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agileact.study.results.trajectories import layer_bands, loss_band, turn_bands
+from agileact.study.results.trajectories import loss_band, trace_bands
 from agileact.study.spec.result import Curve, DirectionTrace, LayerTrace
 from tests.study.builders import make_result, make_spec
 
@@ -24,9 +24,9 @@ def test_a_run_that_stopped_early_stays_where_it_was():
     assert band.iterations == (0, 10, 20)
     assert band.mean == (4.0, 2.5, 1.5)
     assert (band.low, band.high) == ((4.0, 2.0, 1.0), (4.0, 3.0, 2.0))
-    layers = layer_bands(results)["fc"]
+    layers = trace_bands(results, "layers")["fc"]
     assert layers.iterations == (0, 10, 20)
-    assert layers.scale_max == (4.0, 2.5, 1.5)
+    assert layers.ends["scale_max"] == (4.0, 2.5, 1.5)
 
 
 def test_turns_begin_with_the_first_step_and_leave_diverged_runs_out():
@@ -40,8 +40,9 @@ def test_turns_begin_with_the_first_step_and_leave_diverged_runs_out():
         )
         for seed, trace in enumerate(traces)
     ]
-    band = turn_bands(results)["fc1"]
+    band = trace_bands(results, "directions")["fc1"]
     assert (band.iterations, band.runs) == ((10, 20), 2)
-    assert band.turn_median == pytest.approx((0.2, 0.25))
-    assert band.turn_max == pytest.approx((0.4, 0.45))
-    assert turn_bands(results[2:]) == turn_bands([make_result(make_spec())]) == {}
+    assert band.ends["turn_median"] == pytest.approx((0.2, 0.25))
+    assert band.ends["turn_max"] == pytest.approx((0.4, 0.45))
+    for some in (results[2:], [make_result(make_spec())]):
+        assert trace_bands(some, "directions") == {}

@@ -146,13 +146,13 @@ def test_where_nothing_is_complete_the_least_is_told_unfinished(tmp_path):
     assert slow.now <= 110
 
 
-@pytest.mark.parametrize(("begun", "closing"), [(-30.0, None), (-30.0, 12.0), (0.0, 20.0)])
-def test_what_is_over_before_and_what_comes_after_are_in_the_time(tmp_path, begun, closing):
+@pytest.mark.parametrize(("begun", "beginning", "closing"), [(-30.0, 0.0, 3.0), (-30.0, 30.0, 12.0), (0.0, 50.0, 20.0)])
+def test_what_is_over_before_and_what_comes_after_are_in_the_time(tmp_path, begun, beginning, closing):
     slow = Slow(lambda now: 1.0)
     with Store(tmp_path / "store.sqlite") as store:
-        limit = Limit(100.0, 1.0, clock=lambda: slow.now, begun=begun, closing=closing)
+        limit = Limit(100.0, 1.0, clock=lambda: slow.now, begun=begun, beginning=beginning)
         part, current = conduct_within(limit, REPLICATED, store, slow)
-    assert slow.now <= 100.0 + begun - (3.0 if closing is None else closing)
+    assert slow.now <= 100.0 + begun - closing
     assert current.finished
     assert part.arms == ONCE.arms
     assert 1 <= part.protocol.replicates < 9

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import agileact as ag
+from agileact.transforms.fold.solve import _Solver
 from tests.transforms.folding import drawn
 
 ADDS, SAME, SIGN = "adds capacity", "only reparametrises", "only its sign adds capacity"
@@ -126,3 +127,11 @@ def test_a_layer_is_named_once():
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), ag.AgileReLU(3), nn.Linear(3, 2))
     (site,) = ag.lint(model, example_inputs=torch.randn(5, 4)).sites
     assert site.scale_why == "weights could do the same, behind it: 3 or before it: 1"
+
+
+def test_what_fold_alone_asks_for_is_not_made(monkeypatch):
+    def never(*_: object) -> None:
+        raise AssertionError("lint has no use for the weights that a fold would change")
+
+    monkeypatch.setattr(_Solver, "_moved", never)
+    assert len(verdicts(nn.Conv2d(4, 8, 3), ag.AgileReLU(8), nn.Conv2d(8, 2, 1))) == 1

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from agileact._common.errors import ArgumentError
 from agileact.lab.content.step import load_digits
+from agileact.monitor.activity import Turning
 from agileact.nn import AgileModule
 from agileact.study.spec.trial import ArmSpec, ModelSpec
 from agileact.study.training.loop import batches, evaluate
@@ -64,6 +65,7 @@ class LiveRun:
         }
         self._optimizers = {arm: build_optimizer(self.models[arm], of) for arm, of in arms.items()}
         self._batches = batches(len(digits.train_y), _BATCH, spec.seed)
+        self._turning = Turning(self.models["standardised"])
         self.losses: dict[str, list[float]] = {arm: [] for arm in ARMS}
 
     @property
@@ -83,6 +85,7 @@ class LiveRun:
             for group in optimizer.param_groups:
                 group["lr"] = lr
         for _ in range(min(steps, MOST_STEPS - self.taken)):
+            self._turning.note()
             chosen = next(self._batches)
             x, y = self.data.train_x[chosen], self.data.train_y[chosen]
             for arm, model in self.models.items():
@@ -121,6 +124,14 @@ class LiveRun:
         )
         return Signals([seen[name] for name, _ in named], scale, location)
 
+    def turned(self) -> float:
+        """Return by what angle, in degrees, the last step turned the standardised network's rows: the mean over layers.
+
+        Of each layer it is the median over rows.
+        """
+        measured = self._turning.measure()
+        return math.nan if measured is None else math.degrees(float(measured.view(-1, 4)[:, 2].mean()))
+
     def sentence(self) -> str:
         """Say how far the networks are."""
         if not self.taken:
@@ -134,7 +145,8 @@ class LiveRun:
                 else f"{arm}: diverged; reset, and take a smaller learning rate"
             )
         end = f" The run ends here, after {MOST_STEPS:,} steps." if self.ended else ""
-        return f"Step {self.taken:,}. {'. '.join(part[0].upper() + part[1:] for part in parts)}.{end}"
+        turned = f" The last step turned the standardised rows by {self.turned():.2g} degrees."
+        return f"Step {self.taken:,}. {'. '.join(part[0].upper() + part[1:] for part in parts)}.{turned}{end}"
 
 
 def learning_rate(exponent: float) -> float:

@@ -4,7 +4,6 @@ import functools
 import math
 from dataclasses import dataclass
 
-from agileact._common.errors import ArgumentError
 from agileact.nn import AgileModule
 from agileact.study.data.dataset import DataSet, load
 from agileact.study.spec.activation_names import parse_activation
@@ -43,8 +42,6 @@ class StepSpec:
 
     def __post_init__(self) -> None:
         parse_activation(self.activation)
-        if self.network not in NETWORKS:
-            raise ArgumentError(f"the network must be one of {', '.join(NETWORKS)}, not {self.network!r}")
 
     @property
     def activation(self) -> str:

@@ -15,8 +15,8 @@ from agileact._common.optional import expect, require
 from agileact._common.terminal import say
 from agileact.study import models
 from agileact.study.commands.context import STATISTICS, Context, as_asked, carry_out, make_executor, visible
-from agileact.study.data.dataset import load
 from agileact.study.data.objective import OPTIONS
+from agileact.study.data.user_function import loaded_ahead
 from agileact.study.running.budget import Limit, smaller
 from agileact.study.running.conduct import identified
 from agileact.study.running.cost import START_SECONDS, estimate
@@ -37,11 +37,6 @@ _MOST_REPLICATES = 10
 _MOST_SEEDS_OF_ONE = 4
 """Of a replicate: more replicates say more than more seeds in each, and more points to tune more than either."""
 
-_CLOSING = 0.03
-"""The share of the time that verdict and report have at least."""
-_CLOSING_OF_BEGINNING = 0.4
-"""They take about so many times as long as the process took to begin, on a slow machine too."""
-
 _TASK = "compare"
 _COST = "cost.json"
 
@@ -58,31 +53,34 @@ def run(options: argparse.Namespace) -> None:
     # Their modules may register the base functions that arms name.
     find(options.data, "data")
     find(options.model, "model")
-    study = proposed(
-        [arm(name) for name in dict.fromkeys(names)],
-        options.model,
-        options.data,
-        fingerprint=models.model_fingerprint(options.model),
-        iterations=options.iterations,
-        batch_size=options.batch_size,
-        validation=options.validation or usual_validation(options.data),
-        told={name: value for name in OPTIONS if (value := getattr(options, name)) is not None},
-        space=_asked_space(options),
-        sampler=options.sampler,
-        better=options.better,
-    )
-    study, data = identified(as_asked(study, options), options.data_dir)
+    with loaded_ahead(options.data) as usual_validation:
+        study = proposed(
+            [arm(name) for name in dict.fromkeys(names)],
+            options.model,
+            options.data,
+            fingerprint=models.model_fingerprint(options.model),
+            iterations=options.iterations,
+            batch_size=options.batch_size,
+            validation=options.validation or usual_validation,
+            told={name: value for name in OPTIONS if (value := getattr(options, name)) is not None},
+            space=_asked_space(options),
+            sampler=options.sampler,
+            better=options.better,
+        )
+        study, data = identified(as_asked(study, options), options.data_dir)
     context = Context(study, data, options.out or Path("runs") / "compare")
     jobs = options.jobs or available_cores()
     context.check()
-    seconds, beginning = _remembered(context) or _timed(context, options.begun, jobs)
-    closing = max(_CLOSING * options.budget, _CLOSING_OF_BEGINNING * beginning)
-    others = beginning + START_SECONDS + closing
-    context.study = fitted(context.study, seconds, options.budget, jobs, others)
-    _remember(context, (seconds, beginning))
+    seconds, beginning = _remembered(context) or (
+        estimate(context.study, plan(context.study, lambda spec: None), context.data, jobs).trial_seconds,
+        time.monotonic() - options.begun,
+    )
     # All else that the machine does makes trials slower than the few timed steps: what is planned follows.
     expected = sum(seconds.values()) / len(seconds) / jobs
-    limit = Limit(options.budget, expected, begun=options.begun, closing=closing)
+    limit = Limit(options.budget, expected, begun=options.begun, beginning=beginning)
+    others = beginning + START_SECONDS + limit.closing
+    context.study = fitted(context.study, seconds, options.budget, jobs, others)
+    _remember(context, (seconds, beginning))
     with make_executor(options) as executor:
         context.prepare(executor)
         if isinstance(executor, LocalExecutor):
@@ -92,12 +90,6 @@ def run(options: argparse.Namespace) -> None:
             require("statsmodels.stats.multitest", "study")
         options.ready()
         carry_out(context, options, executor, limit)
-
-
-def _timed(context: Context, begun: float, jobs: int) -> _Costs:
-    """Return the seconds of a trial by (arm, task), from a few steps; and those since the process began."""
-    trial = estimate(context.study, plan(context.study, lambda spec: None), context.data, jobs).trial_seconds
-    return trial, time.monotonic() - begun
 
 
 def _tell(study: Study, whole: float, budget: float, jobs: int) -> None:
@@ -178,14 +170,6 @@ def proposed(
     study = Study(f"{_TASK} {model}", tuple(arms), (Task(_TASK, spec, better),), protocol)
     seeds = tuple(range(study.least_seeds))
     return dataclasses.replace(study, protocol=dataclasses.replace(protocol, seeds=seeds))
-
-
-def usual_validation(data: str) -> int:
-    """Return how many samples are set aside where the user does not say: 500, and at most a fifth."""
-    usual, loaded = DataSpec("custom").validation, load(DataSpec("custom", 1, options=freeze({"target": data})))
-    if len(loaded.validation_y) > 1:
-        return usual  # it has a part of its own, and the number means nothing
-    return max(1, min(usual, (len(loaded.train_y) + 1) // 5))
 
 
 def fitted(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agileact._common.arguments import count, difference, parser_of, port
-from agileact._common.deadline import DeadlineError, deadline
+from agileact._common.deadline import LATEST, DeadlineError, deadline
 from agileact._common.errors import ArgumentError
 
 TRAINING = ("device", "precision", "processes", "sharded")
@@ -46,8 +46,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "baseline": {"metavar": "ARM", "help": "compare with this arm instead of the first one"},
     "json": {"action": "store_true", "help": "print JSON to standard output, no table"},
 }
-_BUDGET = 0.95
-"""The share of a budget after which nothing begins."""
 SOURCE = ("out", "data-dir", *TRAINING)
 """What finds the results of a YAML file."""
 PLACE = ("jobs", "on", "gpus")
@@ -175,7 +173,7 @@ def _add_compare(commands: Any) -> None:
 def _compare(options: argparse.Namespace) -> None:
     """Run the comparison; what comes before its trials, imports too, is interrupted when the budget is over."""
     try:
-        with deadline(options.begun + _BUDGET * options.budget - time.monotonic()) as options.ready:
+        with deadline(options.begun + LATEST * options.budget - time.monotonic()) as options.ready:
             _later("compare", "run")(options)
     except DeadlineError:
         raise ArgumentError(

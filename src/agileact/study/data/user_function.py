@@ -35,11 +35,11 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
     int64 with classes are tokens. Nothing is standardised.
     """
     target = options(spec, {"target": None})["target"]
-    loaded = call(target, "data")
+    loaded = _ahead.pop(target, None) or _loaded(target)
     if isinstance(loaded, DataSet):
         # A fingerprint that was made up would let results on other data pass for these.
         return dataclasses.replace(loaded, fingerprint=fingerprint([getattr(loaded, part) for part in PARTS]))
-    found, layout = _pairs(target, loaded)
+    found, layout = loaded
     kind, classes = _kind(target, found)
     if layout and kind != "regression" and found[0][1].ndim != 1:
         raise DataError(f"the data {target!r} has several inputs, and targets (N, length) as text has, of one input")
@@ -48,18 +48,45 @@ def build_custom(spec: DataSpec, data_dir: Path | None, progress: Progress | Non
     pairs = [
         (_input(target, x, kind), (y if kind == "regression" else y.to(torch.int64)).contiguous()) for x, y in found
     ]
-    if len(pairs) == 2:
+    mixable = len(pairs) == 2  # parts that the user has divided stay divided
+    if mixable:
         x, y = pairs[0]
         where = split(spec, len(y), 0)
         pairs[:1] = [(taken([x], torch.from_numpy(where[part])), y[where[part]]) for part in ("train", "validation")]
     text = f"{spec.name}: {{train}} training, {{validation}} validation and {{test}} test samples from {target}"
     tensors = [values for pair in pairs for values in pair]
-    # Parts that the user has divided stay divided.
-    data = assembled(spec, tensors, text, classes, kind, mixable=len(loaded) == 2)
+    data = assembled(spec, tensors, text, classes, kind, mixable=mixable)
     if not layout:
         return data
     mixed = hashlib.sha256(f"{data.fingerprint}{layout}".encode()).hexdigest()[:16]
     return dataclasses.replace(data, inputs=layout, fingerprint=mixed)
+
+
+_Loaded = DataSet | tuple[list[tuple[Tensor, Tensor]], Layout]
+"""What a function of the user's gave: a whole data set, or pairs by part, and how several inputs are packed."""
+
+_ahead: dict[str, _Loaded] = {}
+"""What was loaded to look at its size, for the next build to take: to load may take minutes."""
+
+
+@contextlib.contextmanager
+def loaded_ahead(target: str) -> Iterator[int]:
+    """Load data for the first build in the block; give how many samples are usually set aside: 500, at most a fifth."""
+    loaded = _loaded(target)
+    usual = DataSpec("custom").validation
+    if not isinstance(loaded, DataSet) and len(loaded[0]) == 2:  # else the number means nothing
+        usual = max(1, min(usual, len(loaded[0][0][1]) // 5))
+    _ahead[target] = loaded
+    del loaded  # the build that takes it has it for itself: it may be as large as the memory
+    try:
+        yield usual
+    finally:
+        _ahead.pop(target, None)
+
+
+def _loaded(target: str) -> _Loaded:
+    loaded = call(target, "data")
+    return loaded if isinstance(loaded, DataSet) else _pairs(target, loaded)
 
 
 def _pairs(target: str, loaded: Any) -> tuple[list[tuple[Tensor, Tensor]], Layout]:

@@ -1,7 +1,9 @@
 """The networks by name: the paper's two and a deep thin one, a small residual network, a character transformer."""
 
+import functools
 import math
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +130,43 @@ _LEAST_CHANNELS = 8
 CPUs with AVX2 alone (PyTorch 2.13), and the process dies."""
 
 
+def residual(
+    what: str,
+    stem: Callable[[int, int], Mapping[str, nn.Module]],
+    block: Callable[[str, int, int, int], nn.Module],
+    input_shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+    widths: tuple[int, ...],
+    blocks: int,
+) -> nn.Sequential:
+    """Build stem, stages of ``blocks`` blocks, global average pooling and a linear layer, with weights by ``seed``.
+
+    ``stem`` makes the layers in front, by name, of channels and width; ``block`` one block of its name, channels, width
+    and stride. ``what`` is the network's name in errors.
+    """
+    if len(input_shape) != 3:
+        raise ArgumentError(f"{what} needs images of shape (channels, height, width), not {input_shape}")
+    positive("widths", widths)
+    positive("blocks", (blocks,))
+    if not widths:
+        raise ArgumentError("widths must name at least one stage")
+    with torch.random.fork_rng(devices=[]):
+        channels = widths[0]
+        layers = OrderedDict(stem(input_shape[0], channels))
+        for stage, width in enumerate(widths, start=1):
+            for index in range(1, blocks + 1):
+                name = f"stage{stage}_block{index}"
+                layers[name] = block(name, channels, width, 2 if stage > 1 and index == 1 else 1)
+                channels = width
+        layers["pooling"] = nn.AdaptiveAvgPool2d(1)
+        layers["flatten"] = nn.Flatten()
+        layers["output"] = nn.Linear(channels, classes)
+        model = nn.Sequential(layers)
+    initialise_all(model, seed)
+    return model
+
+
 def resnet(
     arm: ArmSpec,
     input_shape: tuple[int, ...],
@@ -144,28 +183,13 @@ def resnet(
     pooling and a linear layer. With ``blocks`` = 3 it is the paper's ResNet-20, except that shortcuts between
     stages are 1x1 convolutions (the paper's option B). ``widths`` are the filters of the stages.
     """
-    if len(input_shape) != 3:
-        raise ArgumentError(f"the resnet needs images of shape (channels, height, width), not {input_shape}")
-    positive("widths", widths)
-    positive("blocks", (blocks,))
-    if not widths:
-        raise ArgumentError("widths must name at least one stage")
-    with torch.random.fork_rng(devices=[]):
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["conv1"] = nn.Conv2d(input_shape[0], widths[0], 3, padding=1, bias=False)
-        layers["norm1"] = nn.BatchNorm2d(widths[0])
-        layers["activation1"] = role_activation(arm, "conv", "activation1", widths[0])
-        channels = widths[0]
-        for stage, width in enumerate(widths, start=1):
-            for index in range(1, blocks + 1):
-                name = f"stage{stage}_block{index}"
-                layers[name] = _Block(arm, name, channels, width, 2 if stage > 1 and index == 1 else 1)
-                channels = width
-        layers["pooling"] = nn.AdaptiveAvgPool2d(1)
-        layers["flatten"] = nn.Flatten()
-        layers["output"] = nn.Linear(channels, classes)
-        model = nn.Sequential(layers)
-    initialise_all(model, seed)
+
+    def stem(channels: int, width: int) -> dict[str, nn.Module]:
+        conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        activation = role_activation(arm, "conv", "activation1", width)
+        return {"conv1": conv, "norm1": nn.BatchNorm2d(width), "activation1": activation}
+
+    model = residual("the resnet", stem, functools.partial(_Block, arm), input_shape, classes, seed, widths, blocks)
     if min(widths[:-1], default=_LEAST_CHANNELS) < _LEAST_CHANNELS:
         return model
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

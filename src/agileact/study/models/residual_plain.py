@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 
-from agileact._common.errors import ArgumentError
-from agileact.study.models.registry import initialise_all, positive, register_model, role_activation
+from agileact.study.models.architectures import residual
+from agileact.study.models.registry import register_model, role_activation
 from agileact.study.spec.trial import ArmSpec
 
 
@@ -59,31 +59,16 @@ def residual_plain(
         ArgumentError: If an option does not fit.
 
     Example:
+        >>> import torch
         >>> model = residual_plain(ArmSpec((("conv", "relu"),)), (1, 8, 8), 10, seed=0, widths=(8, 16))
         >>> model(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
-    if len(input_shape) != 3:
-        raise ArgumentError(f"residual-plain needs images of shape (channels, height, width), not {input_shape}")
-    positive("widths", widths)
-    positive("blocks", (blocks,))
-    if not widths:
-        raise ArgumentError("widths must name at least one stage")
-    with torch.random.fork_rng(devices=[]):
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["stem"] = _Unit(arm, "stem", input_shape[0], widths[0])
-        channels = widths[0]
-        for stage, width in enumerate(widths, start=1):
-            for index in range(1, blocks + 1):
-                name = f"stage{stage}_block{index}"
-                layers[name] = _Block(arm, name, channels, width, 2 if stage > 1 and index == 1 else 1)
-                channels = width
-        layers["pooling"] = nn.AdaptiveAvgPool2d(1)
-        layers["flatten"] = nn.Flatten()
-        layers["output"] = nn.Linear(channels, classes)
-        model = nn.Sequential(layers)
-    initialise_all(model, seed)
-    return model
+
+    def stem(channels: int, width: int) -> dict[str, nn.Module]:
+        return {"stem": _Unit(arm, "stem", channels, width)}
+
+    return residual("residual-plain", stem, functools.partial(_Block, arm), input_shape, classes, seed, widths, blocks)
 
 
 register_model("residual-plain", residual_plain)

@@ -14,7 +14,7 @@ from agileact.study.spec.activation_names import parse_activation
 from agileact.study.spec.trial import ArmSpec
 from agileact.study.spec.user_targets import call, find
 from agileact.transforms import convert, restore_site
-from agileact.transforms.report import ConvertedSite
+from agileact.transforms.report import ConversionReport, ConvertedSite
 
 _LEFT = ("used as a gate", "the example does not reach it", "it was agile before")
 """Reasons of a conversion to leave a function alone that are none to complain: it is no activation here."""
@@ -96,19 +96,13 @@ def _sites(
     try:
         model, report = convert(model, example_inputs=example, inplace=True)
         rest: dict[str, str] = {}
-        lost = [site for site in report.skipped if site.base in bases.names() and not site.reason.startswith(_LEFT)]
+        lost = _wrongly_left(report)
         if lost:
             # Without channels there is still an activation, for what has nothing to learn.
             model, second = convert(model, example_inputs=example, inplace=True, granularity="layer")
             rest = {site.name: _why(site, lost) for site in second.converted}
-            stuck = [
-                site
-                for site in second.skipped
-                if site.base in bases.names()
-                and not site.reason.startswith(_LEFT)
-                and site.status != "already agile"
-                and arm.activation(site.name) is not None
-            ]
+            still = [one for one in _wrongly_left(second) if one.status != "already agile"]
+            stuck = [one for one in still if arm.activation(one.name) is not None]
             if stuck:
                 raise ArgumentError(
                     f"an activation of the model {target!r} cannot be exchanged: {stuck[0].base} "
@@ -122,6 +116,10 @@ def _sites(
         raise ArgumentError(f"the model {target!r} is nothing but an activation")
     found = {name: module for name, module in model.named_modules() if isinstance(module, AgileModule)}
     return model, found, rest
+
+
+def _wrongly_left(report: ConversionReport) -> list[ConvertedSite]:
+    return [site for site in report.skipped if site.base in bases.names() and not site.reason.startswith(_LEFT)]
 
 
 def _why(site: ConvertedSite, lost: list[ConvertedSite]) -> str:

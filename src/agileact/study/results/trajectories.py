@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agileact.study.spec.result import DirectionTrace, LayerTrace, TrialResult
+from agileact.study.spec.result import TrialResult
 
 Part = Literal["train", "validation", "test"]
 
@@ -45,62 +45,30 @@ def loss_band(results: Sequence[TrialResult], part: Part) -> Band | None:
 
 
 @dataclass(frozen=True)
-class LayerBand:
-    """Scales and locations of one layer over iterations, over the runs that did not diverge.
+class TraceBand:
+    """What was traced of one layer over iterations, over the runs that did not diverge; each end is a mean over runs.
 
-    Each end is a mean over runs: ``scale_min`` of the layer's smallest scale, and so on (the paper's Fig. 14).
+    ``ends`` by name: ``scale_min`` of the layer's smallest scale, and so on (the paper's Fig. 14); or ``turn_median``
+    and ``turn_max`` of how far one step turns the rows of a standardised layer, in radians.
     """
 
     iterations: tuple[int, ...]
-    scale_min: tuple[float, ...]
-    scale_max: tuple[float, ...]
-    location_min: tuple[float, ...]
-    location_max: tuple[float, ...]
+    ends: dict[str, tuple[float, ...]]
     runs: int
 
 
-def layer_bands(results: Sequence[TrialResult]) -> dict[str, LayerBand]:
-    """Return one band for each layer that has a scale and a location, in order of the forward pass."""
+def trace_bands(results: Sequence[TrialResult], what: Literal["layers", "directions"]) -> dict[str, TraceBand]:
+    """Return one band for each layer of which something was traced, in order of the network."""
     whole = _whole(results)
-    if not whole:
-        return {}
+    # No step was taken before the first evaluation, so that nothing had turned.
+    iterations = _longest(whole)[1 if what == "directions" else 0 :]
     bands = {}
-    for name in whole[0].layers:
-        traces = [result.layers[name] for result in whole if name in result.layers]
-        if traces[0].scale_min:
-            bands[name] = LayerBand(iterations=_longest(whole), runs=len(traces), **_means(traces))
+    for name in getattr(whole[0], what) if whole else ():
+        traces = [vars(getattr(result, what)[name]) for result in whole if name in getattr(result, what)]
+        if all(traces[0].values()):
+            ends = {end: tuple(_even([one[end] for one in traces]).mean(axis=0).tolist()) for end in traces[0]}
+            bands[name] = TraceBand(iterations, ends, len(traces))
     return bands
-
-
-@dataclass(frozen=True)
-class TurnBand:
-    """How far one step turns the rows of a standardised layer, over iterations, over the runs that did not diverge.
-
-    Each is a mean over runs, in radians: ``turn_median`` of the median row's angle, ``turn_max`` of the largest.
-    """
-
-    iterations: tuple[int, ...]
-    turn_median: tuple[float, ...]
-    turn_max: tuple[float, ...]
-    runs: int
-
-
-def turn_bands(results: Sequence[TrialResult]) -> dict[str, TurnBand]:
-    """Return one band for each layer whose rows of weights are put back after each step, in order of the network."""
-    whole = _whole(results)
-    bands = {}
-    for name in whole[0].directions if whole else ():
-        traces = [result.directions[name] for result in whole if name in result.directions]
-        # No step was taken before the first evaluation.
-        bands[name] = TurnBand(iterations=_longest(whole)[1:], runs=len(traces), **_means(traces))
-    return bands
-
-
-def _means(traces: Sequence[LayerTrace] | Sequence[DirectionTrace]) -> dict[str, Any]:
-    """Return each end of some traces as its mean over them."""
-    return {
-        end: tuple(_even([getattr(trace, end) for trace in traces]).mean(axis=0).tolist()) for end in vars(traces[0])
-    }
 
 
 def _even(curves: Sequence[Sequence[float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -110,7 +78,7 @@ def _even(curves: Sequence[Sequence[float]]) -> np.ndarray[Any, np.dtype[np.floa
 
 
 def _longest(results: Sequence[TrialResult]) -> tuple[int, ...]:
-    return max((tuple(result.curve.iteration) for result in results), key=lambda one: len(one))
+    return max((tuple(result.curve.iteration) for result in results), key=len, default=())
 
 
 def _whole(results: Sequence[TrialResult]) -> list[TrialResult]:

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from agileact._common.deadline import CLOSING
 from agileact.study.running.conduct import Results
 from agileact.study.running.executors import Event, Executor, Finished, Started
 from agileact.study.running.planner import Plan, plan
@@ -14,8 +15,8 @@ from agileact.study.running.store import Store
 from agileact.study.spec.protocol import Study
 from agileact.study.training.stacked import stacks
 
-_CLOSING = 0.03
-"""The share of the time that is kept for verdict and report, where nobody says how long they take."""
+_CLOSING_OF_BEGINNING = 0.4
+"""Verdict and report take about so many times as long as the process took to begin, on a slow machine too."""
 _BATCH = 0.1
 """How often the plan is looked at again: after about this share of the time."""
 MARGIN = 1.05
@@ -39,7 +40,7 @@ class Limit:
         expected: Seconds that a trial takes of it before one was seen: of one core, by the number of cores.
         clock: Returns seconds.
         begun: When the time began; None for now.
-        closing: Seconds of it that are kept for verdict and report; None for a small share.
+        beginning: Seconds that the process took to begin; they tell how long verdict and report take.
     """
 
     def __init__(
@@ -48,12 +49,11 @@ class Limit:
         expected: float,
         clock: Callable[[], float] = time.monotonic,
         begun: float | None = None,
-        closing: float | None = None,
+        beginning: float = 0.0,
     ) -> None:
         self.seconds, self._expected, self._clock = seconds, expected, clock
-        self.end = (
-            (clock() if begun is None else begun) + seconds - (_CLOSING * seconds if closing is None else closing)
-        )
+        self.closing = max(CLOSING * seconds, _CLOSING_OF_BEGINNING * beginning)
+        self.end = (clock() if begun is None else begun) + seconds - self.closing
         self._started: float | None = None
         self._first: float | None = None
         self._latest: list[float] = []

@@ -17,7 +17,7 @@ from agileact.study.spec.trial import ArmSpec, TaskSpec, TrialSpec
 from agileact.study.training.loop import evaluate
 from agileact.study.training.pooling import pooled_at_once
 from agileact.study.training.run import run_trial
-from agileact.study.training.setup import build_network, build_optimizer
+from agileact.study.training.setup import build_optimizer, network_on
 from agileact.study.training.threads import one_thread
 
 _STEPS = 6
@@ -60,16 +60,7 @@ def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
     on_gpu = budget.device == "cuda" and torch.cuda.is_available()
     if on_gpu or (budget.device == "cpu" and (budget.precision != "fp32" or budget.processes > 1)):
         return _tried_seconds(task, arm, data)
-    model = pooled_at_once(
-        build_network(
-            task.model,
-            arm,
-            input_shape=tuple(data.train_x.shape[1:]),
-            classes=data.classes,
-            seed=0,
-            sample=lambda: data.train_x[:512],
-        )
-    )
+    model = pooled_at_once(network_on(data, task.model, arm))
     optimizer, loss = build_optimizer(model, arm), data.objective.mean
     x, y = data.train_x[: budget.batch_size], data.train_y[: budget.batch_size]
     durations: list[float] = []

@@ -32,12 +32,14 @@ class Task:
 
 
 def _make(
-    data: DataSpec, model: str, iterations: int, batch: int = 100, every: int = 50, **options: object
-) -> TaskSpec:
-    return TaskSpec(data, ModelSpec(model, freeze(options)), Budget(iterations, batch, every, 0, test_curve=False))
+    data: DataSpec, model: str, iterations: int, batch: int = 100, every: int = 50, needs: str = "", **options: object
+) -> tuple[TaskSpec, str]:
+    """Return a task, and the option of its data that whoever takes it must give; "" for none."""
+    budget = Budget(iterations, batch, every, 0, test_curve=False)
+    return TaskSpec(data, ModelSpec(model, freeze(options)), budget), needs
 
 
-_TASKS: dict[str, TaskSpec] = {
+_TASKS = {
     "paper-cnn": _make(DataSpec("mnist5k-split"), "cnn", 2000),
     "paper-mlp": _make(DataSpec("mnist5k-split"), "mlp", 1000, every=10, nodes=(30,)),
     "paper-cnn-official": _make(DataSpec("mnist5k"), "cnn", 2000),
@@ -47,14 +49,12 @@ _TASKS: dict[str, TaskSpec] = {
     "digits-mlp": _make(DataSpec("digits", 200), "mlp", 1000, batch=50, every=20, nodes=(30,)),
     "diabetes-mlp": _make(DataSpec("diabetes", 66), "mlp", 500, batch=32, every=10, nodes=(16, 16)),
     "friedman1-mlp": _make(DataSpec("friedman1", 200), "mlp", 2000, batch=50, nodes=(32, 32)),
-}
-_WITH_FILES: dict[str, tuple[str, TaskSpec]] = {
-    "idx-cnn": ("folder", _make(DataSpec("idx", 5000), "cnn", 2000)),
-    "idx-mlp": ("folder", _make(DataSpec("idx", 5000), "mlp", 1000, every=20, nodes=(30,))),
-    "npz-cnn": ("file", _make(DataSpec("npz", 5000), "cnn", 2000)),
-    "npz-mlp": ("file", _make(DataSpec("npz", 5000), "mlp", 1000, every=20, nodes=(30,))),
-    "cifar-resnet": ("folder", _make(DataSpec("cifar", 5000), "resnet", 4000, every=200)),
-    "text-transformer": ("file", _make(DataSpec("text", 200), "char-transformer", 3000, batch=32, every=100)),
+    "idx-cnn": _make(DataSpec("idx", 5000), "cnn", 2000, needs="folder"),
+    "idx-mlp": _make(DataSpec("idx", 5000), "mlp", 1000, every=20, needs="folder", nodes=(30,)),
+    "npz-cnn": _make(DataSpec("npz", 5000), "cnn", 2000, needs="file"),
+    "npz-mlp": _make(DataSpec("npz", 5000), "mlp", 1000, every=20, needs="file", nodes=(30,)),
+    "cifar-resnet": _make(DataSpec("cifar", 5000), "resnet", 4000, every=200, needs="folder"),
+    "text-transformer": _make(DataSpec("text", 200), "char-transformer", 3000, batch=32, every=100, needs="file"),
 }
 
 
@@ -65,21 +65,19 @@ def names() -> tuple[str, ...]:
         >>> {"paper-cnn", "cifar-resnet", "text-transformer"} <= set(names())
         True
     """
-    return tuple(sorted({**_TASKS, **_WITH_FILES}))
+    return tuple(sorted(_TASKS))
 
 
 def template(name: str) -> TaskSpec:
     """Return the task of this name, without the file or folder that it may need."""
-    if name in _TASKS:
-        return _TASKS[name]
-    if name in _WITH_FILES:
-        return _WITH_FILES[name][1]
-    raise ArgumentError(unknown("task", name, names()))
+    if name not in _TASKS:
+        raise ArgumentError(unknown("task", name, names()))
+    return _TASKS[name][0]
 
 
 def needs(name: str) -> str | None:
     """Return the option of the data that a task of this name must be given, or None."""
-    return _WITH_FILES[name][0] if name in _WITH_FILES else None
+    return _TASKS[name][1] or None
 
 
 def task(name: str, path: str | None = None) -> Task:

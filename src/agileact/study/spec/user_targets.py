@@ -103,9 +103,16 @@ def find(target: str, what: str) -> Callable[..., Any]:
         ) from error
     function = getattr(found, name, None)
     if not callable(function):
-        public = [one for one in vars(found) if not one.startswith("_") and callable(getattr(found, one))]
+        own = [one for one, value in vars(found).items() if callable(value) and not _imported(one, value, module)]
+        public = [one for one in own if not one.startswith("_")]
         raise ArgumentError(f"the {what} {target!r}: module {module!r} has no function {name!r}{hint(name, public)}")
     return function  # type: ignore[no-any-return]
+
+
+def _imported(name: str, value: Any, module: str) -> bool:
+    """Return whether a module has a class or function from another package, by its own name."""
+    of = getattr(value, "__module__", None) or ""
+    return getattr(value, "__name__", None) == name and of.partition(".")[0] != module.partition(".")[0]
 
 
 _TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*)(?::|$)")

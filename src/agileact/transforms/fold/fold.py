@@ -329,7 +329,7 @@ def _settled(
         status,
         "; ".join(dict.fromkeys(reasons)),
         tuple(dict.fromkeys(target.name for target in located)),
-        () if "scale" in kept else tuple(dict.fromkeys(solution.into[name])),
+        () if "scale" in kept else solution.into(name),
         (created := tuple(dict.fromkeys(target.name for target in located if target.created))),
         tuple(kept),
         created + _new(name, module, replacement),

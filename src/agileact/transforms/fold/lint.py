@@ -19,7 +19,7 @@ from agileact.transforms.edit.gains import Apart, inner_name, outer_name, taken_
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.fold.analysis import analysed
 from agileact.transforms.fold.gauge import Numbers
-from agileact.transforms.fold.labels import Activation, Constraints, is_agile
+from agileact.transforms.fold.labels import Activation, is_agile
 from agileact.transforms.fold.locations import Target
 from agileact.transforms.fold.solve import Solution, solve
 from agileact.transforms.report import Site, few
@@ -134,8 +134,10 @@ def lint(model: nn.Module, example_inputs: Examples) -> LintReport:
     for scale in both.values():
         scale[0] = -abs(scale[0])
     targets, stays = analysis.locations({name: torch.from_numpy(draw.normal(size=n)) for name, n in sizes.items()})
-    unnormalised = solve(_unnormalised(analysis.found), positive)
-    solutions = [solve(analysis.found, positive), solve(analysis.found, both), unnormalised]
+    # Normalisations that divide the size of each channel out demand nothing of the third.
+    freed = copy.copy(analysis.found)
+    freed.grounds = [mark for mark in analysis.found.grounds if not mark.normalised]
+    solutions = [solve(analysis.found, positive), solve(analysis.found, both), solve(freed, positive)]
     scales = {name: _scale(site, *solutions) for name, site in analysis.sites.items()}
     locations = {name: _location(name, targets, stays) for name in analysis.sites}
     gained = {name: one.whole[0] for name, one in apart.named_modules() if isinstance(one, Apart)}
@@ -154,21 +156,13 @@ def lint(model: nn.Module, example_inputs: Examples) -> LintReport:
     return LintReport(sites)
 
 
-def _unnormalised(found: Constraints) -> Constraints:
-    """Return the constraints without those of normalisations that divide the size of each channel out."""
-    freed = copy.copy(found)
-    freed.grounds = [mark for mark in found.grounds if not mark.normalised]
-    return freed
-
-
 def _scale(site: Activation, positive: Solution, both: Solution, unnormalised: Solution) -> tuple[str, str]:
     name = site.name
     if name in positive.reasons:
         if name not in unnormalised.reasons:
             return REPARAMETRISES, f"its size is divided out again: {positive.reasons[name].removeprefix(_BEHIND)}"
         return ADDS, positive.reasons[name].removeprefix(_BEHIND)
-    behind = list(dict.fromkeys(positive.forward[name]))
-    before = list(dict.fromkeys(positive.backward[name])) if site.homogeneous else []
+    behind, before = positive.forward[name], positive.backward[name] if site.homogeneous else ()
     into = [f"behind it: {few(behind)}"] * bool(behind) + [f"before it: {few(before)}"] * bool(before)
     why = f"weights could do the same, {' or '.join(into)}" if into else "nothing behind it depends on it"
     if name in both.reasons:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,15 @@ from agileact.transforms.fold.labels import Activation, Constraints, Product, Us
 class Solution:
     """The gauge of each label (0 where a signal is multiplied by a scale of 0), and what became of each site's scale.
 
-    By name of the site: why its scale stays, if it does; the modules behind it into whose weights it could go; those
-    before it; and those that have other weights because of it.
+    By name of the site: why its scale stays, if it does; the modules behind it into whose weights it could go, and
+    those before it, each once. ``into`` returns those that have other weights because of it.
     """
 
     gauges: Numbers
-    reasons: dict[str, str] = field(default_factory=dict)
-    forward: dict[str, list[str]] = field(default_factory=dict)
-    backward: dict[str, list[str]] = field(default_factory=dict)
-    into: dict[str, list[str]] = field(default_factory=dict)
+    reasons: dict[str, str]
+    forward: dict[str, tuple[str, ...]]
+    backward: dict[str, tuple[str, ...]]
+    into: Callable[[str], tuple[str, ...]]
 
 
 def solve(constraints: Constraints, scales: Mapping[str, Numbers], frozen: Mapping[str, str] | None = None) -> Solution:
@@ -227,29 +227,34 @@ class _Solver:
         for labels in self.zero:
             gauges[labels] = 0.0
         self._verify(gauges)
-        solution = Solution(gauges, {name: why for name, why in self.reasons.items() if name in self.constraints.sites})
         for product in self.constraints.products:
             self.streams.tie(product.output, product.first)
             self.streams.tie(product.output, product.second)
         root = self.streams.find
-        maps = [(one, root(flat(one.inputs))[0], root(flat(one.outputs))[0]) for one in self.constraints.maps]
+        maps = self.constraints.maps
+        inputs, outputs = [root(flat(one.inputs))[0] for one in maps], [root(flat(one.outputs))[0] for one in maps]
         fed = self._stream(use.outputs for site in self.sites for use in site.uses)
+
+        def owners(touched: Iterable[object]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(one.owner for one, is_one in zip(maps, touched, strict=True) if is_one))
+
+        def into(name: str) -> tuple[str, ...]:
+            site = self.constraints.sites[name]
+            moved = self._stream(self._moved(site, use, gauges, fed) for use in site.uses)
+            return owners(
+                (moved[above] & (gauges[flat(one.inputs)] != 1)).any()
+                or (moved[below] & (gauges[flat(one.outputs)] != 1)).any()
+                for one, above, below in zip(maps, inputs, outputs, strict=True)
+            )
+
+        forward, backward = {}, {}
         for site in self.sites:
             behind = self._stream(use.outputs for use in site.uses)
             before = self._stream(use.inputs for use in site.uses)
-            forward = site.name not in self.backwards
-            solution.forward[site.name] = [one.owner for one, roots, _ in maps if forward and behind[roots].any()]
-            solution.backward[site.name] = [one.owner for one, _, roots in maps if before[roots].any()]
-            moved = self._stream(self._moved(site, use, gauges, fed) for use in site.uses)
-            solution.into[site.name] = [
-                one.owner
-                for one, inputs, outputs in maps
-                if any(
-                    (moved[roots] & (gauges[flat(labels)] != 1)).any()
-                    for labels, roots in ((one.inputs, inputs), (one.outputs, outputs))
-                )
-            ]
-        return solution
+            forward[site.name] = owners(site.name not in self.backwards and behind[one].any() for one in inputs)
+            backward[site.name] = owners(before[one].any() for one in outputs)
+        reasons = {name: why for name, why in self.reasons.items() if name in self.constraints.sites}
+        return Solution(gauges, reasons, forward, backward, into)
 
     def _moved(self, site: Activation, use: Use, gauges: Numbers, fed: NDArray[np.bool_]) -> Labels:
         """Return the labels at a site whose signals have another size because of its scale."""

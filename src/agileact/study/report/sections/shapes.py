@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from agileact.study.report import blocks
 from agileact.study.report.blocks import Block, Cell
 from agileact.study.results.outcome import Outcome
-from agileact.study.results.trajectories import LayerBand, TurnBand, layer_bands, turn_bands
+from agileact.study.results.trajectories import TraceBand, trace_bands
 from agileact.study.spec.result import Shape
 
 _NUMBERS = 120_000
@@ -97,7 +97,7 @@ def parameters(outcome: Outcome) -> Block:
     def pick(task: str) -> Block | None:
         options = {}
         for _, found in outcome.of_task(task):
-            bands, turns = layer_bands(found.results), turn_bands(found.results)
+            bands, turns = trace_bands(found.results, "layers"), trace_bands(found.results, "directions")
             charts = [_of_layers(task, found.arm, which, bands) for which in ("scale", "location") if bands]
             charts += [_of_layers(task, found.arm, "turn", turns)] if turns else []
             if charts:
@@ -114,13 +114,13 @@ def parameters(outcome: Outcome) -> Block:
     return blocks.task_section("parameters", title, text, blocks.of_tasks(outcome, pick), outcome, otherwise)
 
 
-def _of_layers(task: str, arm: str, which: str, bands: Mapping[str, LayerBand | TurnBand]) -> Block:
+def _of_layers(task: str, arm: str, which: str, bands: Mapping[str, TraceBand]) -> Block:
     what, sides, (lower, upper) = _DRAWN[which]
     series: list[Block] = []
     rows: list[list[Cell]] = []
     ends: list[str] = []
     for place, (layer, band) in enumerate(bands.items()):
-        low, high = (getattr(band, side) for side in sides)
+        low, high = (band.ends[side] for side in sides)
         places = blocks.thin(len(low))
         series.append(
             {
