@@ -181,6 +181,15 @@ def test_what_would_be_enough_is_enough(tmp_path):
     assert slow.now <= enough <= 1.3 * 30.0 * part.most_trials
 
 
+def test_workers_that_take_long_to_begin_tell_how_slow_trials_will_be():
+    now = 0.0
+    limit = Limit(60.0, 1.0, clock=lambda: now)
+    limit.note(Started(next(iter(plan(ONCE, lambda spec: None).next))))
+    assert limit.enough(10) == pytest.approx(60 + 10 * 1.05)
+    now = 50.0  # ten times as long as 4 s to begin, and a trial
+    assert limit.enough(10) == pytest.approx(60 + 50 + 10 * 10 * 1.05)
+
+
 def test_time_that_comes_back_is_used(tmp_path):
     slow_at_first, _, _ = conducted(tmp_path, ONCE, LOADS["slow at first"], 60.0)
     assert len(slow_at_first.protocol.seeds) >= 1

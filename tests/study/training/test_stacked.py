@@ -14,6 +14,8 @@ from agileact._common.errors import ArgumentError
 from agileact.study.data import dataset as data_room
 from agileact.study.data.dataset import DataSet
 from agileact.study.models.stack import StackedNetwork
+from agileact.study.running.executors import Advanced, FinishedTogether, Started
+from agileact.study.running.executors.local import LocalExecutor
 from agileact.study.spec.arms import arm
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import Budget, DataSpec, ModelSpec, TaskSpec, TrialSpec, freeze
@@ -211,16 +213,34 @@ def test_points_of_a_search_in_a_stack_are_those_of_a_trial_alone(name: str, poi
     assert_as_alone(specs, together, sets)
 
 
+def replicated(data: str) -> list[TrialSpec]:
+    """Return trials of two rates and three divisions into training and validation samples."""
+    (one,) = make("agile-tanh+calibrated", data=data, seeds=1)
+    return [
+        TrialSpec(
+            dataclasses.replace(one.task, data=dataclasses.replace(one.task.data, split=split)),
+            dataclasses.replace(one.arm, lr=lr),
+            10 * split,
+        )
+        for lr, split in itertools.product((0.01, 0.03), range(3))
+    ]
+
+
 @pytest.mark.parametrize("data", ["digits", "diabetes"])
 def test_replicates_are_in_one_stack_with_samples_of_their_own(data: str):
-    specs = []
-    for one, split in itertools.product([make("agile-tanh+calibrated", data=data)[0]] * 2, range(3)):
-        task = dataclasses.replace(one.task, data=dataclasses.replace(one.task.data, split=split))
-        own = dataclasses.replace(one.arm, lr=0.03) if len(specs) > 2 else one.arm
-        specs.append(TrialSpec(task, own, 10 * split))
+    specs = replicated(data)
     assert stacks(specs) == [specs]
     sets = {spec.task.data: data_room.load(spec.task.data) for spec in specs}
     assert_as_alone(specs, run_stack(specs, sets), sets)
+
+
+@pytest.mark.slow
+def test_a_worker_runs_a_stack_of_replicates_to_the_same_bits():
+    specs = replicated("digits")
+    sets = {spec.task.data: data_room.load(spec.task.data) for spec in specs}
+    (last,) = [event for event in LocalExecutor(jobs=1).run(specs) if not isinstance(event, Started | Advanced)]
+    assert isinstance(last, FinishedTogether)
+    assert [numbers(one) for one in last.results] == [numbers(one) for one in run_stack(specs, sets)]
 
 
 def test_a_point_that_diverges_leaves_the_others_alone_to_the_bit():

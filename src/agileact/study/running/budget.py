@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from agileact._common.deadline import CLOSING
 from agileact.study.running.conduct import Results
+from agileact.study.running.cost import START_SECONDS
 from agileact.study.running.executors import Event, Executor, Finished, Started
 from agileact.study.running.planner import Plan, plan
 from agileact.study.running.runner import run_study
@@ -84,9 +85,13 @@ class Limit:
 
     def enough(self, missing: int) -> float:
         """Return about how long the whole time would have to be for so many more trials."""
-        # Of workers that have returned nothing yet it is not known how long they begin: as long again, perhaps.
-        begins = 0.0 if self._latest or self._started is None else self._clock() - self._started
-        return self.seconds + begins + missing * self.each * MARGIN
+        if self._latest or self._started is None:
+            return self.seconds + missing * self.each * MARGIN
+        # Of workers that have returned nothing yet it is not known how long they begin: as long again, perhaps. On a
+        # machine that does other things, trials are as much slower than timed as this beginning is.
+        begins = self._clock() - self._started
+        slower = max(1.0, begins / (START_SECONDS + self._expected))
+        return self.seconds + begins + missing * self.each * slower * MARGIN
 
     def check(self) -> None:
         """Raise OutOfTimeError if the time is over."""
