@@ -7,6 +7,8 @@ import itertools
 
 import pytest
 
+from agileact.study.data import dataset as data_room
+from agileact.study.running import cost
 from agileact.study.running.budget import Limit, conduct_within, smaller
 from agileact.study.running.executors import Advanced, Finished, FinishedTogether, Started
 from agileact.study.running.planner import plan
@@ -188,6 +190,26 @@ def test_workers_that_take_long_to_begin_tell_how_slow_trials_will_be():
     assert limit.enough(10) == pytest.approx(60 + 10 * 1.05)
     now = 50.0  # ten times as long as 4 s to begin, and a trial
     assert limit.enough(10) == pytest.approx(60 + 50 + 10 * 10 * 1.05)
+
+
+def test_of_trials_that_share_a_stack_each_takes_its_part_of_the_time(monkeypatch):
+    sizes = []
+
+    def run(specs, data):
+        sizes.append(len(specs))
+        return [dataclasses.replace(made_up(spec), seconds=6.0, seconds_per_iteration=1.0) for spec in specs]
+
+    monkeypatch.setattr(cost, "run_stack", run)
+    spec = ONCE.tasks[0].spec
+    data = data_room.load(spec.data)
+    # A trial's steps of a second, before which as much less was spent as no time passed.
+    expected = spec.budget.iterations - 6.0
+    for trials, size in ((3, 3), (40, 10)):
+        assert cost.trial_seconds(spec, ONCE.arms[0].spec, data, trials) == pytest.approx(expected, abs=1)
+        assert sizes.pop() == size
+    patient = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, patience=3, iterations=50))
+    assert 0 < cost.trial_seconds(patient, ONCE.arms[0].spec, data, 40) < 50
+    assert not sizes
 
 
 def test_time_that_comes_back_is_used(tmp_path):

@@ -138,8 +138,8 @@ def parameter_groups(model: nn.Module, arm: ArmSpec) -> list[dict[str, Any]]:
 def _activation_rates(arm: ArmSpec) -> tuple[float, float, float]:
     """Return the learning rates of what activations learn, of scales and of locations."""
     usual = arm.lr if arm.activation_lr is None else arm.activation_lr
-    own = (usual if rate is None else rate for rate in (arm.scale_lr, arm.location_lr))
-    return usual, *own
+    scale, location = (usual if rate is None else rate for rate in (arm.scale_lr, arm.location_lr))
+    return usual, scale, location
 
 
 def _check_effect(model: nn.Module, arm: ArmSpec) -> None:

@@ -52,7 +52,7 @@ _NUMBERS = (
     *("weight_decay", "activation_decay", "schedule", "warmup", "clip_norm", "label_smoothing"),
 )
 """Fields of an arm in which the networks of a stack may differ: what tuning looks through."""
-_USUAL = {field.name: field.default for field in dataclasses.fields(ArmSpec) if field.name in _NUMBERS}
+_USUAL: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(ArmSpec) if field.name in _NUMBERS}
 
 _EVALUATED_AT_ONCE = 500
 """Samples of each network, where each has samples of its own."""

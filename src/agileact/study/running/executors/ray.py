@@ -258,8 +258,8 @@ def _run(
             code.install()
         specs = [TrialSpec.from_json(text) for text in texts]
         planned = dict.fromkeys(spec.task.data for spec in specs)
-        for data, found in zip(planned, prints, strict=True):
-            check_data(data, found)
+        for name, found in zip(planned, prints, strict=True):
+            check_data(name, found)
         for spec in specs:
             inbox.tell.remote(spec.key, 0, 0.0)
         data = dict(zip(planned, sets, strict=True))
