@@ -353,7 +353,7 @@ def recipe_study() -> Any:
                 axis.plot(ratio, [place] * len(ratio), "o", color=MUTED, markersize=4, alpha=0.5, markeredgewidth=0)
                 middle = np.exp(np.log(ratio).mean())
                 axis.plot([middle] * 2, [place - 0.32, place + 0.32], color=WEIGHTS, linewidth=2.4)
-        axis.set(title=rival, xscale="log", xticks=(0.8, 1, 1.25, 1.6, 2), xticklabels=("0.8", "1", "1.25", "1.6", "2"))
+        axis.set(title=rival, xscale="log", xticks=(0.25, 0.5, 1, 2), xticklabels=("0.25", "0.5", "1", "2"))
         axis.minorticks_off()
     axes[0].set(yticks=range(len(tasks)), yticklabels=list(tasks.values()), ylim=(len(tasks) - 0.5, -0.5))
     return figure

@@ -260,6 +260,18 @@ def test_roles_become_links_and_formulas():
     assert "\nExamples:\n" in out
 
 
+@pytest.mark.slow
+def test_an_entry_that_a_module_shares_its_name_with_is_the_function():
+    # Griffe reads files: agileact.fold would be the folder transforms/fold, with one line in place of the reference.
+    import griffe
+
+    extensions = griffe.load_extensions(hook("roles").Roles)
+    package = griffe.load("agileact", search_paths=[ROOT / "src"], extensions=extensions, try_relative_path=False)
+    kinds = {entry: package[entry.removeprefix("agileact.")].kind.value for entry in ENTRIES}
+    assert kinds["agileact.fold"] == kinds["agileact.calibrate"] == kinds["agileact.study.verdict"] == "function"
+    assert [entry for entry, kind in kinds.items() if kind == "module"] == []
+
+
 def test_formulas_become_mathml():
     page = hook("mathml").to_mathml(
         r'<p><span class="arithmatex">\(a &lt; b\)</span></p><div class="arithmatex">\[\frac{x}{2}\]</div>'

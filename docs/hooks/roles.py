@@ -57,3 +57,22 @@ class Roles(griffe.Extension):
         """Rewrite the docstring of an object before it is parsed."""
         if obj.docstring is not None:
             obj.docstring.value = to_markdown(obj.docstring.value, obj.resolve)
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Let ``agileact.fold`` be the function, as in Python: Griffe takes the folder of the same name."""
+        for module in (pkg, *pkg.modules.values()):
+            for name, member in list(module.members.items()):
+                if member.is_alias and (found := _function(member)) is not None:
+                    module.set_member(name, griffe.Alias(name, found, parent=module))
+
+
+def _function(alias: Any) -> Any:
+    """Return the function that has the name of the module to which an alias leads; None for any other alias."""
+    try:
+        found = alias.final_target
+    except griffe.AliasResolutionError:  # a name of another package
+        return None
+    module = found.is_module
+    while found.is_module and found.name in found.members:
+        found = found.members[found.name]
+    return found if module and found.is_function else None

@@ -140,7 +140,7 @@ def agile_max_pool2d(
         stride: None for the kernel's size.
         padding: Zero to half the kernel's size.
         dilation: Steps between the elements of a window.
-        ceil_mode: Whether the last window may hang over.
+        ceil_mode: Whether the last window may reach beyond the edge.
         return_indices: Whether to return, with the result, where in its plane each was found.
         base: The name of f.
         **options: The options of f.

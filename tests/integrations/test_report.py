@@ -66,5 +66,5 @@ def test_tensorboard_writes_a_file_that_reads_back(tmp_path: Path):
 
 
 def test_what_is_no_logger_is_refused_with_what_would_be_one():
-    with pytest.raises(ArgumentTypeError, match=r"logger must have log\(metrics, step=\.\.\.\).*int has and is none"):
+    with pytest.raises(ArgumentTypeError, match=r"logger must have log\(metrics, step=\.\.\.\).*int is none"):
         report(monitored(), 3)

@@ -159,7 +159,7 @@ def print_table(
 
 
 def say(text: str) -> None:
-    """Tell the user something that is no result."""
+    """Tell the user something beside the result."""
     print(text, file=sys.stderr, flush=True)
 
 

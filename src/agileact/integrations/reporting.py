@@ -90,7 +90,7 @@ def delivery(logger: Any) -> Deliver:
         return lambda steps, prefix: [logger(metrics, step) for step, metrics in steps.items()]
     raise ArgumentTypeError(
         "logger must have log(metrics, step=...), log_metrics(metrics, step=...) or add_scalar(name, value, step), be "
-        f"a logging.Logger, or a function of (metrics, step); {type(logger).__name__} has and is none of these"
+        f"a logging.Logger, or a function of (metrics, step); {type(logger).__name__} is none of these"
     )
 
 

@@ -20,7 +20,7 @@ from agileact.transforms.fold.fold import Architecture
 
 
 class Session:
-    """The monitoring of one training and what came of it; with an example, the model is folded at the end."""
+    """Monitors one training; with an example, it folds the model at the end."""
 
     def __init__(
         self,

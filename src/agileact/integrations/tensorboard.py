@@ -96,7 +96,7 @@ def add_shapes(writer: Any, model: nn.Module, step: int, prefix: str = "agileact
 def _check(writer: Any, method: str) -> None:
     if not callable(getattr(writer, method, None)):
         raise ArgumentTypeError(
-            f"writer must have {method}, as TensorBoard's SummaryWriter does; {type(writer).__name__} has not"
+            f"writer must have {method}, as TensorBoard's SummaryWriter does; {type(writer).__name__} does not"
         )
 
 

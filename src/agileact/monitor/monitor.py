@@ -175,7 +175,9 @@ class Monitor:
             ArgumentError: If the monitor is closed, or a module still has no parameters after a step.
         """
         if not self._open:
-            raise ArgumentError("this monitor is closed; make another one, and load its state to go on: state_dict()")
+            raise ArgumentError(
+                "this monitor is closed; to go on, make another one and load the state_dict() of this one"
+            )
         if self._measuring:
             self._finish_measurement()
         self._count += 1

@@ -26,7 +26,7 @@ class AgileMaxPool2d(AgileModule):
         stride: None for the kernel's size.
         padding: Zero to half the kernel's size.
         dilation: Steps between the elements of a window.
-        ceil_mode: Whether the last window may hang over.
+        ceil_mode: Whether the last window may reach beyond the edge.
         return_indices: Whether to return, with the result, where in its plane each was found.
         base: The name of f.
         granularity: One pair (a, b) per "channel" or one per "layer".
@@ -68,7 +68,7 @@ class AgileMaxPool2d(AgileModule):
         **options: Any,
     ) -> None:
         if granularity == "element":
-            raise ArgumentError("granularity must be 'channel' or 'layer', not 'element': pooling moves elements about")
+            raise ArgumentError("granularity must be 'channel' or 'layer', not 'element': pooling moves elements")
         super().__init__(base, num_parameters, 1, 1.0, granularity, 1, device, dtype, options)
         self.kernel_size = pair("kernel_size", kernel_size)
         self.stride = self.kernel_size if stride is None else pair("stride", stride)

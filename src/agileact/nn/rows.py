@@ -75,7 +75,7 @@ class Projection:
                 self._one(layer, centred)
 
     def project_strays(self) -> None:
-        """Project the layers with a row that is off by more than rounding: what is loaded again keeps every bit."""
+        """Project the layers with a row that is off by more than rounding, so that a reloaded state keeps every bit."""
         with torch.no_grad():
             for layer, centred in self.layers:
                 weight = local(layer.weight)

@@ -408,7 +408,7 @@ def test_a_users_data(tmp_path: Path) -> None:
     assert loaded.classes == 3
     assert loaded.train_x.shape == (24, 1, 8, 8)
     assert repr(loaded).count("tensor") == 0
-    for name, message in (("mine", "exists already"), ("", "not empty")):
+    for name, message in (("mine", "exists already"), ("", "must not be empty")):
         with pytest.raises(ArgumentError, match=message):
             register_data(name, build)
 

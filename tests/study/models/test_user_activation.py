@@ -220,7 +220,7 @@ def test_its_code_is_part_of_the_trials_identity(tmp_path, monkeypatch):
     assert identified(unidentified(study))[0] == study
     assert "own_act" in [module.name for module in UserCode.of(study).modules]
     planned = dataclasses.replace(study.arms[0].spec, code=found[0])
-    with pytest.raises(ArgumentError, match="an activation of yours is another one than when this study was planned"):
+    with pytest.raises(ArgumentError, match="an activation of yours is not the one that this study was planned with"):
         models.build(study.tasks[0].spec.model, planned, input_shape=(64,), classes=10, seed=0)
 
 

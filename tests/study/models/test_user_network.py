@@ -70,7 +70,7 @@ def test_the_channel_axis_is_that_of_the_layer_in_front():
 
 def test_what_cannot_be_exchanged_is_refused():
     with pytest.raises(
-        ArgumentError, match=r"channels of the activation 'softplus' are not known \(where the channels of"
+        ArgumentError, match=r"channels of the activation 'softplus', which is not known \(where the channels of"
     ):
         build("NoChannels", **IMAGE)
     some = build("NoChannels", {"elu": "prelu", "softplus": "tanh"}, **IMAGE)  # nothing to learn, no channels to know
@@ -211,7 +211,7 @@ def test_more_outputs_than_labels_are_fine_but_not_for_a_regression():
         ("no_module", {}, "returned a int, not a torch.nn.Module"),
         ("NUMBER", {}, "has no function 'NUMBER'"),
         ("dens", {}, "has no function 'dens'; did you mean 'dense'"),
-        ("dense", {"fingerprint": "0" * 16}, "is another one than when this study was planned"),
+        ("dense", {"fingerprint": "0" * 16}, "is not the one that this study was planned with"),
         ("dense", {"classes": 4}, r"at least 4 outputs for a sample.* two samples gave \(2, 3\)"),
         ("dense", {"shape": (9,)}, r"does not take samples of shape \(9,\)"),
     ],

@@ -11,6 +11,7 @@ import pytest
 
 from agileact.study.report.document import report_document, side_by_side
 from agileact.study.report.page import page
+from agileact.study.report.sections import leaderboard
 from agileact.study.results.printing import titles
 from agileact.study.spec.arms import arm
 from agileact.study.spec.protocol import Protocol
@@ -31,6 +32,15 @@ def test_the_leaderboard_is_sorted_marks_the_best_and_puts_what_diverged_last():
     assert diabetes["rows"][0][2]["value"] == pytest.approx(statistics.fmean(losses), abs=1e-4)
     bar = diabetes["rows"][0][3]["bar"]
     assert bar["from"] <= bar["low"] < bar["mean"] < bar["high"] < 0 <= bar["to"]
+
+
+def test_a_mean_and_its_interval_have_equally_many_decimals():
+    assert leaderboard._told(0.3275, 0.31, 0.345) == "0.3275 [0.3100, 0.3450]"
+    assert leaderboard._told(-0.02, -0.0874, 0.0473, "+") == "-0.0200 [-0.0874, +0.0473]"
+    assert leaderboard._told(1.585, 1.219, 1.95) == "1.585 [1.219, 1.950]"
+    assert leaderboard._told(0.5, 0.5, 0.5) == "0.5000 [0.5000, 0.5000]"
+    assert leaderboard._told(52345.0, 40000.0, 64690.0) == "52345 [40000, 64690]"
+    assert leaderboard._told(2e-9, 1e-9, 3e-9) == "2e-09 [1e-09, 3e-09]"
 
 
 def test_a_metric_has_a_table_of_its_own_with_its_name():

@@ -260,7 +260,7 @@ def test_a_folder_goes_on_with_the_data_that_it_began_with_alone(tmp_path, capsy
     record["tasks"][0]["data"]["fingerprint"] = "0" * 16
     (out / "study.json").write_text(json.dumps(record))
     assert cli.main(["study", "run", str(out)]) == 1
-    assert "the data of the task 'd' is not what the results" in capsys.readouterr().err
+    assert "the data of the task 'd' differs from that of the results" in capsys.readouterr().err
     assert cli.main(["study", "show", str(out), "--out", "x"]) == 1
     assert "--out is for a study's YAML file" in capsys.readouterr().err
 

@@ -167,8 +167,8 @@ def test_a_score_is_the_mean_of_the_lowest_losses():
 @pytest.mark.parametrize(
     ("make", "part"),
     [
-        (lambda: Protocol(seeds=()), "seeds must be different whole numbers"),
-        (lambda: Protocol(seeds=(1, 1)), "seeds must be different"),
+        (lambda: Protocol(seeds=()), "seeds must be one or more different whole numbers"),
+        (lambda: Protocol(seeds=(1, 1)), "seeds must be one or more different"),
         (lambda: Protocol(tuning_seeds=(3,)), "seeds must be fresh ones: 3 would be tuned on too"),
         (lambda: Protocol(trials=3), "trials must be at least the number of learning rates, 4, not 3"),
         (lambda: Protocol(lr=(0.1, 0.01)), "increasing positive numbers"),

@@ -234,7 +234,7 @@ def test_a_class_of_a_notebook_or_string_without_source():
         space,
     )
     _, report = ag.convert(space["Net"](), example_inputs=torch.randn(2, 3))
-    assert "source is not there" in report.skipped[0].reason
+    assert "source is not available" in report.skipped[0].reason
 
 
 def test_the_name_of_a_child_is_free():

@@ -112,7 +112,7 @@ def test_what_is_no_site():
     model = nn.Sequential(nn.Linear(3, 4), ag.AgileReLU(4))
     with pytest.raises(ag.ArgumentError, match="no module '7'"):
         restore_site(model, "7")
-    with pytest.raises(ag.ArgumentError, match="no agile module but a Linear"):
+    with pytest.raises(ag.ArgumentError, match="is a Linear, not an agile module"):
         restore_site(model, "0")
     with pytest.raises(ag.ArgumentError, match="the model itself"):
         restore_site(ag.AgileReLU(4), "")

@@ -230,5 +230,5 @@ def test_another_example_takes_another_path():
 
 
 def test_a_method_that_is_none():
-    with pytest.raises(ag.ArgumentError, match="names the method 'decode', which Entries has not"):
+    with pytest.raises(ag.ArgumentError, match="names the method 'decode', which Entries does not have"):
         ag.fold(Entries("plain"), [("decode", X.float())])

@@ -174,8 +174,8 @@ def draw(layer: Layer, base: str, options: Mapping[str, Any]) -> Drawn:
     terms = layer.terms
     if len(layer.scale) % terms:
         raise ArgumentError(
-            f"{layer.name} has {len(layer.scale)} pairs, which {terms} terms cannot share evenly; show layers of "
-            "another K apart, by their names"
+            f"{layer.name} has {len(layer.scale)} pairs, which {terms} terms cannot share evenly; show layers with "
+            "another K separately, by their names"
         )
     a, b = (torch.tensor(v, dtype=torch.float64).view(terms, -1) for v in (layer.scale, layer.location))
     count = a.shape[1]
@@ -241,7 +241,7 @@ class Trials:
             result = store.get(spec)
         if result is None or not result.shapes:
             raise DataError(
-                f"{self.labels()[key]} keeps no learned shapes: final trials keep them, those stored earlier do not. "
+                f"{self.labels()[key]} has no learned shapes: only final trials of newer stores have them. "
                 "Choose another trial, or run this one again into a new store"
             )
         found = []

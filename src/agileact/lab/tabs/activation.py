@@ -18,18 +18,18 @@ _SUBSCRIPTS = "₁₂₃"
 
 def layout() -> html.Div:
     """Return the tab's content."""
-    sliders = []
-    for term, (a, b) in enumerate(_STARTS):
-        sign = _SUBSCRIPTS[term] if term else ""
-        size = look.control(f"a{sign}: size", look.slider(f"activation-a{term}", -_SCALE, _SCALE, a, 0.05))
-        place = look.control(f"b{sign}: position", look.slider(f"activation-b{term}", -_LOCATION, _LOCATION, b, 0.05))
-        sliders.append(look.row("controls", size, place, key=f"activation-term{term}", hidden=term > 0))
     stretch = look.control(
         "g: gain",
         look.slider("activation-g", -_GAIN, _GAIN, 1.0, 0.05),
         hint="stretches x: a·f(g·(x − b)); for standardised weights",
     )
-    sliders.append(look.row("controls", stretch, key="activation-gain"))
+    sliders = []
+    for term, (a, b) in enumerate(_STARTS):
+        sign = _SUBSCRIPTS[term] if term else ""
+        size = look.control(f"a{sign}: size", look.slider(f"activation-a{term}", -_SCALE, _SCALE, a, 0.05))
+        place = look.control(f"b{sign}: position", look.slider(f"activation-b{term}", -_LOCATION, _LOCATION, b, 0.05))
+        gain = [html.Div(stretch, id="activation-gain")] if not term else []
+        sliders.append(look.row("controls", size, place, *gain, key=f"activation-term{term}", hidden=term > 0))
     terms = [{"label": "1, agile" if k == 1 else f"{k}, combined agile", "value": k} for k in range(1, MOST_TERMS + 1)]
     circuits = [{"label": words, "value": name} for name, words in CIRCUITS.items()]
     return look.tab_body(

@@ -18,8 +18,8 @@ _DASHES = {"plain": "dash", "agile": "solid", "standardised": "longdash", "batch
 _STEPS = 10
 _AVERAGED = 20
 """Losses are means over so many batches: those of single ones hide the course."""
-_MARGIN = {"l": 78, "r": 16, "t": 108, "b": 46}
-"""Room for four rows of names, as a phone has them, and for small numbers: they would run into the titles."""
+_MARGIN = {"l": 78, "r": 16, "t": 84, "b": 46}
+"""Room for two rows of names, as a phone has them, and for small numbers: they would run into the titles."""
 
 
 def layout() -> html.Div:
@@ -82,8 +82,9 @@ def read_spec(base: Any, optimizer: Any, seed: Any) -> LiveSpec:
 
 def _lines(data: dict[str, tuple[list[int], list[float]]], **more: Any) -> list[dict[str, Any]]:
     return [
-        look.line(x, [value if math.isfinite(value) else None for value in y], arm, _COLORS[arm],
-                  line={"dash": _DASHES[arm]}, **more)
+        # A short name: on a phone two of them fit beside each other.
+        look.line(x, [value if math.isfinite(value) else None for value in y],
+                  arm.replace("batch-normalised", "batch norm"), _COLORS[arm], line={"dash": _DASHES[arm]}, **more)
         for arm, (x, y) in data.items()
     ]  # fmt: skip
 

@@ -304,7 +304,7 @@ def numbers_figure(drawn: Drawn) -> look.Figure:
         width = (high - low) / bins if high > low else 0.1
         start = low if high > low else low - width / 2
         xbins = {"start": start, "end": high + width, "size": width}
-        marker = {"color": color, "line": {"width": 1, "color": "#ffffff"}}
+        marker = {"color": color}
         place = {"xaxis": f"x{axis}", "yaxis": f"y{axis}", "name": name[0]}
         data.append({"type": "histogram", "x": list(values), "marker": marker, "xbins": xbins, **place})
         highest = max(Counter(min(int((value - start) / width), bins - 1) for value in values).values())
@@ -319,7 +319,7 @@ def numbers_figure(drawn: Drawn) -> look.Figure:
         }  # fmt: skip
     axes["yaxis"]["automargin"] = True
     margin = {"l": 44, "r": 14, "t": 10, "b": 42}
-    return look.figure(data, "", "a: size", "units", showlegend=False, margin=margin, **axes)
+    return look.figure(data, "", "a: size", "units", showlegend=False, margin=margin, bargap=0.06, **axes)
 
 
 def tick_step(highest: int) -> int:

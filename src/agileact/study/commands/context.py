@@ -80,8 +80,8 @@ class Context:
         changed += [f"activation of the arm {arm.name!r}" for arm, old in arms if arm != old]
         if changed:
             raise ArgumentError(
-                f"the {changed[0]} is not what the results in {source.folder} were made with; a study of another one "
-                "goes into another folder, from its YAML file"
+                f"the {changed[0]} differs from that of the results in {source.folder}; run it into another "
+                "folder, from its YAML file"
             )
         return cls(study, data, source.folder)
 

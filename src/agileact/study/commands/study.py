@@ -17,7 +17,10 @@ from agileact._common.errors import ArgumentError
 TRAINING = ("device", "precision", "processes", "sharded")
 """Fields of a budget that a command can set for all tasks."""
 
-_TRIAL = ("what a trial is", "Give these to every command of the study; the default is the study's own.")
+_TRIAL = (
+    "what a trial is",
+    "They identify a trial: give them to every command of the study. The default is the study's own.",
+)
 _OPTIONS: dict[str, dict[str, Any]] = {
     "out": {"type": Path, "help": "with a YAML file: folder for all results (default: runs/study/NAME)"},
     "data-dir": {"type": Path, "metavar": "DIR", "help": "folder with the data's files"},

@@ -198,7 +198,7 @@ def register_data(name: str, builder: Builder) -> None:
         agileact.ArgumentError: a data set named 'mnist5k' exists already
     """
     if not name:
-        raise ArgumentError("a data set needs a name that is not empty")
+        raise ArgumentError("the name of a data set must not be empty")
     if name in _builders:
         raise ArgumentError(f"a data set named {name!r} exists already")
     _builders[name] = builder

@@ -61,7 +61,7 @@ def download(
                 done += len(chunk)
                 if (most := max(done, total)) > max_bytes:
                     certain = True
-                    raise DataError(f"{most:,} bytes are offered, more than the {max_bytes:,} that are taken")
+                    raise DataError(f"{most:,} bytes are offered, more than the limit of {max_bytes:,}")
                 file.write(chunk)
                 report(target.name, min(done, total) if total else done, total or None)
         try:

@@ -44,7 +44,7 @@ def _told(part: Mapping[str, Tensor]) -> str:
 
 
 def packed(inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the inputs beside each other, (N, numbers of a sample) of float32."""
+    """Return the inputs concatenated, (N, numbers of a sample) of float32."""
     columns = [x.flatten(1) if x.dim() > 1 else x[:, None] for x in inputs.values()]
     numbers = 4 * sum(x.shape[1] for x in columns)
     return built(

@@ -79,8 +79,8 @@ def build(spec: ModelSpec, arm: ArmSpec, *, input_shape: tuple[int, ...], classe
     own = arm_fingerprint(arm.activations)
     if arm.code and own != arm.code:
         raise ArgumentError(
-            "an activation of yours is another one than when this study was planned: its code was changed, or it "
-            "begins differently each time"
+            "an activation of yours is not the one that this study was planned with: its code was changed, or it "
+            "starts differently each time"
         )
     # Activations of the user's may draw what they begin with; weights have streams of their own.
     with seeded(subseed(seed, "activations")) if own else contextlib.nullcontext():

@@ -40,14 +40,14 @@ def custom(
     gates (``x * torch.sigmoid(y)``) and what is not elementwise, such as softmax.
 
     ``fingerprint`` is of what the function built when the study was planned ("" for any); ``inputs`` tells how several
-    inputs are packed in a sample. An ArgumentError says that the function cannot be had, builds no such network, or
+    inputs are packed in a sample. An ArgumentError says that the function cannot be called, builds no network or
     another one than planned, or that an activation that the arm names cannot be exchanged.
     """
     model = _built(target, subseed(seed, "weights"))
     if fingerprint and fingerprint != model_fingerprint(target):
         raise ArgumentError(
-            f"the model {target!r} is another one than when this study was planned: its code was changed, or it is "
-            "built differently each time (from random numbers that begin anywhere, the time, or a file)"
+            f"the model {target!r} is not the one that this study was planned with: its code was changed, or it is "
+            "built differently each time (from random numbers without a seed, the time, or a file)"
         )
     if inputs:
         model.register_forward_pre_hook(Unpack(inputs), with_kwargs=True)
@@ -78,8 +78,8 @@ def custom(
         activation = parse_activation(text)
         if activation.needs_channels and name in unknown:
             raise ArgumentError(
-                f"the channels of the activation {name!r} are not known ({unknown[name]}), which {text!r} must learn "
-                "by; leave it out by naming the others"
+                f"{text!r} needs the number of channels of the activation {name!r}, which is not known "
+                f"({unknown[name]}); leave it out by naming the others"
             )
         restore_site(model, name, activation.build(module.num_parameters or 1, module.dim))
     _without_fast_paths(model)
@@ -113,7 +113,7 @@ def _sites(
     except AgileactError as error:
         raise ArgumentError(f"the activations of the model {target!r} cannot be exchanged: {error}") from None
     if isinstance(model, AgileModule):
-        raise ArgumentError(f"the model {target!r} is nothing but an activation")
+        raise ArgumentError(f"the model {target!r} is an activation alone")
     found = {name: module for name, module in model.named_modules() if isinstance(module, AgileModule)}
     return model, found, rest
 

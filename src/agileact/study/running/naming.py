@@ -16,7 +16,7 @@ _RATES = ("lr", "activation_lr")
 
 
 def trial_names(specs: Sequence[TrialSpec], study: Study | None = None) -> dict[str, str]:
-    """Return what to call each trial, by its key; no two alike."""
+    """Return a distinct name for each trial, by its key."""
     found = {spec.key: trial_name(spec, study) for spec in specs}
     times = Counter(found.values())
     # Two that differ in nothing that is named, such as the options of their data.
@@ -69,7 +69,7 @@ def _task(study: Study, task: TaskSpec) -> str:
 
 
 def same_work(task: TaskSpec) -> TaskSpec:
-    """Return a task without what tells its tuning trials from its final ones, and one replicate from another."""
+    """Return a task without the fields in which its tuning trials, final trials and replicates differ."""
     budget = dataclasses.replace(task.budget, test_curve=False, use_test=False, probe_every=0)
     return dataclasses.replace(task, budget=budget, data=dataclasses.replace(task.data, split=0))
 

@@ -64,7 +64,7 @@ def whole(key: Any, spec: Any, status: Any, result: Any, stored: Any) -> TrialRe
         stored: The checksum of ``result`` when it was stored; None if there was none.
     """
     if not all(isinstance(text, str) for text in (key, spec, status, result)):
-        raise DamagedRowError("it holds something else than text")
+        raise DamagedRowError("it is not text")
     if hashlib.sha256(spec.encode()).hexdigest()[:16] != key:
         raise DamagedRowError("its key is not that of its spec")
     try:

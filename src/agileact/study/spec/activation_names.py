@@ -122,5 +122,5 @@ def activation(text: str, num_parameters: int, dim: int = 1) -> nn.Module:
 def agile_form(text: str) -> str:
     """Return the name of the agile form of a plain activation."""
     if parse_activation(text).kind != "plain":
-        raise ArgumentError(f"only a plain activation has an agile form; {text!r} is none")
+        raise ArgumentError(f"only a plain activation has an agile form; {text!r} is not plain")
     return _AGILE + text

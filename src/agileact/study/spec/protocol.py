@@ -73,7 +73,7 @@ class Protocol:
         for name in ("seeds", "tuning_seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values) or min(values) < 0:
-                raise ArgumentError(f"{name} must be different whole numbers from 0, at least one, not {values}")
+                raise ArgumentError(f"{name} must be one or more different whole numbers from 0, not {values}")
         check_choice("select", self.select, ("validation", "test"))
         check_choice("test", self.test, ("once", "curve"))
         if self.select == "test" and self.test != "curve":
@@ -92,7 +92,7 @@ class Protocol:
                 raise ArgumentError("a space is for tuning, and tune is false")
             for name in ("lr", "activation_lr", "extend"):
                 if getattr(self, name) != getattr(Protocol, name):
-                    raise ArgumentError(f"{name} is for tuning without a space; put what is to be tried into the space")
+                    raise ArgumentError(f"{name} is for tuning without a space; put its values into the space")
             if self.trials < 1:
                 raise ArgumentError(f"trials must be at least 1, not {self.trials}")
         if not self.tune:

@@ -157,7 +157,7 @@ def described(space: Space) -> str:
 
 
 def with_values(spec: ArmSpec, values: Mapping[str, Any]) -> ArmSpec:
-    """Return an arm with values of dimensions, by their names, ``lr`` among them."""
+    """Return an arm with the values of these dimensions, ``lr`` too."""
     options = dict(spec.optimizer_options)
     changes: dict[str, Any] = {}
     for name, value in values.items():

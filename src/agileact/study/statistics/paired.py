@@ -26,7 +26,7 @@ class _Bounded:
 
     @property
     def sign(self) -> int:
-        """1 or -1 if the interval lies on one side of zero, 0 if it holds zero or there is none."""
+        """1 or -1 if the interval is on one side of zero, 0 if it contains zero or there is none."""
         if self.low is None or self.high is None:
             return 0
         return (self.low > 0) - (self.high < 0)

@@ -118,7 +118,7 @@ p = 0.031; 6 seeds).
         raise ArgumentError(f"better must be 'lower' or 'higher', not {better!r}")
     diverged = any(math.isinf(value) for value in (*first, *second))
     if diverged and better == "higher":
-        raise ArgumentError("a value is infinite, which is no better; leave that seed out, or compare losses")
+        raise ArgumentError("with better='higher' no value may be infinite; leave that seed out, or compare losses")
     count = len(first)
     equal = all(a == b or math.isclose(a, b, rel_tol=_ROUNDING) for a, b in zip(first, second, strict=True))
     typical = signed_rank(second if equal else first, second, level=level, comparisons=comparisons)

@@ -45,6 +45,6 @@ def check_device(budget: Budget) -> None:
     """Raise if this process does not see the device that the budget names."""
     if budget.device == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(
-            "the trial is to run on the device 'cuda', but this process sees no CUDA device "
+            "the trial needs the device 'cuda', but this process sees no CUDA device "
             f"(PyTorch {torch.__version__}, CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})"
         )

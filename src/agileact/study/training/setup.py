@@ -152,7 +152,7 @@ def _check_effect(model: nn.Module, arm: ArmSpec) -> None:
         ("location_lr", arm.location_lr is not None, agile or not own),
     ):
         if given and not fits:
-            raise ArgumentError(f"{name} is for agile activations, and the arm has none that it would change")
+            raise ArgumentError(f"{name} is for agile activations, and the arm has none that it can change")
     if arm.bias_lr_multiplier != 1.0 and not own:
         raise ArgumentError("bias_lr_multiplier does not go with folded updates, which set the steps of biases")
     if arm.clip_norm is not None and not own:

@@ -89,7 +89,7 @@ def restore_site(model: nn.Module, name: str, residual: nn.Module | None = None)
     except AttributeError:
         raise ArgumentError(f"the model has no module {name!r}") from None
     if not isinstance(module, AgileModule):
-        raise ArgumentError(f"{name!r} is no agile module but a {type(module).__name__}")
+        raise ArgumentError(f"{name!r} is a {type(module).__name__}, not an agile module")
     if module is model:
         raise ArgumentError("the model itself is the agile module: use original_module(model) in its place")
     restore(model, module, residual, same_function=True)

@@ -225,11 +225,11 @@ def source_of(filename: str) -> tuple[tuple[str, ...], ast.Module]:
     """Return a file's lines and their syntax tree."""
     lines = tuple(linecache.getlines(filename))
     if not lines:
-        raise CannotRewriteError(f"its source is not there ({filename})")
+        raise CannotRewriteError(f"its source is not available ({filename})")
     try:
         return lines, _parsed(lines)
     except SyntaxError:
-        raise CannotRewriteError(f"its source is no Python ({filename})") from None
+        raise CannotRewriteError(f"its source is not Python ({filename})") from None
 
 
 def definition_of(tree: ast.Module, code: CodeType) -> ast.FunctionDef:

@@ -73,7 +73,7 @@ def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
 
 
 def unseen_module(module: AgileModule) -> nn.Module | None:
-    """Return what an agile module becomes of whose input nothing is known, as it did not run; None for its origin."""
+    """Return the replacement of an agile module of unknown input, as it did not run; None for its origin."""
     if module.num_parameters is None:
         return None
     starts = module.initial_values().items()

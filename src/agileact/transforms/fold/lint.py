@@ -1,4 +1,4 @@
-"""Tell which scales and locations add to what a model can compute, and which only write it in another way."""
+"""Say which scales and locations add to what a model can compute, and which only write it in another way."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ class LintReport:
 
 
 def lint(model: nn.Module, example_inputs: Examples) -> LintReport:
-    """Tell for each agile activation which of scale and location adds to what the model can compute.
+    """Say for each agile activation whether scale and location add to what the model can compute.
 
     The same analysis as that of :func:`agileact.fold`, for scales and locations in general rather than those that the
     model has: a bias or the bias of a normalisation before an activation makes its location redundant; a linear
     layer behind it its scale; for a positively homogeneous f (ReLU) a linear layer before it a positive scale; a batch
     normalisation behind it divides the size of the scale out in training. Rows that
-    :func:`agileact.standardize_weights` holds at length 1 are no weights that could do the same.
+    :func:`agileact.standardize_weights` holds at length 1 cannot do the same.
 
     Several parameters that are redundant only one by one are not all called so: of scales that meet in a sum
     without a weight to take them up, the first is redundant and the others add capacity.

@@ -103,7 +103,7 @@ def entry(model: nn.Module, method: str) -> Callable[..., Any]:
         return model
     found: Callable[..., Any] | None = getattr(model, method, None)
     if not callable(found):
-        raise ArgumentError(f"example_inputs names the method {method!r}, which {type(model).__name__} has not")
+        raise ArgumentError(f"example_inputs names the method {method!r}, which {type(model).__name__} does not have")
     return found
 
 

@@ -118,7 +118,7 @@ def examples(example_inputs: Any) -> list[tuple[str, Arguments]]:
     if not isinstance(example_inputs, list):
         return [("", example_inputs)]
     if not example_inputs:
-        raise ArgumentError("example_inputs is an empty list; it must have a call at least")
+        raise ArgumentError("example_inputs is an empty list; it needs at least one call")
     return [
         one if isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) else ("", one)
         for one in example_inputs

@@ -189,7 +189,9 @@ function makeTable(block) {
         const children = entry.arm === undefined ? [] : [swatch(entry)];
         if (entry.best) children.unshift(element("strong", { class: "best", role: "img", "aria-label": "best", title: "best", text: "★ " }));
         if (entry.bar) children.push(interval(entry.bar));
-        return element(heading ? "th" : "td", options, [...children, text(entry)]);
+        // An interval and a count such as (9 of 10) stay in one line.
+        const whole = text(entry).replace(/\[[^\]]*\]|\(\d+ of \d+\)/g, (part) => part.replaceAll(" ", "\u00a0"));
+        return element(heading ? "th" : "td", options, [...children, whole]);
       }));
     }));
     heads.forEach((head, place) => {

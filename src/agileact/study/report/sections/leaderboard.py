@@ -114,7 +114,15 @@ def _with_interval(values: Sequence[float]) -> str:
     found = mean_interval(values)
     if found.low is None or found.high is None:
         return f"{found.mean:.4g}"
-    return f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]"
+    return _told(found.mean, found.low, found.high)
+
+
+def _told(mean: float, low: float, high: float, sign: str = "") -> str:
+    """Return a mean and its interval with equally many decimals: three digits of half the interval's width."""
+    half = (high - low) / 2
+    decimals = 2 - math.floor(math.log10(half)) if half > 0 else 4
+    form = f"{sign}.{max(decimals, 0)}f" if decimals < 8 else f"{sign}.3g"
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _difference(found: Difference | None, ends: Sequence[float], arm: int, higher: bool) -> Cell:
@@ -131,7 +139,7 @@ def _difference(found: Difference | None, ends: Sequence[float], arm: int, highe
         },
         **{"from": blocks.number(min(ends)), "to": blocks.number(max(ends))},
     }
-    return {**blocks.cell(f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}]", found.mean), "bar": bar}
+    return {**blocks.cell(_told(found.mean, found.low, found.high, "+"), found.mean), "bar": bar}
 
 
 def _milliseconds(one: contrasts.Cell) -> float:

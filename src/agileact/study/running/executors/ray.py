@@ -62,7 +62,7 @@ class RayExecutor:
         if jobs is not None and jobs < 1:
             raise ArgumentError(f"the number of jobs must be at least 1, not {jobs}")
         if jobs is not None and address is not None:
-            raise ArgumentError("a cluster that runs already decides itself how many trials fit; leave out jobs")
+            raise ArgumentError("a running cluster decides how many trials fit; leave out jobs")
         if not gpus >= 0:
             raise ArgumentError(f"the share of a GPU must be at least 0, not {gpus}")
         self._ray = require("ray", "ray")
@@ -115,7 +115,7 @@ class RayExecutor:
     def _connect(self) -> None:
         ray = self._ray
         if ray.is_initialized():
-            raise TrialError("this process is connected to a Ray cluster already; call ray.shutdown() before")
+            raise TrialError("this process is connected to a Ray cluster already; call ray.shutdown() first")
         settings: dict[str, Any] = {
             "log_to_driver": False,
             "logging_level": "ERROR",
@@ -253,7 +253,7 @@ def _run(
 
     def run() -> list[TrialResult]:
         if version != __version__:
-            raise TrialError(f"the node has agileact {__version__}, the study runs under {version}")
+            raise TrialError(f"the node has agileact {__version__}, the study runs with {version}")
         if code is not None:
             code.install()
         specs = [TrialSpec.from_json(text) for text in texts]

@@ -57,7 +57,7 @@ def check_data(planned: DataSpec, found: str) -> None:
     """Raise if the data are not those that the study was planned with."""
     if planned.fingerprint and found != planned.fingerprint:
         raise DataError(
-            f"the data {planned.name!r} is another than when the study was planned: it was changed, or it is made "
+            f"the data {planned.name!r} is not the one that the study was planned with: it was changed, or it is made "
             f"differently each time, from random numbers without a seed (fingerprint {found}, planned with "
             f"{planned.fingerprint})"
         )
