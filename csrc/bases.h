@@ -393,5 +393,13 @@ void with_type_and_base(c10::ScalarType dtype, const Formula& formula, Go&& go) 
   });
 }
 
+// Likewise, among all types that the kernels have.
+template <typename Go>
+void with_any_type_and_base(c10::ScalarType dtype, const Formula& formula, Go&& go) {
+  with_any_type(dtype, [&](auto zero) {
+    with_base<vec_t<decltype(zero)>>(formula, [&](const auto& base) { go(zero, base); });
+  });
+}
+
 }  // namespace
 }  // namespace agileact

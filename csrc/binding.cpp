@@ -43,6 +43,7 @@ PyObject* channels(PyObject*, PyObject* const* args, Py_ssize_t count) {
     Py_RETURN_NONE;
   }
   const int64_t terms = PyLong_AsLongLong(args[4]);
+  const bool inplace = PyObject_IsTrue(args[5]) == 1;
   int64_t dim = PyLong_AsLongLong(args[3]);
   if (PyErr_Occurred()) {
     return nullptr;
@@ -78,7 +79,7 @@ PyObject* channels(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const std::string_view name(base, static_cast<size_t>(length));
   {
     pybind11::gil_scoped_release no_gil;
-    if (args[5] == Py_True) {
+    if (inplace) {
       agile_.call(x, parameters[0], parameters[1], name, p, q, dim, 1, terms);
     } else {
       x = agile.call(x, parameters[0], parameters[1], name, p, q, dim, 1, terms);

@@ -209,7 +209,7 @@ void go(const Formula& formula, const Geometry& g, Tensors<T> io) {
 }  // namespace
 
 void combined(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const CombinedForward& call) {
-  with_type<float, double, c10::BFloat16, c10::Half>(dtype, [&](auto zero) {
+  with_any_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
     go<Pass::kForward, T>(formula, g,
@@ -220,7 +220,7 @@ void combined(c10::ScalarType dtype, const Formula& formula, const Geometry& g, 
 }
 
 void combined_backward(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const CombinedBackward& call) {
-  with_type<float, double, c10::BFloat16, c10::Half>(dtype, [&](auto zero) {
+  with_any_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
     go<Pass::kBackward, T>(formula, g,

@@ -83,6 +83,29 @@ void pad(const Sizes& s, const float* image, float* padded) {
   }
 }
 
+// The largest of four numbers and its place, for N filters. Of whole registers the compiler knows the size to write.
+template <int N>
+inline void pool(const Vec<N>* four, float* y, uint8_t* places, int64_t filters) {
+  // As PyTorch pools: the first of equals, and a number that is none goes before what came earlier.
+  Vec<N> best = four[0];
+  typename Lanes<N>::mask place = {};
+#pragma GCC unroll 3
+  for (int q = 1; q < 4; ++q) {
+    const Vec<N> one = four[q];
+    const typename Lanes<N>::mask better = (one > best) | (one != one);
+    best = better ? one : best;
+    place = (place & ~better) | (better & q);
+  }
+  const auto small = __builtin_convertvector(place, typename Lanes<N>::bytes);
+  if (filters == N) {
+    std::memcpy(y, &best, sizeof(best));
+    std::memcpy(places, &small, sizeof(small));
+  } else {
+    std::memcpy(y, &best, sizeof(float) * filters);
+    std::memcpy(places, &small, filters);
+  }
+}
+
 // The windows that begin at `at`, W of them side by side, N filters: largest numbers and their places. Run is s.run()
 // where that is known to the compiler, else 0.
 template <int N, int W, int Run>
@@ -108,21 +131,7 @@ inline void windows(const Sizes& s, const float* at, const float* weights, int64
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < W; ++i) {
-    // As PyTorch pools: the first of equals, and a number that is none goes before what came earlier.
-    Vec<N> best = sum[4 * i];
-    typename Lanes<N>::mask place = {};
-#pragma GCC unroll 3
-    for (int q = 1; q < 4; ++q) {
-      const Vec<N> one = sum[4 * i + q];
-      const typename Lanes<N>::mask better = (one > best) | (one != one);
-      best = better ? one : best;
-      place = (place & ~better) | (better & q);
-    }
-    const auto small = __builtin_convertvector(place, typename Lanes<N>::bytes);
-    std::memcpy(y + i * all, &best, sizeof(float) * filters);
-    std::memcpy(places + i * all, &small, filters);
-  }
+  for (int i = 0; i < W; ++i) pool<N>(sum + 4 * i, y + i * all, places + i * all, filters);
 }
 
 template <int N, int Run>
@@ -150,6 +159,106 @@ void forward(const Sizes& s, const float* x, const float* weight, const float* b
         for (; ox < s.ow; ++ox) {
           windows<N, 1, Run>(s, from + 2 * ox * s.c, weights.data() + f, wide, b, y + to + ox * s.filters,
                         places + to + ox * s.filters, filters, s.filters);
+        }
+      }
+    }
+  }
+}
+
+// A window of 3x3 kernels in 16 products instead of 36 for each channel and filter: F(2x2, 3x3) of S. Winograd, as A.
+// Lavin and S. Gray have it (arXiv 1509.09308). Of a 4x4 patch d and a kernel g the four sums are A'[(G g G') (B' d B)]A,
+// with the products of the brackets one by one. Windows of a row go side by side, W at a time.
+struct Winograd {
+  // Column by column: B' d, of 8 channels.
+  static void down(const float* column, int64_t line, Vec<8>* t) {
+    const Vec<8> d0 = load<8>(column), d1 = load<8>(column + line), d2 = load<8>(column + 2 * line),
+                 d3 = load<8>(column + 3 * line);
+    t[0] = d0 - d2, t[1] = d1 + d2, t[2] = d2 - d1, t[3] = d1 - d3;
+  }
+
+  // (B' d B) of W windows, as [16][W][channels].
+  template <int W>
+  static void patches(const Sizes& s, const float* from, int64_t count, float* to) {
+    for (int64_t k = 0; k < s.c; k += 8) {
+      Vec<8> t[4][4];
+      down(from + k, s.line(), t[0]);
+      down(from + k + s.c, s.line(), t[1]);
+      for (int64_t i = 0; i < count; ++i) {
+        down(from + k + (2 * i + 2) * s.c, s.line(), t[2]);
+        down(from + k + (2 * i + 3) * s.c, s.line(), t[3]);
+        float* own = to + i * s.c + k;
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r, own += 4 * W * s.c) {
+          store<8>(own, t[0][r] - t[2][r]);
+          store<8>(own + W * s.c, t[1][r] + t[2][r]);
+          store<8>(own + 2 * W * s.c, t[2][r] - t[1][r]);
+          store<8>(own + 3 * W * s.c, t[1][r] - t[3][r]);
+          t[0][r] = t[2][r], t[1][r] = t[3][r];
+        }
+      }
+    }
+  }
+
+  // (G g G') of all filters, as [16][channels][wide].
+  static void kernels(const Sizes& s, const float* weight, int64_t wide, float* to) {
+    const float g[4][3] = {{1.0f, 0.0f, 0.0f}, {0.5f, 0.5f, 0.5f}, {0.5f, -0.5f, 0.5f}, {0.0f, 0.0f, 1.0f}};
+    for (int64_t f = 0; f < s.filters; ++f) {
+      for (int64_t k = 0; k < s.c; ++k) {
+        for (int r = 0; r < 16; ++r) {
+          float sum = 0.0f;
+          for (int q = 0; q < 9; ++q) sum += g[r / 4][q / 3] * g[r % 4][q % 3] * weight[f * s.taps() + q * s.c + k];
+          to[(r * s.c + k) * wide + f] = sum;
+        }
+      }
+    }
+  }
+};
+
+template <int N, int W>
+void forward_winograd(const Sizes& s, const float* x, const float* weight, const float* bias, float* y, uint8_t* places) {
+  const int64_t wide = (s.filters + N - 1) / N * N;
+  const Floats weights(16 * s.c * wide), biases(wide), padded(s.plane()), patches(16 * W * s.c), products(16 * W * N);
+  if (bias) std::copy_n(bias, s.filters, biases.data());
+  Winograd::kernels(s, weight, wide, weights.data());
+  for (int64_t n = 0; n < s.batch; ++n) {
+    pad(s, x + n * s.h * s.w * s.c, padded.data());
+    for (int64_t oy = 0; oy < s.oh; ++oy) {
+      for (int64_t ox = 0; ox < s.ow; ox += W) {
+        const int64_t count = std::min<int64_t>(W, s.ow - ox);
+        Winograd::patches<W>(s, padded.data() + 2 * oy * s.line() + 2 * ox * s.c, count, patches.data());
+        for (int64_t f = 0; f < s.filters; f += N) {
+          const float* v = patches.data();
+          const float* u = weights.data() + f;
+          for (int r = 0; r < 16; ++r, v += W * s.c) {
+            Vec<N> sum[W] = {};
+            for (int64_t k = 0; k < s.c; ++k, u += wide) {
+              const Vec<N> w = load<N>(u);
+#pragma GCC unroll 8
+              for (int i = 0; i < W; ++i) sum[i] += v[i * s.c + k] * w;
+            }
+#pragma GCC unroll 8
+            for (int i = 0; i < W; ++i) store<N>(products.data() + (r * W + i) * N, sum[i]);
+          }
+          const Vec<N> b = load<N>(biases.data() + f);
+          const int64_t filters = std::min<int64_t>(N, s.filters - f);
+          const int64_t to = ((n * s.oh + oy) * s.ow + ox) * s.filters + f;
+          for (int64_t i = 0; i < count; ++i) {
+            Vec<N> upper[4], lower[4];
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) {
+              const float* m = products.data() + (j * W + i) * N;
+              const Vec<N> m1 = load<N>(m + 4 * W * N), m2 = load<N>(m + 8 * W * N);
+              upper[j] = load<N>(m) + m1 + m2;
+              lower[j] = m1 - m2 - load<N>(m + 12 * W * N);
+            }
+            const Vec<N> four[4] = {
+                upper[0] + upper[1] + upper[2] + b,
+                upper[1] - upper[2] - upper[3] + b,
+                lower[0] + lower[1] + lower[2] + b,
+                lower[1] - lower[2] - lower[3] + b,
+            };
+            pool<N>(four, y + to + i * s.filters, places + to + i * s.filters, filters);
+          }
         }
       }
     }
@@ -286,6 +395,34 @@ void backward_patches(const Sizes& s, const float* g, const uint8_t* places, con
   }
 }
 
+// Of an image of one channel and 3x3 kernels, N filters side by side: each number of a patch goes, for all filters at
+// once, to the taps that it met, and to those filters whose largest number came from there.
+template <int N>
+void backward_one_channel(const Sizes& s, const float* g, const uint8_t* places, const float* padded, float* to_weight,
+                          int64_t wide) {
+  for (int64_t f = 0; f < s.filters; f += N) {
+    Vec<N> sum[9] = {};
+    for (int64_t window = 0; window < s.oh * s.ow; ++window) {
+      const int64_t at = window * s.filters + f;
+      const float* corner = padded + 2 * (window / s.ow) * s.line() + 2 * (window % s.ow);
+      typename Lanes<N>::bytes small;
+      std::memcpy(&small, places + at, N);
+      const auto place = __builtin_convertvector(small, typename Lanes<N>::mask);
+      const Vec<N> all = load<N>(g + at), none = {};
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) {
+        const Vec<N> own = place == q ? all : none;
+        const float* from = corner + (q >> 1) * s.line() + (q & 1);
+#pragma GCC unroll 9
+        for (int k = 0; k < 9; ++k) sum[k] += from[k / 3 * s.line() + k % 3] * own;
+      }
+    }
+    for (int k = 0; k < 9; ++k) {
+      for (int i = 0; i < N; ++i) to_weight[(f + i) * wide + k] += sum[k][i];
+    }
+  }
+}
+
 std::tuple<Tensor, Tensor> conv_max_pool2d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
                                            at::IntArrayRef padding) {
   const Sizes s = sizes_of(x, weight, padding);
@@ -302,7 +439,13 @@ std::tuple<Tensor, Tensor> conv_max_pool2d(const Tensor& x, const Tensor& weight
 #else
   const bool wide = false;  // eight sums would not stay in registers
 #endif
-  const auto run = s.run() == 3 ? (wide ? forward<16, 3> : forward<8, 3>) : wide ? forward<16, 0> : forward<8, 0>;
+  auto run = s.run() == 3 ? (wide ? forward<16, 3> : forward<8, 3>) : wide ? forward<16, 0> : forward<8, 0>;
+  if (s.kh == 3 && s.kw == 3 && s.c % 8 == 0) {
+    // As many windows side by side as a row has, or half as many.
+    const bool few = s.ow <= 4;
+    run = wide ? (few ? forward_winograd<16, 4> : forward_winograd<16, 8>)
+               : (few ? forward_winograd<8, 4> : forward_winograd<8, 8>);
+  }
   run(s, images.const_data_ptr<float>(), kernels.const_data_ptr<float>(),
       shift.defined() ? shift.const_data_ptr<float>() : nullptr, y.mutable_data_ptr<float>(),
       places.mutable_data_ptr<uint8_t>());
@@ -314,6 +457,11 @@ std::tuple<Tensor, Tensor, Tensor> conv_max_pool2d_backward(const Tensor& grad, 
                                                             bool want_x) {
   const Sizes s = sizes_of(x, weight, padding);
   const bool rows = s.c % 8 == 0;
+#if defined(CPU_CAPABILITY_AVX512)
+  constexpr int lanes = 16;
+#else
+  constexpr int lanes = 8;
+#endif
   TORCH_CHECK(rows || !want_x, "agileact: conv_max_pool2d has a gradient of images with channels in eights alone");
   const auto last = at::MemoryFormat::ChannelsLast;
   const Tensor g = grad.contiguous(last), picked = places.contiguous(last);
@@ -338,14 +486,15 @@ std::tuple<Tensor, Tensor, Tensor> conv_max_pool2d_backward(const Tensor& grad, 
     if (rows) {
       backward_rows(s, own, where, padded.data(), kernels.const_data_ptr<float>(), offsets.data(), sums.data(),
                     want_x ? to_padded.data() : nullptr);
+    } else if (s.c == 1 && s.kh == 3 && s.kw == 3 && s.filters % lanes == 0) {
+      backward_one_channel<lanes>(s, own, where, padded.data(), sums.data(), wide);
     } else {
       const auto run = s.run() == 3 ? backward_patches<3> : backward_patches<0>;
       run(s, own, where, padded.data(), patches.data(), offsets.data(), sums.data(), wide);
     }
     for (int64_t i = 0; i < sums.n; i += 8) store<8>(total.data() + i, load<8>(total.data() + i) + load<8>(sums.data() + i));
-    float* to_image = to_x.mutable_data_ptr<float>() + n * s.h * s.w * s.c;
     for (int64_t row = 0; want_x && row < s.h; ++row) {
-      std::memcpy(to_image + row * s.w * s.c,
+      std::memcpy(to_x.mutable_data_ptr<float>() + (n * s.h + row) * s.w * s.c,
                   to_padded.data() + (row + s.ph) * s.line() + s.pw * s.c, sizeof(float) * s.w * s.c);
     }
   }

@@ -123,13 +123,11 @@ void double_backward_as(const B& base, const Geometry& g, const DoubleBackward& 
 }  // namespace
 
 void forward(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const Forward& call) {
-  with_type_and_base<float, double, c10::BFloat16, c10::Half>(
-      dtype, formula, [&](auto zero, const auto& base) { forward_as<decltype(zero)>(base, g, call); });
+  with_any_type_and_base(dtype, formula, [&](auto zero, const auto& base) { forward_as<decltype(zero)>(base, g, call); });
 }
 
 void backward(c10::ScalarType dtype, const Formula& formula, const Geometry& g, const Backward& call) {
-  with_type_and_base<float, double, c10::BFloat16, c10::Half>(
-      dtype, formula, [&](auto zero, const auto& base) { backward_as<decltype(zero)>(base, g, call); });
+  with_any_type_and_base(dtype, formula, [&](auto zero, const auto& base) { backward_as<decltype(zero)>(base, g, call); });
 }
 
 // Second derivatives are rare: every type comes here as double, which also spares building the rest.

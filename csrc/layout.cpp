@@ -102,6 +102,10 @@ Look look(const Formula& formula, at::ScalarType dtype, const OptionalTensor& sc
     return !given(t) || (t->scalar_type() == at::kFloat && t->is_contiguous());
   };
   const int64_t n = given(scale) ? scale->numel() : given(location) ? location->numel() : terms;
+  // What is read here is read before the call is checked as a whole.
+  TORCH_CHECK(terms >= 1, "agileact: at least one term, not ", terms);
+  TORCH_CHECK(!given(location) || location->numel() == n, "agileact: a location with ", location->numel(),
+              " elements for a scale with ", n);
   Look seen;
   if (simple(scale) && simple(location)) {
     seen = look_at(given(scale) ? scale->const_data_ptr<float>() : nullptr,

@@ -29,6 +29,7 @@ constexpr int64_t kGrain = 32768;        // as ATen: below it a second thread co
 constexpr int64_t kSegment = 16384;      // the longest run that one accumulator adds up
 constexpr int64_t kShortRun = 32;        // elements with one parameter: from here on they are worth a run
 constexpr int64_t kMaxColumns = 1024;    // columns of a tile: tables and sums stay in the first cache
+constexpr int64_t kFar = int64_t{1} << 24;  // bytes of a result from which it is written past the caches
 
 // Numbers for a call: on the stack where they are few, as malloc takes longer than a small tensor does.
 template <typename A>
@@ -72,8 +73,16 @@ struct Streams {
   std::array<double*, NA> sums;
 };
 
+// Whether results go to memory past the caches. Otherwise each of their lines is read before it is written, and pushes out
+// a line of what may be needed again; of a result of this size nothing is left there for the next one who reads it.
+template <typename T, size_t NO>
+inline bool far(int64_t numel, const std::array<T*, NO>& out) {
+  return kPast && numel * static_cast<int64_t>(sizeof(T)) >= kFar &&
+         std::all_of(out.begin(), out.end(), [](T* to) { return reinterpret_cast<uintptr_t>(to) % 64 == 0; });
+}
+
 // The vectors at `at`.
-template <typename T, int H, int NI, int NO, typename Io, typename Op, typename Tab, typename Acc>
+template <typename T, int H, int NI, int NO, bool past = false, typename Io, typename Op, typename Tab, typename Acc>
 AGILEACT_INLINE void whole(const Io& io, const Op& op, int64_t at, const Tab& tab, Acc& acc) {
   using V = vec_t<T>;
   Lanes<T, H> in[NI], out[NO];
@@ -91,7 +100,7 @@ AGILEACT_INLINE void whole(const Io& io, const Op& op, int64_t at, const Tab& ta
     }
   }
   AGILEACT_UNROLL for (int k = 0; k < NO; ++k) {
-    out[k].store(io.out[k] + at);
+    out[k].template store<past>(io.out[k] + at);
   }
 }
 
@@ -165,6 +174,7 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
   const int64_t slices = row_tiles * segments;
   Scratch<A> partial;
   partial.resize_for_overwrite(NA * slices * g.params);
+  const bool past = far(g.numel(), io.out);
 
   each_tile(row_tiles * column_tiles * segments, rows * columns * segment, [&](int64_t tile) {
     const int64_t s = tile % segments;
@@ -186,8 +196,10 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
       V tab[NT > 0 ? NT : 1], next[NT > 0 ? NT : 1];
       V acc[2][NA > 0 ? NA : 1];
       const V* const both[2] = {tab, tab};
+      // AVX2 has no registers for two sums beside what bfloat16 is taken apart with.
+      V* const adds[2] = {acc[0], acc[Lanes<T>::place(1) == 1 ? 1 : 0]};
       AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
-        tab[t] = V(io.tab[t][c]);
+        tab[t] = V(parameter<T>(io.tab[t][c]));
       }
       AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
         acc[0][k] = V(0);
@@ -198,12 +210,16 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
         i += unit - at % unit;
         ragged<T, NI, NO, NT, NA>(io, op, at, i - at, both, acc);
       }
+      const bool own_past = past && i % unit == 0;
       for (int64_t left = runs - 1;; --left) {
-        if (const int64_t last = end - step; i <= last) {
-          do {
-            whole<T, 2, NI, NO>(own_io, op, i, both, acc);
-            i += step;
-          } while (i <= last);
+        if (const int64_t last = end - step; own_past) {
+          for (; i <= last; i += step) {
+            whole<T, 2, NI, NO, true>(own_io, op, i, both, adds);
+          }
+        } else {
+          for (; i <= last; i += step) {
+            whole<T, 2, NI, NO>(own_io, op, i, both, adds);
+          }
         }
         if constexpr (H == 1) {
           if (i + unit <= end) {
@@ -219,7 +235,7 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
         }
         if (left > 0) {
           AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
-            next[t] = V(io.tab[t][follower]);
+            next[t] = V(parameter<T>(io.tab[t][follower]));
           }
         }
         if (own > 0 && left > 0) {
@@ -276,6 +292,9 @@ void run_rows(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const Op&
         stretch(beginning + (r - r0) * g.params * g.inner, c0, together * (c1 - c0));
       }
     }
+    if (past) {
+      fence();
+    }
     if constexpr (NA > 0) {
       const int64_t slice = r0 / rows * segments + s;
       AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
@@ -328,7 +347,7 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
     AGILEACT_UNROLL for (int t = 0; t < NT; ++t) {
       A* to = storage.data() + t * stride;
       for (int64_t c = 0; c < g.params; ++c) {
-        std::fill_n(to + c * g.inner, g.inner, io.tab[t][c]);
+        std::fill_n(to + c * g.inner, g.inner, parameter<T>(io.tab[t][c]));
       }
       for (int64_t i = short_period; i < period; i += short_period) {
         std::memcpy(to + i, to, short_period * sizeof(A));
@@ -353,6 +372,7 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
   const int64_t row_tiles = ceil_div(all_rows, rows);
   Scratch<A> partial;
   partial.resize_for_overwrite(NA * row_tiles * stride);
+  const bool past = period % step == 0 && far(total, io.out);
 
   each_tile(row_tiles * column_tiles, rows * columns, [&](int64_t tile) {
     const int64_t c0 = tile % column_tiles * columns;
@@ -367,7 +387,7 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
     // or four at once to share their tables and sums brought a tenth at most, and lost as much elsewhere.
     const Streams<T, NI, NO, NT, NA> own_io = io;  // copies, as above
     const std::array<const A*, NT> own_tab = tab;
-    const auto patch = [&](int64_t r, int64_t c, auto full, int64_t n) {
+    const auto patch = [&](int64_t r, int64_t c, auto full, auto far_away, int64_t n) {
       V t[2][NT > 0 ? NT : 1];
       V acc[2][NA > 0 ? NA : 1];
       AGILEACT_UNROLL for (int k = 0; k < NT; ++k) {
@@ -381,7 +401,7 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
         acc[1][k] = p.v[1];
       }
       if constexpr (full.value) {
-        whole<T, 2, NI, NO>(own_io, op, r * period + c, t, acc);
+        whole<T, 2, NI, NO, far_away.value>(own_io, op, r * period + c, t, acc);
       } else {
         ragged<T, NI, NO, NT, NA>(io, op, r * period + c, n, t, acc);
       }
@@ -404,7 +424,13 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
           }
         }
       }
-      for (; r < r1 && (r + 1) * period <= total; ++r) {
+      const int64_t whole_rows = std::min(r1, total / period);
+      for (; past && r < whole_rows; ++r) {
+        AGILEACT_UNROLL for (int pack = 0; pack < 2; ++pack) {
+          whole<T, 2, NI, NO, true>(own_io, op, r * period + pack * step, t[pack], acc[pack]);
+        }
+      }
+      for (; r < whole_rows; ++r) {
         AGILEACT_UNROLL for (int pack = 0; pack < 2; ++pack) {
           whole<T, 2, NI, NO>(own_io, op, r * period + pack * step, t[pack], acc[pack]);
         }
@@ -419,12 +445,18 @@ void run_periods(const Geometry& g, const Streams<T, NI, NO, NT, NA>& io, const 
       // The last row may stop short of the period.
       const int64_t end = std::min(c1, total - r * period);
       int64_t c = c0;
+      for (; past && c + step <= end; c += step) {
+        patch(r, c, std::true_type(), std::true_type(), step);
+      }
       for (; c + step <= end; c += step) {
-        patch(r, c, std::true_type(), step);
+        patch(r, c, std::true_type(), std::false_type(), step);
       }
       if (c < end) {
-        patch(r, c, std::false_type(), end - c);
+        patch(r, c, std::false_type(), std::false_type(), end - c);
       }
+    }
+    if (past) {
+      fence();
     }
     AGILEACT_UNROLL for (int k = 0; k < NA; ++k) {
       std::copy_n(block[k], ceil_div(c1 - c0, step) * step, partial.data() + (r0 / rows * NA + k) * stride + c0);

@@ -13,6 +13,7 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <tuple>
 
 namespace agileact {
@@ -36,6 +37,12 @@ template <typename... Ts, typename Go>
 void with_type(c10::ScalarType dtype, Go&& go) {
   const bool known = ((dtype == c10::CppTypeToScalarType<Ts>::value && (go(Ts()), true)) || ...);
   TORCH_CHECK(known, "agileact: no kernel for ", dtype);
+}
+
+// Likewise, among all types that the kernels have.
+template <typename Go>
+void with_any_type(c10::ScalarType dtype, Go&& go) {
+  with_type<float, double, c10::BFloat16, c10::Half>(dtype, go);
 }
 
 template <typename T>
@@ -101,21 +108,30 @@ inline __m256i rounded(__m512 v) {
 // the smallest normal number.
 const bool kNativeBFloat16 = __builtin_cpu_supports("avx512bf16");
 #endif
-inline void narrow(__m512 low, __m512 high, c10::BFloat16* to) {
+inline __m512i joined(__m256i low, __m256i high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); }
+inline __m512i narrowed(__m512 low, __m512 high, c10::BFloat16) {
 #if defined(AGILEACT_NATIVE_BFLOAT16)
   if (kNativeBFloat16) {
     __m512i both;
     __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both) : "v"(low), "v"(high));
-    _mm512_storeu_si512(to, both);
-    return;
+    return both;
   }
 #endif
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded(low));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16), rounded(high));
+  return joined(rounded(low), rounded(high));
 }
-inline void narrow(__m512 low, __m512 high, c10::Half* to) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16), _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT));
+inline __m512i narrowed(__m512 low, __m512 high, c10::Half) {
+  return joined(_mm512_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT), _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT));
+}
+inline __m512i bits_of(__m512 v) { return _mm512_castps_si512(v); }
+inline __m512i bits_of(__m512d v) { return _mm512_castpd_si512(v); }
+// One vector to memory: through the caches, or past them to a whole number of vectors.
+template <bool past>
+inline void put(__m512i bits, void* to) {
+  if constexpr (past) {
+    _mm512_stream_si512(static_cast<__m512i*>(to), bits);
+  } else {
+    _mm512_storeu_si512(to, bits);
+  }
 }
 #elif defined(CPU_CAPABILITY_AVX2)
 inline __m256 widened(const c10::BFloat16* from) {
@@ -137,13 +153,37 @@ inline __m256i rounded_bits(__m256 v) {
   return _mm256_castps_si256(_mm256_or_ps(_mm256_castsi256_ps(rounded_number(v)), nan));
 }
 inline __m256i rounded(__m256 v) { return _mm256_srli_epi32(rounded_bits(v), 16); }
-inline void narrow(__m256 low, __m256 high, c10::BFloat16* to) {
-  const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded(low), rounded(high)), 0xd8);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), both);
+inline __m256i narrowed(__m256 low, __m256 high, c10::BFloat16) {
+  return _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded(low), rounded(high)), 0xd8);
 }
-inline void narrow(__m256 low, __m256 high, c10::Half* to) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 8), _mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT));
+inline __m256i narrowed(__m256 low, __m256 high, c10::Half) {
+  return _mm256_set_m128i(_mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT), _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT));
+}
+inline __m256i bits_of(__m256 v) { return _mm256_castps_si256(v); }
+inline __m256i bits_of(__m256d v) { return _mm256_castpd_si256(v); }
+// One vector to memory: through the caches, or past them to a whole number of vectors.
+template <bool past>
+inline void put(__m256i bits, void* to) {
+  if constexpr (past) {
+    _mm256_stream_si256(static_cast<__m256i*>(to), bits);
+  } else {
+    _mm256_storeu_si256(static_cast<__m256i*>(to), bits);
+  }
+}
+#endif
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+constexpr bool kPast = true;
+inline void fence() { _mm_sfence(); }
+template <bool past, typename V>
+inline void put_vector(const V& v, typename V::value_type* to) {
+  put<past>(bits_of(v), to);
+}
+#else
+constexpr bool kPast = false;
+inline void fence() {}
+template <bool past, typename V>
+inline void put_vector(const V& v, typename V::value_type* to) {
+  v.store(to);
 }
 #endif
 
@@ -177,13 +217,14 @@ struct Pack {
     }
   }
 
+  template <bool past = false>
   inline void store(T* to) const {
     if constexpr (std::is_same_v<T, acc_t<T>>) {
-      v[0].store(to);
-      v[1].store(to + W);
+      put_vector<past>(v[0], to);
+      put_vector<past>(v[1], to + W);
     } else {
 #if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
-      narrow(v[0], v[1], to);
+      put<past>(narrowed(v[0], v[1], T()), to);
 #else
       at::vec::convert_from_float<T>(v[0], v[1]).store(to);
 #endif
@@ -234,11 +275,12 @@ struct Lanes {
       return {p.v[0], p.v[1]};
     }
   }
+  template <bool past = false>
   inline void store(T* to) const {
     if constexpr (H == 1) {
-      v[0].store(to);
+      put_vector<past>(v[0], to);
     } else {
-      Pack<T>{{v[0], v[1]}}.store(to);
+      Pack<T>{{v[0], v[1]}}.template store<past>(to);
     }
   }
   inline void store(T* to, int64_t n) const {
@@ -265,14 +307,12 @@ struct Lanes<c10::BFloat16, 2> {
     return {V(_mm256_castsi256_ps(_mm256_slli_epi32(both, 16))),
             V(_mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000)))))};
   }
+  template <bool past = false>
   inline void store(c10::BFloat16* to) const {
-    __m256i even = rounded_number(v[0]), odd = rounded_number(v[1]);
-    // One comparison for both, and hardly ever more.
-    if (__builtin_expect(_mm256_movemask_ps(_mm256_cmp_ps(v[0], v[1], _CMP_UNORD_Q)) != 0, 0)) {
-      even = rounded_bits(v[0]);
-      odd = rounded_bits(v[1]);
-    }
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xaa));
+    // A NaN would have to be looked for if its lower half were not 0, which the sum would carry into the upper one. It is 0
+    // in each number that comes from memory as bfloat16 and in what arithmetic makes of it; `parameter` sees to the rest.
+    const __m256i even = rounded_number(v[0]), odd = rounded_number(v[1]);
+    put<past>(_mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xaa), to);
   }
   static inline Lanes load(const c10::BFloat16* from, int64_t n) {
     c10::BFloat16 some[2 * W] = {};
@@ -286,6 +326,16 @@ struct Lanes<c10::BFloat16, 2> {
   }
 };
 #endif
+
+// A parameter as the loops take it: a NaN without a lower half where results are rounded without a look for NaN.
+template <typename T>
+inline acc_t<T> parameter(acc_t<T> value) {
+  if constexpr (Lanes<T>::place(1) != 1) {
+    return value == value ? value : std::numeric_limits<acc_t<T>>::quiet_NaN();
+  } else {
+    return value;
+  }
+}
 
 // Adds the lanes in one fixed order.
 template <typename V>

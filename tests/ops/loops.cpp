@@ -6,14 +6,26 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <new>
 
 using namespace agileact;
 
 namespace {
 
+// Memory that begins with a line of the cache, as PyTorch's does: without it no result is written past the caches.
+struct Free {
+  void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
+};
 template <typename N>
-std::unique_ptr<N[]> numbers(int64_t n, int64_t seed) {
-  std::unique_ptr<N[]> made(new N[n]);
+using Array = std::unique_ptr<N[], Free>;
+template <typename N>
+Array<N> array(int64_t n) {
+  return Array<N>(static_cast<N*>(::operator new[](n * sizeof(N), std::align_val_t(64))));
+}
+
+template <typename N>
+Array<N> numbers(int64_t n, int64_t seed) {
+  Array<N> made = array<N>(n);
   for (int64_t i = 0; i < n; ++i) {
     made[i] = static_cast<N>(static_cast<float>((i * 7 + seed * 13) % 19 - 9) / 8);  // exact in every type
   }
@@ -34,8 +46,8 @@ void check(const Geometry& g, double close) {
   const int64_t n = g.numel(), p = g.params;
   const auto x = numbers<T>(n, 1), y = numbers<T>(n, 2), w = numbers<T>(n, 3);
   const auto a = numbers<A>(p, 4), b = numbers<A>(p, 5);
-  const std::unique_ptr<T[]> out(new T[n]), second(new T[n]), own(new T[n]);
-  const std::unique_ptr<double[]> first_sum(new double[p]), second_sum(new double[p]);
+  const auto out = array<T>(n), second = array<T>(n), own = array<T>(n);
+  const auto first_sum = array<double>(p), second_sum = array<double>(p);
   const auto at = [&](int64_t i) { return i / g.inner % p; };
 
   run<T, 1, 1, 2, 0>(g, {{x.get()}, {out.get()}, {a.get(), b.get()}, {}},
@@ -83,5 +95,13 @@ int main() {
     check<c10::BFloat16>(g, 1e-6);
     check<c10::Half>(g, 1e-6);
   }
-  std::printf("%zu shapes, four types: nothing found\n", std::size(shapes));
+  // Results of 16 MiB and more.
+  const Geometry large[] = {{2, 7, 300001}, {550, 30, 257}, {66000, 64, 1}, {4097, 1024, 1}, {4200, 1001, 1}};
+  for (const Geometry& g : large) {
+    check<float>(g, 1e-6);
+    check<double>(g, 1e-14);
+    check<c10::BFloat16>({2 * g.outer, g.params, g.inner}, 1e-6);
+    check<c10::Half>({2 * g.outer, g.params, g.inner}, 1e-6);
+  }
+  std::printf("%zu shapes, four types: nothing found\n", std::size(shapes) + std::size(large));
 }

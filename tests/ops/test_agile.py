@@ -141,6 +141,81 @@ def test_half_precision_is_rounded_as_torch_rounds(dtype: torch.dtype, shape: tu
     torch.testing.assert_close(agile(x, scale, location, "identity"), wanted, rtol=0, atol=0, equal_nan=True)
 
 
+# Results of 16 MiB and more are written past the caches. The first size is what it takes to get there.
+LARGE: list[tuple[tuple[int, ...], int, torch.dtype, bool]] = [
+    ((0, 3, 600, 601), 1, torch.float32, False),  # runs cut into segments
+    ((0, 300, 77), 1, torch.float32, False),  # runs that end within a vector
+    ((0, 300, 77), 1, torch.bfloat16, False),
+    ((0, 5, 784), 1, torch.float64, False),
+    ((0, 5, 784), 1, torch.float16, False),
+    ((0, 64), 1, torch.float32, False),  # sums in registers
+    ((0, 1024), 1, torch.float32, False),
+    ((0, 1024), 1, torch.bfloat16, False),
+    ((0, 1001), 1, torch.float32, False),  # rows that begin within a vector
+    ((0, 1030), 1, torch.float16, False),
+    ((0, 300, 77), 1, torch.float32, True),  # in place, where memory does not begin with a line of the cache
+    ((0, 64), 1, torch.float64, True),
+]
+
+
+@pytest.mark.parametrize(("shape", "dim", "dtype", "inplace"), LARGE, ids=str)
+def test_results_larger_than_the_caches(shape: tuple[int, ...], dim: int, dtype: torch.dtype, inplace: bool) -> None:
+    rest = torch.Size(shape[1:]).numel()
+    shape = ((1 << 24) // (rest * dtype.itemsize) + 1, *shape[1:])
+    generator = torch.Generator().manual_seed(9)
+    arithmetic = torch.promote_types(dtype, torch.float32)
+    block = torch.randn(8 * rest + 1, generator=generator, dtype=arithmetic).to(dtype)
+    x = block.repeat(shape[0] // 8 + 1)[1 : 1 + shape[0] * rest].view(shape)
+    scale = torch.linspace(0.5, 1.5, shape[dim], dtype=arithmetic)
+    location = torch.linspace(-0.5, 0.5, shape[dim], dtype=arithmetic)
+    along = [-1 if d == dim else 1 for d in range(len(shape))]
+    a, z = scale.view(along), x.to(arithmetic) - location.view(along)
+    wanted = (a * z.relu()).to(dtype)
+    if inplace:
+        with torch.no_grad():
+            assert torch.equal(agile(x, scale, location, "relu", dim, inplace=True), wanted)
+        return
+    grad = block.flip(0)[: shape[1] * (rest // shape[1])].view(1, *shape[1:]).expand(shape)
+    got = computed(x, scale, location, grad, FUSED_CASES[0], dim)
+    assert torch.equal(got[0], wanted)
+    passed = grad.to(arithmetic).where(z > 0, torch.zeros((), dtype=arithmetic))
+    assert torch.equal(got[1], (a * passed).to(dtype))
+    others = [d for d in range(len(shape)) if d != dim]
+    sums = [(grad.double() * z.relu()).sum(others), -scale.double() * passed.double().sum(others)]
+    for one, other in zip(got[2:], sums, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("case", FUSED_CASES, ids=FUSED_IDS)
+def test_a_nan_of_any_bits_stays_one(case: Case) -> None:
+    """Also where a sum of its bits, which rounds a number to bfloat16, would carry into the exponent or the sign."""
+    patterns = torch.tensor([0x7FC00000, 0x7F800001, 0x7FFFFFFF, -1, -0x7FFFFF], dtype=torch.int32)
+    nans = patterns.view(torch.float32)
+    halves = torch.tensor([0x7F81, 0x7FC0, 0x7FFF, -1, -0x7F], dtype=torch.int16).view(torch.bfloat16)
+    assert nans.isnan().all()
+    assert halves.isnan().all()
+    one = torch.linspace(-2, 2, 5 * 40).view(1, 5, 40).bfloat16()
+    for x in (one, one.transpose(1, 2)):
+        dim = 1 if x is one else 2
+        for scale, location in ((nans, torch.full((5,), 0.5)), (torch.full((5,), 1.25), nans)):
+            assert agile(x, scale, location, case.base, dim, **case.options).isnan().all()
+            leaves = [t.clone().requires_grad_() for t in (x, scale, location)]
+            found = torch.autograd.grad(agile(*leaves, case.base, dim, **case.options), leaves, torch.ones_like(x))
+            assert scale is not nans or found[0].isnan().all()
+        assert (
+            agile(
+                halves.expand(1, 40, 5).contiguous(),
+                torch.full((5,), 1.25),
+                torch.zeros(5),
+                case.base,
+                2,
+                **case.options,
+            )
+            .isnan()
+            .all()
+        )
+
+
 # Runs that end within a vector: two parameters meet there. The last shapes are cut into tiles within a row of runs.
 RUNS = [(3, 5, 32), (2, 7, 33), (4, 3, 49), (1, 9, 63), (5, 2, 65), (3, 4, 14, 14), (2, 300, 70), (33, 8, 2, 113)]
 
@@ -278,3 +353,17 @@ def test_gradients_of_another_size_are_refused() -> None:
     for tangent, grad in ((x, x[:1]), (x[:1], x)):
         with pytest.raises(RuntimeError, match="do not match what was saved"):
             operators.agile_double_backward(tangent, None, None, grad, x, scale, None, "relu")
+
+
+@needs_compiled
+def test_parameters_of_another_size_are_refused_before_they_are_read() -> None:
+    """A look at the parameters comes first: no terms ended the process, a short location was read past its end."""
+    operators, x = torch.ops.agileact, torch.randn(2, 3)
+    for operator in (operators.agile, operators.agile_):
+        with pytest.raises(RuntimeError, match="at least one term, not 0"):
+            operator(x, torch.ones(0), torch.ones(0), "relu", 0.0, 0.0, 1, 1, 0)
+        for scale, location in ((torch.full((3,), 2.0), torch.zeros(1)), (torch.ones(1), torch.zeros(3))):
+            with pytest.raises(RuntimeError, match="a location with"):
+                operator(x, scale, location, "relu")
+        with pytest.raises(RuntimeError, match="a parameter with 4 elements for 3"):
+            operator(x, torch.ones(4), torch.ones(4), "relu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.machinery
 import importlib.util
 import json
@@ -210,6 +211,108 @@ def test_the_binding_leaves_to_python_what_needs_a_check(make: Any, x: Any) -> N
     module = make()
     x = x() if callable(x) else x  # PyTorch warns when it makes a nested tensor
     assert ops._channels(x, module._parameters, ("relu",), module.dim, 1, False) is None
+
+
+class _Sub(torch.Tensor):
+    pass
+
+
+def _of(*shape: int, **options: Any) -> torch.Tensor:
+    return torch.linspace(-2, 3, torch.Size(shape).numel()).view(shape).to(**options)
+
+
+# x, and what differs from a call for channels in axis 1, with three numbers of float32 for scale and for location.
+BOTH_WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "usual": (_of(4, 3, 5), {}),
+    "two axes": (_of(4, 3), {}),
+    "five axes": (_of(2, 3, 2, 2, 2), {}),
+    "last axis": (_of(4, 5, 3), {"dim": -1}),
+    "first axis": (_of(3, 5), {"dim": 0}),
+    "axis too far": (_of(4, 3, 5), {"dim": 3}),
+    "axis too far below": (_of(4, 3, 5), {"dim": -4}),
+    "one axis": (_of(3), {"dim": 0}),
+    "no axes": (torch.tensor(1.0), {"dim": 0}),
+    "no samples": (_of(0, 3, 2), {}),
+    "no channels": (_of(2, 0), {"sizes": (0, 0)}),
+    "four channels": (_of(4, 4), {}),
+    "scale of four": (_of(4, 3), {"sizes": (4, 3)}),
+    "location of four": (_of(4, 3), {"sizes": (3, 4)}),
+    "parameters of two axes": (_of(4, 3), {"shape": (3, 1)}),
+    "two terms": (_of(4, 3), {"terms": 2, "sizes": (6, 6)}),
+    "two terms, sizes of one": (_of(4, 3), {"terms": 2}),
+    "no terms": (_of(4, 3), {"terms": 0, "sizes": (0, 0)}),
+    "transposed": (_of(3, 4).t(), {}),
+    "sliced": (_of(8, 6, 5)[::2, ::2, 1:], {}),
+    "expanded": (_of(1, 3, 1).expand(4, 3, 5), {}),
+    "overlapping": (_of(12).as_strided((4, 3), (2, 1)), {}),
+    "channels last": (_of(2, 3, 4, 4).contiguous(memory_format=torch.channels_last), {}),
+    "float64": (_of(4, 3, dtype=torch.float64), {}),
+    "bfloat16": (_of(4, 3, dtype=torch.bfloat16), {}),
+    "float16": (_of(4, 3, dtype=torch.float16), {}),
+    "parameters of float64": (_of(4, 3), {"dtype": torch.float64}),
+    "parameters of bfloat16": (_of(4, 3), {"dtype": torch.bfloat16}),
+    "parameters of float8": (_of(4, 3), {"dtype": torch.float8_e4m3fn}),
+    "int64": (_of(4, 3, dtype=torch.int64), {}),
+    "bool": (_of(4, 3, dtype=torch.bool), {}),
+    "complex": (_of(4, 3, dtype=torch.complex64), {}),
+    "sparse": (_of(4, 3).to_sparse(), {}),
+    "mkldnn": (_of(4, 3).to_mkldnn() if torch.backends.mkldnn.is_available() else _of(4, 3).to_sparse(), {}),
+    "meta": (_of(4, 3, device="meta"), {}),
+    "parameters on meta": (_of(4, 3), {"device": "meta"}),
+    "a subclass": (_of(4, 3).as_subclass(_Sub), {}),
+    "a parameter": (torch.nn.Parameter(_of(4, 3)), {}),
+    "a leaf": (_of(4, 3).requires_grad_(), {}),
+    "no tensor": (None, {}),
+    "no parameters": (_of(4, 3), {"parameters": {}}),
+    "plain tensors": (_of(4, 3), {"parameters": {"scale": torch.ones(3), "location": torch.zeros(3)}}),
+    "no location": (_of(4, 3), {"parameters": {"scale": torch.nn.Parameter(torch.ones(3)), "location": None}}),
+    "an option": (_of(4, 3), {"call": ("leaky_relu", 0.3)}),
+    "an option as integer": (_of(4, 3), {"call": ("softplus", 2, 5)}),
+    "no kernel": (_of(4, 3), {"call": ("sine",)}),
+}
+
+
+@needs_binding
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_the_binding_and_python_take_and_refuse_the_same(
+    monkeypatch: pytest.MonkeyPatch, name: str, inplace: bool
+) -> None:
+    x, other = BOTH_WAYS[name]
+    scale, location = other.get("sizes", (3, 3))
+    options = {key: other[key] for key in ("dtype", "device") if key in other}
+    sizes = {"scale": other.get("shape", (scale,)), "location": other.get("shape", (location,))}
+    made = {key: torch.nn.Parameter(_of(*size, **options)) for key, size in sizes.items()}
+    parameters = other.get("parameters", made)
+
+    def outcome(binding: bool) -> tuple[str, Any]:
+        """What came of it: a check is due, a result, or an error."""
+        rest = other.get("call", ("relu",)), other.get("dim", 1), other.get("terms", 1), inplace
+        # A copy with the same strides, of what may be written to.
+        own = copy.deepcopy(x) if inplace and name not in ("mkldnn", "a subclass") else x
+        try:
+            if binding:
+                assert ops._channels is not None
+                done = ops._channels(own, parameters, *rest)
+            else:
+                with monkeypatch.context() as patch:
+                    patch.setattr(ops, "_channels", None)
+                    done = ops.agile_channels(own, parameters, *rest)
+        except Exception as error:
+            return type(error).__name__, str(error)
+        if done is None:
+            return "a check", None
+        assert not inplace or done is own
+        return "a result", done.detach().clone()
+
+    short, long = outcome(binding=True), outcome(binding=False)
+    assert short[0] == long[0]
+    if short[0] == "a result":
+        assert short[1].stride() == long[1].stride()
+        torch.testing.assert_close(short[1], long[1], rtol=0, atol=0, equal_nan=True)
+    else:
+        assert short[1] == long[1]
 
 
 @needs_binding

@@ -7,8 +7,10 @@ import itertools
 
 import pytest
 
+from agileact.study.data import dataset as data_room
+from agileact.study.running import cost
 from agileact.study.running.budget import Limit, conduct_within, smaller
-from agileact.study.running.executors import Advanced, Finished, Started
+from agileact.study.running.executors import Advanced, Finished, FinishedTogether, Started
 from agileact.study.running.planner import plan
 from agileact.study.running.store import Store
 from agileact.study.spec.arms import arm
@@ -17,6 +19,7 @@ from agileact.study.spec.result import TrialResult
 from agileact.study.spec.space import search_space
 from agileact.study.spec.tasks import task
 from agileact.study.spec.trial import TrialSpec
+from agileact.study.training.stacked import stacks
 from tests.study.running.test_planner import made_up
 
 PROTOCOL = Protocol(trials=5, lr=(0.001, 0.003, 0.01), tuning_seeds=(100, 101), seeds=tuple(range(8)))
@@ -43,8 +46,21 @@ class Slow:
             yield Finished(spec, dataclasses.replace(made_up(spec), seconds=took))
 
 
-def conducted(tmp_path, study, seconds, budget, expected=1.0):
-    slow = Slow(seconds)
+class Stacked(Slow):
+    """Trials in stacks, of which each one more takes a fifth of a trial."""
+
+    def run(self, specs):
+        for group in stacks(specs):
+            yield from map(Started, group)
+            took = self.seconds(self.now) * (0.8 + 0.2 * len(group))
+            self.now += took
+            self.ran += group
+            results = tuple(dataclasses.replace(made_up(spec), seconds=took / len(group)) for spec in group)
+            yield Finished(group[0], results[0]) if len(group) == 1 else FinishedTogether(results)
+
+
+def conducted(tmp_path, study, seconds, budget, expected=1.0, executor=Slow):
+    slow = executor(seconds)
     with Store(tmp_path / "store.sqlite") as store:
         limit = Limit(budget, expected, clock=lambda: slow.now)
         part, current = conduct_within(limit, study, store, slow)
@@ -74,6 +90,26 @@ def test_a_budget_is_a_limit_and_what_is_complete_has_all_arms(tmp_path, study, 
     assert part == study or load != "as fast as timed"
     if load != "three times as slow":
         assert part.protocol.units >= 3
+
+
+@pytest.mark.parametrize("load", LOADS, ids=str)
+def test_stacks_end_together_and_tell_how_long_a_trial_takes(tmp_path, load):
+    # Alone the trials would take 189 s.
+    part, current, slow = conducted(tmp_path, REPLICATED, LOADS[load], 100.0, executor=Stacked)
+    assert slow.now <= 110.0
+    assert current.finished
+    assert part.arms == REPLICATED.arms
+    assert len({(len(one.choice.scores), len(one.final)) for one in current.parts}) == 1
+    assert part.protocol.replicates >= 3
+    assert part == REPLICATED or load != "as fast as timed"
+
+
+def test_the_first_trials_are_one_of_each_stack(tmp_path):
+    slow = Stacked(lambda now: 1.0)
+    with Store(tmp_path / "store.sqlite") as store:
+        conduct_within(Limit(1.5, 1.0, clock=lambda: slow.now), REPLICATED, store, slow, jobs=2)
+    first = [spec.arm.activation("fc") for spec in slow.ran[:2]]
+    assert first == ["relu", "agile-relu"]
 
 
 def test_the_same_command_again_goes_on_to_the_whole(tmp_path):
@@ -145,6 +181,35 @@ def test_what_would_be_enough_is_enough(tmp_path):
     assert current.finished
     assert part.protocol.units >= 1
     assert slow.now <= enough <= 1.3 * 30.0 * part.most_trials
+
+
+def test_workers_that_take_long_to_begin_tell_how_slow_trials_will_be():
+    now = 0.0
+    limit = Limit(60.0, 1.0, clock=lambda: now)
+    limit.note(Started(next(iter(plan(ONCE, lambda spec: None).next))))
+    assert limit.enough(10) == pytest.approx(60 + 10 * 1.05)
+    now = 50.0  # ten times as long as 4 s to begin, and a trial
+    assert limit.enough(10) == pytest.approx(60 + 50 + 10 * 10 * 1.05)
+
+
+def test_of_trials_that_share_a_stack_each_takes_its_part_of_the_time(monkeypatch):
+    sizes = []
+
+    def run(specs, data):
+        sizes.append(len(specs))
+        return [dataclasses.replace(made_up(spec), seconds=6.0, seconds_per_iteration=1.0) for spec in specs]
+
+    monkeypatch.setattr(cost, "run_stack", run)
+    spec = ONCE.tasks[0].spec
+    data = data_room.load(spec.data)
+    # A trial's steps of a second, before which as much less was spent as no time passed.
+    expected = spec.budget.iterations - 6.0
+    for trials, size in ((3, 3), (40, 10)):
+        assert cost.trial_seconds(spec, ONCE.arms[0].spec, data, trials) == pytest.approx(expected, abs=1)
+        assert sizes.pop() == size
+    patient = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, patience=3, iterations=50))
+    assert 0 < cost.trial_seconds(patient, ONCE.arms[0].spec, data, 40) < 50
+    assert not sizes
 
 
 def test_time_that_comes_back_is_used(tmp_path):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from agileact.study import models
-from agileact.study.spec.trial import ArmSpec
+from agileact.study.spec.trial import ArmSpec, ModelSpec
 from agileact.study.training.loop import batches, evaluate, saved_bytes
 from agileact.study.training.run import run_trial
 from tests.study.builders import make_data, make_spec
@@ -181,3 +183,47 @@ def test_memory_for_the_backward_pass_is_measured_without_a_trace():
     assert all(torch.equal(value, before[name]) for name, value in normalised.state_dict().items())
     assert saved_bytes(model, data.train_x[:20]) > 1.5 * saved_bytes(model, data.train_x[:10])
     assert run_trial(spec, data).saved_bytes == saved_bytes(model, data.train_x[:10])
+
+
+@pytest.mark.parametrize("case", ["finished", "test curve", "diverged", "patience"])
+def test_evaluated_aside_a_trial_is_the_same_to_the_bit(case: str):
+    changes: dict[str, Any] = {"test_curve": case == "test curve", "patience": 2 * (case == "patience")}
+    spec = make_spec(iterations=12, probe_every=0, **changes)
+    if case in ("diverged", "patience"):
+        rate = 1e30 if case == "diverged" else 3.0
+        spec = dataclasses.replace(spec, arm=dataclasses.replace(spec.arm, optimizer="sgd", lr=rate))
+    results = [run_trial(spec, make_data(), aside=aside) for aside in (False, True)]
+    own, other = (dataclasses.replace(one, seconds=0.0, seconds_per_iteration=0.0).to_json() for one in results)
+    assert own == other
+    assert (len(results[0].curve.iteration) == 7) == (case in ("finished", "test curve"))
+
+
+def test_what_fails_aside_fails_the_trial(monkeypatch: pytest.MonkeyPatch):
+    from agileact.study.training import loop
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError(threading.current_thread().name)
+
+    trial = loop.Trial(make_spec(probe_every=0), make_data(), None, aside=True)
+    monkeypatch.setattr(trial, "_evaluations", broken)
+    with pytest.raises(RuntimeError, match="ThreadPoolExecutor"):
+        trial.run()
+    # Its thread has ended with it.
+    assert not [one for one in threading.enumerate() if one.name.startswith("ThreadPoolExecutor")]
+
+
+def test_code_of_the_user_is_not_evaluated_aside():
+    from agileact.study.training.loop import evaluates_aside
+
+    spec = make_spec()
+    own = dataclasses.replace(spec.arm, activations=(("conv", "tests.study.activations_of_a_user:Slope"),))
+    task = spec.task
+    others = [
+        dataclasses.replace(spec, arm=own),
+        dataclasses.replace(spec, task=dataclasses.replace(task, model=ModelSpec("custom", (("target", "a:b"),)))),
+        make_spec(device="cuda"),
+        dataclasses.replace(
+            spec, task=dataclasses.replace(task, data=dataclasses.replace(task.data, options=(("metric", "a:b"),)))
+        ),
+    ]
+    assert [evaluates_aside(one) for one in (spec, *others)] == [True, False, False, False, False]

@@ -173,15 +173,22 @@ def _add_compare(commands: Any) -> None:
     parser.set_defaults(run=_compare, data_dir=None, resumes=True)
 
 
+_CORE_SECONDS = 15.0
+"""What one core needs to begin, to run the fewest trials, and to say what they show."""
+
+
 def _compare(options: argparse.Namespace) -> None:
     """Run the comparison; what comes before its trials, imports too, is interrupted when the budget is over."""
     try:
         with deadline(options.begun + LATEST * options.budget - time.monotonic()) as options.ready:
             _later("compare", "run")(options)
     except DeadlineError:
+        # The share of a core that this process had until now: what it still needs takes as much longer.
+        share = min(1.0, time.process_time() / (time.monotonic() - options.begun))
+        enough = max(4 * options.budget, 10 * math.ceil(_CORE_SECONDS / share / 10))
         raise ArgumentError(
             f"the budget of {options.budget:g} s was over before the first trial could begin, on this machine as busy "
-            f"as it is; take one of {4 * options.budget:g} s or more"
+            f"as it is; take one of {enough:g} s or more"
         ) from None
 
 

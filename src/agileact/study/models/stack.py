@@ -15,6 +15,9 @@ from agileact.nn import AgileModule
 from agileact.study.spec.activation_names import PlainActivation, activation
 from agileact.study.spec.user_targets import UserActivation
 
+Layout = dict[str, tuple[nn.Parameter, tuple[int, int, int]]]
+"""Parameters of a stack by their names in one network, each with the sizes of a view: (before, networks, behind)."""
+
 
 class StackedLinear(nn.Module):
     """S linear layers of one shape, y_s = x_s W_s + c_s: (S, N, inputs), or (1, N, inputs) for all, to (S, N, ...)."""
@@ -33,6 +36,10 @@ class StackedLinear(nn.Module):
     def part(self, index: int) -> dict[str, Tensor]:
         """Return the parameters of one layer."""
         return {"weight": self.weight[index].t(), "bias": self.bias.view(len(self.weight), -1)[index]}
+
+    def layout(self) -> Layout:
+        """Return the parameters of all layers, each with the sizes of a view of them."""
+        return {name: (value, (1, len(self.weight), -1)) for name, value in self.named_parameters()}
 
     def set_part(self, index: int, state: Mapping[str, Tensor]) -> None:
         """Give one layer other parameters."""
@@ -70,6 +77,10 @@ class StackedChannels(nn.Module):
             name: value if value.ndim == 0 else self._view(value)[:, index].flatten()
             for name, value in self.module.state_dict(keep_vars=True).items()
         }
+
+    def layout(self) -> Layout:
+        """Return the parameters of all modules, each with the sizes of a view of them."""
+        return {name: (value, (-1, self.stacked, self.channels)) for name, value in self.module.named_parameters()}
 
     def set_part(self, index: int, state: Mapping[str, Tensor]) -> None:
         """Give one module other parameters and buffers."""
@@ -131,6 +142,15 @@ class StackedNetwork(nn.Module):
             for key, value in layer.part(index).items()
         }
 
+    def layout(self) -> Layout:
+        """Return the parameters of all networks, each with the sizes of a view of them."""
+        return {
+            f"{name}.{key}": found
+            for name, layer in self.layers.items()
+            if isinstance(layer, _WITH_STATE)
+            for key, found in layer.layout().items()
+        }
+
     @torch.no_grad()
     def set_part(self, index: int, state: Mapping[str, Tensor]) -> None:
         """Give one network the state that :meth:`part` returned."""
@@ -187,6 +207,10 @@ class MappedNetwork(nn.Module):
     def part(self, index: int) -> dict[str, Tensor]:
         """Return the state of one network, under the names that it has there."""
         return {name: value[index] for name, value in self._state().items()}
+
+    def layout(self) -> Layout:
+        """Return the parameters of all networks, each with the sizes of a view of them."""
+        return {name: (value, (1, self.stacked, -1)) for name, value in self.numbers.named_parameters()}
 
     @torch.no_grad()
     def set_part(self, index: int, state: Mapping[str, Tensor]) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from agileact._common.deadline import CLOSING
 from agileact.study.running.conduct import Results
+from agileact.study.running.cost import START_SECONDS
 from agileact.study.running.executors import Event, Executor, Finished, Started
 from agileact.study.running.planner import Plan, plan
 from agileact.study.running.runner import run_study
 from agileact.study.running.store import Store
 from agileact.study.spec.protocol import Study
+from agileact.study.training.stacked import stacks
 
 _CLOSING_OF_BEGINNING = 0.4
 """Verdict and report take about so many times as long as the process took to begin, on a slow machine too."""
@@ -23,6 +25,8 @@ MARGIN = 1.05
 
 _LAST = 4
 """So many trials tell how fast they are now."""
+_TOGETHER = 0.1
+"""Trials that end within this share of their time ended together, as those of a stack do."""
 
 
 class OutOfTimeError(Exception):
@@ -54,6 +58,7 @@ class Limit:
         self._started: float | None = None
         self._first: float | None = None
         self._latest: list[float] = []
+        self._stacks: set[int] = set()  # where in them a stack begins, or a trial alone
 
     @property
     def left(self) -> float:
@@ -65,10 +70,12 @@ class Limit:
         """Seconds that one more trial takes, as far as is known: those of all so far, or of the last few if longer."""
         if self._first is None or not self._latest:
             return self._expected
-        last = self._latest[-_LAST:]
-        means = [(self._latest[-1] - self._first) / len(self._latest)]
-        if len(self._latest) > _LAST:
-            means.append((last[-1] - self._latest[-_LAST - 1]) / _LAST)
+        begin, count = self._first, len(self._latest)
+        means = [(self._latest[-1] - begin) / count]
+        # The trials of a stack end together: a part of it says nothing of how long they took.
+        first = next((at for at in range(count - _LAST, 0, -1) if at in self._stacks), 0)
+        if first:
+            means.append((self._latest[-1] - self._latest[first - 1]) / (count - first))
         return max(means)
 
     @property
@@ -78,9 +85,13 @@ class Limit:
 
     def enough(self, missing: int) -> float:
         """Return about how long the whole time would have to be for so many more trials."""
-        # Of workers that have returned nothing yet it is not known how long they begin: as long again, perhaps.
-        begins = 0.0 if self._latest or self._started is None else self._clock() - self._started
-        return self.seconds + begins + missing * self.each * MARGIN
+        if self._latest or self._started is None:
+            return self.seconds + missing * self.each * MARGIN
+        # Of workers that have returned nothing yet it is not known how long they begin: as long again, perhaps. On a
+        # machine that does other things, trials are as much slower than timed as this beginning is.
+        begins = self._clock() - self._started
+        slower = max(1.0, begins / (START_SECONDS + self._expected))
+        return self.seconds + begins + missing * self.each * slower * MARGIN
 
     def check(self) -> None:
         """Raise OutOfTimeError if the time is over."""
@@ -96,6 +107,9 @@ class Limit:
             if self._first is None:
                 # What its worker began with, such as imports, comes once.
                 self._first = now - event.result.seconds
+            # One that ended much later than its share of the work is of another stack, or of another worker's.
+            if not self._latest or now - self._latest[-1] > _TOGETHER * event.result.seconds:
+                self._stacks.add(len(self._latest))
             self._latest.append(now)
 
     def fitting(self, sizes: Sequence[Study], known: Results) -> tuple[Study, Plan]:
@@ -204,7 +218,10 @@ def conduct_within(
                 current.next,
                 key=lambda spec: (spec.task.data.split, spec.task.budget.use_test, spec not in least, spec.seed),
             )
-            batch = waiting[: max(jobs, limit.at_once)]
+            # First one of each stack, alone: what a part of a stack takes, and how fast workers begin, is not known.
+            batch = [stack[0] for stack in stacks(waiting)][:jobs]
+            if limit.at_once:
+                batch = waiting[: max(jobs, limit.at_once)]
             show = on_plan(part, current, len(batch))
             if current.finished:
                 break

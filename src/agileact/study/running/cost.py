@@ -18,11 +18,14 @@ from agileact.study.training.loop import evaluate
 from agileact.study.training.pooling import pooled_at_once
 from agileact.study.training.run import run_trial
 from agileact.study.training.setup import build_optimizer, network_on
+from agileact.study.training.stacked import run_stack, stackable
 from agileact.study.training.threads import one_thread
 
 _STEPS = 6
 _SECONDS_TO_TIME = 1.0
 """Of steps that take so long together, two are enough to know how long one takes."""
+_TOGETHER = 10
+"""So many trials of a stack tell nearly what each takes of a whole one."""
 START_SECONDS = 4.0
 """What a worker needs to import torch and load data."""
 
@@ -43,7 +46,7 @@ def estimate(study: Study, current: Plan, data: Mapping[str, DataSet], jobs: int
     """
     with one_thread():
         seconds = {
-            (arm.name, task.name): trial_seconds(task.spec, arm.spec, data[task.name])
+            (arm.name, task.name): trial_seconds(task.spec, arm.spec, data[task.name], study.pair_trials)
             for task in study.tasks
             for arm in study.arms
         }
@@ -51,15 +54,18 @@ def estimate(study: Study, current: Plan, data: Mapping[str, DataSet], jobs: int
     return Cost(0.0 if current.finished else START_SECONDS + left / jobs, seconds)
 
 
-def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
-    """Return how long one trial takes: timed steps and one timed evaluation, times their number.
+def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet, trials: int = 1) -> float:
+    """Return how long one trial takes of as many: timed steps and one timed evaluation, times their number.
 
-    What is to run on a GPU that this process does not see, because it is a cluster's, is timed on the CPU.
+    Trials that share a stack are timed in one. What is to run on a GPU that this process does not see, because it is a
+    cluster's, is timed on the CPU.
     """
     budget = task.budget
     on_gpu = budget.device == "cuda" and torch.cuda.is_available()
     if on_gpu or (budget.device == "cpu" and (budget.precision != "fp32" or budget.processes > 1)):
         return _tried_seconds(task, arm, data)
+    if trials > 1 and stackable(TrialSpec(task, arm, 0)):
+        return _tried_seconds(task, arm, data, min(trials, _TOGETHER))
     model = pooled_at_once(network_on(data, task.model, arm))
     optimizer, loss = build_optimizer(model, arm), data.objective.mean
     x, y = data.train_x[: budget.batch_size], data.train_y[: budget.batch_size]
@@ -79,15 +85,17 @@ def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
     return min(durations[1:]) * budget.iterations + evaluation * evaluations + test
 
 
-def _tried_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet) -> float:
-    """Return how long one trial takes, from a very short one: its processes, its device and its precision count."""
+def _tried_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet, together: int = 1) -> float:
+    """Return how long one trial takes, from very short ones: processes, device, precision and stack count."""
     budget = task.budget
     short = dataclasses.replace(
         budget, iterations=_STEPS, evaluate_every=_STEPS, probe_every=0, test_curve=False, use_test=False
     )
+    specs = [TrialSpec(dataclasses.replace(task, budget=short), arm, seed) for seed in range(together)]
     start = time.perf_counter()
-    result = run_trial(TrialSpec(dataclasses.replace(task, budget=short), arm, seed=0), data)
-    beginning = time.perf_counter() - start - result.seconds
+    results = run_stack(specs, {task.data: data}) if together > 1 else [run_trial(specs[0], data)]
+    result = results[0]  # each has the same share of the time
+    beginning = (time.perf_counter() - start) / together - result.seconds
     # It evaluated all training samples once and the validation samples twice.
     validation, test = len(data.validation_y), len(data.test_y)
     evaluating = max(0.0, result.seconds - _STEPS * result.seconds_per_iteration)

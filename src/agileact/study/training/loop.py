@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,14 @@ from agileact.monitor.activity import Turning
 from agileact.nn import Agile, AgileModule, CombinedAgile
 from agileact.study import models
 from agileact.study.data.dataset import DataSet
-from agileact.study.data.objective import Objective
+from agileact.study.data.objective import OPTIONS, Objective
 from agileact.study.spec.result import Curve, DirectionTrace, LayerTrace, Probe, Shape, TrialResult
 from agileact.study.spec.trial import TrialSpec
+from agileact.study.spec.user_targets import target_of
 from agileact.study.training.pooling import pooled_at_once
 from agileact.study.training.setup import Steps, build_optimizer, build_scheduler, network_on
 from agileact.study.training.shapes import sampled, shapes
+from agileact.study.training.threads import one_thread
 
 Evaluation = tuple[float, float | None]
 """Mean loss and metric: accuracy, unless the task names another; none of a regression by itself."""
@@ -143,11 +146,36 @@ def agile_modules(model: nn.Module) -> dict[str, AgileModule]:
     return {name: module for name, module in model.named_modules() if isinstance(module, (Agile, CombinedAgile))}
 
 
+def evaluates_aside(spec: TrialSpec) -> bool:
+    """Return whether a trial can be evaluated on a thread of its own: on the CPU, and without code of the user's.
+
+    What user code draws or keeps belongs to the thread that trains.
+    """
+    budget, task = spec.task.budget, spec.task
+    return (
+        (budget.device, budget.precision, budget.processes) == ("cpu", "fp32", 1)
+        and task.model.name != "custom"
+        and not {name for name, _ in task.data.options}.intersection(OPTIONS)
+        and not any(target_of(str(name)) for _, name in spec.arm.activations)
+    )
+
+
 class Trial:
-    """State of one running trial, in one process and in full precision."""
+    """State of one running trial, in one process and in full precision.
+
+    With ``aside`` a copy of the network is evaluated on a thread of its own while the network trains on, for a machine
+    with a core to spare. What is measured is the same, to the bit: a trial that turns out to be over goes back to the
+    copy, and the steps that it took meanwhile are forgotten.
+    """
 
     def __init__(
-        self, spec: TrialSpec, data: DataSet, progress: Progress | None, device: torch.device | None = None
+        self,
+        spec: TrialSpec,
+        data: DataSet,
+        progress: Progress | None,
+        device: torch.device | None = None,
+        *,
+        aside: bool = False,
     ) -> None:
         self.spec = spec
         self.budget = spec.task.budget
@@ -169,6 +197,9 @@ class Trial:
         self.turning = Turning(self.model, lambda weight: self.full(weight.detach()))
         self.measured = Measured(spec, self.agile, self.turning.layers)
         self.best_state: dict[str, Tensor] | None = None
+        self.thread = ThreadPoolExecutor(1) if aside else None
+        self.evaluated = copy.deepcopy(self.model) if aside else self.model
+        self.pending: tuple[int, float, Callable[[], tuple[Evaluation, Evaluation | None]]] | None = None
 
     def run(self) -> TrialResult:
         """Train, measure, and return the result."""
@@ -177,9 +208,10 @@ class Trial:
         with self.gathered():
             before = sampled(self.model) if self.budget.use_test else {}
         # What a network draws while it trains, such as dropout, must not depend on what ran here before.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), self.thread or contextlib.nullcontext():
             torch.manual_seed(models.subseed(self.spec.seed, self.stream()))
             self._train(durations)
+            self._settle()
         with self.gathered():
             learned = shapes(self.model, before) if self.budget.use_test else {}
         test = self._selected_test()
@@ -279,22 +311,47 @@ class Trial:
         probe.after_activations.append(after)
 
     def _measure(self, iteration: int, train_loss: float) -> None:
-        test = self._evaluate("test") if self.budget.test_curve else None
-        self.measured.note(iteration, train_loss, self._evaluate("validation"), test)
-        if self.measured.to_be_kept:
-            self.best_state = copy.deepcopy(self.model.state_dict())
+        """Evaluate the network as it is now; what is found aside is noted before the next evaluation."""
+        self._settle()
+        if self.measured.ends:
+            return
+        if self.thread is None:
+            found = self._evaluations()
+            self.pending = iteration, train_loss, lambda: found
+            self._settle()
+        else:
+            self.evaluated.load_state_dict(self.model.state_dict())
+            self.pending = iteration, train_loss, self.thread.submit(self._evaluations).result
         for name, module in self.agile.items():
             self.measured.trace(name, self.full(module.scale.detach()), self.full(module.location.detach()))
         self.measured.turned(self.turning)
 
+    def _settle(self) -> None:
+        """Note the evaluation that is not noted yet, if there is one; a trial that it ends goes back to it."""
+        if self.pending is None:
+            return
+        iteration, train_loss, found = self.pending
+        self.pending = None
+        self.measured.note(iteration, train_loss, *found())
+        if self.measured.to_be_kept:
+            self.best_state = copy.deepcopy(self.evaluated.state_dict())
+        if self.measured.ends and self.thread is not None:
+            self.model.load_state_dict(self.evaluated.state_dict())
+
+    def _evaluations(self) -> tuple[Evaluation, Evaluation | None]:
+        """Return what the network that is evaluated does on validation data, and on test data if there is a curve."""
+        with contextlib.nullcontext() if self.thread is None else one_thread():
+            test = self._evaluate("test") if self.budget.test_curve else None
+            return self._evaluate("validation"), test
+
     def _evaluate(self, part: str) -> Evaluation:
         x, y = getattr(self.data, f"{part}_x"), getattr(self.data, f"{part}_y")
-        return evaluate(self.model, x, y, objective=self.data.objective)
+        return evaluate(self.evaluated, x, y, objective=self.data.objective)
 
     def _selected_test(self) -> tuple[float | None, float | None]:
         if self.best_state is None:
             return self.measured.chosen_test()
-        self.model.load_state_dict(self.best_state)
+        self.evaluated.load_state_dict(self.best_state)
         return self._evaluate("test")
 
 

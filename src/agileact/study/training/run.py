@@ -8,11 +8,11 @@ from agileact._common.errors import ArgumentError
 from agileact.study.data.dataset import DataSet
 from agileact.study.spec.result import TrialResult
 from agileact.study.spec.trial import Budget, TrialSpec
-from agileact.study.training.loop import Progress, Trial
+from agileact.study.training.loop import Progress, Trial, evaluates_aside
 from agileact.study.training.threads import one_thread
 
 
-def run_trial(spec: TrialSpec, data: DataSet, progress: Progress | None = None) -> TrialResult:
+def run_trial(spec: TrialSpec, data: DataSet, progress: Progress | None = None, *, aside: bool = False) -> TrialResult:
     """Train one network on one thread and return everything that was measured.
 
     The result is a function of ``spec`` and ``data`` alone, on the CPU to the bit on one machine: one thread, weights
@@ -23,6 +23,8 @@ def run_trial(spec: TrialSpec, data: DataSet, progress: Progress | None = None) 
         spec: What to run.
         data: The data set that ``spec.task.data`` names.
         progress: Called with the iteration and the loss of the last batch, about twice a second.
+        aside: Whether a core is to spare, on which the network can be evaluated while it trains; without effect on the
+            result.
 
     Raises:
         ArgumentError: If the arm and the model do not fit, or there is no such device.
@@ -36,7 +38,7 @@ def run_trial(spec: TrialSpec, data: DataSet, progress: Progress | None = None) 
 
         return run_accelerated(spec, data, progress)
     with one_thread():
-        return Trial(spec, data, progress).run()
+        return Trial(spec, data, progress, aside=aside and evaluates_aside(spec)).run()
 
 
 def check_device(budget: Budget) -> None:

@@ -93,24 +93,34 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
 
     What agile activations and baselines learn has the activation learning rate and no weight decay.
     """
-    _check_effect(model, arm)
-    activation_lr = arm.lr if arm.activation_lr is None else arm.activation_lr
-    scale_lr = activation_lr if arm.scale_lr is None else arm.scale_lr
-    location_lr = activation_lr if arm.location_lr is None else arm.location_lr
-
-    def build(groups: Any) -> torch.optim.Optimizer:
-        return optimizers.build(arm.optimizer, groups, dict(arm.optimizer_options))
-
-    if arm.updates != "own":
+    if arm.updates == "own":
+        optimizer = optimizers.build(arm.optimizer, parameter_groups(model, arm), dict(arm.optimizer_options))
+    else:
+        _check_effect(model, arm)
+        _, scale_lr, location_lr = _activation_rates(arm)
         return FoldedOptimizer(
             model,
-            build,
+            lambda groups: optimizers.build(arm.optimizer, groups, dict(arm.optimizer_options)),
             lr=arm.lr,
             scale_lr=scale_lr,
             location_lr=location_lr,
             weight_decay=arm.weight_decay,
             reset=arm.updates == "folded-reset",
         )
+    if arm.weights in HELD:
+        standardize_weights(optimizer, model)
+    if arm.activation_decay:
+        decay_activations(optimizer, model)
+    if arm.scale_sign == "positive":
+        project = keeping_positive(model)
+        optimizer.register_step_post_hook(lambda *_: project())
+    return optimizer
+
+
+def parameter_groups(model: nn.Module, arm: ArmSpec) -> list[dict[str, Any]]:
+    """Return the network's parameters in the groups that an optimizer of ``arm`` takes, each with its numbers."""
+    _check_effect(model, arm)
+    activation_lr, scale_lr, location_lr = _activation_rates(arm)
     groups = param_groups(
         model,
         lr=arm.lr,
@@ -122,14 +132,14 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
     )
     for group in groups:
         group["lr"] = {"scale": scale_lr, "location": location_lr}.get(group.get("name", ""), group["lr"])
-    optimizer = build(groups)
-    if arm.weights in HELD:
-        standardize_weights(optimizer, model)
-    if arm.activation_decay:
-        decay_activations(optimizer, model)
-    if arm.scale_sign == "positive":
-        _keep_positive(optimizer, model)
-    return optimizer
+    return groups
+
+
+def _activation_rates(arm: ArmSpec) -> tuple[float, float, float]:
+    """Return the learning rates of what activations learn, of scales and of locations."""
+    usual = arm.lr if arm.activation_lr is None else arm.activation_lr
+    scale, location = (usual if rate is None else rate for rate in (arm.scale_lr, arm.location_lr))
+    return usual, scale, location
 
 
 def _check_effect(model: nn.Module, arm: ArmSpec) -> None:
@@ -231,12 +241,13 @@ def _own_groups(model: nn.Module, arm: ArmSpec, activation_lr: float) -> list[di
     return groups
 
 
-def _keep_positive(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+def keeping_positive(model: nn.Module) -> Callable[[], None]:
+    """Return what puts scales of the network that are no longer positive back to a small number."""
     scales = [module.scale for module in model.modules() if isinstance(module, AgileModule)]
 
-    def project(*_: Any) -> None:
+    def project() -> None:
         with torch.no_grad():
             for scale in scales:
                 scale.clamp_(min=_LEAST_SCALE)
 
-    optimizer.register_step_post_hook(project)
+    return project

@@ -1,4 +1,4 @@
-"""Trials that differ in their seed alone, trained as one network: the small ones are mostly overhead of many calls."""
+"""Trials that differ in seed, rates and the like, trained as one network: small ones are mostly overhead of calls."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import copy
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, log_softmax, mse_loss, nll_loss
 
 from agileact.study.data.dataset import DataSet
 from agileact.study.data.objective import OPTIONS
 from agileact.study.models.stack import MappedNetwork, StackedNetwork, same_in_a_stack
 from agileact.study.spec.result import TrialResult
-from agileact.study.spec.trial import ArmSpec, TaskSpec, TrialSpec
+from agileact.study.spec.trial import ArmSpec, DataSpec, TaskSpec, TrialSpec
 from agileact.study.spec.user_targets import target_of
 from agileact.study.training.loop import (
     Evaluation,
@@ -27,16 +28,34 @@ from agileact.study.training.loop import (
     saved_bytes,
     short,
 )
+from agileact.study.training.optimizers import Numbers, StackedOptimizer, factors
 from agileact.study.training.run import check_device, run_trial
-from agileact.study.training.setup import build_network, build_optimizer, build_scheduler
+from agileact.study.training.setup import (
+    Steps,
+    build_optimizer,
+    build_scheduler,
+    keeping_positive,
+    network_on,
+    parameter_groups,
+)
 from agileact.study.training.shapes import sampled, shapes
 from agileact.study.training.threads import one_thread
 
 _MODELS = {"cpu": ("mlp", "deep-mlp"), "cuda": ("mlp", "deep-mlp", "cnn", "resnet")}
 """On the CPU convolutions are not worth it: what they cost is arithmetic. A GPU has room beside them."""
 
-MOST = 10
-"""More in one stack are no faster: what is in work no longer fits into the cache."""
+MOST = 24
+"""More in one stack are hardly faster, and other cores have nothing to do meanwhile."""
+
+_NUMBERS = (
+    *("optimizer", "optimizer_options", "lr", "activation_lr", "scale_lr", "location_lr", "bias_lr_multiplier"),
+    *("weight_decay", "activation_decay", "schedule", "warmup", "clip_norm", "label_smoothing"),
+)
+"""Fields of an arm in which the networks of a stack may differ: what tuning looks through."""
+_USUAL: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(ArmSpec) if field.name in _NUMBERS}
+
+_EVALUATED_AT_ONCE = 500
+"""Samples of each network, where each has samples of its own."""
 
 _SECONDS_BETWEEN_REPORTS = 0.5
 
@@ -44,10 +63,9 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
-    A stack cannot probe single steps, take folded updates, give biases a rate of their own or clip each network's
-    gradient. Nor can it constrain rows of weights, normalise by layer or end one network's training. It is for full
-    precision, one process, and the loss and metric that the kind of data has by itself. An activation of the user's
-    must compute in it what it computes alone.
+    A stack cannot probe single steps, take folded updates, constrain rows of weights, normalise by layer or end one
+    network's training. It is for full precision, one process, and the loss and metric that the kind of data has by
+    itself. An activation of the user's must compute in it what it computes alone.
     """
     budget = spec.task.budget
     return (
@@ -56,8 +74,6 @@ def stackable(spec: TrialSpec) -> bool:
         and budget.probe_every == 0
         and not {name for name, _ in spec.task.data.options}.intersection(OPTIONS)
         and spec.arm.updates == "own"
-        and spec.arm.bias_lr_multiplier == 1.0
-        and spec.arm.clip_norm is None
         and spec.arm.weights == "free"
         and spec.arm.normalisation != "layer"
         and budget.patience == 0
@@ -82,38 +98,52 @@ def alone_for_its_activation(task: TaskSpec, arm: ArmSpec) -> bool:
 def stacks(specs: Sequence[TrialSpec]) -> list[list[TrialSpec]]:
     """Return the trials in the groups that run together, in the order of their first ones.
 
-    The last bits of a trial depend on its stack, so that stacks follow from the plan alone: ten seeds each, in their
+    Trials of a stack have the same network, task and budget. Their seeds may differ, their division into training and
+    validation samples, and the numbers of their optimizers: those of all points and replicates are together.
+    The last bits of a trial depend on its stack, so that stacks follow from the plan alone: so many each, in their
     order, on every machine. What is stored is always a whole stack, and a study that goes on has the same ones.
 
     Example:
         >>> from agileact.study.spec.arms import arm
         >>> from agileact.study.spec.tasks import task
-        >>> specs = [TrialSpec(task("paper-mlp").spec, arm("relu").spec, seed) for seed in range(12)]
-        >>> [[spec.seed for spec in stack] for stack in stacks(specs)]
-        [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [10, 11]]
+        >>> arms = [arm("relu", lr=lr).spec for lr in (0.001, 0.01)]
+        >>> specs = [TrialSpec(task("paper-mlp").spec, one, seed) for seed in range(15) for one in arms]
+        >>> [len(stack) for stack in stacks(specs)]
+        [24, 6]
     """
     alike: dict[object, list[TrialSpec]] = {}
     for spec in specs:
-        alike.setdefault((spec.task, spec.arm) if stackable(spec) else spec, []).append(spec)
+        alike.setdefault(_kind(spec) if stackable(spec) else spec, []).append(spec)
     return [group[start : start + MOST] for group in alike.values() for start in range(0, len(group), MOST)]
+
+
+def _kind(spec: TrialSpec) -> tuple[TaskSpec, ArmSpec]:
+    """Return what the trials of a stack have in common."""
+    task = dataclasses.replace(spec.task, data=dataclasses.replace(spec.task.data, split=0))
+    return task, dataclasses.replace(spec.arm, **_USUAL)
 
 
 def run_group(
     specs: Sequence[TrialSpec],
-    data: DataSet,
+    data: Mapping[DataSpec, DataSet],
     progress: Callable[[TrialSpec, int, float], None] | None = None,
+    *,
+    aside: bool = False,
 ) -> list[TrialResult]:
-    """Run one group of :func:`stacks`: as a stack if trials of this kind run in stacks."""
+    """Run one group of :func:`stacks`, on the data that they name: as a stack if their kind runs in stacks.
+
+    ``aside``: whether a core is to spare for evaluation; the steps of a stack are too short for a second thread.
+    """
     if stackable(specs[0]):
         return run_stack(specs, data, progress)
     (spec,) = specs
     tell = None if progress is None else lambda iteration, loss: progress(spec, iteration, loss)
-    return [run_trial(spec, data, tell)]
+    return [run_trial(spec, data[spec.task.data], tell, aside=aside)]
 
 
 def run_stack(
     specs: Sequence[TrialSpec],
-    data: DataSet,
+    data: Mapping[DataSpec, DataSet],
     progress: Callable[[TrialSpec, int, float], None] | None = None,
     *,
     mapped: bool | None = None,
@@ -121,18 +151,24 @@ def run_stack(
     """Run trials of one group of :func:`stacks`; on the CPU to the same bits whenever the same group is run.
 
     Args:
-        specs: Trials that differ in their seed alone.
-        data: The data set that they name.
+        specs: Trials that a stack can hold.
+        data: The data sets that they name, with parts of the same sizes.
         progress: Called for each trial with the iteration and the loss of its last batch, about twice a second.
         mapped: Stack by vmap, which takes any network, instead of layers that are written for stacks and twice as
             fast on a CPU; None for what suits the device.
 
     Raises:
-        ArgumentError: If there is no such device.
+        ArgumentError: If there is no such device, or an arm and the model do not fit.
     """
     check_device(specs[0].task.budget)
+    # Networks with the same options side by side: they share an optimizer.
+    order = sorted(
+        range(len(specs)), key=lambda index: repr((specs[index].arm.optimizer, specs[index].arm.optimizer_options))
+    )
     with one_thread():
-        return _Stack(specs, data, progress, mapped=mapped).run()
+        results = _Stack([specs[index] for index in order], data, progress, mapped=mapped).run()
+    found = dict(zip(order, results, strict=True))
+    return [found[index] for index in range(len(specs))]
 
 
 class _Stack:
@@ -141,7 +177,7 @@ class _Stack:
     def __init__(
         self,
         specs: Sequence[TrialSpec],
-        data: DataSet,
+        data: Mapping[DataSpec, DataSet],
         progress: Callable[[TrialSpec, int, float], None] | None,
         *,
         mapped: bool | None = None,
@@ -149,15 +185,18 @@ class _Stack:
         self.specs, self.progress = specs, progress
         self.budget, arm = specs[0].task.budget, specs[0].arm
         self.device = torch.device(self.budget.device)
-        self.data = data if self.device.type == "cpu" else data.to(self.device)
+        own = {name: data[name] for name in dict.fromkeys(spec.task.data for spec in specs)}
+        moved = own if self.device.type == "cpu" else {name: one.to(self.device) for name, one in own.items()}
+        # One data set for all, or the data set of each.
+        self.data = moved[specs[0].task.data]
+        self.sets = [moved[spec.task.data] for spec in specs] if len(own) > 1 else []
         self.singles = [
-            build_network(
+            network_on(
+                own[spec.task.data],
                 spec.task.model,
-                arm,
-                input_shape=tuple(data.train_x.shape[1:]),
-                classes=data.classes,
-                seed=spec.seed,
-                sample=lambda spec=spec: calibration_sample(data, spec.seed),  # type: ignore[misc]
+                spec.arm,
+                spec.seed,
+                lambda spec=spec: calibration_sample(own[spec.task.data], spec.seed),  # type: ignore[misc]
             )
             for spec in specs
         ]
@@ -165,18 +204,41 @@ class _Stack:
         self.model: MappedNetwork | StackedNetwork
         self.model = MappedNetwork(self.singles) if mapped else self._written_out(arm)
         self.model.to(self.device)
-        self.optimizer = build_optimizer(self.model, arm)
-        self.scheduler = build_scheduler(self.optimizer, arm, self.budget.iterations)
-        self.smoothing = arm.label_smoothing
-        data.objective.smoothed(self.smoothing)  # its check alone: the losses are taken one by one
+        self.optimizer, self.scheduler = self._optimizer(mapped)
+        smoothings = [spec.arm.label_smoothing for spec in specs]
+        for smoothing in smoothings:
+            self.data.objective.smoothed(smoothing)  # its check alone: the losses are taken one by one
+        self.smoothing: float | Tensor = smoothings[0]
+        if len(set(smoothings)) > 1:
+            self.smoothing = torch.tensor(smoothings, device=self.device).repeat_interleave(self.budget.batch_size)
         self.agile = agile_modules(self.singles[0])
         self.measured = [Measured(spec, map(short, self.agile)) for spec in specs]
         self.best: list[dict[str, Tensor] | None] = [None for _ in specs]
-        self.saved_bytes = saved_bytes(self.singles[0], data.train_x[: self.budget.batch_size])
+        self.saved_bytes = saved_bytes(self.singles[0], own[specs[0].task.data].train_x[: self.budget.batch_size])
 
     def _written_out(self, arm: ArmSpec) -> StackedNetwork:
         names = [name for name, _ in self.singles[0].named_children() if name.endswith("_activation")]
         return StackedNetwork(self.singles, {name: arm.activation("fc", name) or "" for name in names})
+
+    def _optimizer(self, mapped: bool) -> tuple[Steps, Any]:
+        """Return what takes the steps, and the schedule that is not in it."""
+        arms, iterations = [spec.arm for spec in self.specs], self.budget.iterations
+        first = arms[0]
+        of_each = first.clip_norm is not None or first.bias_lr_multiplier != 1.0 or (mapped and first.activation_decay)
+        if len(set(arms)) == 1 and not of_each:
+            # All numbers are the same, so that an optimizer need not know of networks.
+            optimizer = build_optimizer(self.model, first)
+            return optimizer, build_scheduler(optimizer, first, iterations)
+        layout = self.model.layout()
+        numbers = [_numbers(single, arm, iterations) for single, arm in zip(self.singles, arms, strict=True)]
+        starts = {}
+        for name, module in agile_modules(self.singles[0]).items():
+            for leaf, start in module.initial_values().items():
+                key = f"{name}.{leaf}"
+                before, _, behind = layout[key][0].view(layout[key][1]).shape
+                starts[key] = start.to(self.device).view(before, 1, behind)
+        after = keeping_positive(self.model) if first.scale_sign == "positive" else lambda: None
+        return StackedOptimizer(numbers, layout, starts, after), None
 
     @property
     def running(self) -> list[int]:
@@ -201,15 +263,14 @@ class _Stack:
 
     def _train(self) -> list[float]:
         """Take the budget's steps; return the length of each."""
-        budget, data, count = self.budget, self.data, len(self.specs)
-        self._measure(0, [loss for loss, _ in self._evaluate(data.train_x, data.train_y)])
-        streams = [batches(len(data.train_y), budget.batch_size, spec.seed) for spec in self.specs]
+        budget, count = self.budget, len(self.specs)
+        self._measure(0, [loss for loss, _ in self._evaluate("train")])
+        streams = [batches(len(self.data.train_y), budget.batch_size, spec.seed) for spec in self.specs]
         total = torch.zeros(count, device=self.device)
         since, durations, reported = 0, [], time.perf_counter()
         for iteration in range(1, budget.iterations + 1):
             begin = time.perf_counter()
-            chosen = torch.cat([next(stream) for stream in streams])
-            x, y = data.train_x[chosen].unflatten(0, (count, -1)), data.train_y[chosen]
+            x, y = self._batch([next(stream) for stream in streams])
             self.optimizer.zero_grad(set_to_none=True)
             losses = self._losses(self.model(x), y, self.smoothing)
             losses.sum().backward()
@@ -235,20 +296,42 @@ class _Stack:
                 reported = now
         return durations
 
-    def _losses(self, output: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+    def _batch(self, chosen: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return a batch of each network, and their targets one network after the other."""
+        if not self.sets:
+            together = torch.cat(list(chosen))
+            return self.data.train_x[together].unflatten(0, (len(chosen), -1)), self.data.train_y[together]
+        pairs = list(zip(self.sets, chosen, strict=True))
+        return torch.stack([own.train_x[one] for own, one in pairs]), torch.cat(
+            [own.train_y[one] for own, one in pairs]
+        )
+
+    def _losses(self, output: Tensor, y: Tensor, smoothing: float | Tensor = 0.0) -> Tensor:
         """Return each network's mean loss, given targets one network after the other."""
         flat = output.flatten(0, 1)
+        if isinstance(smoothing, Tensor):
+            chances = log_softmax(flat, 1)
+            losses = (1 - smoothing) * nll_loss(chances, y, reduction="none") - smoothing * chances.mean(1)
+            return losses.view(len(output), -1).mean(1)
         if self.data.kind == "regression":
             return mse_loss(flat, y, reduction="none").view(len(output), -1).mean(1)
         return cross_entropy(flat, y, reduction="none", label_smoothing=smoothing).view(len(output), -1).mean(1)
 
-    def _evaluate(self, x: Tensor, y: Tensor) -> list[Evaluation]:
-        """Return mean loss and accuracy of each network over all of ``x``."""
+    def _evaluate(self, part: str) -> list[Evaluation]:
+        """Return mean loss and accuracy of each network over all of a part of the data."""
         count, training = len(self.specs), self.model.training
         self.model.eval()
         with torch.inference_mode():
-            output = self.model(x.unsqueeze(0))
-            losses = self._losses(output, y.repeat(count, *[1] * (y.ndim - 1))).tolist()
+            if self.sets:
+                xs, ys = ([getattr(own, f"{part}_{which}") for own in self.sets] for which in "xy")
+                starts = range(0, len(ys[0]), _EVALUATED_AT_ONCE)
+                many = [torch.stack([x[start : start + _EVALUATED_AT_ONCE] for x in xs]) for start in starts]
+                output, y = torch.cat([self.model(x) for x in many], 1), torch.stack(ys)
+            else:
+                own = getattr(self.data, f"{part}_y")
+                output = self.model(getattr(self.data, f"{part}_x").unsqueeze(0))
+                y = own.expand(count, *own.shape)
+            losses = self._losses(output, y.flatten(0, 1)).tolist()
             right = [None] * count
             if self.data.kind != "regression":
                 right = (output.argmax(2) == y).double().mean(1).tolist()
@@ -257,11 +340,10 @@ class _Stack:
 
     def _measure(self, iteration: int, train_losses: Sequence[float]) -> None:
         """Note losses, and where the scales are; a trial whose loss is no number ends here."""
-        data = self.data
-        found = self._evaluate(data.validation_x, data.validation_y)
+        found = self._evaluate("validation")
         tests: Sequence[Evaluation | None] = [None] * len(found)
         if self.budget.test_curve:
-            tests = self._evaluate(data.test_x, data.test_y)
+            tests = self._evaluate("test")
         for index in self.running:
             one, part = self.measured[index], self.model.part(index)
             one.note(iteration, train_losses[index], found[index], tests[index])
@@ -278,10 +360,18 @@ class _Stack:
         for index, state in enumerate(self.best):
             if state is not None:
                 self.model.set_part(index, state)
-        found = self._evaluate(self.data.test_x, self.data.test_y)
+        found = self._evaluate("test")
         return [(None, None) if state is None else one for state, one in zip(self.best, found, strict=True)]
 
-    def _single(self, index: int, state: dict[str, Tensor]) -> torch.nn.Module:
+    def _single(self, index: int, state: dict[str, Tensor]) -> nn.Module:
         model = copy.deepcopy(self.singles[index])
         model.load_state_dict(state)
         return model
+
+
+def _numbers(single: nn.Module, arm: ArmSpec, iterations: int) -> Numbers:
+    """Return what an optimizer of a network alone would be told."""
+    names = {id(parameter): name for name, parameter in single.named_parameters()}
+    groups = {names[id(one)]: group for group in parameter_groups(single, arm) for one in group["params"]}
+    factor = factors(arm.schedule, arm.warmup, iterations)
+    return Numbers((arm.optimizer, arm.optimizer_options), groups, factor, arm.clip_norm)

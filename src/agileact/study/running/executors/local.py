@@ -154,7 +154,8 @@ class LocalExecutor:
         return self._new_worker()
 
     def _new_worker(self) -> _Worker:
-        return _Worker(self._inbox, self.data_dir, self.code)
+        # Evaluation beside training pays where a worker has a second core; else the two only take turns.
+        return _Worker(self._inbox, self.data_dir, self.code, aside=2 * self.jobs <= available_cores())
 
 
 class _Worker:
@@ -165,12 +166,15 @@ class _Worker:
         inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]],
         data_dir: Path | None,
         code: Path | None,
+        *,
+        aside: bool,
     ) -> None:
         self.current: tuple[list[TrialSpec], int] | None = None
         self._stderr: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         command = child_process.command("agileact.study.running.executors.worker")
         if data_dir is not None:
             command += ["--data-dir", str(data_dir)]
+        command += ["--aside"] * aside
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

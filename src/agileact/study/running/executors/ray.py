@@ -189,11 +189,12 @@ class _Run:
         self.pending.clear()
 
     def _submit(self, group: list[TrialSpec], attempt: int) -> None:
-        task = group[0].task
-        data, fingerprint = self.data[task.data]
         texts = [spec.to_json() for spec in group]
-        ref = self.task.options(num_cpus=task.budget.processes).remote(
-            texts, data, fingerprint, self.inbox, __version__, self.code
+        sets = [self.data[data] for data in dict.fromkeys(spec.task.data for spec in group)]
+        prints = [fingerprint for _, fingerprint in sets]
+        # Ray brings what is an argument by itself, not what is in a list.
+        ref = self.task.options(num_cpus=group[0].task.budget.processes).remote(
+            texts, prints, self.inbox, __version__, self.code, *(data for data, _ in sets)
         )
         self.pending[ref] = group, attempt
 
@@ -246,7 +247,7 @@ class _Inbox:
 
 
 def _run(
-    texts: list[str], data: DataSet, fingerprint: str, inbox: Any, version: str, code: UserCode | None
+    texts: list[str], prints: list[str], inbox: Any, version: str, code: UserCode | None, *sets: DataSet
 ) -> dict[str, Any]:
     """Run one group of trials on a node; errors come back as words, as from a local worker."""
 
@@ -256,9 +257,12 @@ def _run(
         if code is not None:
             code.install()
         specs = [TrialSpec.from_json(text) for text in texts]
-        check_data(specs[0].task.data, fingerprint)
+        planned = dict.fromkeys(spec.task.data for spec in specs)
+        for name, found in zip(planned, prints, strict=True):
+            check_data(name, found)
         for spec in specs:
             inbox.tell.remote(spec.key, 0, 0.0)
+        data = dict(zip(planned, sets, strict=True))
         return run_group(specs, data, lambda spec, iteration, loss: inbox.tell.remote(spec.key, iteration, loss))
 
     return child_process.outcome(run)

@@ -23,22 +23,25 @@ def main() -> int:
     """Serve until standard input ends or nobody reads the answers any more."""
     parser = argparse.ArgumentParser(prog="python -m agileact.study.running.executors.worker")
     parser.add_argument("--data-dir", type=Path)
-    data_dir = parser.parse_args().data_dir
+    parser.add_argument("--aside", action="store_true", help="evaluate on a second core while a network trains")
+    options = parser.parse_args()
+    data_dir = options.data_dir
     say = child_process.answering()
     gc.freeze()  # what was imported stays; nobody need look through it again while networks are trained
     loaded: dict[DataSpec, DataSet] = {}
 
     def run(texts: list[str]) -> list[TrialResult]:
         specs = [TrialSpec.from_json(text) for text in texts]
-        planned = specs[0].task.data
-        if planned not in loaded:
-            loaded[planned] = data_room.load(planned, data_dir=data_dir)
-            check_data(planned, loaded[planned].fingerprint)
+        for planned in dict.fromkeys(spec.task.data for spec in specs):
+            if planned not in loaded:
+                loaded[planned] = data_room.load(planned, data_dir=data_dir)
+                check_data(planned, loaded[planned].fingerprint)
         places = {spec: index for index, spec in enumerate(specs)}
         return run_group(
             specs,
-            loaded[planned],
+            loaded,
             lambda spec, iteration, loss: say("advanced", index=places[spec], iteration=iteration, loss=loss),
+            aside=options.aside,
         )
 
     try:
