@@ -69,6 +69,12 @@ TRIED = (
     ("batch-8", "batch-8-cosine", THE_RECIPE, "cosine schedule"),
 )
 """Changes to the recipe: the task, the study of the change, its arm there, and what it is."""
+TUNED = {
+    "three-layers": "three layers, ReLU",
+    "ten-layers": "ten layers, ReLU",
+    "friedman1": "table: Friedman's formula",
+}
+"""The tasks of the study recipe-tuned, where decay, schedule and the activations' rate are searched too."""
 RIVALS = ("f", "f+weight-decay=0.1", "f+batchnorm", "f+layernorm")
 """The arms of its first table."""
 RATES = (0.001, 0.003, 0.01)
@@ -183,11 +189,11 @@ Losses = dict[str, list[float]]
 """The test loss of each replicate, by arm; infinity for a run that diverged."""
 
 
-def test_losses(study: str) -> Losses:
-    """Return the final test losses of a study of one task, the replicates in one order for all arms."""
+def losses_of(study: str, task: str = "") -> Losses:
+    """Return the final test losses of a task (by default the only one), replicates in one order for all arms."""
     found: dict[str, dict[str, float]] = {}
     for row in rows_of(study):
-        if row["phase"] == "final":
+        if row["phase"] == "final" and task in ("", row["task"]):
             found.setdefault(row["arm"], {})[row["replicate"]] = float(row["test_loss"] or "inf")
     order = sorted(next(iter(found.values())), key=int)
     return {arm: [losses[replicate] for replicate in order] for arm, losses in found.items()}
@@ -203,9 +209,13 @@ def recipe_pairs() -> dict[tuple[str, str], tuple[list[float], list[float]]]:
     """Return the losses of all that the page compares with the recipe, and the recipe's, by study and arm."""
     found = {}
     for task in (*RECIPE, "parts"):
-        losses = test_losses(f"recipe-{task}")
+        losses = losses_of(f"recipe-{task}")
         base = of_arm(task, THE_RECIPE)
         found.update({(task, arm): (own, base) for arm, own in losses.items() if general(arm) != THE_RECIPE})
+    for task in TUNED:
+        tuned = {general(arm): losses for arm, losses in losses_of("recipe-tuned", task).items()}
+        base = tuned.pop(THE_RECIPE)
+        found.update({(f"tuned {task}", arm): (own, base) for arm, own in tuned.items()})
     for task, study, arm, _ in TRIED:
         # Under its own arm's name it would be the recipe of that study.
         found[study, f"{arm} for {task}"] = of_arm(study, arm), of_arm(task, THE_RECIPE)
@@ -214,7 +224,7 @@ def recipe_pairs() -> dict[tuple[str, str], tuple[list[float], list[float]]]:
 
 def of_arm(study: str, arm: str) -> list[float]:
     """Return the test losses of an arm, named for any f, in a study of the page."""
-    (losses,) = (losses for name, losses in test_losses(f"recipe-{study}").items() if general(name) == arm)
+    (losses,) = (losses for name, losses in losses_of(f"recipe-{study}").items() if general(name) == arm)
     return losses
 
 
@@ -267,7 +277,7 @@ def recipe_others() -> str:
     found = recipe_comparisons()
     lines = ["| task | arm | test loss | minus the recipe |", "| --- | --- | --- | --- |"]
     for task in RECIPE:
-        for arm, losses in test_losses(f"recipe-{task}").items():
+        for arm, losses in losses_of(f"recipe-{task}").items():
             difference = against(found[task, arm]) if (task, arm) in found else "the recipe"
             lines.append(f"| {RECIPE[task]} | `{arm}` | {spread(losses)} | {difference} |")
     return "\n".join(lines)
@@ -275,7 +285,7 @@ def recipe_others() -> str:
 
 def recipe_parts() -> str:
     """Return a Markdown table of the recipe with a part taken away, and of its rivals by name, on three layers."""
-    found, losses = recipe_comparisons(), test_losses("recipe-parts")
+    found, losses = recipe_comparisons(), losses_of("recipe-parts")
     lines = ["| instead of the recipe | arm | test loss | minus the recipe |", "| --- | --- | --- | --- |"]
     for arm, values in losses.items():
         what = PARTS.get(general(arm), "the recipe")
@@ -297,6 +307,22 @@ def recipe_variants() -> str:
             name = RECIPE.get(task, f"{RECIPE['three-layers']}, three points of tuning")
             row = (name, spread(of_arm(task, THE_RECIPE)), *(cells.get(arm, "–") for arm in VARIANTS))
             lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def recipe_tuned() -> str:
+    """Return a Markdown table of the recipe beside its rivals where every arm's decay and schedule are searched too."""
+    found = recipe_comparisons()
+    rivals = [arm for arm in RIVALS if ("tuned three-layers", arm) in found]
+    lines = [
+        "| task | the recipe | " + " | ".join(f"`{arm}`" for arm in rivals) + " |",
+        "| --- |" + " --- |" * (1 + len(rivals)),
+    ]
+    for task, name in TUNED.items():
+        _, base = recipe_pairs()[f"tuned {task}", rivals[0]]
+        lines.append(
+            f"| {name} | {spread(base)} | {' | '.join(against(found[f'tuned {task}', arm]) for arm in rivals)} |"
+        )
     return "\n".join(lines)
 
 
@@ -346,7 +372,10 @@ def recipe_rates() -> str:
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         if name == "recipe":
-            tables = (recipe_summary, recipe_parts, recipe_variants, recipe_tried, recipe_others, recipe_rates)
+            tables = (
+                *(recipe_summary, recipe_tuned, recipe_parts, recipe_variants),
+                *(recipe_tried, recipe_others, recipe_rates),
+            )
             print("\n\n".join(table() for table in tables))
             continue
         document = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))

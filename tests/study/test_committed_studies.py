@@ -109,9 +109,10 @@ def test_an_agile_arm_is_compared_with_its_own_plain_twin_alone():
 def test_the_tables_about_the_recipe_are_those_of_its_results():
     tables = runpy.run_path(str(FOLDER / "tables.py"))
     page = (FOLDER / "recipe.md").read_text(encoding="utf-8")
-    for table in ("recipe_summary", "recipe_parts", "recipe_variants", "recipe_tried", "recipe_others", "recipe_rates"):
+    names = ("summary", "tuned", "parts", "variants", "tried", "others", "rates")
+    for table in (f"recipe_{name}" for name in names):
         assert tables[table]() in page, table
-    studies = {*tables["RECIPE"], "parts", *(study for _, study, *_ in tables["TRIED"])}
+    studies = {*tables["RECIPE"], "parts", "tuned", *(study for _, study, *_ in tables["TRIED"])}
     assert {path.stem for path in SPECS if path.stem.startswith("recipe-")} == {f"recipe-{one}" for one in studies}
 
 

@@ -55,11 +55,12 @@ def finals():
     ]
 
 
-def result(spec):
+def result(spec, stacked=1):
+    end = spec.task.budget.iterations
     return TrialResult(
-        spec=spec, status="finished", curve=Curve([0, 10], [1.0, 0.5], [1.0, 0.5]), probe=Probe(), layers={},
-        best_test_loss=None, best_iteration=None, selected_iteration=10, selected_test_loss=None,
-        selected_test_accuracy=None, parameters=1, seconds_per_iteration=0.1, seconds=takes(spec), versions={},
+        spec=spec, status="finished", curve=Curve([0, end], [1.0, 0.5], [1.0, 0.5]), probe=Probe(), layers={},
+        best_test_loss=None, best_iteration=None, selected_iteration=end, selected_test_loss=None,
+        selected_test_accuracy=None, parameters=1, seconds_per_iteration=0.1, seconds=takes(spec) / stacked, versions={},
     )  # fmt: skip
 
 
@@ -67,8 +68,8 @@ def takes(spec):
     return SECONDS[next(one.name for one in STUDY.tasks if one.spec.model == spec.task.model)]
 
 
-def run(show, clock, specs, jobs=2, step=5.0, start=0.0):
-    """Run trials side by side, in their order, and yield after each event."""
+def run(show, clock, specs, jobs=2, step=5.0, start=0.0, stacked=1):
+    """Run trials side by side, in their order, and yield after each event; a stack's seconds are shared among it."""
     waiting, begun = list(specs), clock.now
     running: dict[TrialSpec, float] = {}
     while waiting or running:
@@ -84,7 +85,7 @@ def run(show, clock, specs, jobs=2, step=5.0, start=0.0):
             event: Finished | Advanced
             if share >= 1:
                 del running[spec]
-                event = Finished(spec, result(spec))
+                event = Finished(spec, result(spec, stacked))
             else:
                 event = Advanced(spec, int(share * spec.task.budget.iterations), 0.5)
             show(event)
@@ -149,6 +150,19 @@ def test_what_a_worker_begins_with_is_not_taken_for_a_part_of_each_trial(clock):
     assert left(line) == pytest.approx((len(specs) - 2) * takes(first.spec) / 2, rel=0.3, abs=15)
 
 
+def test_the_time_left_of_stacks_is_to_be_believed_from_the_first_trial_on(clock):
+    rates = [0.001 * rate for rate in range(1, 13)]
+    specs = [spec for spec in trials(rates) if takes(spec) == SECONDS[QUICK.name]]
+    assert len(specs) == 48
+    stream = io.StringIO()
+    with display(STUDY, stream) as show:
+        show.plan(specs)
+        next(event for event in run(show, clock, specs, jobs=12, stacked=12) if isinstance(event, Finished))
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith("1 of 48 trials")
+    assert left(line) == pytest.approx(3 * SECONDS[QUICK.name], rel=0.3)
+
+
 def test_trials_that_were_done_before_count_but_do_not_make_it_faster(clock):
     specs = trials()
     stream = io.StringIO()
@@ -195,7 +209,7 @@ def test_a_terminal_shows_bars_by_name_and_what_ended(clock, monkeypatch):
         for _ in run(show, clock, specs):
             pass
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
-    ended = re.findall(r"^(.*): lowest validation loss 0\.5000 at iteration 10", text, re.M)
+    ended = re.findall(r"^(.*): lowest validation loss 0\.5000 at iteration \d+$", text, re.M)
     assert len(ended) == len(specs)
     assert ended[0].startswith("[red]x[/]; digits-mlp; rate 0.01; seed ")
     assert f"{len(specs)} of {len(specs) + 4} trials" in text

@@ -52,12 +52,14 @@ class Remaining:
         elif isinstance(event, Advanced):
             self._running.setdefault(spec, [(now, 0)]).append((now, event.iteration))
         else:
-            (since, _), *_ = self._running.pop(spec, [(now, 0)])
+            moments = self._running.pop(spec, [(now, 0)])
             self._waiting[task] -= 1
             self.done, self.failed = self.done + isinstance(event, Finished), self.failed + isinstance(event, Failed)
             if isinstance(event, Finished):
-                self._took[task].append(now - since)
-                self._trained[task].append(event.result.seconds)
+                self._took[task].append(now - moments[0][0])
+                ended = event.result.curve.iteration[-1]
+                rate = _rate([*moments, (now, ended)])
+                self._trained[task].append(event.result.seconds if rate is None else rate * ended)
 
     @property
     def seconds(self) -> float | None:
@@ -82,10 +84,8 @@ class Remaining:
         """Return seconds of an iteration by task: of trials that have ended, else of those that run."""
         promised = defaultdict(list)
         for spec, moments in self._running.items():
-            if len(moments) > 2:
-                # From one report to another: what is before the first one is also a worker's beginning.
-                (begin, first), (end, last) = moments[1], moments[-1]
-                promised[same_work(spec.task)].append((end - begin) / (last - first))
+            if (rate := _rate(moments)) is not None:
+                promised[same_work(spec.task)].append(rate)
         found = {task: statistics.mean(values) for task, values in promised.items()}
         for task, took in self._took.items():
             # The first trials of each worker took longer, by what it began with; among many they do not count.
@@ -93,6 +93,18 @@ class Remaining:
             seconds = statistics.median(took) if many else statistics.mean(self._trained[task])
             found[task] = seconds / task.budget.iterations
         return found
+
+
+def _rate(moments: Sequence[tuple[float, int]]) -> float | None:
+    """Return the seconds of an iteration, by the clock that all trials share; None while it cannot be known.
+
+    From one report to another: what is before the first one is also a worker's beginning. A result's own seconds are a
+    trial's share of its stack.
+    """
+    if len(moments) < 3 or moments[-1][1] <= moments[1][1]:
+        return None
+    (begin, first), (end, last) = moments[1], moments[-1]
+    return (end - begin) / (last - first)
 
 
 def format_duration(seconds: float | None) -> str:
