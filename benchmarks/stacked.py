@@ -33,7 +33,7 @@ def main() -> None:
             ratios = []
             for _ in range(ROUNDS):
                 start = time.perf_counter()
-                run_stack(trials, data)
+                run_stack(trials, {spec.data: data})
                 middle = time.perf_counter()
                 for trial in trials:
                     run_trial(trial, data)

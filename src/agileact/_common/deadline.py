@@ -1,7 +1,5 @@
 """A time after which the main thread is interrupted, whatever it computes, imports or waits for."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import threading

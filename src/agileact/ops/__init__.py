@@ -5,8 +5,6 @@ the CPU (``csrc/``, loaded by ``_cpu``) and Triton ones for CUDA. A base functio
 operator at all: it is the expression in :mod:`agileact.reference`, which PyTorch differentiates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A convolution and the 2x2 max pooling behind it as one operator: default kernels, shapes, the gradient."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

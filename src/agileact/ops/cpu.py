@@ -1,7 +1,5 @@
 """Loads the compiled CPU kernels, if they were built for this PyTorch and from these sources."""
 
-from __future__ import annotations
-
 import importlib.machinery
 import importlib.util
 import json

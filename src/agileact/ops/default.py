@@ -1,7 +1,5 @@
 """Default kernels: the same operators in plain PyTorch, on any device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Which base functions the fused kernels know, and under which names and numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

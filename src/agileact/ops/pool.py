@@ -1,7 +1,5 @@
 """Activation and max pooling as one operator: default kernels, shapes for tracing, and vmap."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The operators: what they are called, what they take, and what comes out."""
 
-from __future__ import annotations
-
 import torch
 
 # The parameters of an operator lie along the axes dim to dim + ndim of x, flattened; ndim = 0 is one pair for all.

@@ -1,7 +1,5 @@
 """Shapes for tracing, and vmap."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

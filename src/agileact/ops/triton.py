@@ -3,8 +3,6 @@
 Triton is imported when the first CUDA tensor comes, so that importing Agileact neither needs it nor touches a GPU.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from typing import Any, NamedTuple

@@ -8,8 +8,6 @@ once. Backward writes, beside the gradient of x, one partial sum for each progra
 these up in order. There are no atomics, so equal inputs give equal bits.
 """
 
-from __future__ import annotations
-
 import triton
 import triton.language as tl
 

@@ -1,7 +1,5 @@
 """What was done to each activation of a model, and why not more."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

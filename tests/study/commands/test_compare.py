@@ -230,9 +230,12 @@ def test_a_command_that_is_repeated_plans_what_it_planned(tmp_path, planned, mon
 def test_the_data_is_loaded_twice_to_see_whether_it_is_the_same(tmp_path, planned, monkeypatch, more):
     monkeypatch.setattr("agileact.study.commands.compare.estimate", lambda *_: costs(0.1))
     calls = []
-    monkeypatch.setattr(
-        networks_of_a_user, "chosen", lambda: calls.append(1) or networks_of_a_user.pairs(), raising=False
-    )
+
+    def chosen():
+        calls.append(1)
+        return networks_of_a_user.pairs()
+
+    monkeypatch.setattr(networks_of_a_user, "chosen", chosen, raising=False)
     command = ["compare", "--model", f"{HERE}:dense", "--data", f"{HERE}:chosen", "--arms", "original,agile-relu"]
     assert cli.main([*command, "--iterations", "10", "--jobs", "1", "--out", str(tmp_path), *more]) == 0
     assert len(calls) == 2

@@ -60,7 +60,8 @@ def result(spec, stacked=1):
     return TrialResult(
         spec=spec, status="finished", curve=Curve([0, end], [1.0, 0.5], [1.0, 0.5]), probe=Probe(), layers={},
         best_test_loss=None, best_iteration=None, selected_iteration=end, selected_test_loss=None,
-        selected_test_accuracy=None, parameters=1, seconds_per_iteration=0.1, seconds=takes(spec) / stacked, versions={},
+        selected_test_accuracy=None, parameters=1, seconds_per_iteration=0.1, seconds=takes(spec) / stacked,
+        versions={},
     )  # fmt: skip
 
 

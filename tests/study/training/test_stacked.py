@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -199,7 +200,9 @@ OTHERS = [
     ],
     ids=["adam", "terms", "others", "pau", "user"],
 )
-def test_points_of_a_search_in_a_stack_are_those_of_a_trial_alone(name: str, points: list, mapped: bool):
+def test_points_of_a_search_in_a_stack_are_those_of_a_trial_alone(
+    name: str, points: list[dict[str, Any]], mapped: bool
+):
     (first,) = make(name, seeds=1)
     # Two seeds of each point, and the points of another one of them twice.
     if not name.startswith(("agile", "combined")):

@@ -1,7 +1,5 @@
 """A residual network of convolutions without normalisation, where weights alone must keep a signal's size."""
 
-from __future__ import annotations
-
 import functools
 from collections import OrderedDict
 

@@ -1,7 +1,5 @@
 """A time that a run keeps to: what is planned shrinks while it would take longer, for all arms alike."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence

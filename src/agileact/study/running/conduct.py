@@ -1,7 +1,5 @@
 """Run a study to its end: plan, run what comes next, plan again."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a study will cost: a few steps of every arm on every task, timed, times what is planned."""
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 import time

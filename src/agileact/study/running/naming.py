@@ -1,7 +1,5 @@
 """What a trial is called, in a list, beside a bar, in an error: by arm, task, learning rate and seed."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence

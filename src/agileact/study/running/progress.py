@@ -1,7 +1,5 @@
 """What a person sees while trials run: bars in a terminal, elsewhere at most a line a minute."""
 
-from __future__ import annotations
-
 import statistics
 import sys
 import time

@@ -1,7 +1,5 @@
 """agileact study rescue: what can be read of a damaged store, in a new one; nothing of the old one is thrown away."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

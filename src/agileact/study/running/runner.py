@@ -1,7 +1,5 @@
 """Planned minus done, to the executor, into the store: the only writer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import closing
 

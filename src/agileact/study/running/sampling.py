@@ -1,7 +1,5 @@
 """Points of a search space: Sobol's sequence, or what a sampler of Optuna asks for next."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 from typing import Any

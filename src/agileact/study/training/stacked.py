@@ -1,7 +1,5 @@
 """Trials that differ in seed, rates and the like, trained as one network: small ones are mostly overhead of calls."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import statistics

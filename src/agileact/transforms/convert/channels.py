@@ -1,7 +1,5 @@
 """Where the channels of a value lie: from the layer that made them, followed through all that moves them about."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Make the activations of any model agile, without a change of its outputs."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ can be computed again on numbers of our own, which tell whether it is a base fun
 first steps, as in ``u = torch.sigmoid(h); y = h * u``, belong to it.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

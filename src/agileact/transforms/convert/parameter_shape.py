@@ -1,7 +1,5 @@
 """How many parameters an activation gets, along which axis, and of which dtype."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Where the activations of a model are: modules, functions and methods called, functions kept as attributes."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import inspect

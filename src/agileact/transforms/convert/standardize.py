@@ -1,7 +1,5 @@
 """A start from which weights say the direction of a unit, and its activation the size and the position."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

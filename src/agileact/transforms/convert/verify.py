@@ -1,7 +1,5 @@
 """Run the converted model once beside what was there: its outputs, and those of every activation, to the bit."""
 
-from __future__ import annotations
-
 import functools
 import linecache
 import re

@@ -1,7 +1,5 @@
 """Wrappers around models that know the parameters which the model had when it was wrapped."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from typing import Any

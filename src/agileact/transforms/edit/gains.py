@@ -1,7 +1,5 @@
 """A gain folds as the scale of an identity does: a f(g (x - b)) is a f behind g (x - b), two activations in a row."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The plain module of PyTorch that computes what an agile module computes at its start."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

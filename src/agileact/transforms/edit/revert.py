@@ -1,7 +1,5 @@
 """Agile modules know what stood in their place; here it comes back."""
 
-from __future__ import annotations
-
 import copy
 from collections import OrderedDict
 from dataclasses import dataclass

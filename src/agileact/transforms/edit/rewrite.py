@@ -4,8 +4,6 @@ The method is compiled again from its own file with the calls exchanged. It is p
 that replaces it under the same name. Nothing is patched, and nothing is left to do when the model runs.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib

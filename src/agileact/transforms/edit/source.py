@@ -1,7 +1,5 @@
 """Find the call in the source of a method that a recording saw."""
 
-from __future__ import annotations
-
 import ast
 import bisect
 import functools

@@ -1,7 +1,5 @@
 """What fold and lint begin with: run a model, note what it demands, say where scales and locations can go."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

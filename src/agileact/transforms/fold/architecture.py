@@ -1,7 +1,5 @@
 """Which switch of a model's configuration gives it the biases that folding wants."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any

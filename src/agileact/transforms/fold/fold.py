@@ -1,7 +1,5 @@
 """Turn a model with agile activations into a plain one that computes the same."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

@@ -4,8 +4,6 @@ A signal of the agile model is its gauge times the signal of the folded model, c
 ties gauges by ratios: that is a union-find whose edges carry a ratio. All its steps are on whole arrays.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

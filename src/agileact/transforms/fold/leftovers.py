@@ -1,7 +1,5 @@
 """What is left of an agile activation that does not fold whole: a graph of plain PyTorch, or the rest of its pair."""
 
-from __future__ import annotations
-
 import operator
 from collections import Counter
 from collections.abc import Sequence

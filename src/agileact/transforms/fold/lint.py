@@ -1,7 +1,5 @@
 """Say which scales and locations add to what a model can compute, and which only write it in another way."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 from collections.abc import Sequence

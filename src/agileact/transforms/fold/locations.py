@@ -1,7 +1,5 @@
 """Move a shift of a signal backwards through a recorded model, into a bias that takes it up."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """What each function of PyTorch demands of the gauges of what it takes and makes: one rule for each kind."""
 
-from __future__ import annotations
-
 import string
 from collections.abc import Callable, Sequence
 from typing import Any

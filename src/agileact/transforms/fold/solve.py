@@ -1,7 +1,5 @@
 """Find gauges that fulfil what a model demands, with as many scales folded as that allows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 

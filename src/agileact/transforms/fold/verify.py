@@ -1,7 +1,5 @@
 """Compare what a folded model makes with what the agile one does, each quantity by its own size."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Which parameter of the model's own a value is, number by number, however it was turned and cut on the way."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Write what was found into the weights of a model, in float64 and rounded once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import torch

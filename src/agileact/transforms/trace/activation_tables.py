@@ -1,7 +1,5 @@
 """Which modules and functions of PyTorch are activations, what their base function is, and what cannot be agile."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

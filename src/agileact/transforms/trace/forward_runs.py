@@ -1,7 +1,5 @@
 """Run a model before and after, and compare to the last bit."""
 
-from __future__ import annotations
-
 from itertools import chain
 
 import torch

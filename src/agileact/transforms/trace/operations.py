@@ -1,7 +1,5 @@
 """What the functions of PyTorch do to channels: one table, by the plain names of a recording."""
 
-from __future__ import annotations
-
 from agileact.transforms.trace.recording import words
 
 REARRANGING = words(

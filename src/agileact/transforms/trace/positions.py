@@ -4,8 +4,6 @@ The file is compiled once more with a line of its own for each expression. The i
 lines tell the expressions that they belong to.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import linecache

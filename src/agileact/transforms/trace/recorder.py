@@ -4,8 +4,6 @@ A recorder sees what Python calls in PyTorch (:class:`torch.overrides.TorchFunct
 can be traced and follows the control flow that the example takes.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import random

@@ -1,7 +1,5 @@
 """Which parameters of a model may be rewritten."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

@@ -1,7 +1,5 @@
 """What each arm costs: time of a step, memory, parameters."""
 
-from __future__ import annotations
-
 from agileact.study.report.blocks import Block, cell, chart, measured, number, of_tasks, task_section
 from agileact.study.results.outcome import Outcome
 from agileact.study.statistics import summarise

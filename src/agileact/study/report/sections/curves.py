@@ -1,7 +1,5 @@
 """Loss over iterations: the mean over seeds, and a band from the lowest to the highest."""
 
-from __future__ import annotations
-
 import math
 
 from agileact.study.report import blocks

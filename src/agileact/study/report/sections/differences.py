@@ -1,7 +1,5 @@
 """Paired differences from the baseline, with their intervals."""
 
-from __future__ import annotations
-
 from agileact.study.report import blocks
 from agileact.study.report.blocks import Block, Cell
 from agileact.study.results.contrasts import Comparison, bounds

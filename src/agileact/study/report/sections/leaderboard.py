@@ -1,7 +1,5 @@
 """The leaderboard: arms from the best to the worst, with what decides between them in the row."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

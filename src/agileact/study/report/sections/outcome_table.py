@@ -1,7 +1,5 @@
 """The table: every arm on every task, sortable."""
 
-from __future__ import annotations
-
 from agileact.study.report import blocks
 from agileact.study.report.blocks import Block, Cell
 from agileact.study.results import contrasts, printing

@@ -1,7 +1,5 @@
 """How to repeat the study: command, versions, hardware, seeds, protocol and the whole spec."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections import Counter

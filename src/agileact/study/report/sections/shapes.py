@@ -1,7 +1,5 @@
 """Learned activations by layer: before and after one trial; scale, location and directions over training (Fig. 14)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from agileact.study.report import blocks

@@ -1,7 +1,5 @@
 """Time to a given loss: the share of runs that got there, over iterations and over seconds."""
 
-from __future__ import annotations
-
 from agileact.study.report.blocks import Block, cell, chart, choice, measured, numbers, of_tasks, paragraph, section
 from agileact.study.results.outcome import Outcome
 from agileact.study.statistics import TimesToLoss

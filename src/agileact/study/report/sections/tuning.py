@@ -1,7 +1,5 @@
 """What was tried while learning rates were tuned, what was chosen, and what an arm is worth to who cannot tune it."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """The verdict: what may be claimed, what may not, and what a reader must know before either."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from agileact.study.report.blocks import Block, claim, details, paragraph, section

@@ -1,7 +1,5 @@
 """Where trials run; every executor takes specs and yields events, none writes the store."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A worker process: reads groups of specs as JSON lines, runs them, writes events as JSON lines."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import gc
