@@ -19,11 +19,13 @@ from agileact.study import Difference, paired_difference
 
 HERE = Path(__file__).resolve().parent
 RECIPE = {
+    "paper-mlp": "the paper's fully connected network, ReLU",
     "three-layers": "three layers, ReLU",
     "three-layers-gelu": "three layers, GELU",
     "three-layers-tanh": "three layers, tanh",
     "ten-layers": "ten layers, ReLU",
     "ten-layers-gelu": "ten layers, GELU",
+    "ten-layers-tanh": "ten layers, tanh",
     "ten-layers-sigmoid": "ten layers, sigmoid",
     "cnn": "the paper's CNN, ReLU",
     "residual": "residual CNN of 19 layers, ReLU",
