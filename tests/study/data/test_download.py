@@ -131,7 +131,7 @@ def test_compressed_content_is_checked_after_decompression(server: Server, tmp_p
 @pytest.mark.parametrize("word", ["", "endless"])
 def test_too_long(server: Server, tmp_path: Path, word: str) -> None:
     server.script = [word]
-    with pytest.raises(DataError, match="more than the 100,000"):
+    with pytest.raises(DataError, match="more than the limit of 100,000"):
         fetch(server, tmp_path, max_bytes=100_000)
     assert left(tmp_path) == set()
 

@@ -119,7 +119,7 @@ WRONG = {
         "UPDATE trials SET checksum = (SELECT checksum FROM trials WHERE rowid = 5) WHERE rowid = 3",
         "its result was changed after it was stored, as the checksum shows",
     ),
-    "no text": ("UPDATE trials SET status = x'00' WHERE rowid = 3", "something else than text"),
+    "no text": ("UPDATE trials SET status = x'00' WHERE rowid = 3", "it is not text"),
 }
 
 
