@@ -65,6 +65,9 @@ def test_directions_stay_directions_when_sharded(mesh: DeviceMesh):
     for one, other in zip(plain.parameters(), sharded.parameters(), strict=True):
         torch.testing.assert_close(one.detach(), other.full_tensor().detach())
     torch.testing.assert_close(sharded[2].weight.full_tensor().detach().norm(dim=1), torch.ones(8))
+    found = [ag.calibrate(model, x).rows for model in (plain, sharded)]
+    assert found[1] == {name: pytest.approx(pair) for name, pair in found[0].items()}
+    assert list(found[1]) == ["0", "2"]
     turned: Any = nn.Sequential(nn.ConvTranspose1d(4, 6, 3), ag.AgileReLU(6), nn.Conv1d(6, 2, 1))
     turned, _ = ag.standardize(turned, torch.randn(2, 4, 5))
     fully_shard(turned, mesh=mesh)

@@ -54,6 +54,9 @@ def test_the_standardised_network_keeps_its_rows_and_starts_from_the_same_direct
     run.advance(2, 0.05)
     before = {name: kept[name].detach().double() for name in kept if name.endswith("weight")}
     run.advance(1, 0.05)
+    at_once = LiveRun(LiveSpec())
+    at_once.advance(3, 0.05)
+    assert at_once.turned() == run.turned()
     assert kept["fc3.weight"].norm(dim=1).tolist() == pytest.approx([1.0] * 24, abs=1e-5)
     cosines = [(before[name] * kept[name].detach().double()).sum(1) for name in before if name.startswith("fc")]
     angles = [one.clamp(max=1.0).acos().quantile(0.5, interpolation="lower") for one in cosines]

@@ -15,7 +15,7 @@ from torch.nn.utils import prune
 
 import agileact as ag
 from agileact import reference
-from agileact.nn.rows import laid_out, row_length
+from agileact.nn.rows import laid_out, lengths, row_length
 
 
 def _network() -> nn.Sequential:
@@ -344,6 +344,20 @@ def test_a_direction_turns_by_so_many_rates_at_most():
 def test_a_row_is_as_long_as_its_view_says(layer, numbers):
     view, axes = laid_out(layer, layer.weight)
     assert row_length(layer) == numbers == math.prod(view.shape[axis] for axis in axes)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(7, 3), nn.Conv2d(4, 6, 3, groups=2), nn.ConvTranspose1d(4, 6, 5, groups=2)]
+)
+def test_lengths_are_those_of_the_rows(layer):
+    weight = layer.weight.detach().half()
+    if isinstance(layer, nn.ConvTranspose1d):  # output 4 is the second of group 1, which has inputs 2 and 3
+        rows = [weight[2 * (unit // 3) : 2 * (unit // 3) + 2, unit % 3] for unit in range(6)]
+    else:
+        rows = list(weight)
+    found = lengths(layer, weight)
+    assert found.dtype == torch.float64
+    assert found.tolist() == pytest.approx([math.sqrt(sum(x * x for x in row.flatten().tolist())) for row in rows])
 
 
 def test_a_turn_below_zero_is_refused():

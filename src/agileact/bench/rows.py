@@ -16,7 +16,13 @@ THREADS = (1, 2)
 
 
 def collect(benchmark: str, rows: Iterable[Row], notify: Notify) -> dict[str, Any]:
-    """Make the rows, tell of each when it is there, and return them with the environment they belong to."""
+    """Return the rows with the environment they belong to; tell of each when it is there."""
+    made = timed(rows, notify)
+    return {"benchmark": benchmark, "environment": environment(), "rows": made}
+
+
+def timed(rows: Iterable[Row], notify: Notify) -> list[Row]:
+    """Make the rows, and tell of each when it is there."""
     keep_freed_memory()
     before = torch.get_num_threads()
     made = []
@@ -26,7 +32,7 @@ def collect(benchmark: str, rows: Iterable[Row], notify: Notify) -> dict[str, An
             notify(" ".join(f"{key}={value}" for key, value in row.items()))
     finally:
         torch.set_num_threads(before)
-    return {"benchmark": benchmark, "environment": environment(), "rows": made}
+    return made
 
 
 def off_start(module: nn.Module) -> nn.Module:

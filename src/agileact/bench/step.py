@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from agileact import transforms
 from agileact.bench.networks import Kind, build, training_batch
-from agileact.bench.rows import THREADS, Notify, Row, collect, training_step
+from agileact.bench.rows import THREADS, Notify, Row, collect, timed, training_step
 from agileact.bench.timing import interleaved
 from agileact.optim import standardize_weights
 from agileact.study import models as networks
@@ -51,8 +51,7 @@ def run(*, quick: bool = False, models: Sequence[str] = MODELS, notify: Notify =
     """
     memory: list[Row] = []
     result = collect("step", _rows(quick, models, memory), notify)
-    recipe = collect("step", _recipe_rows(quick), notify)["rows"]
-    return {**result, "saved_bytes": memory, "recipe": recipe}
+    return {**result, "saved_bytes": memory, "recipe": timed(_recipe_rows(quick), notify)}
 
 
 def _rows(quick: bool, models: Sequence[str], memory: list[Row]) -> Iterator[Row]:
@@ -97,20 +96,20 @@ def _recipe_rows(quick: bool) -> Iterator[Row]:
         nets["recipe"], _ = transforms.standardize(nets["recipe"], x, inplace=True)
         optimizers = {kind: torch.optim.Adam(net.parameters(), lr=1e-4, fused=True) for kind, net in nets.items()}
         standardize_weights(optimizers["recipe"], nets["recipe"])
+        rounds = 7 if name == "residual-plain" else 61
+        rounds = max(3, rounds // 3) if quick else rounds
+        steps = {kind: training_step(net, x, target, optimizers[kind]) for kind, net in nets.items()}
         for count in THREADS:
             torch.set_num_threads(count)
-            rounds = 7 if name == "residual-plain" else 61
-            rounds = max(3, rounds // 3) if quick else rounds
-            steps = {kind: training_step(net, x, target, optimizers[kind]) for kind, net in nets.items()}
             yield _against("training", name, count, interleaved(steps, rounds=rounds))
-            ready = {kind: net.eval() for kind, net in nets.items()} | {
-                "recipe": transforms.fold(nets["recipe"], x)[0].eval()
-            }
+        ready = {kind: net.eval() for kind, net in nets.items()}
+        ready["recipe"], _ = transforms.fold(ready["recipe"], x)
+        calls = {kind: partial(net, x) for kind, net in ready.items()}
+        for count in THREADS:
+            torch.set_num_threads(count)
             with torch.inference_mode():
-                calls = {kind: partial(net, x) for kind, net in ready.items()}
-                yield _against("evaluation, folded", name, count, interleaved(calls, rounds=rounds))
-            for net in nets.values():
-                net.train()
+                times = interleaved(calls, rounds=rounds)
+            yield _against("evaluation, folded", name, count, times)
 
 
 def _against(mode: str, name: str, threads: int, times: dict[str, float]) -> Row:

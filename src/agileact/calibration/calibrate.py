@@ -14,9 +14,9 @@ from torch.nn.parameter import is_lazy
 from agileact._common import checks
 from agileact._common.errors import ArgumentError, ArgumentTypeError
 from agileact._common.terminal import format_table
-from agileact.monitor.activity import Turning
 from agileact.monitor.units import as_rows, units_of
 from agileact.nn import AgileModule
+from agileact.nn.rows import directions, lengths, local
 from agileact.transforms.report import Site
 from agileact.transforms.trace.forward_runs import needs_values
 from agileact.transforms.trace.recorder import preserved, untouched
@@ -232,13 +232,12 @@ def calibrate(
 
 
 def _row_lengths(model: nn.Module) -> dict[str, tuple[float, float]]:
-    rows = Turning(model)
-    if not rows.layers:
-        return {}
-    rows.note()
-    measured = rows.measure()
-    assert measured is not None
-    return {name: (low, high) for name, (low, high, *_) in zip(rows.layers, measured.view(-1, 4).tolist(), strict=True)}
+    found = {name: lengths(layer, local(layer.weight)) for name, layer in directions(model).items()}
+    # A process may have no part of a sharded weight.
+    return {
+        name: (float(one.min()), float(one.max())) if one.numel() else (math.nan, math.nan)
+        for name, one in found.items()
+    }
 
 
 def _check(

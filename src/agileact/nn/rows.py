@@ -139,6 +139,13 @@ def local(parameter: Any) -> Tensor:
     return part.detach()
 
 
+def lengths(layer: nn.Module, weight: Tensor) -> Tensor:
+    """Return the lengths of a layer's rows in float64, as a vector; ``weight`` is what is seen of the layer's own."""
+    view, axes = laid_out(layer, weight.double())
+    length: Tensor = torch.linalg.vector_norm(view, dim=axes).flatten()
+    return length
+
+
 def refusal(layer: nn.Module) -> str:
     """Return why the rows of a layer cannot be held where they are; empty if they can."""
     weight: Any = layer._parameters.get("weight")

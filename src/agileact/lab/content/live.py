@@ -84,8 +84,9 @@ class LiveRun:
             assert isinstance(optimizer, torch.optim.Optimizer)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-        for _ in range(min(steps, MOST_STEPS - self.taken)):
-            self._turning.note()
+        for left in reversed(range(min(steps, MOST_STEPS - self.taken))):
+            if not left:  # the last step's angle alone is shown
+                self._turning.note()
             chosen = next(self._batches)
             x, y = self.data.train_x[chosen], self.data.train_y[chosen]
             for arm, model in self.models.items():

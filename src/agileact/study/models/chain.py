@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from agileact import bases
 from agileact.functional import agile_max_pool2d
 from agileact.nn import Agile
 from agileact.study.spec.activation_names import PlainActivation
+from agileact.transforms.trace.activation_tables import known_module
 
 _RELU = ("relu", "channel", 1)
 """Base, granularity and dimension of the activation that is pooled in one pass."""
@@ -19,7 +21,8 @@ class Chain(nn.Sequential):
     largest f(x) is the f of the largest x. A ReLU, plain or agile, and its pooling are
     :func:`agileact.functional.agile_max_pool2d`, and so is, with the identity, the pooling behind any other activation:
     it keeps bytes where PyTorch's keeps long integers. The modules, their names and their order stay what they are. A
-    hook on one of the two is called as in any chain, because the two steps are then taken one after the other.
+    hook on one of the two is called as in any chain, because the two steps are then taken one after the other; so they
+    are while a run is recorded, which :func:`agileact.fold` needs.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -51,14 +54,27 @@ def _together(activation: nn.Module, pooling: nn.Module) -> Callable[[Tensor], T
 
     # ReLU alone: of a sigmoid the fused kernel and PyTorch's differ in the last bit, and an agile network must begin as
     # its plain twin, to the bit; it is no faster there either.
-    if type(activation) is PlainActivation:
-        if activation.base == "relu":
+    if isinstance(activation, Agile):
+        if (activation.base, activation.granularity, activation.dim) == _RELU:
+            return lambda x: _max_pool(x, activation.scale, activation.location, pooling, "relu")
+    else:
+        base, rising = _plain(activation)
+        if base == "relu":
             return lambda x: _max_pool(x, None, None, pooling, "relu")
-        if activation.rising:
+        if rising:
             return lambda x: activation(pooled(x))
-    elif isinstance(activation, Agile) and (activation.base, activation.granularity, activation.dim) == _RELU:
-        return lambda x: _max_pool(x, activation.scale, activation.location, pooling, "relu")
     return lambda x: pooled(activation(x))
+
+
+def _plain(activation: nn.Module) -> tuple[str, bool]:
+    """Return the base of a plain activation, PyTorch's too, which fold leaves, and whether it never falls."""
+    if type(activation) is PlainActivation:
+        return activation.base, activation.rising
+    known = None if getattr(activation, "inplace", False) else known_module(activation)
+    if known is None:
+        return "", False
+    base, options = known
+    return base, bases.get(base).facts(**options).monotone == "increasing"
 
 
 def _max_pool(x: Tensor, scale: Tensor | None, location: Tensor | None, pooling: nn.MaxPool2d, base: str) -> Tensor:
@@ -69,6 +85,6 @@ def _max_pool(x: Tensor, scale: Tensor | None, location: Tensor | None, pooling:
 
 
 def watched(module: nn.Module) -> bool:
-    """Return whether a hook waits for the module to be called."""
+    """Return whether something waits for the module's call: a hook, or a forward put in, as a record of a run does."""
     own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(own)
+    return any(own) or "forward" in module.__dict__

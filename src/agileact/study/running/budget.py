@@ -23,7 +23,7 @@ MARGIN = 1.05
 
 _LAST = 4
 """So many trials tell how fast they are now."""
-_TOGETHER = 0.1
+_SAME_END = 0.1
 """Trials that end within this share of their time ended together, as those of a stack do."""
 
 
@@ -106,7 +106,7 @@ class Limit:
                 # What its worker began with, such as imports, comes once.
                 self._first = now - event.result.seconds
             # One that ended much later than its share of the work is of another stack, or of another worker's.
-            if not self._latest or now - self._latest[-1] > _TOGETHER * event.result.seconds:
+            if not self._latest or now - self._latest[-1] > _SAME_END * event.result.seconds:
                 self._stacks.add(len(self._latest))
             self._latest.append(now)
 

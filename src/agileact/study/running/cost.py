@@ -22,7 +22,7 @@ from agileact.study.training.threads import one_thread
 _STEPS = 6
 _SECONDS_TO_TIME = 1.0
 """Of steps that take so long together, two are enough to know how long one takes."""
-_TOGETHER = 10
+_TRIALS_TIMED = 10
 """So many trials of a stack tell nearly what each takes of a whole one."""
 START_SECONDS = 4.0
 """What a worker needs to import torch and load data."""
@@ -63,7 +63,7 @@ def trial_seconds(task: TaskSpec, arm: ArmSpec, data: DataSet, trials: int = 1) 
     if on_gpu or (budget.device == "cpu" and (budget.precision != "fp32" or budget.processes > 1)):
         return _tried_seconds(task, arm, data)
     if trials > 1 and stackable(TrialSpec(task, arm, 0)):
-        return _tried_seconds(task, arm, data, min(trials, _TOGETHER))
+        return _tried_seconds(task, arm, data, min(trials, _TRIALS_TIMED))
     model = pooled_at_once(network_on(data, task.model, arm))
     optimizer, loss = build_optimizer(model, arm), data.objective.mean
     x, y = data.train_x[: budget.batch_size], data.train_y[: budget.batch_size]

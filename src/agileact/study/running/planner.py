@@ -4,8 +4,6 @@
 stopped goes on where it stood, and the same results give the same plan.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -232,7 +230,7 @@ class Score:
         """What points are compared by; infinite if a trial diverged."""
         return sum(self.lowest) / len(self.lowest)
 
-    def ties(self, best: Score) -> bool:
+    def ties(self, best: "Score") -> bool:
         """Return whether this score is within the noise of the lowest one.
 
         It is if the mean difference over the tuning seeds is at most its own standard error, or at most a thousandth of

@@ -4,8 +4,6 @@ A row is committed, and on disk, before the runner goes on; a process that is ki
 still running. :mod:`agileact.study.running.rescue` saves what can be read of a damaged file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shlex
@@ -258,7 +256,7 @@ class Store:
         if self._lock is not None:
             self._lock.close()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> "Store":
         return self
 
     def __exit__(

@@ -93,11 +93,8 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
 
     What agile activations and baselines learn has the activation learning rate and no weight decay.
     """
-    if arm.updates == "own":
-        optimizer = optimizers.build(arm.optimizer, parameter_groups(model, arm), dict(arm.optimizer_options))
-    else:
-        _check_effect(model, arm)
-        _, scale_lr, location_lr = _activation_rates(arm)
+    if arm.updates != "own":
+        _, scale_lr, location_lr = _activation_rates(model, arm)
         return FoldedOptimizer(
             model,
             lambda groups: optimizers.build(arm.optimizer, groups, dict(arm.optimizer_options)),
@@ -107,6 +104,7 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
             weight_decay=arm.weight_decay,
             reset=arm.updates == "folded-reset",
         )
+    optimizer = optimizers.build(arm.optimizer, parameter_groups(model, arm), dict(arm.optimizer_options))
     if arm.weights in HELD:
         standardize_weights(optimizer, model)
     if arm.activation_decay:
@@ -119,8 +117,7 @@ def build_optimizer(model: nn.Module, arm: ArmSpec) -> Steps:
 
 def parameter_groups(model: nn.Module, arm: ArmSpec) -> list[dict[str, Any]]:
     """Return the network's parameters in the groups that an optimizer of ``arm`` takes, each with its numbers."""
-    _check_effect(model, arm)
-    activation_lr, scale_lr, location_lr = _activation_rates(arm)
+    activation_lr, scale_lr, location_lr = _activation_rates(model, arm)
     groups = param_groups(
         model,
         lr=arm.lr,
@@ -135,8 +132,9 @@ def parameter_groups(model: nn.Module, arm: ArmSpec) -> list[dict[str, Any]]:
     return groups
 
 
-def _activation_rates(arm: ArmSpec) -> tuple[float, float, float]:
-    """Return the learning rates of what activations learn, of scales and of locations."""
+def _activation_rates(model: nn.Module, arm: ArmSpec) -> tuple[float, float, float]:
+    """Check the arm against the network; return the rates of what activations learn, of scales and of locations."""
+    _check_effect(model, arm)
     usual = arm.lr if arm.activation_lr is None else arm.activation_lr
     scale, location = (usual if rate is None else rate for rate in (arm.scale_lr, arm.location_lr))
     return usual, scale, location

@@ -43,16 +43,9 @@ def constrain_weights(model: nn.Module, arm: ArmSpec, sample: Callable[[], Tenso
 
 
 def _standardize(model: nn.Module, how: str, inputs: Tensor, *, skip_init: bool) -> None:
-    agile = [module for module in model.modules() if isinstance(module, AgileModule)]
-    if not agile:
+    if not any(isinstance(module, AgileModule) for module in model.modules()):
         raise ArgumentError(f"weights {how!r} are for agile activations, and the arm has none")
-    # A hook has a chain call an activation and the pooling behind it one after the other, and a record see both.
-    hooks = [module.register_forward_hook(lambda *_: None) for module in agile]
-    try:
-        standardize(model, inputs[:2], centre=_CENTRE[how], inplace=True, skip_init=skip_init)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    standardize(model, inputs[:2], centre=_CENTRE[how], inplace=True, skip_init=skip_init)
     if how == "weight-standardized":
         for layer in directions(model).values():
             release(layer)  # its weights are free again,

@@ -1,7 +1,5 @@
 """What is put where: the agile module of each activation, put into the model and taken out again."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,7 +50,7 @@ class Placement:
         turn = "" if self.site.turn is None else str(self.site.turn)
         return ".".join(filter(None, [prefix, self.child, turn]))
 
-    def left(self, reason: str) -> Placement:
+    def left(self, reason: str) -> "Placement":
         """Return the same without an agile module."""
         return Placement(replace(self.site, reason=reason))
 
@@ -75,7 +73,7 @@ class Planner:
         with torch.inference_mode(False):  # parameters made in it could never be trained
             return together([self._placement(one, where[one.training], names) for one in sites])
 
-    def _placement(self, one: Candidate, where: Geometry, names: _Names) -> Placement:
+    def _placement(self, one: Candidate, where: Geometry, names: "_Names") -> Placement:
         if one.reason or one.already:
             return Placement(one)
         try:

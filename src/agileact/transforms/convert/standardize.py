@@ -13,7 +13,7 @@ from agileact import bases
 from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact.nn import Agile, AgileModule
-from agileact.nn.rows import CENTRED, LENGTH, Projection, has_rows, hold, laid_out, refusal
+from agileact.nn.rows import CENTRED, LENGTH, Projection, has_rows, hold, laid_out, lengths, refusal
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.report import StandardizedSite, StandardizeReport
 from agileact.transforms.trace.forward_runs import needs_values, outcome
@@ -202,7 +202,7 @@ class _Plan:
         # Of mean 0 and length 1 there are but two rows of two numbers.
         if numbers < (3 if CENTRED in kinds else 2):
             raise _RefusedError(f"a row of {numbers} number{'s' * (numbers > 1)} has no direction to learn")
-        if self.keep_function and not bool((_lengths(layer)[0] > 0).all()):
+        if self.keep_function and not bool((lengths(layer, layer.weight.detach()) > 0).all()):
             raise _RefusedError("a row of zeros has no direction")
         for parameter in (layer.weight, layer.bias):
             if parameter is not None and len(self._names[id(parameter)]) > 1:
@@ -304,7 +304,7 @@ def _unit_scale(activation: AgileModule) -> float:
 
 def _started(pair: _Pair, keep_function: bool, skipped: set[nn.Module]) -> StandardizedSite:
     layer, scales = pair.layer, set()
-    kept = _lengths(layer) if keep_function else None
+    kept = _kept(layer) if keep_function else None
     for activation in pair.activations:
         homogeneous = activation.facts.positively_homogeneous
         if not homogeneous and isinstance(activation, Agile):
@@ -337,10 +337,9 @@ def _started(pair: _Pair, keep_function: bool, skipped: set[nn.Module]) -> Stand
     )
 
 
-def _lengths(layer: Any) -> tuple[Tensor, Tensor]:
+def _kept(layer: Any) -> tuple[Tensor, Tensor]:
     """Return the lengths of a layer's rows, and its bias, in float64."""
-    view, axes = laid_out(layer, layer.weight.detach().double())
-    length = torch.linalg.vector_norm(view, dim=axes).flatten()
+    length = lengths(layer, layer.weight.detach())
     return length, torch.zeros_like(length) if layer.bias is None else layer.bias.detach().double()
 
 

@@ -40,7 +40,7 @@ def _traced(function: Callable[..., Any], name: str) -> torch.fx.GraphModule:
     def forward(x: Tensor) -> Any:
         return function(x)
 
-    # A graph cannot be pickled with annotations that are text, as they are in this file.
+    # Types would go into the code of the graph, which needs none.
     forward.__annotations__.clear()
     try:
         return torch.fx.symbolic_trace(forward)

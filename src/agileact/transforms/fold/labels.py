@@ -1,7 +1,5 @@
 """What a recording demands of gauges: which label each number of each signal has, and what ties labels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +84,7 @@ class Map:
     places: Tensor | None = None
     open: bool = False
 
-    def like(self, other: Map) -> bool:
+    def like(self, other: "Map") -> bool:
         """Return whether another use is of the same numbers."""
         if (self.places is None) != (other.places is None):
             return False

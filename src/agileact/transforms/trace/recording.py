@@ -3,8 +3,6 @@
 It holds no numbers but those that the model returned, only shapes and who made what.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import CodeType, MemberDescriptorType
@@ -141,11 +139,11 @@ class Value:
     shape: torch.Size
     dtype: torch.dtype
     name: str = ""  # the name of a parameter or buffer in the model; empty for others
-    maker: Call | None = None  # the call that it is a result of, or None
-    users: list[Call] = field(default_factory=list)  # the calls that take it, one entry for each time
+    maker: "Call | None" = None  # the call that it is a result of, or None
+    users: "list[Call]" = field(default_factory=list)  # the calls that take it, one entry for each time
     returned: bool = False  # whether it is part of the model's output
     kept: str = ""  # the attribute of a module that it is kept in; empty for most
-    overwritten: Call | None = None  # the in-place call that put its result in the place of these numbers, or None
+    overwritten: "Call | None" = None  # the in-place call that put its result in the place of these numbers, or None
     # Whether its numbers were seen or changed by ways that a recording cannot follow: by another tensor that shares
     # its memory, or by Python.
     tainted: bool = False

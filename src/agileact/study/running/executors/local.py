@@ -5,8 +5,6 @@ events out. They need no ``__main__`` guard in the caller, are isolated from eac
 process that started them ends, however it ends.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import queue
@@ -135,7 +133,7 @@ class LocalExecutor:
         """Start the workers, within a ``with`` block: they import what they need while the caller goes on."""
         self._idle += [self._new_worker() for _ in range(self.jobs - len(self._idle))]
 
-    def __enter__(self) -> LocalExecutor:
+    def __enter__(self) -> "LocalExecutor":
         self._keep = True
         return self
 
@@ -144,7 +142,7 @@ class LocalExecutor:
         while self._idle:
             self._idle.pop().stop()
 
-    def _worker(self) -> _Worker:
+    def _worker(self) -> "_Worker":
         """Return an idle worker that lives, or a new one."""
         while self._idle:
             worker = self._idle.pop()
@@ -153,7 +151,7 @@ class LocalExecutor:
             worker.stop()
         return self._new_worker()
 
-    def _new_worker(self) -> _Worker:
+    def _new_worker(self) -> "_Worker":
         # Evaluation beside training pays where a worker has a second core; else the two only take turns.
         return _Worker(self._inbox, self.data_dir, self.code, aside=2 * self.jobs <= available_cores())
 
@@ -163,7 +161,7 @@ class _Worker:
 
     def __init__(
         self,
-        inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]],
+        inbox: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]",
         data_dir: Path | None,
         code: Path | None,
         *,
@@ -186,7 +184,7 @@ class _Worker:
         self._thread = threading.Thread(target=self._listen, args=(inbox,), daemon=True)
         self._thread.start()
 
-    def _listen(self, inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+    def _listen(self, inbox: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]") -> None:
         assert self._process.stdout is not None
         try:
             for line in self._process.stdout:

@@ -4,8 +4,6 @@ Results come back to this process, which alone writes the store; no node needs t
 object store. Every node needs the same version of agileact.
 """
 
-from __future__ import annotations
-
 import signal
 import socket
 import threading
@@ -75,7 +73,7 @@ class RayExecutor:
         self._kept = False
         self._connected = False
 
-    def __enter__(self) -> RayExecutor:
+    def __enter__(self) -> "RayExecutor":
         self._kept = True
         return self
 
