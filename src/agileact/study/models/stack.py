@@ -203,7 +203,7 @@ class MappedNetwork(nn.Module):
             if name in self._shapes:
                 module.register_buffer(leaf, torch.stack([state[name] for state in states]))
         for layer in directions(self.numbers).values():
-            lay_out(layer, tuple(range(2, layer.weight.ndim)))
+            lay_out(layer, tuple(range(2, layer.get_parameter("weight").ndim)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of all networks."""
