@@ -336,23 +336,23 @@ def recipe_study() -> Any:
     tasks, rivals = tables["RECIPE"], tables["RIVALS"]
     figure = new_figure(
         9.6,
-        1.6 + 0.42 * len(tasks),
+        1.6 + 0.3 * len(tasks),
         "The recipe beside its rivals",
         "Test loss of the rival over that of the recipe. A dot is a replicate, with its own split, tuning and seed. A "
-        "line is the geometric mean of ten. Right of 1 the recipe is lower. A rival always over 3 is left out.",
+        "line is the geometric mean of all. Right of 1 the recipe is lower. A rival always over 3 is left out.",
     )
     pairs = tables["recipe_pairs"]()
     axes = figure.subplots(1, len(rivals), sharex=True, sharey=True, squeeze=False)[0]
     for axis, rival in zip(axes, rivals, strict=True):
         axis.axvline(1, color=ACTIVATION, linewidth=1.2)
         for place, task in enumerate(tasks):
-            for (study, arm), (own, base) in pairs.items():
-                ratio = np.array(own) / np.array(base)
-                if (study, tables["general"](arm)) != (task, rival) or ratio.min() > 3:
-                    continue
-                axis.plot(ratio, [place] * len(ratio), "o", color=MUTED, markersize=4, alpha=0.5, markeredgewidth=0)
-                middle = np.exp(np.log(ratio).mean())
-                axis.plot([middle] * 2, [place - 0.32, place + 0.32], color=WEIGHTS, linewidth=2.4)
+            own, base = pairs.get((task, rival), ([], []))
+            ratio = np.array(own) / np.array(base)
+            if not ratio.size or ratio.min() > 3:
+                continue
+            axis.plot(ratio, [place] * len(ratio), "o", color=MUTED, markersize=4, alpha=0.5, markeredgewidth=0)
+            middle = np.exp(np.log(ratio).mean())
+            axis.plot([middle] * 2, [place - 0.32, place + 0.32], color=WEIGHTS, linewidth=2.4)
         axis.set(xscale="log", xticks=(0.5, 1, 2, 4), xticklabels=("0.5", "1", "2", "4"))
         axis.set_title(rival, fontsize=9.5)
         axis.minorticks_off()

@@ -7,80 +7,90 @@ python docs/studies/tables.py recipe                                 # the summa
 from __future__ import annotations
 
 import csv
+import functools
+import gzip
 import json
 import math
 import re
 import statistics
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from agileact.study import Difference, paired_difference
 
 HERE = Path(__file__).resolve().parent
 RECIPE = {
-    "paper-mlp": "the paper's fully connected network, ReLU",
-    "three-layers": "three layers, ReLU",
+    "paper-mlp": "the paper's fully connected network",
+    "three-layers": "three layers",
     "three-layers-gelu": "three layers, GELU",
     "three-layers-tanh": "three layers, tanh",
-    "ten-layers": "ten layers, ReLU",
+    "ten-layers": "ten layers",
     "ten-layers-gelu": "ten layers, GELU",
     "ten-layers-tanh": "ten layers, tanh",
     "ten-layers-sigmoid": "ten layers, sigmoid",
-    "cnn": "the paper's CNN, ReLU",
-    "residual": "residual CNN of 19 layers, ReLU",
+    "mnist1d": "MNIST-1D, two layers",
+    "diabetes": "table: diabetes",
+    "friedman1": "table: Friedman's formula",
+    "cnn": "the paper's CNN",
+    "residual": "residual CNN of 19 layers",
     "transformer": "character transformer, GELU",
-    "mnist1d": "MNIST-1D, two layers of 100, ReLU",
-    "batch-8": "three layers, ReLU, batches of 8",
-    "batch-8-cosine": "the same, cosine schedule",
-    "batch-2": "three layers, ReLU, batches of 2",
-    "cnn-batch-8": "the paper's CNN, ReLU, batches of 8",
-    "cnn-batch-2": "the paper's CNN, ReLU, batches of 2",
-    "residual-batch-8": "residual CNN of 19 layers, ReLU, batches of 8",
-    "diabetes": "table: diabetes, batches of 32",
-    "friedman1": "table: Friedman's formula, batches of 50",
+    "paper-mlp-8": "the paper's fully connected network, batches of 8",
+    "three-layers-8": "three layers, batches of 8",
+    "ten-layers-8": "ten layers, batches of 8",
+    "mnist1d-8": "MNIST-1D, batches of 8",
+    "diabetes-8": "diabetes, batches of 8",
+    "friedman1-8": "Friedman's formula, batches of 8",
+    "cnn-8": "the paper's CNN, batches of 8",
+    "residual-8": "residual CNN, batches of 8",
+    "paper-mlp-2": "the paper's fully connected network, batches of 2",
+    "three-layers-2": "three layers, batches of 2",
+    "ten-layers-2": "ten layers, batches of 2",
+    "mnist1d-2": "MNIST-1D, batches of 2",
+    "diabetes-2": "diabetes, batches of 2",
+    "friedman1-2": "Friedman's formula, batches of 2",
+    "cnn-2": "the paper's CNN, batches of 2",
+    "residual-2": "residual CNN, batches of 2",
 }
-"""The tasks of the page about the recipe, each a study of its own, with what the tables call them."""
+"""The tasks of the page about the recipe, with what its tables call them; f is ReLU unless another one is named."""
+SEARCHED = (
+    *("tuned", "tuned-gelu", "tuned-tanh", "tuned-sigmoid", "tuned-batches", "tuned-cnn", "tuned-residual"),
+    *("tuned-transformer", "rivals", "rivals-gelu", "rivals-tanh", "rivals-sigmoid", "parts", "parts-batches"),
+)
+"""Its studies, recipe-NAME: a task's arms may lie in several, whose replicates are the same by their number."""
+RATES = ("rates", "rates-gelu", "rates-tanh", "rates-sigmoid", "rates-batches", "rates-cnn", "rates-residual")
+"""Its studies of the learning rate alone."""
 THE_RECIPE = "agile-f+hidden-standardized"
-VARIANTS = {
+RIVALS = ("f", "f+batchnorm", "f+layernorm")
+"""The arms of its first table."""
+OTHERS = {
+    "agile-f": "agile, free weights",
+    "f+weight-norm": "weight normalisation, plain",
+    "agile-f+weight-standardized": "weight standardisation: in the forward pass, weights free beneath",
+    "agile-f+nf": "normaliser-free: the same, a stays at its start",
+    "prelu": "PReLU",
+    "plain GELU": "GELU",
+    "plain ReLU": "ReLU",
+}
+"""Its other rivals, with what they are."""
+PARTS = {
     "agile-f+standardized": "mean 0 in all layers",
     "agile-f+centred-start": "mean 0 in all layers, at the start alone",
     "agile-f+length-one": "mean 0 nowhere",
-    "agile-f+hidden-standardized+weight-decay=0.1": "the last layer decays",
+    f"{THE_RECIPE}+scale-only": "no b",
+    f"{THE_RECIPE}+size-one": "no a",
+    f"{THE_RECIPE}+location-only": "a stays at its start",
+    f"{THE_RECIPE}+start-one": "a starts at 1",
+    f"{THE_RECIPE}+gain-frozen": "no g",
+    f"{THE_RECIPE}+activation-decay=0.1": "a, b and g decay to their start",
+    f"{THE_RECIPE}+direction-turn=3": "a step turns a row by at most 3 rates",
 }
-"""The arms that differ from the recipe in which rows get mean 0, or in the decay of the last layer."""
-PARTS = {
-    **VARIANTS,
-    **{
-        f"{arm}+{part}": f"{of}{words}"
-        for arm, of in ((THE_RECIPE, ""), ("agile-f+standardized", "mean 0 in all layers, "))
-        for part, words in {
-            "scale-only": "no b",
-            "size-one": "no a",
-            "location-only": "a stays at its start",
-            "start-one": "a starts at 1",
-        }.items()
-    },
-    "agile-f+weight-standardized": "weight standardisation: in the forward pass, weights free beneath",
-    "agile-f+nf": "normaliser-free: the same, a stays at its start",
-    "f+weight-norm": "torch's weight normalisation, plain",
-}
-"""The arms of the study recipe-parts, with what they do to the recipe or instead of it."""
-TRIED = (
-    ("batch-8", "batch-8-turn", f"{THE_RECIPE}+direction-turn=3", "a step turns a row by at most 3 rates"),
-    ("batch-8", "batch-8-cosine", THE_RECIPE, "cosine schedule"),
-)
-"""Changes to the recipe: the task, the study of the change, its arm there, and what it is."""
-TUNED = {
-    "three-layers": "three layers, ReLU",
-    "ten-layers": "ten layers, ReLU",
-    "friedman1": "table: Friedman's formula",
-}
-"""The tasks of the study recipe-tuned, where decay, schedule and the activations' rate are searched too."""
-RIVALS = ("f", "f+weight-decay=0.1", "f+batchnorm", "f+layernorm")
-"""The arms of its first table."""
-RATES = (0.001, 0.003, 0.01)
-"""The learning rates of its specs; each replicate moves them together, by up to half a step."""
+"""The recipe with one thing changed, and what that is."""
+NEAR = 1.1
+"""A loss up to so many times the lowest one is near it."""
 WORDS = {"better": "**lower**", "worse": "**higher**", "same": "no difference found", "undecided": "undecided"}
 
 
@@ -187,51 +197,43 @@ def general(arm: str) -> str:
     return re.sub(r"\b(relu|sigmoid|gelu|tanh)\b", "f", arm).removesuffix("+skip-init")
 
 
-Losses = dict[str, list[float]]
+Losses = dict[str, dict[int, float]]
 """The test loss of each replicate, by arm; infinity for a run that diverged."""
 
 
-def losses_of(study: str, task: str = "") -> Losses:
-    """Return the final test losses of a task (by default the only one), replicates in one order for all arms."""
-    found: dict[str, dict[str, float]] = {}
-    for row in rows_of(study):
-        if row["phase"] == "final" and task in ("", row["task"]):
-            found.setdefault(row["arm"], {})[row["replicate"]] = float(row["test_loss"] or "inf")
-    order = sorted(next(iter(found.values())), key=int)
-    return {arm: [losses[replicate] for replicate in order] for arm, losses in found.items()}
-
-
+@functools.cache
 def rows_of(study: str) -> list[dict[str, str]]:
-    """Return every trial of a study."""
-    with (HERE / "results" / f"{study}.csv").open(encoding="utf-8") as file:
+    """Return every trial of a study about the recipe."""
+    with gzip.open(HERE / "results" / f"recipe-{study}.csv.gz", "rt", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def recipe_pairs() -> dict[tuple[str, str], tuple[list[float], list[float]]]:
-    """Return the losses of all that the page compares with the recipe, and the recipe's, by study and arm."""
-    found = {}
-    for task in (*RECIPE, "parts"):
-        losses = losses_of(f"recipe-{task}")
-        base = of_arm(task, THE_RECIPE)
-        found.update({(task, arm): (own, base) for arm, own in losses.items() if general(arm) != THE_RECIPE})
-    for task in TUNED:
-        tuned = {general(arm): losses for arm, losses in losses_of("recipe-tuned", task).items()}
-        base = tuned.pop(THE_RECIPE)
-        found.update({(f"tuned {task}", arm): (own, base) for arm, own in tuned.items()})
-    for task, study, arm, _ in TRIED:
-        # Under its own arm's name it would be the recipe of that study.
-        found[study, f"{arm} for {task}"] = of_arm(study, arm), of_arm(task, THE_RECIPE)
+@functools.cache
+def recipe_losses() -> dict[str, Losses]:
+    """Return the final test losses by task and arm, the arms named for any f."""
+    found: dict[str, Losses] = {task: {} for task in RECIPE}
+    for study in SEARCHED:
+        for row in rows_of(study):
+            if row["phase"] == "final":
+                arm = found[row["task"]].setdefault(general(row["arm"]), {})
+                arm[int(row["replicate"])] = float(row["test_loss"] or "inf")
     return found
 
 
-def of_arm(study: str, arm: str) -> list[float]:
-    """Return the test losses of an arm, named for any f, in a study of the page."""
-    (losses,) = (losses for name, losses in losses_of(f"recipe-{study}").items() if general(name) == arm)
-    return losses
+@functools.cache
+def recipe_pairs() -> dict[tuple[str, str], tuple[list[float], list[float]]]:
+    """Return the losses of each arm of each task, and the recipe's in the same replicates."""
+    return {
+        (task, arm): (list(own.values()), [arms[THE_RECIPE][replicate] for replicate in own])
+        for task, arms in recipe_losses().items()
+        for arm, own in arms.items()
+        if arm != THE_RECIPE
+    }
 
 
+@functools.cache
 def recipe_comparisons() -> dict[tuple[str, str], Difference | None]:
-    """Return each arm of each task minus the recipe, by study and arm; None where a run diverged.
+    """Return each arm of each task minus the recipe; None where a run diverged.
 
     The intervals hold for all comparisons of the page together (Bonferroni), so each is one of a much higher level.
     """
@@ -242,8 +244,9 @@ def recipe_comparisons() -> dict[tuple[str, str], Difference | None]:
     }
 
 
-def spread(losses: list[float]) -> str:
+def spread(losses: Iterable[float]) -> str:
     """Return mean and deviation of the replicates that did not diverge, and how many of them did or learned nothing."""
+    losses = list(losses)
     finite = [loss for loss in losses if math.isfinite(loss)]
     idle = sum(abs(loss - math.log(10)) < 1e-3 for loss in finite)
     words = [f"{count} {what}" for count, what in ((len(losses) - len(finite), "diverged"), (idle, "idle")) if count]
@@ -253,132 +256,134 @@ def spread(losses: list[float]) -> str:
 
 
 def against(one: Difference | None) -> str:
-    """Return a difference to the recipe in words."""
+    """Return a difference to the recipe with its interval; a word says which way, if the interval leaves out 0."""
     if one is None:
         return "runs diverged"
-    word = {1: "**higher**", -1: "**lower**", 0: "no difference found"}[one.sign]
-    return f"{one.mean:+.3f} [{one.low or 0:+.3f}, {one.high or 0:+.3f}] {word}"  # ten replicates have an interval
+    word = {1: " **higher**", -1: " **lower**", 0: ""}[one.sign]
+    return f"{one.mean:+.3f} [{one.low or 0:+.3f}, {one.high or 0:+.3f}]{word}"  # ten replicates have an interval
+
+
+def beside_the_recipe(arms: Mapping[str, str]) -> str:
+    """Return a Markdown table of a task a row: the recipe's test loss, and what other arms have more.
+
+    Args:
+        arms: What stands above the column of each arm.
+    """
+    found = recipe_comparisons()
+    tasks = [task for task in RECIPE if any((task, arm) in found for arm in arms)]
+    columns = [arm for arm in arms if any((task, arm) in found for task in tasks)]
+    lines = [
+        "| task | the recipe | " + " | ".join(arms[arm] for arm in columns) + " |",
+        "| --- |" + " --- |" * (1 + len(columns)),
+    ]
+    for task in tasks:
+        cells = [against(found[task, arm]) if (task, arm) in found else "–" for arm in columns]
+        lines.append(f"| {RECIPE[task]} | {spread(recipe_losses()[task][THE_RECIPE].values())} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def recipe_summary() -> str:
-    """Return a Markdown table of a task a row: the recipe's test loss, and what its main rivals have more."""
-    found = recipe_comparisons()
-    lines = [
-        "| task | the recipe | " + " | ".join(f"`{arm}`" for arm in RIVALS) + " |",
-        "| --- |" + " --- |" * (1 + len(RIVALS)),
-    ]
-    for task in RECIPE:
-        cells = {general(arm): against(one) for (of, arm), one in found.items() if of == task}
-        row = (RECIPE[task], spread(of_arm(task, THE_RECIPE)), *(cells.get(arm, "–") for arm in RIVALS))
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+    """Return the table of the recipe beside plain networks and normalisations."""
+    return beside_the_recipe({arm: f"`{arm}`" for arm in RIVALS})
 
 
 def recipe_others() -> str:
-    """Return a Markdown table of what the summary leaves out: the other arms, and every arm's own loss."""
-    found = recipe_comparisons()
-    lines = ["| task | arm | test loss | minus the recipe |", "| --- | --- | --- | --- |"]
-    for task in RECIPE:
-        for arm, losses in losses_of(f"recipe-{task}").items():
-            difference = against(found[task, arm]) if (task, arm) in found else "the recipe"
-            lines.append(f"| {RECIPE[task]} | `{arm}` | {spread(losses)} | {difference} |")
-    return "\n".join(lines)
+    """Return the table of the recipe beside its other rivals."""
+    return beside_the_recipe({arm: f"`{arm}`: {words}" for arm, words in OTHERS.items()})
 
 
 def recipe_parts() -> str:
-    """Return a Markdown table of the recipe with a part taken away, and of its rivals by name, on three layers."""
-    found, losses = recipe_comparisons(), losses_of("recipe-parts")
-    lines = ["| instead of the recipe | arm | test loss | minus the recipe |", "| --- | --- | --- | --- |"]
-    for arm, values in losses.items():
-        what = PARTS.get(general(arm), "the recipe")
-        difference = against(found["parts", arm]) if ("parts", arm) in found else ""
-        lines.append(f"| {what} | `{arm}` | {spread(values)} | {difference} |")
+    """Return the table of the recipe with one thing changed."""
+    return beside_the_recipe({arm: f"`{arm.removeprefix(THE_RECIPE)}`: {words}" for arm, words in PARTS.items()})
+
+
+def recipe_arms() -> str:
+    """Return a Markdown table of every arm of every task: its test loss, and the rates that tuning chose."""
+    lines = ["| task | arm | replicates | test loss |", "| --- | --- | --- | --- |"]
+    for task, arms in recipe_losses().items():
+        lines += [f"| {RECIPE[task]} | `{arm}` | {len(own)} | {spread(own.values())} |" for arm, own in arms.items()]
     return "\n".join(lines)
 
 
-def recipe_variants() -> str:
-    """Return a Markdown table of the recipe's variants: test loss, and minus the recipe's, wherever they were run."""
-    found = recipe_comparisons()
-    lines = [
-        "| task | the recipe | " + " | ".join(f"`{arm}`: {words}" for arm, words in VARIANTS.items()) + " |",
-        "| --- |" + " --- |" * (1 + len(VARIANTS)),
-    ]
-    for task in (*RECIPE, "parts"):
-        cells = {general(arm): against(one) for (of, arm), one in found.items() if of == task}
-        if cells.keys() & VARIANTS:
-            name = RECIPE.get(task, f"{RECIPE['three-layers']}, three points of tuning")
-            row = (name, spread(of_arm(task, THE_RECIPE)), *(cells.get(arm, "–") for arm in VARIANTS))
-            lines.append(f"| {' | '.join(row)} |")
+def recipe_failures() -> str:
+    """Return a Markdown table of how many trials of the searches diverged or learned nothing."""
+    count: dict[str, list[int]] = {arm: [0, 0, 0, 0] for arm in (THE_RECIPE, *RIVALS)}
+    for study in SEARCHED:
+        for row in rows_of(study):
+            if (found := count.get(general(row["arm"]))) is not None:
+                failed = row["status"] == "diverged" or float(row["validation_loss"]) >= float(row["untrained_loss"])
+                place = 2 * (row["phase"] == "final")
+                found[place] += 1
+                found[place + 1] += failed
+    lines = ["| arm | tuning trials that failed | final trials that failed |", "| --- | --- | --- |"]
+    lines += [f"| `{arm}` | {bad} of {all_} | {last} of {final} |" for arm, (all_, bad, final, last) in count.items()]
     return "\n".join(lines)
 
 
-def recipe_tuned() -> str:
-    """Return a Markdown table of the recipe beside its rivals where every arm's decay and schedule are searched too."""
-    found = recipe_comparisons()
-    rivals = [arm for arm in RIVALS if ("tuned three-layers", arm) in found]
-    lines = [
-        "| task | the recipe | " + " | ".join(f"`{arm}`" for arm in rivals) + " |",
-        "| --- |" + " --- |" * (1 + len(rivals)),
-    ]
-    for task, name in TUNED.items():
-        _, base = recipe_pairs()[f"tuned {task}", rivals[0]]
-        lines.append(
-            f"| {name} | {spread(base)} | {' | '.join(against(found[f'tuned {task}', arm]) for arm in rivals)} |"
-        )
-    return "\n".join(lines)
+Curve = list[tuple[float, float]]
+"""Learning rate and validation loss."""
 
 
-def recipe_tried() -> str:
-    """Return a Markdown table of changes to the recipe for small batches, beside the recipe with constant rates."""
-    found, pairs = recipe_comparisons(), recipe_pairs()
-    lines = ["| task | change | test loss | minus the recipe as it is |", "| --- | --- | --- | --- |"]
-    for task, study, arm, words in TRIED:
-        key = study, f"{arm} for {task}"
-        own, _ = pairs[key]
-        lines.append(f"| {RECIPE[task]} | {words} | {spread(own)} | {against(found[key])} |")
-    return "\n".join(lines)
-
-
-def within_ten_percent(rows: list[dict[str, str]]) -> dict[str, int]:
-    """Return how many of the three learning rates that all began with are within 10 % of an arm's best one."""
-    return {arm: sum(mean <= 1.1 * min(means) for mean in means) for arm, means in mean_by_rate(rows).items()}
-
-
-def mean_by_rate(rows: list[dict[str, str]]) -> dict[str, list[float]]:
-    """Return the mean validation loss at each of the three learning rates that every arm began with, by arm."""
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row in rows:
+def curves_of(study: str) -> dict[tuple[str, str], list[Curve]]:
+    """Return the curves of a study of the learning rate, a replicate each, by task and arm."""
+    found: dict[tuple[str, str], dict[str, Curve]] = {}
+    for row in rows_of(study):
         if row["phase"] == "tuning":
-            tried = found.setdefault(row["arm"], {}).setdefault(row["replicate"], [])
-            if len(tried) < len(RATES):
-                tried.append((float(row["lr"]), float(row["validation_loss"] or "inf")))
-    return {
-        arm: [statistics.fmean(loss for _, loss in column) for column in zip(*map(sorted, tried.values()), strict=True)]
-        for arm, tried in found.items()
-    }
+            loss = math.inf if row["status"] == "diverged" else float(row["validation_loss"])
+            of = found.setdefault((row["task"], general(row["arm"])), {})
+            of.setdefault(row["replicate"], []).append((float(row["lr"]), loss))
+    return {key: [sorted(curve) for curve in curves.values()] for key, curves in found.items()}
+
+
+def mean_curve(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Return learning rates and the mean loss of all curves there; between its points a curve is a line of log rate."""
+    low, high = max(curve[0][0] for curve in curves), min(curve[-1][0] for curve in curves)
+    logs = np.linspace(math.log10(low), math.log10(high), 501)
+    lines = []
+    for curve in curves:
+        rates, losses = np.array(curve).T
+        # A point that diverged is far above all others, so that no line from it comes near.
+        lines.append(np.interp(logs, np.log10(rates), np.minimum(losses, 1e3)))
+    return 10**logs, np.mean(lines, axis=0)
+
+
+def near_its_best(curves: Sequence[Curve]) -> tuple[float, bool]:
+    """Return over how many decades of learning rates the mean loss is near its lowest, and whether an end cuts them.
+
+    >>> near_its_best([[(0.001, 2.0), (0.01, 1.0), (0.1, 2.0)]])
+    (0.2, False)
+    """
+    rates, losses = mean_curve(curves)
+    near = losses <= NEAR * losses.min()
+    width = math.log10(rates[-1] / rates[0])
+    return round(float(near.mean()) * width, 2), bool(near[0] or near[-1])
 
 
 def recipe_rates() -> str:
-    """Return :func:`mean_by_rate` of every arm of the page as one Markdown table."""
-    columns = " | ".join(f"about {rate:g}" for rate in RATES)
-    lines = [f"| task | arm | {columns} | within 10 % of its best |", "| --- |" + " --- |" * (len(RATES) + 2)]
-    for study in dict.fromkeys((*RECIPE, "parts", *(study for _, study, *_ in TRIED))):
-        rows = rows_of(f"recipe-{study}")
-        near = within_ten_percent(rows)
-        for arm, means in mean_by_rate(rows).items():
-            cells = " | ".join(f"{mean:.3f}" for mean in means)
-            lines.append(f"| {RECIPE.get(study, study)} | `{arm}` | {cells} | {near[arm]} of {len(means)} |")
+    """Return a Markdown table of :func:`near_its_best` by task and arm, and how the recipe's compares with plain's."""
+    found = {key: near_its_best(curves) for study in RATES for key, curves in curves_of(study).items()}
+    arms = (THE_RECIPE, *RIVALS)
+    lines = ["| task | " + " | ".join(f"`{arm}`" for arm in arms) + " | over plain's |", "| --- |" + " --- |" * 5]
+    ratios = []
+    for task in RECIPE:
+        if (task, THE_RECIPE) in found:
+            cells = [
+                f"{'≥ ' * cut}{width:.2f}" for width, cut in (found[task, arm] for arm in arms if (task, arm) in found)
+            ]
+            ratios.append(found[task, THE_RECIPE][0] / found[task, "f"][0])
+            cells += ["–"] * (len(arms) - len(cells))
+            lines.append(f"| {RECIPE[task]} | {' | '.join(cells)} | {ratios[-1]:.1f} |")
+    lines.append(f"| **median** |{' |' * len(arms)} **{statistics.median(ratios):.1f}** |")
     return "\n".join(lines)
+
+
+RECIPE_TABLES = (recipe_summary, recipe_others, recipe_parts, recipe_rates, recipe_failures, recipe_arms)
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         if name == "recipe":
-            tables = (
-                *(recipe_summary, recipe_tuned, recipe_parts, recipe_variants),
-                *(recipe_tried, recipe_others, recipe_rates),
-            )
-            print("\n\n".join(table() for table in tables))
+            print("\n\n".join(table() for table in RECIPE_TABLES))
             continue
         document = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
         print(agile_against_plain([document]), details(document), sep="\n\n")

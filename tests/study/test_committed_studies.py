@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,12 +27,13 @@ def identity(path: Path) -> str:
 
 
 def results(path: Path) -> Path:
-    """Return where the trials of a spec are."""
-    return path.parent.parent / "results" / f"{path.stem}.csv"
+    """Return where the trials of a spec are: those about the recipe, which are many, are compressed."""
+    end = ".csv.gz" if path.stem.startswith("recipe-") else ".csv"
+    return path.parent.parent / "results" / f"{path.stem}{end}"
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as file:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -109,11 +112,34 @@ def test_an_agile_arm_is_compared_with_its_own_plain_twin_alone():
 def test_the_tables_about_the_recipe_are_those_of_its_results():
     tables = runpy.run_path(str(FOLDER / "tables.py"))
     page = (FOLDER / "recipe.md").read_text(encoding="utf-8")
-    names = ("summary", "tuned", "parts", "variants", "tried", "others", "rates")
-    for table in (f"recipe_{name}" for name in names):
-        assert tables[table]() in page, table
-    studies = {*tables["RECIPE"], "parts", "tuned", *(study for _, study, *_ in tables["TRIED"])}
-    assert {path.stem for path in SPECS if path.stem.startswith("recipe-")} == {f"recipe-{one}" for one in studies}
+    for table in tables["RECIPE_TABLES"]:
+        assert table() in page, table.__name__
+    studies = {f"recipe-{name}" for name in (*tables["SEARCHED"], *tables["RATES"])}
+    assert {path.stem for path in SPECS if path.stem.startswith("recipe-")} == studies
+    assert all(f"specs/{study}.yaml" in page for study in studies)
+    assert f"all {len(tables['recipe_pairs']())} comparisons" in page
+
+
+def test_arms_of_two_studies_are_compared_in_the_same_replicates():
+    # The replicate's number says split, rates and seeds: what two studies have in common must be the same there.
+    shared: dict[tuple[str, int], Any] = {}
+    for path in SPECS:
+        if path.stem.startswith("recipe-") and "rates" not in path.stem:
+            study = read_study(path)
+            for number in range(study.protocol.replicates):
+                one = study.replicate(number)
+                for task in one.tasks:
+                    key = (task.name, number)
+                    assert shared.setdefault(key, (task.spec, one.protocol.seeds)) == (task.spec, one.protocol.seeds)
+
+
+def test_the_range_of_rates_near_the_best_is_that_of_the_mean_curve():
+    near = runpy.run_path(str(FOLDER / "tables.py"))["near_its_best"]
+    # |log rate| + 1 from two replicates whose rates are not the same: 1.1 is reached a tenth of a decade off.
+    one, other = ([(10.0**x, 1 + abs(x)) for x in at] for at in ([-1.2, -0.4, 0, 0.7, 1.5], [-1.5, -0.2, 0, 0.3, 1.1]))
+    assert near([one, other]) == (pytest.approx(0.2, abs=0.01), False)
+    # A rate that diverges is not near, nor what a line from it would pass.
+    assert near([[(1.0, 1.0), (10.0, 1.0), (100.0, float("inf"))]]) == (pytest.approx(1.0, abs=0.01), True)
 
 
 def test_the_intervals_about_the_recipe_hold_for_all_comparisons_of_the_page():
