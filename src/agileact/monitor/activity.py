@@ -165,6 +165,22 @@ class Turning:
             self._before[name].copy_(weight)
 
     @torch.no_grad()
+    def each(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return for each layer the lengths of its rows, and their angles since :meth:`note`, which came before."""
+        assert self._before is not None
+        found = {}
+        for name, layer in self.layers.items():
+            rows = []
+            for weight in (self._before[name], self._whole(layer.weight)):
+                view, axes = laid_out(layer, weight.float())
+                length = torch.linalg.vector_norm(view, dim=axes, keepdim=True)
+                rows.append((length, view / length, axes))
+            (_, before, axes), (length, after, _) = rows
+            angle = 2 * torch.asin((torch.linalg.vector_norm(after - before, dim=axes) / 2).clamp(max=1.0))
+            found[name] = length, angle
+        return found
+
+    @torch.no_grad()
     def measure(self) -> Tensor | None:
         """Return for each layer the shortest and the longest row, and the median and largest angle since :meth:`note`.
 
@@ -174,14 +190,7 @@ class Turning:
         if self._before is None:
             return None
         found = []
-        for name, layer in self.layers.items():
-            rows = []
-            for weight in (self._before[name], self._whole(layer.weight)):
-                view, axes = laid_out(layer, weight.float())
-                length = torch.linalg.vector_norm(view, dim=axes, keepdim=True)
-                rows.append((length, view / length, axes))
-            (_, before, axes), (length, after, _) = rows
-            angle = 2 * torch.asin((torch.linalg.vector_norm(after - before, dim=axes) / 2).clamp(max=1.0))
+        for length, angle in self.each().values():
             if angle.numel():
                 found += [length.min(), length.max(), angle.flatten().quantile(0.5), angle.max()]
             else:  # a process that has no part of a sharded weight

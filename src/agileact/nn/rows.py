@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import Parameter, is_lazy
 
 _HELD, _HAD_BIAS, _HOOKS = "_agileact_rows", "_agileact_had_bias", "_agileact_row_hooks"
+_AXES = "_agileact_row_axes"
 CENTRED, LENGTH = "centred", "length"
 """What is done to the rows of a layer: to mean 0 and length 1, or to length 1 alone."""
 
@@ -71,8 +72,15 @@ def has_rows(layer: nn.Module) -> bool:
     return isinstance(layer, (nn.Linear, _ConvNd))
 
 
+def lay_out(layer: nn.Module, axes: tuple[int, ...]) -> None:
+    """Note along which axes of its weight a row of a layer lies, where it holds the weights of several networks."""
+    layer.__dict__[_AXES] = axes
+
+
 def laid_out(layer: nn.Module, weight: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """Return a view of a layer's weight, and the axes of the view along which a row lies."""
+    if axes := layer.__dict__.get(_AXES):
+        return weight, axes
     if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, ...), the inputs of one group after another
         groups = layer.groups
         view = weight.view(groups, weight.shape[0] // groups, *weight.shape[1:])

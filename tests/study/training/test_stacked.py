@@ -38,6 +38,13 @@ ARMS = (
     "relu+widened",
     "agile-relu+cosine+warmup=0.2+label-smoothing=0.1",
     "prelu+one-cycle",
+    "relu+layernorm",
+    "agile-sigmoid+standardized",
+    "agile-tanh+length-one+direction-turn=1",
+    "agile-relu+centred-start+activation-decay=0.1+positive",
+    "agile-relu+hidden-standardized+location-only",
+    "agile-relu+weight-standardized",
+    "agile-sigmoid+nf",
     "tests.study.activations_of_a_user:Slope",
     "tests.study.activations_of_a_user:Scaled+weight-decay=0.01",
     "tests.study.activations_of_a_user:cubed",
@@ -85,6 +92,10 @@ def test_the_same_bits_again_and_the_numbers_of_a_trial_alone(name: str, mapped:
         for layer, shape in stacked.shapes.items():
             ours, theirs = torch.tensor(shape.after), torch.tensor(alone.shapes[layer].after)
             torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
+        assert stacked.directions.keys() == alone.directions.keys()
+        for layer, trace in stacked.directions.items():
+            assert trace.turn_median == pytest.approx(alone.directions[layer].turn_median, rel=1e-2)
+            assert trace.turn_max == pytest.approx(alone.directions[layer].turn_max, rel=1e-2)
 
 
 def test_the_paper_s_widths_too():
@@ -195,10 +206,12 @@ OTHERS = [
         ("agile-sigmoid", ADAM),
         ("combined-relu:terms=2+positive", ADAM),
         ("agile-tanh", OTHERS),
+        ("agile-sigmoid+hidden-standardized", ADAM),
+        ("agile-relu+standardized", OTHERS),
         ("pau+batchnorm", [{"optimizer": "sgd", "lr": 0.1}, {"optimizer": "sgd", "lr": 0.01, "clip_norm": 1.0}]),
         ("tests.study.activations_of_a_user:Slope", [{"lr": 0.01}, {"lr": 0.03, "activation_lr": 0.1}]),
     ],
-    ids=["adam", "terms", "others", "pau", "user"],
+    ids=["adam", "terms", "others", "directions", "directions-others", "pau", "user"],
 )
 def test_points_of_a_search_in_a_stack_are_those_of_a_trial_alone(
     name: str, points: list[dict[str, Any]], mapped: bool
@@ -272,6 +285,7 @@ def test_what_is_stacked():
         make("relu+folded-updates")[0],
         make("relu", probe_every=5)[0],
         make("relu", patience=5)[0],
+        make("relu+weight-norm")[0],
         make("relu", precision="bf16")[0],
         make("relu", device="cuda", processes=2)[0],
         dataclasses.replace(specs[0], task=dataclasses.replace(specs[0].task, model=ModelSpec("cnn"))),

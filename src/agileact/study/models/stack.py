@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.utils.parametrize import is_parametrized
 
 from agileact._common.errors import ArgumentError
 from agileact.baselines import ParametricActivation
-from agileact.nn import AgileModule
+from agileact.nn import Agile, AgileModule
+from agileact.nn.rows import directions, held, hold, lay_out
 from agileact.study.spec.activation_names import PlainActivation, activation
 from agileact.study.spec.user_targets import UserActivation
 
@@ -20,22 +22,33 @@ Layout = dict[str, tuple[nn.Parameter, tuple[int, int, int]]]
 
 
 class StackedLinear(nn.Module):
-    """S linear layers of one shape, y_s = x_s W_s + c_s: (S, N, inputs), or (1, N, inputs) for all, to (S, N, ...)."""
+    """S linear layers of one shape, y_s = x_s W_s + c_s: (S, N, inputs), or (1, N, inputs) for all, to (S, N, ...).
+
+    Rows that are directions stay so: along the axis of the inputs.
+    """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.stack([layer.weight.detach().t() for layer in layers]))
         # One vector, as every bias is, so that decay leaves out what it leaves out of one layer.
-        self.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        self.bias = nn.Parameter(torch.cat(biases)) if biases else None
+        if kind := held(layers[0]):
+            hold(self, kind)
+            lay_out(self, (1,))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y for every network."""
         count = len(self.weight)
-        return torch.baddbmm(self.bias.view(count, 1, -1), x.expand(count, -1, -1), self.weight)
+        x = x.expand(count, -1, -1)
+        if self.bias is None:
+            return torch.bmm(x, self.weight)
+        return torch.baddbmm(self.bias.view(count, 1, -1), x, self.weight)
 
     def part(self, index: int) -> dict[str, Tensor]:
         """Return the parameters of one layer."""
-        return {"weight": self.weight[index].t(), "bias": self.bias.view(len(self.weight), -1)[index]}
+        weight = {"weight": self.weight[index].t()}
+        return weight if self.bias is None else {**weight, "bias": self.bias.view(len(self.weight), -1)[index]}
 
     def layout(self) -> Layout:
         """Return the parameters of all layers, each with the sizes of a view of them."""
@@ -110,14 +123,18 @@ class StackedNetwork(nn.Module):
             parts = [network.get_submodule(name) for network in networks]
             if isinstance(first, nn.Flatten) and not layers:
                 continue
-            if isinstance(first, nn.Linear) and first.bias is not None:
-                layers[name] = StackedLinear(parts)  # type: ignore[arg-type]
+            if isinstance(first, nn.Linear):
                 width = first.out_features
+            if type(first) is nn.Linear:
+                layers[name] = StackedLinear(parts)  # type: ignore[arg-type]
             elif isinstance(first, PlainActivation):
                 layers[name] = first
             elif isinstance(first, (AgileModule, ParametricActivation)):
-                layers[name] = StackedChannels(activation(texts[name], self.stacked * width), parts, width)
-            elif isinstance(first, UserActivation):
+                together = activation(texts[name], self.stacked * width)
+                if isinstance(together, Agile) and first._parameters.get("gain") is not None:
+                    together.add_gain()
+                layers[name] = StackedChannels(together, parts, width)
+            elif isinstance(first, (UserActivation, nn.LayerNorm)) or is_parametrized(first):
                 layers[name] = MappedNetwork(parts)
             elif isinstance(first, nn.BatchNorm1d):
                 norm = nn.BatchNorm1d(self.stacked * width, first.eps, first.momentum)
@@ -185,6 +202,8 @@ class MappedNetwork(nn.Module):
             module = self.numbers.get_submodule(owner)
             if name in self._shapes:
                 module.register_buffer(leaf, torch.stack([state[name] for state in states]))
+        for layer in directions(self.numbers).values():
+            lay_out(layer, tuple(range(2, layer.get_parameter("weight").ndim)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of all networks."""

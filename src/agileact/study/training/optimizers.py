@@ -132,7 +132,7 @@ class StackedOptimizer:
         layout: By name, each parameter of the networks as it is in the stack, and the sizes of the view
             (before, networks, behind) in which ``[:, s]`` is of network s.
         starts: By name, where what decays towards its start has started, in that view.
-        after: Called after each step.
+        after: What is called after each step.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class StackedOptimizer:
         numbers: Sequence[Numbers],
         layout: Mapping[str, tuple[nn.Parameter, tuple[int, int, int]]],
         starts: Mapping[str, Tensor],
-        after: Callable[[], None] = lambda: None,
+        after: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._names = list(numbers[0].groups)
         self._numbers, self._after, self._taken = numbers, after, 0
@@ -222,7 +222,8 @@ class StackedOptimizer:
             value = self._values[index]
             value.sub_((value - self._starts[index]) * (rates[index] * decay))
         self._taken += 1
-        self._after()
+        for call in self._after:
+            call()
 
 
 def _by_network(value: Tensor) -> Tensor:

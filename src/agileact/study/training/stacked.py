@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, mse_loss, nll_loss
 
+from agileact.monitor.activity import Turning
+from agileact.nn.rows import Projection, directions
 from agileact.study.data.dataset import DataSet
 from agileact.study.data.objective import OPTIONS
 from agileact.study.models.stack import MappedNetwork, StackedNetwork, same_in_a_stack
 from agileact.study.spec.result import TrialResult
-from agileact.study.spec.trial import ArmSpec, DataSpec, TaskSpec, TrialSpec
+from agileact.study.spec.trial import HELD, ArmSpec, DataSpec, TaskSpec, TrialSpec
 from agileact.study.spec.user_targets import target_of
 from agileact.study.training.loop import (
     Evaluation,
@@ -23,6 +25,7 @@ from agileact.study.training.loop import (
     agile_modules,
     batches,
     calibration_sample,
+    drawn,
     saved_bytes,
     short,
 )
@@ -61,9 +64,9 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 def stackable(spec: TrialSpec) -> bool:
     """Return whether trials of this kind run in stacks.
 
-    A stack cannot probe single steps, take folded updates, constrain rows of weights, normalise by layer or end one
-    network's training. It is for full precision, one process, and the loss and metric that the kind of data has by
-    itself. An activation of the user's must compute in it what it computes alone.
+    A stack cannot probe single steps, take folded updates or end one network's training. It is for full precision, one
+    process, and the loss and metric that the kind of data has by itself. An activation of the user's must compute in it
+    what it computes alone.
     """
     budget = spec.task.budget
     return (
@@ -72,8 +75,7 @@ def stackable(spec: TrialSpec) -> bool:
         and budget.probe_every == 0
         and not {name for name, _ in spec.task.data.options}.intersection(OPTIONS)
         and spec.arm.updates == "own"
-        and spec.arm.weights == "free"
-        and spec.arm.normalisation != "layer"
+        and spec.arm.weights != "weight-norm"  # torch has no rule to take it over networks
         and budget.patience == 0
         and all(same_in_a_stack(str(name), spec.arm.code) for _, name in spec.arm.activations if target_of(str(name)))
     )
@@ -210,7 +212,10 @@ class _Stack:
         if len(set(smoothings)) > 1:
             self.smoothing = torch.tensor(smoothings, device=self.device).repeat_interleave(self.budget.batch_size)
         self.agile = agile_modules(self.singles[0])
-        self.measured = [Measured(spec, map(short, self.agile)) for spec in specs]
+        # Its layers have the names that they have in one network.
+        self.turning = Turning(self.model)
+        directed = list(directions(self.singles[0]))
+        self.measured = [Measured(spec, map(short, self.agile), directed) for spec in specs]
         self.best: list[dict[str, Tensor] | None] = [None for _ in specs]
         self.saved_bytes = saved_bytes(self.singles[0], own[specs[0].task.data].train_x[: self.budget.batch_size])
 
@@ -222,7 +227,8 @@ class _Stack:
         """Return what takes the steps, and the schedule that is not in it."""
         arms, iterations = [spec.arm for spec in self.specs], self.budget.iterations
         first = arms[0]
-        of_each = first.clip_norm is not None or first.bias_lr_multiplier != 1.0 or (mapped and first.activation_decay)
+        of_each = first.clip_norm is not None or first.bias_lr_multiplier != 1.0 or first.weights != "free"
+        of_each |= mapped and first.activation_decay != 0.0
         if len(set(arms)) == 1 and not of_each:
             # All numbers are the same, so that an optimizer need not know of networks.
             optimizer = build_optimizer(self.model, first)
@@ -235,7 +241,9 @@ class _Stack:
                 key = f"{name}.{leaf}"
                 before, _, behind = layout[key][0].view(layout[key][1]).shape
                 starts[key] = start.to(self.device).view(before, 1, behind)
-        after = keeping_positive(self.model) if first.scale_sign == "positive" else lambda: None
+        rows = Projection(directions(self.model))
+        after = [rows.project] if first.weights in HELD else []
+        after += [keeping_positive(self.model)] if first.scale_sign == "positive" else []
         return StackedOptimizer(numbers, layout, starts, after), None
 
     @property
@@ -267,6 +275,10 @@ class _Stack:
         total = torch.zeros(count, device=self.device)
         since, durations, reported = 0, [], time.perf_counter()
         for iteration in range(1, budget.iterations + 1):
+            last = iteration == budget.iterations
+            evaluated = last or iteration % budget.evaluate_every == 0
+            if evaluated and self.turning.layers:
+                self.turning.note()
             begin = time.perf_counter()
             x, y = self._batch([next(stream) for stream in streams])
             self.optimizer.zero_grad(set_to_none=True)
@@ -280,8 +292,7 @@ class _Stack:
             durations.append(time.perf_counter() - begin)
             total += losses.detach()
             since += 1
-            last = iteration == budget.iterations
-            if iteration % budget.evaluate_every == 0 or last:
+            if evaluated:
                 self._measure(iteration, (total / since).tolist())
                 total.zero_()
                 since = 0
@@ -297,12 +308,10 @@ class _Stack:
     def _batch(self, chosen: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return a batch of each network, and their targets one network after the other."""
         if not self.sets:
-            together = torch.cat(list(chosen))
-            return self.data.train_x[together].unflatten(0, (len(chosen), -1)), self.data.train_y[together]
-        pairs = list(zip(self.sets, chosen, strict=True))
-        return torch.stack([own.train_x[one] for own, one in pairs]), torch.cat(
-            [own.train_y[one] for own, one in pairs]
-        )
+            x, y = drawn(self.data, torch.cat(list(chosen)))
+            return x.unflatten(0, (len(chosen), -1)), y
+        xs, ys = zip(*(drawn(own, one) for own, one in zip(self.sets, chosen, strict=True)), strict=True)
+        return torch.stack(xs), torch.cat(ys)
 
     def _losses(self, output: Tensor, y: Tensor, smoothing: float | Tensor = 0.0) -> Tensor:
         """Return each network's mean loss, given targets one network after the other."""
@@ -342,6 +351,7 @@ class _Stack:
         tests: Sequence[Evaluation | None] = [None] * len(found)
         if self.budget.test_curve:
             tests = self._evaluate("test")
+        turned = [angle for _, angle in self.turning.each().values()] if iteration and self.turning.layers else []
         for index in self.running:
             one, part = self.measured[index], self.model.part(index)
             one.note(iteration, train_losses[index], found[index], tests[index])
@@ -350,6 +360,9 @@ class _Stack:
             for name in self.agile:
                 scale, location = (part[f"{name}.{of}"].detach() for of in ("scale", "location"))
                 one.trace(short(name), scale, location)
+            for trace, angle in zip(one.directions.values(), turned, strict=bool(turned)):
+                trace.turn_median.append(float(angle[index].quantile(0.5)))
+                trace.turn_max.append(float(angle[index].max()))
 
     def _tests(self) -> Sequence[tuple[float | None, float | None]]:
         """Return test loss and accuracy of each trial at the iteration that validation chose."""
