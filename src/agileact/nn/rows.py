@@ -47,8 +47,9 @@ def release(layer: Any) -> None:
     for hook in layer.__dict__.pop(_HOOKS, ()):
         hook.remove()
     if layer.__dict__.pop(_HAD_BIAS, False) and layer.bias is None:
-        rows = getattr(layer, "out_features", None) or layer.out_channels
-        layer.bias = Parameter(layer.weight.detach().new_zeros(rows), requires_grad=layer.weight.requires_grad)
+        layer.bias = Parameter(
+            layer.weight.detach().new_zeros(row_count(layer)), requires_grad=layer.weight.requires_grad
+        )
 
 
 def held(layer: nn.Module) -> str | None:
@@ -88,9 +89,14 @@ def laid_out(layer: nn.Module, weight: Tensor) -> tuple[Tensor, tuple[int, ...]]
     return weight, tuple(range(1, weight.ndim))
 
 
+def row_count(layer: Any) -> int:
+    """Return how many rows a layer has."""
+    return int(getattr(layer, "out_features", None) or layer.out_channels)
+
+
 def row_length(layer: Any) -> int:
     """Return how many numbers a row of a layer has."""
-    return int(layer.weight.numel() // max(1, getattr(layer, "out_features", None) or layer.out_channels))
+    return int(layer.weight.numel() // max(1, row_count(layer)))
 
 
 class Projection:

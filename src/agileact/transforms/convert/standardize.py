@@ -13,7 +13,7 @@ from agileact import bases
 from agileact._common import checks
 from agileact._common.errors import ArgumentError
 from agileact.nn import Agile, AgileModule
-from agileact.nn.rows import CENTRED, LENGTH, Projection, has_rows, hold, laid_out, lengths, refusal
+from agileact.nn.rows import CENTRED, LENGTH, Projection, has_rows, hold, lengths, refusal, row_count, row_length
 from agileact.transforms.edit.revert import copied
 from agileact.transforms.report import StandardizedSite, StandardizeReport
 from agileact.transforms.trace.forward_runs import needs_values, outcome
@@ -115,7 +115,8 @@ def standardize(
         sites = [_started(one, keep_function, skipped) for one in plan.chosen.values()]
     found = {site.name: site for site in sites}
     for name, reason in plan.refused.items():
-        rows, numbers = _size(plan.layers[name])
+        layer = plan.layers[name]
+        rows, numbers = row_count(layer), row_length(layer)
         found[name] = StandardizedSite(name, "", "left free", reason, rows=rows, numbers=numbers)
     return model, StandardizeReport([found[name] for name in plan.layers])
 
@@ -197,7 +198,7 @@ class _Plan:
         why = refusal(layer)
         if why or "bias" not in layer._parameters:
             raise _RefusedError(why or "its bias is parametrised, pruned or computed")
-        numbers = _size(layer)[1]
+        numbers = row_length(layer)
         kinds = self._kinds(calls)
         # Of mean 0 and length 1 there are but two rows of two numbers.
         if numbers < (3 if CENTRED in kinds else 2):
@@ -281,13 +282,6 @@ class _Plan:
         return made[0]
 
 
-def _size(layer: Any) -> tuple[int, int]:
-    weight = layer.weight
-    view, axes = laid_out(layer, weight)
-    numbers = math.prod(view.shape[axis] for axis in axes)
-    return weight.numel() // max(numbers, 1), numbers
-
-
 def _unit_scale(activation: AgileModule) -> float:
     r"""Return 1 / std f(xi) for a standard normal xi; infinite for a constant f.
 
@@ -322,15 +316,14 @@ def _started(pair: _Pair, keep_function: bool, skipped: set[nn.Module]) -> Stand
     for kind in pair.kinds:
         hold(layer, kind)
         Projection({pair.name: layer}).project()
-    rows, numbers = _size(layer)
     return StandardizedSite(
         pair.name,
         pair.activations[0].base,
         "standardized",
         "",
         ", ".join(pair.names),
-        rows,
-        numbers,
+        row_count(layer),
+        row_length(layer),
         scales.pop() if len(scales) == 1 else None,
         any(getattr(activation, "gain", None) is not None for activation in pair.activations),
         pair.kinds[-1] == CENTRED,
