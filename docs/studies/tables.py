@@ -26,8 +26,6 @@ HERE = Path(__file__).resolve().parent
 RECIPE = {
     "paper-mlp": "the paper's fully connected network",
     "three-layers": "three layers",
-    "three-layers-gelu": "three layers, GELU",
-    "three-layers-tanh": "three layers, tanh",
     "ten-layers": "ten layers",
     "ten-layers-gelu": "ten layers, GELU",
     "ten-layers-tanh": "ten layers, tanh",
@@ -53,15 +51,14 @@ RECIPE = {
     "diabetes-2": "diabetes, batches of 2",
     "friedman1-2": "Friedman's formula, batches of 2",
     "cnn-2": "the paper's CNN, batches of 2",
-    "residual-2": "residual CNN, batches of 2",
 }
 """The tasks of the page about the recipe, with what its tables call them; f is ReLU unless another one is named."""
 SEARCHED = (
     *("tuned", "tuned-gelu", "tuned-tanh", "tuned-sigmoid", "tuned-batches", "tuned-cnn", "tuned-residual"),
-    *("tuned-transformer", "rivals", "rivals-gelu", "rivals-tanh", "rivals-sigmoid", "parts", "parts-batches"),
+    *("tuned-transformer", "rivals", "parts", "parts-batches", "parts-sigmoid"),
 )
 """Its studies, recipe-NAME: a task's arms may lie in several, whose replicates are the same by their number."""
-RATES = ("rates", "rates-gelu", "rates-tanh", "rates-sigmoid", "rates-batches", "rates-cnn", "rates-residual")
+RATES = ("rates", "rates-batches")
 """Its studies of the learning rate alone."""
 THE_RECIPE = "agile-f+hidden-standardized"
 RIVALS = ("f", "f+batchnorm", "f+layernorm")
@@ -78,7 +75,6 @@ OTHERS = {
 """Its other rivals, with what they are."""
 PARTS = {
     "agile-f+standardized": "mean 0 in all layers",
-    "agile-f+centred-start": "mean 0 in all layers, at the start alone",
     "agile-f+length-one": "mean 0 nowhere",
     f"{THE_RECIPE}+scale-only": "no b",
     f"{THE_RECIPE}+size-one": "no a",
@@ -298,10 +294,19 @@ def recipe_parts() -> str:
 
 
 def recipe_arms() -> str:
-    """Return a Markdown table of every arm of every task: its test loss, and the rates that tuning chose."""
-    lines = ["| task | arm | replicates | test loss |", "| --- | --- | --- | --- |"]
+    """Return a Markdown table of every arm of every task: its test loss, and what tuning chose."""
+    chosen: dict[tuple[str, str], list[tuple[float, bool]]] = {}
+    for study in SEARCHED:
+        for row in rows_of(study):
+            if row["phase"] == "final":
+                of = chosen.setdefault((row["task"], general(row["arm"])), [])
+                of.append((float(row["lr"]), row["schedule"] == "cosine"))
+    lines = ["| task | arm | test loss | median rate chosen | with cosine |", "| --- | --- | --- | --- | --- |"]
     for task, arms in recipe_losses().items():
-        lines += [f"| {RECIPE[task]} | `{arm}` | {len(own)} | {spread(own.values())} |" for arm, own in arms.items()]
+        for arm, own in arms.items():
+            rates, cosines = zip(*chosen[task, arm], strict=True)
+            how = f"{statistics.median(rates):.2g} | {sum(cosines)} of {len(own)}"
+            lines.append(f"| {RECIPE[task]} | `{arm}` | {spread(own.values())} | {how} |")
     return "\n".join(lines)
 
 
@@ -360,20 +365,26 @@ def near_its_best(curves: Sequence[Curve]) -> tuple[float, bool]:
 
 
 def recipe_rates() -> str:
-    """Return a Markdown table of :func:`near_its_best` by task and arm, and how the recipe's compares with plain's."""
-    found = {key: near_its_best(curves) for study in RATES for key, curves in curves_of(study).items()}
-    arms = (THE_RECIPE, *RIVALS)
-    lines = ["| task | " + " | ".join(f"`{arm}`" for arm in arms) + " | over plain's |", "| --- |" + " --- |" * 5]
-    ratios = []
-    for task in RECIPE:
-        if (task, THE_RECIPE) in found:
-            cells = [
-                f"{'≥ ' * cut}{width:.2f}" for width, cut in (found[task, arm] for arm in arms if (task, arm) in found)
-            ]
-            ratios.append(found[task, THE_RECIPE][0] / found[task, "f"][0])
-            cells += ["–"] * (len(arms) - len(cells))
-            lines.append(f"| {RECIPE[task]} | {' | '.join(cells)} | {ratios[-1]:.1f} |")
-    lines.append(f"| **median** |{' |' * len(arms)} **{statistics.median(ratios):.1f}** |")
+    """Return a Markdown table of :func:`near_its_best` by task and arm, and how the recipe's compares with plain's.
+
+    The last column is over how many decades the recipe's mean loss is below the lowest one of plain.
+    """
+    curves = {key: found for study in RATES for key, found in curves_of(study).items()}
+    arms = (THE_RECIPE, f"{THE_RECIPE}+direction-turn=3", *RIVALS)
+    heads = [*(f"`{arm}`" for arm in arms), "the recipe's over plain's", "the recipe below plain's lowest"]
+    lines = [f"| task | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+    ratios, columns = [], []
+    for task in (task for task in RECIPE if (task, THE_RECIPE) in curves):
+        cells = []
+        for arm in arms:
+            width, cut = near_its_best(curves[task, arm]) if (task, arm) in curves else (math.nan, False)
+            cells.append("–" if math.isnan(width) else f"{'≥ ' * cut}{width:.2f}")
+        ratios.append(near_its_best(curves[task, THE_RECIPE])[0] / near_its_best(curves[task, "f"])[0])
+        (rates, ours), (_, plain) = mean_curve(curves[task, THE_RECIPE]), mean_curve(curves[task, "f"])
+        columns.append(float((ours < plain.min()).mean()) * math.log10(rates[-1] / rates[0]))
+        lines.append(f"| {RECIPE[task]} | {' | '.join(cells)} | {ratios[-1]:.1f} | {columns[-1]:.2f} |")
+    medians = f"**{statistics.median(ratios):.1f}** | **{statistics.median(columns):.2f}**"
+    lines.append(f"| **median** |{' |' * len(arms)} {medians} |")
     return "\n".join(lines)
 
 
