@@ -212,8 +212,8 @@ class _Stack:
         if len(set(smoothings)) > 1:
             self.smoothing = torch.tensor(smoothings, device=self.device).repeat_interleave(self.budget.batch_size)
         self.agile = agile_modules(self.singles[0])
-        # Its layers have the names that they have in one network.
         self.turning = Turning(self.model)
+        # Results name layers as one network does.
         directed = list(directions(self.singles[0]))
         self.measured = [Measured(spec, map(short, self.agile), directed) for spec in specs]
         self.best: list[dict[str, Tensor] | None] = [None for _ in specs]
